@@ -1,0 +1,241 @@
+"""Settings as frozen dataclasses; every name of a physical quantity carries its unit."""
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from instrlib.errors import ConfigError
+from instrlib.files import hash_json
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """How sound becomes the picture that a network sees; stored with every model and used wherever it is used.
+
+    Attributes
+    ----------
+    kind : {"log_mel", "mfcc"}
+        Mel spectrogram in dB, or mel-frequency cepstral coefficients of it.
+    sample_rate_hz : int
+        Rate to which every file is brought.
+    segment_s, segment_hop_s : float
+        Length of a segment and distance between the starts of two; a longer clip gives several segments.
+    max_segments : int
+        At most so many segments a clip, spread evenly over it, so that long clips do not outweigh short ones.
+    n_fft, hop_length : int
+        Frame length and step in samples (Hann window, centred frames, as librosa).
+    n_mels : int
+        Number of mel bands (Slaney's scale and area normalisation, as librosa).
+    n_mfcc : int
+        Number of coefficients when `kind` is "mfcc".
+    fmin_hz, fmax_hz : float
+        Lower and upper edge of the mel bands.
+    top_db : float
+        Dynamic range: values are dB below the segment's loudest value, cut at -top_db, the floor.
+    scaling : {"fixed", "segment", "train"}
+        "fixed": dB / top_db + 1, so 0 is silence and 1 the loudest; "segment": each segment to mean 0, deviation 1;
+        "train": each band by mean and deviation fitted on the training part alone.
+    """
+
+    kind: Literal["log_mel", "mfcc"] = "log_mel"
+    sample_rate_hz: int = 22_050
+    segment_s: float = 3.0
+    segment_hop_s: float = 3.0
+    max_segments: int = 6
+    n_fft: int = 2048
+    hop_length: int = 512
+    n_mels: int = 64
+    n_mfcc: int = 20
+    fmin_hz: float = 30.0
+    fmax_hz: float = 11_025.0
+    top_db: float = 80.0
+    scaling: Literal["fixed", "segment", "train"] = "train"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work together."""
+        _one_of("kind", self.kind, ("log_mel", "mfcc"))
+        _one_of("scaling", self.scaling, ("fixed", "segment", "train"))
+        for name in (
+            "sample_rate_hz",
+            "segment_s",
+            "segment_hop_s",
+            "max_segments",
+            "n_fft",
+            "hop_length",
+            "n_mels",
+            "n_mfcc",
+            "top_db",
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be a number above 0, not {value!r}.")
+        if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2:
+            raise ConfigError(
+                f"The mel bands must lie between 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz): "
+                f"fmin_hz={self.fmin_hz:g}, fmax_hz={self.fmax_hz:g}."
+            )
+        if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
+            raise ConfigError(f"n_mfcc ({self.n_mfcc}) must not be above n_mels ({self.n_mels}).")
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples in one segment."""
+        return round(self.segment_s * self.sample_rate_hz)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in one segment (centred frames)."""
+        return 1 + self.segment_samples // self.hop_length
+
+    @property
+    def n_bins(self) -> int:
+        """Rows of the picture: mel bands or coefficients."""
+        return self.n_mels if self.kind == "log_mel" else self.n_mfcc
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of one segment's features, (n_bins, n_frames)."""
+        return self.n_bins, self.n_frames
+
+    @property
+    def hop_s(self) -> float:
+        """Step between two frames in seconds."""
+        return self.hop_length / self.sample_rate_hz
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the stored values; `scaling` happens when they are read and does not count."""
+        return hash_json({k: v for k, v in self.to_dict().items() if k != "scaling"})[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Rebuild the settings from `to_dict`; unknown names are refused."""
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ConfigError(f"Unknown feature setting: {', '.join(unknown)}.")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    epochs : int
+        At most so many passes over the training part.
+    batch_size : int
+        Segments in a batch.
+    learning_rate : float
+        Adam's first learning rate; it falls to 0 along a cosine.
+    patience : int
+        Stop after so many epochs without a better validation loss; the best weights are kept.
+    class_weights : bool
+        Weigh each class by the inverse of its share of the training part.
+    label_smoothing : float
+        Share of probability spread over all classes, from 0 to below 1.
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    patience: int = 8
+    class_weights: bool = True
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large a study is.
+
+    Attributes
+    ----------
+    name : str
+        "smoke" (seconds, for tests), "quick" (minutes on a laptop) or "full" (the real findings).
+    clips_per_class : int
+        Size of the rendered corpus.
+    max_clips_per_class : int or None
+        Cap for corpora from disk; None takes all.
+    train : TrainConfig
+        Training settings.
+    n_bootstrap : int
+        Resamples behind an interval.
+    notebook_limit_s : float
+        A notebook that takes longer is stopped.
+    """
+
+    name: str
+    clips_per_class: int
+    max_clips_per_class: int | None
+    train: TrainConfig
+    n_bootstrap: int
+    notebook_limit_s: float
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile("smoke", 12, 12, TrainConfig(epochs=2, patience=2), 100, 300.0),
+    "quick": Profile("quick", 60, None, TrainConfig(epochs=20, patience=6), 1000, 1800.0),
+    "full": Profile("full", 600, None, TrainConfig(epochs=60, patience=12), 10_000, 12 * 3600.0),
+}
+
+
+def get_profile(name: str) -> Profile:
+    """Return the profile called `name`.
+
+    Raises
+    ------
+    ConfigError
+        When there is none; the message lists those there are.
+
+    Examples
+    --------
+    >>> get_profile("smoke").train.epochs
+    2
+    """
+    return PROFILES[_one_of("profile", name, tuple(PROFILES))]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things lie. All can be moved by environment variables, so that tests never touch a user's folders.
+
+    Attributes
+    ----------
+    data, runs, reports, figures, notebooks : Path
+        Corpora and feature stores; artefacts of a run; committed numbers; committed pictures; the notebooks.
+    """
+
+    data: Path
+    runs: Path
+    reports: Path
+    figures: Path
+    notebooks: Path
+
+
+def folders() -> Folders:
+    """Return the folders in force.
+
+    The root is `INSTRLIB_ROOT`, else the clone that this package lies in when it is one, else the working folder;
+    `INSTRLIB_DATA`, `INSTRLIB_RUNS`, `INSTRLIB_REPORTS` and `INSTRLIB_FIGURES` move one folder alone.
+    """
+    clone = Path(__file__).resolve().parent.parent
+    default = clone if (clone / "notebooks").is_dir() else Path.cwd()
+    root = Path(os.environ.get("INSTRLIB_ROOT") or default)
+    moved = {
+        name: Path(os.environ.get(f"INSTRLIB_{name.upper()}") or root / name)
+        for name in ("data", "runs", "reports", "figures")
+    }
+    return Folders(**moved, notebooks=root / "notebooks")
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ConfigError(f"Unknown {what} {value!r}; there is: {', '.join(allowed)}.")
+    return value

@@ -1,0 +1,131 @@
+"""A corpus is a table: one row a clip, with its label and the group that must not cross a split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from instrlib.errors import CorpusError
+from instrlib.files import hash_json
+
+COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split")
+"""What every manifest holds; a corpus may add columns of its own after these."""
+
+PROBLEM_COLUMNS = ("clip_id", "path", "reason")
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """What is known of a corpus before it is on disk.
+
+    Attributes
+    ----------
+    name, title : str
+        The name used on the command line, and the full one.
+    licence, citation : str
+        Printed before a download and repeated in the report.
+    url : str
+        Where a person finds it; empty when it is made here.
+    size : str
+        Size of the download, in words.
+    how_to_get : str
+        One sentence: the command or the steps.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    url: str
+    size: str
+    how_to_get: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus on disk.
+
+    Attributes
+    ----------
+    info : CorpusInfo
+        Name, licence, citation.
+    root : Path
+        Folder that `path` in the manifest is relative to.
+    manifest : pandas.DataFrame
+        One row a clip: `clip_id` (unique str), `path` (str, relative to root), `start_s` (where the clip begins in
+        the file), `duration_s`, `label` (one of `classes`), `group` (str: recording, session, performer or
+        instrument; whatever must not cross a split) and `split` ("train", "validation" or "test" where the publisher
+        fixed it, else ""). Sorted by `clip_id`, with a plain integer index.
+    classes : tuple of str
+        The labels, in the order of the network's outputs.
+    problems : pandas.DataFrame
+        Clips that were left out: `clip_id`, `path`, `reason`.
+    """
+
+    info: CorpusInfo
+    root: Path
+    manifest: pd.DataFrame
+    classes: tuple[str, ...]
+    problems: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        """Refuse a manifest that would mislead what comes after."""
+        missing = [name for name in COLUMNS if name not in self.manifest]
+        if missing:
+            raise CorpusError(f"{self.info.name}: the manifest lacks the column {', '.join(missing)}.")
+        if self.manifest.empty:
+            raise CorpusError(f"{self.info.name}: no usable clip in {self.root}; {self.info.how_to_get}")
+        twice = self.manifest.clip_id[self.manifest.clip_id.duplicated()]
+        if len(twice):
+            raise CorpusError(f"{self.info.name}: the clip id {twice.iloc[0]!r} stands twice in the manifest.")
+        unknown = sorted(set(self.manifest.label) - set(self.classes))
+        if unknown:
+            raise CorpusError(f"{self.info.name}: label outside the list of classes: {', '.join(unknown)}.")
+
+    @property
+    def name(self) -> str:
+        """The corpus's name on the command line."""
+        return self.info.name
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Index of each clip's class, int64 [shape=(n_clips,)]."""
+        return pd.Categorical(self.manifest.label, categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the manifest and the class list: the same on every machine for the same clips."""
+        table = self.manifest[list(COLUMNS)].assign(
+            start_s=self.manifest.start_s.round(4), duration_s=self.manifest.duration_s.round(4)
+        )
+        return hash_json({"classes": self.classes, "rows": table.to_numpy().tolist()})[:16]
+
+
+def problem_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
+    """Make the table of clips that were left out from (clip_id, path, reason) rows."""
+    return pd.DataFrame(rows, columns=list(PROBLEM_COLUMNS), dtype=str)
+
+
+def check_problem_share(name: str, n_problems: int, n_clips: int, *, limit: float) -> None:
+    """Stop when too many clips are unusable.
+
+    Parameters
+    ----------
+    name : str
+        The corpus, for the message.
+    n_problems, n_clips : int
+        Unusable clips, and all clips with them.
+    limit : float
+        Largest share that is accepted, 0 to 1.
+
+    Raises
+    ------
+    CorpusError
+        When the share is above `limit`.
+    """
+    if n_clips and n_problems / n_clips > limit:
+        raise CorpusError(
+            f"{name}: {n_problems} of {n_clips} clips are unusable, more than the {limit:.0%} that are accepted; "
+            "`instrlib validate` lists them with their reasons."
+        )
