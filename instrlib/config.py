@@ -144,7 +144,7 @@ class TrainConfig:
     """
 
     epochs: int = 30
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 3e-3
     patience: int = 8
     class_weights: bool = True
@@ -181,8 +181,8 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile("smoke", 12, 12, TrainConfig(epochs=2, patience=2), 100, 300.0),
-    "quick": Profile("quick", 60, None, TrainConfig(epochs=20, patience=6), 1000, 1800.0),
-    "full": Profile("full", 600, None, TrainConfig(epochs=60, patience=12), 10_000, 12 * 3600.0),
+    "quick": Profile("quick", 60, None, TrainConfig(epochs=30, patience=10), 1000, 1800.0),
+    "full": Profile("full", 600, None, TrainConfig(epochs=80, patience=30), 10_000, 12 * 3600.0),
 }
 
 

@@ -29,8 +29,16 @@ class StoreError(InstrlibError):
     """A feature store that is corrupted or belongs to another corpus or configuration."""
 
 
+class EvaluationError(InstrlibError):
+    """Predictions that cannot be scored: not finite, of the wrong shape, none at all."""
+
+
 class RunError(InstrlibError):
     """A run folder that is missing, incomplete, foreign or in use."""
+
+
+class StudyError(InstrlibError):
+    """A study that cannot run: in use, with an unknown notebook or parameter, stopped by a cell that failed."""
 
 
 class DiskError(InstrlibError):

@@ -7,6 +7,9 @@ from typing import Any
 from instrlib.errors import ConfigError
 from instrlib.progress import track
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Variables that set the threads of numerical libraries; joblib sets them, and more, for its own processes."""
+
 
 def n_workers(requested: int | None = None) -> int:
     """Return how many processes to use: `requested`, else `INSTRLIB_WORKERS`, else the cores this process may use."""
@@ -26,11 +29,12 @@ def fan_out(
     *,
     workers: int | None = None,
     describe: str = "working",
+    isolate: bool = False,
 ) -> Iterator[Any]:
     """Call `function(*task)` for every task, in several processes, and yield the results in the order of the tasks.
 
-    Each process gets one thread for BLAS, OpenMP and TensorFlow: many small processes beat one with many threads on
-    networks of this size, and a result does not depend on the number of processes.
+    Each process that is started gets one thread for BLAS, OpenMP and TensorFlow: many small processes beat one with
+    many threads on networks of this size, and a result does not depend on the number of processes.
 
     Parameters
     ----------
@@ -42,6 +46,9 @@ def fan_out(
         Number of processes; see `n_workers`. With one, everything runs in this process.
     describe : str
         What the progress bar calls the work.
+    isolate : bool
+        Leave this process even with one worker: for functions that use TensorFlow, whose number of threads, and with
+        it the last bits of a result, are settled when it is first used in a process.
 
     Yields
     ------
@@ -54,16 +61,23 @@ def fan_out(
     [8, 9]
     """
     workers = min(n_workers(workers), max(len(tasks), 1))
-    yield from track(_results(function, tasks, workers), total=len(tasks), describe=describe)
+    in_order = _here if workers == 1 and not isolate else _elsewhere
+    yield from track(in_order(function, tasks, workers), total=len(tasks), describe=describe)
 
 
-def _results(function: Callable[..., Any], tasks: Sequence[tuple], workers: int) -> Iterator[Any]:
-    if workers == 1:
-        for task in tasks:
-            yield function(*task)
-        return
+def _here(function: Callable[..., Any], tasks: Sequence[tuple], _workers: int) -> Iterator[Any]:
+    for task in tasks:
+        yield function(*task)
+
+
+def _elsewhere(function: Callable[..., Any], tasks: Sequence[tuple], workers: int) -> Iterator[Any]:
     import joblib
+    from joblib.externals.loky import ProcessPoolExecutor
 
+    if workers == 1:  # joblib would stay in this process
+        with ProcessPoolExecutor(max_workers=1, env=dict.fromkeys(_THREADS, "1")) as pool:
+            yield from pool.map(_call, [function] * len(tasks), tasks)
+        return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         pool = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1)
         yield from pool(joblib.delayed(_call)(function, task) for task in tasks)
@@ -73,5 +87,4 @@ def _call(function: Callable[..., Any], task: tuple) -> Any:
     # Read by TensorFlow when it is first imported, which happens inside `function`.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return function(*task)

@@ -27,7 +27,7 @@ def track(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:
     object
         The items, unchanged.
     """
-    if "ipykernel" in sys.modules:
+    if _in_notebook():
         yield from _track_notebook(items, total=total, describe=describe)
     elif sys.stderr.isatty():
         from rich.console import Console
@@ -36,6 +36,12 @@ def track(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:
         yield from rich_track(items, description=describe, total=total, console=Console(stderr=True), transient=True)
     else:
         yield from items
+
+
+def _in_notebook() -> bool:
+    # That ipykernel is imported says little: test plugins import it too. Only a kernel's shell has a kernel.
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _track_notebook(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:

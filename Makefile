@@ -1,0 +1,62 @@
+# Every target sets up .venv by itself. Variables: make study CORPUS=fsdkaggle2018 DATA=/path PROFILE=quick SEEDS=3
+CORPUS  ?= rendered
+DATA    ?=
+PROFILE ?= quick
+SEEDS   ?= 3
+
+# The first interpreter that is there, runs, and has the right version.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+RUN = .venv/bin/python -m
+STUDY = --corpus "$(CORPUS)" --data "$(DATA)" --profile "$(PROFILE)" --seeds "$(SEEDS)"
+
+# The environment knows the folder that it was made in; in a clone that was moved it is made again.
+IGNORED := $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd)" ] || rm -f .venv/.ready)
+
+.DEFAULT_GOAL := help
+.PHONY: help study test lab figures report bench notebooks lock
+
+help:  ## show this list
+	@echo "make TARGET [CORPUS=rendered] [DATA=folder] [PROFILE=smoke|quick|full] [SEEDS=3]"
+	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+study: .venv/.ready  ## set up, then run the whole study: notebooks, numbers, figures, pages
+	@$(RUN) instrlib.cli study $(STUDY)
+
+test: .venv/.ready  ## set up, then pass every test, the committed notebooks among them
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) pytest -q -n 2
+	@rm -rf runs/.nbval
+	@INSTRLIB_RUNS="$(CURDIR)/runs/.nbval" $(RUN) pytest -q -p no:xdist --nbval-lax --nbval-cell-timeout=1200 notebooks
+
+lab: .venv/.ready  ## open the notebooks in JupyterLab
+	@$(RUN) jupyter lab notebooks
+
+figures: .venv/.ready  ## draw every figure of a study again from its committed arrays
+	@$(RUN) instrlib.cli figures --corpus "$(CORPUS)" --profile "$(PROFILE)"
+
+report: .venv/.ready  ## write a study's report page from its committed numbers
+	@$(RUN) instrlib.cli report --corpus "$(CORPUS)" --profile "$(PROFILE)"
+
+bench: .venv/.ready  ## measure speed, each against its reference, in one run
+	@for script in tests/benchmarks/bench_*.py; do .venv/bin/python "$$script" || exit 1; done
+
+notebooks: .venv/.ready  ## for maintainers: execute the committed notebooks in place
+	@$(RUN) instrlib.cli notebooks
+	@$(RUN) instrlib.cli report
+
+lock: .venv/.ready  ## for maintainers: pin every package again (needs uv)
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--all-extras --group build pyproject.toml -o requirements.lock
+
+.venv/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, then run make again." >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version): about 190 packages, 2 GB; a few minutes the first time."
+	@$(PYTHON) -m venv --without-pip .venv
+	@$(PYTHON) -m pip -q --disable-pip-version-check --python .venv install --no-deps --require-hashes -r requirements.lock
+	@.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && { \
+		$(RUN) pip -q install --no-deps --require-hashes -r requirements-sdist.lock || \
+		echo "tinysoundfont could not be compiled; FluidSynth plays the embedded corpus, where it is installed."; } || true
+	@PYTHONWARNINGS=ignore $(RUN) pip -q --disable-pip-version-check install --no-deps --no-build-isolation --no-index -e .
+	@pwd > $@

@@ -1,0 +1,66 @@
+"""What all tests share: folders of their own, and the real clips where they are."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test out of the user's data, runs, reports and figures."""
+    for name in ("data", "runs", "reports", "figures"):
+        monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
+    monkeypatch.delenv("INSTRLIB_ROOT", raising=False)
+    monkeypatch.delenv("INSTRLIB_WORKERS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of real clips and tables; its README says what lies there."""
+    folder = os.environ.get("INSTRLIB_TEST_DATA")
+    if not folder:
+        pytest.skip("INSTRLIB_TEST_DATA does not name the folder of real clips")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def sample_root(test_data: Path) -> Path:
+    """Return the sample of FSDKaggle2018: 221 clips in the release's layout."""
+    return test_data / "fsdkaggle2018_sample"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the root of the clone."""
+    return REPOSITORY
+
+
+@dataclass(frozen=True)
+class Small:
+    """A corpus of a few classes, its features and its split."""
+
+    clips: Any
+    store: Any
+    split: Any
+    split_path: Path
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Return 3 classes of 24 rendered clips, their features and a split: enough to train on in seconds."""
+    from instrlib.config import FeatureConfig
+    from instrlib.corpora import rendered
+    from instrlib.splits import make_split, save_split
+    from instrlib.store import build_store
+
+    root = tmp_path_factory.mktemp("small")
+    clips = rendered.load(root / "rendered", clips_per_class=24, classes=("flute", "piano", "drums"), workers=1)
+    store = build_store(clips, FeatureConfig(n_mels=32, hop_length=1024), root=root / "features", workers=1)
+    split = make_split(store.clips, seed=0)
+    save_split(split, root / "split.json")
+    return Small(clips, store, split, root / "split.json")

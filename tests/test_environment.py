@@ -1,0 +1,82 @@
+"""pyproject.toml, environment.yml and requirements.lock name the same packages, each with its reason."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+CONDA_NAMES = {"matplotlib-base": "matplotlib", "pysoundfile": "soundfile", "soxr-python": "soxr"}
+CONDA_ALONE = {"python", "pip", "pyaudio"}
+
+
+@pytest.fixture(scope="module")
+def direct(repository: Path) -> dict[str, SpecifierSet]:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    return {requirement.name: requirement.specifier for requirement in map(Requirement, listed)}
+
+
+@pytest.fixture(scope="module")
+def locked(repository: Path) -> list[tuple[str, Version]]:
+    text = (repository / "requirements.lock").read_text()
+    return [(name, Version(version)) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)]
+
+
+def test_environment_yml_lists_the_direct_dependencies_with_the_same_ranges(repository, direct):
+    entries = yaml.safe_load((repository / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    both = [*(entry for entry in entries if isinstance(entry, str)), *(entry for entry in pip if entry != "-e .")]
+    found = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in map(Requirement, both) if r.name not in CONDA_ALONE}
+    assert found == direct
+
+
+def test_lock_pins_every_direct_dependency_within_its_range(direct, locked):
+    for name, wanted in direct.items():
+        pinned = [version for locked_name, version in locked if locked_name == name]
+        assert pinned, f"{name} is not locked"
+        assert all(version in wanted for version in pinned), f"{name} is locked outside {wanted}"
+
+
+def test_installed_packages_are_those_of_the_lock(locked):
+    from importlib.metadata import PackageNotFoundError, version
+
+    pins: dict[str, set[Version]] = {}
+    for name, pinned in locked:
+        pins.setdefault(name, set()).add(pinned)
+    for name, allowed in pins.items():
+        try:
+            assert Version(version(name)) in allowed, f"{name} is not as locked; delete .venv/.ready and run make again"
+        except PackageNotFoundError:
+            continue  # locked for another system or Python
+
+
+def test_every_pin_has_hashes_and_no_address_is_named(repository):
+    for name in ("requirements.lock", "requirements-sdist.lock"):
+        text = (repository / name).read_text()
+        pins = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
+        assert pins and all("--hash=sha256:" in pin for pin in pins)
+        assert "://" not in text and "--index" not in text and "--find-links" not in text
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "environment.yml"])
+def test_every_direct_dependency_says_why_it_is_there(repository, name):
+    text = (repository / name).read_text()
+    pattern = r'^  "[\w-]+[<>=].*' if name == "pyproject.toml" else r"^ +- [\w-]+[<>=].*"
+    lines = re.findall(pattern, text, re.M)
+    assert len(lines) > 30
+    bare = [line for line in lines if not re.search(r"# .{10,}", line)]
+    assert not bare
+
+
+def test_importing_the_library_and_its_command_loads_nothing_heavy():
+    heavy = {"tensorflow", "librosa", "sklearn", "matplotlib", "papermill", "pandas", "scipy", "joblib"}
+    code = f"import instrlib, instrlib.cli, sys; print(*{heavy} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
