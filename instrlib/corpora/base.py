@@ -12,7 +12,17 @@ from instrlib.files import hash_json
 COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split")
 """What every manifest holds; a corpus may add columns of its own after these."""
 
+CONTENT = "content"
+"""A column of corpora from disk: hash of the file's bytes. It counts in the fingerprint, so that a file that was
+repaired or recorded again under its old name and length is not taken for what it was."""
+
 PROBLEM_COLUMNS = ("clip_id", "path", "reason")
+
+LEFT_OUT = "left out: "
+"""How the reason begins of a usable clip that a corpus leaves out on purpose; it does not count as unusable."""
+
+MAX_PROBLEM_SHARE = 0.05
+"""Share of unusable clips above which a run stops."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,8 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """Hash of the manifest and the class list: the same on every machine for the same clips."""
-        table = self.manifest[list(COLUMNS)].assign(
+        columns = [*COLUMNS, CONTENT] if CONTENT in self.manifest else list(COLUMNS)
+        table = self.manifest[columns].assign(
             start_s=self.manifest.start_s.round(4), duration_s=self.manifest.duration_s.round(4)
         )
         return hash_json({"classes": self.classes, "rows": table.to_numpy().tolist()})[:16]
@@ -105,6 +116,11 @@ class Corpus:
 def problem_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     """Make the table of clips that were left out from (clip_id, path, reason) rows."""
     return pd.DataFrame(rows, columns=list(PROBLEM_COLUMNS), dtype=str)
+
+
+def unusable(problems: pd.DataFrame) -> pd.DataFrame:
+    """Return the clips that something is wrong with, without those that were left out on purpose."""
+    return problems[~problems.reason.astype(str).str.startswith(LEFT_OUT)]
 
 
 def check_problem_share(name: str, n_problems: int, n_clips: int, *, limit: float) -> None:

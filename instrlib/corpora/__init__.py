@@ -1,0 +1,149 @@
+"""The corpora by name: what is known of each, and how to load, fetch and check it."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from instrlib.config import Profile, folders
+from instrlib.corpora.base import MAX_PROBLEM_SHARE, Corpus, CorpusInfo, check_problem_share, unusable
+from instrlib.errors import ConfigError
+
+NAMES = ("rendered", "fsdkaggle2018", "folder")
+
+
+def info(name: str) -> CorpusInfo:
+    """Return what is known of a corpus before it is on disk.
+
+    Raises
+    ------
+    ConfigError
+        When there is no corpus of that name.
+
+    Examples
+    --------
+    >>> info("fsdkaggle2018").url
+    'https://zenodo.org/records/2552860'
+    """
+    return _module(name).INFO
+
+
+def load(
+    name: str,
+    *,
+    data: Path | str | None = None,
+    profile: Profile,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> Corpus:
+    """Load a corpus at the size of a profile.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    data : Path or str, optional
+        Its folder; `data/<name>` when left out or empty.
+    profile : Profile
+        Decides how many clips a class has.
+    seed : int
+        Seed of what is rendered or drawn.
+    classes : sequence of str, optional
+        Classes to use; all when left out.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    ConfigError
+        When the corpus or a class is unknown.
+    CorpusError
+        When it is missing or not whole, or more than 5 % of its clips are unusable.
+    """
+    module, root = _module(name), _root(name, data)
+    if name == "rendered":
+        corpus = module.load(root, clips_per_class=profile.clips_per_class, seed=seed, classes=classes)
+    else:
+        corpus = module.load(root, max_clips_per_class=profile.max_clips_per_class, seed=seed, classes=classes)
+    n_unusable = len(unusable(corpus.problems))
+    check_problem_share(name, n_unusable, n_unusable + len(corpus.manifest), limit=MAX_PROBLEM_SHARE)
+    return corpus
+
+
+def on_disk(name: str, data: Path | str | None = None) -> str:
+    """Say in one line what there is of a corpus on disk.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    data : Path or str, optional
+        Its folder; `data/<name>` when left out or empty.
+
+    Returns
+    -------
+    str
+        Such as "221 audio files in data/fsdkaggle2018".
+    """
+    from instrlib.corpora.local import is_audio
+
+    known, root = info(name), _root(name, data)
+    n_files = sum(is_audio(path) for path in root.rglob("*")) if root.is_dir() else 0
+    return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}; {known.how_to_get}"
+
+
+def download(name: str, data: Path | str | None = None) -> None:
+    """Fetch a corpus from its publisher into its folder; what is there already is not fetched again.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    data : Path or str, optional
+        Its folder; `data/<name>` when left out or empty.
+
+    Raises
+    ------
+    ConfigError
+        When the corpus is unknown, or is not one to download.
+    CorpusError
+        When it cannot be fetched whole.
+    """
+    module = _module(name)
+    if not hasattr(module, "download"):
+        raise ConfigError(f"There is nothing to download for {name}. {module.INFO.how_to_get}")
+    module.download(_root(name, data))
+
+
+def validate(name: str, data: Path | str | None = None) -> list[str]:
+    """List what is wrong with a corpus on disk, one line for each finding; nothing when all is well.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    data : Path or str, optional
+        Its folder; `data/<name>` when left out or empty.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ConfigError
+        When the corpus is unknown.
+    """
+    return _module(name).validate(_root(name, data))
+
+
+def _module(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise ConfigError(f"Unknown corpus {name!r}; there is: {', '.join(NAMES)}.")
+    return import_module(f"instrlib.corpora.{name}")
+
+
+def _root(name: str, data: Path | str | None) -> Path:
+    return Path(data).expanduser().absolute() if data else folders().data / name
