@@ -1,0 +1,380 @@
+"""Features of a whole corpus, computed once and kept on disk as one memory-mapped array with its table.
+
+A store is a folder `<corpus fingerprint>-<config fingerprint>`: `features.npy` (float16, before scaling),
+`segments.csv`, `problems.csv` and `store.json`, which holds the digests of the others. It is built in a hidden folder
+beside its place, batch by batch; each finished batch leaves a note there, so that after a kill only the unfinished ones
+are computed again, and the whole is moved into place last.
+"""
+
+import dataclasses
+import functools
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from instrlib import audio
+from instrlib.config import FeatureConfig
+from instrlib.corpora.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
+from instrlib.errors import AudioError, CorpusError, InstrlibError, StoreError
+from instrlib.features import Scaler, scale, segment_starts, spectrum
+from instrlib.files import disk_errors, hash_file, read_json, write_json
+from instrlib.parallel import fan_out
+
+FORMAT = 1
+"""Raised whenever stored values would change for the same corpus and settings; older stores are then refused."""
+
+WHOLE_CLIP_S = 60.0
+"""Clips up to this duration are decoded whole; of longer ones each segment alone, so that two hours need no memory."""
+
+_BATCH_CLIPS = 16
+_SCALER_ROWS = 256
+_FEATURES, _SEGMENTS, _PROBLEMS, _RECORD = "features.npy", "segments.csv", "problems.csv", "store.json"
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Stored features of a corpus.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the store lies.
+    config : FeatureConfig
+        The settings that it was built, and is read, with.
+    classes : tuple of str
+        Labels in the order of `target`.
+    segments : pandas.DataFrame
+        The usable segments: `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index of the
+        label), `group`, `split`. Plain integer index, in the order of the corpus's clips.
+    problems : pandas.DataFrame
+        Clips without a usable segment: `clip_id`, `path`, `reason`.
+    fingerprint : str
+        Corpus and settings, "<16 hex>-<16 hex>": the same on every machine.
+    """
+
+    folder: Path
+    config: FeatureConfig
+    classes: tuple[str, ...]
+    segments: pd.DataFrame
+    problems: pd.DataFrame
+    fingerprint: str
+
+    @functools.cached_property
+    def features(self) -> np.memmap:
+        """Features of all segments [shape=(n_rows, n_bins, n_frames), float16], dB or coefficients, read-only."""
+        return np.load(self.folder / _FEATURES, mmap_mode="r", allow_pickle=False)
+
+    @property
+    def clips(self) -> pd.DataFrame:
+        """The usable clips: `clip_id`, `label`, `target`, `group`, `split`; what a split is made of."""
+        columns = ["clip_id", "label", "target", "group", "split"]
+        return self.segments[columns].drop_duplicates("clip_id").reset_index(drop=True)
+
+    def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
+        """Read segments as a network sees them.
+
+        Parameters
+        ----------
+        rows : np.ndarray [shape=(n,), int]
+            Values of the column `row`, in any order.
+        scaler : Scaler, optional
+            For the scaling "train"; see `fit_scaler`.
+
+        Returns
+        -------
+        np.ndarray [shape=(n, n_bins, n_frames, 1), float32]
+            Scaled as `config.scaling` says.
+        """
+        return scale(self.features[np.asarray(rows)], self.config, scaler)[..., None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapped array out, so that a store sent to another process stays small."""
+        return {name: value for name, value in self.__dict__.items() if name != "features"}
+
+
+def build_store(
+    corpus: Corpus,
+    config: FeatureConfig,
+    *,
+    root: Path,
+    workers: int | None = None,
+    max_problem_share: float = MAX_PROBLEM_SHARE,
+) -> FeatureStore:
+    """Compute the features of a corpus, or open them when they are there.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The clips.
+    config : FeatureConfig
+        The settings; `scaling` may differ from those a store was built with.
+    root : Path
+        Folder of all stores.
+    workers : int, optional
+        Processes; see `instrlib.parallel.n_workers`.
+    max_problem_share : float
+        Largest accepted share of unusable clips (those that the corpus left out already count), 0 to 1.
+
+    Returns
+    -------
+    FeatureStore
+
+    Raises
+    ------
+    CorpusError
+        When too many clips are unusable, or all of a class. Only the batches with such clips are computed again
+        afterwards.
+    StoreError
+        When the store is there and corrupted, or another one stands in its place.
+    DiskError
+        When the disk is full, read-only or forbidden; finished batches are kept where they can be.
+    """
+    from filelock import FileLock
+
+    name = _store_name(corpus, config)
+    folder = Path(root) / name
+    if not folder.exists():
+        with disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / f".{name}.lock"):
+                if not folder.exists():  # Another process may have built it while this one waited.
+                    _build(corpus, config, folder, workers, max_problem_share)
+    store = open_store(folder)
+    if store.fingerprint != name:
+        raise StoreError(f"{folder} holds the features of something else ({store.fingerprint}); {_DELETE}")
+    _check_share(corpus, len(store.problems), max_problem_share)  # The corpus may have lost more clips since.
+    return dataclasses.replace(store, config=config)
+
+
+def open_store(folder: Path) -> FeatureStore:
+    """Open a store and check every byte of it.
+
+    Parameters
+    ----------
+    folder : Path
+        The store's folder.
+
+    Returns
+    -------
+    FeatureStore
+
+    Raises
+    ------
+    StoreError
+        When the folder is no store, or a file in it is missing, cut or altered.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StoreError(f"There is no feature store in {folder}; run notebook 01_preprocessing, which builds it.")
+    try:
+        record = read_json(folder / _RECORD)
+        config = FeatureConfig.from_dict(record["config"])
+        classes = tuple(record["classes"])
+        fingerprint = f"{record['corpus']}-{config.fingerprint}"
+        written, shape, digests = record["format"], record["shape"], record["digests"]
+    except (InstrlibError, KeyError, TypeError) as error:
+        raise StoreError(f"The feature store {folder} has no readable {_RECORD}; {_DELETE}") from error
+    if written != FORMAT:
+        raise StoreError(f"The feature store {folder} is of format {written}, this version reads {FORMAT}; {_DELETE}")
+    for name in (_SEGMENTS, _PROBLEMS, _FEATURES):
+        if not (folder / name).is_file() or _digest(folder / name) != digests.get(name):
+            raise StoreError(f"The feature store {folder} is damaged: {name} is missing, cut or altered; {_DELETE}")
+    text = dict.fromkeys(("clip_id", "label", "group", "split"), str)
+    segments = pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
+    if tuple(shape) != (len(segments), *config.shape):
+        raise StoreError(f"The feature store {folder} does not fit its own settings; {_DELETE}")
+    segments.insert(0, "row", np.arange(len(segments)))
+    return FeatureStore(
+        folder,
+        config,
+        classes,
+        segments[segments.usable].drop(columns="usable").reset_index(drop=True),
+        pd.read_csv(folder / _PROBLEMS, dtype=str, keep_default_na=False),
+        fingerprint,
+    )
+
+
+def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
+    """Compute mean and deviation of each band, block by block.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The features.
+    rows : np.ndarray [shape=(n,), int]
+        Values of the column `row`, of the training part alone: anything else would leak into training.
+
+    Returns
+    -------
+    Scaler
+        A band that never changes has deviation 1.
+    """
+    rows = np.sort(np.asarray(rows))
+    if rows.size == 0:
+        raise ValueError("a scaler needs at least one segment")
+    # Sums of what lies above the first segment's mean, so that the difference of squares loses no digits.
+    origin = store.features[rows[0]].astype(np.float64).mean(axis=-1, keepdims=True)
+    total = square = 0.0
+    for first in range(0, len(rows), _SCALER_ROWS):
+        values = store.features[rows[first : first + _SCALER_ROWS]] - origin
+        total += values.sum(axis=(0, 2))
+        square += np.square(values).sum(axis=(0, 2))
+    n = len(rows) * store.config.n_frames
+    deviation = np.sqrt(np.maximum(square / n - (total / n) ** 2, 0))
+    return Scaler(
+        (origin[:, 0] + total / n).astype(np.float32), np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
+    )
+
+
+_DELETE = "delete that folder and run the same command again."
+
+
+def _store_name(corpus: Corpus, config: FeatureConfig) -> str:
+    return f"{corpus.fingerprint}-{config.fingerprint}"
+
+
+def _digest(path: Path) -> str:
+    return hash_file(path, algorithm="blake2b")
+
+
+def _build(corpus: Corpus, config: FeatureConfig, folder: Path, workers: int | None, max_problem_share: float) -> None:
+    clips = corpus.manifest
+    starts = [segment_starts(duration_s, config) for duration_s in clips.duration_s]
+    first_row = np.concatenate([[0], np.cumsum([len(one) for one in starts])])
+    shape = (int(first_row[-1]), *config.shape)
+    partial = folder.parent / f".{folder.name}.partial"
+    features = partial / "store" / _FEATURES
+    _prepare(partial, features, shape)
+
+    sounds = [
+        (corpus.root / clip.path, clip.start_s, clip.duration_s, offsets)
+        for clip, offsets in zip(clips.itertuples(), starts, strict=True)
+    ]
+    row_bytes = 2 * math.prod(config.shape)
+    header_bytes = features.stat().st_size - row_bytes * shape[0]
+    tasks, notes = [], []
+    for first in range(0, len(clips), _BATCH_CLIPS):
+        note = partial / "done" / f"{first:08d}.json"
+        notes.append(note)
+        if not note.is_file():
+            position = header_bytes + row_bytes * int(first_row[first])
+            tasks.append((features, position, note, sounds[first : first + _BATCH_CLIPS], config))
+    for _ in fan_out(_extract_batch, tasks, workers=workers, describe="features"):
+        pass
+
+    outcome = [clip for note in notes for clip in read_json(note)]
+    lost = [at for at, clip in enumerate(outcome) if not any(clip["usable"])]
+    problems = problem_table([(*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"]) for at in lost])
+    try:
+        _check_share(corpus, len(lost), max_problem_share)
+        _check_classes(corpus, problems)
+    except CorpusError:
+        for at in lost:  # So that the files can be repaired and the same command run again.
+            notes[at // _BATCH_CLIPS].unlink(missing_ok=True)
+        raise
+
+    of_clip = np.repeat(np.arange(len(clips)), np.diff(first_row))
+    segments = clips.loc[of_clip, ["clip_id", "start_s", "label", "group", "split"]].reset_index(drop=True)
+    segments["start_s"] = (segments.start_s + np.concatenate(starts)).round(6)
+    segments.insert(3, "target", corpus.targets[of_clip])
+    segments["usable"] = [usable for clip in outcome for usable in clip["usable"]]
+    for name, table in ((_SEGMENTS, segments), (_PROBLEMS, problems)):
+        table.to_csv(features.with_name(name), index=False)
+    record = {
+        "format": FORMAT,
+        "corpus": corpus.fingerprint,
+        "config": config.to_dict(),
+        "classes": corpus.classes,
+        "shape": shape,
+        "digests": {name: _digest(features.with_name(name)) for name in (_FEATURES, _SEGMENTS, _PROBLEMS)},
+    }
+    write_json(features.with_name(_RECORD), record)
+    features.parent.replace(folder)
+    shutil.rmtree(partial)
+
+
+def _check_share(corpus: Corpus, n_lost: int, limit: float) -> None:
+    n_before = len(unusable(corpus.problems))
+    check_problem_share(corpus.name, n_lost + n_before, len(corpus.manifest) + n_before, limit=limit)
+
+
+def _check_classes(corpus: Corpus, problems: pd.DataFrame) -> None:
+    label_of = corpus.manifest.set_index("clip_id").label
+    lost = set(label_of) - set(label_of.drop(problems.clip_id))
+    for row in problems[problems.clip_id.map(label_of).isin(lost)].head(1).itertuples():
+        raise CorpusError(
+            f"{corpus.name}: no clip of {label_of[row.clip_id]} can be used (the first, {row.path}: {row.reason}) "
+            "Replace them or leave that class out, then run the same command again."
+        )
+
+
+def _prepare(partial: Path, features: Path, shape: tuple[int, ...]) -> None:
+    """Make the folder of a store under construction, or keep what a killed run left in it."""
+    plan = {"format": FORMAT, "shape": list(shape), "batch_clips": _BATCH_CLIPS}
+    written = partial / "plan.json"
+    if features.is_file() and written.is_file() and read_json(written) == plan:
+        return
+    if partial.exists():
+        shutil.rmtree(partial)
+    for folder in (features.parent, partial / "done"):
+        folder.mkdir(parents=True)
+    np.lib.format.open_memmap(features, mode="w+", dtype=np.float16, shape=shape)
+    write_json(written, plan)
+
+
+def _extract_batch(features: Path, position: int, note: Path, sounds: list[tuple], config: FeatureConfig) -> None:
+    """Write the features of a batch of clips to their place, then the note that says which segments are usable.
+
+    They go through `write`, not through a memory map: on a full disk that would be a bus error and no message.
+    """
+    values, outcome = [], []
+    for path, start_s, duration_s, offsets in sounds:
+        usable, reasons = [], []
+        for signal in _signals(path, start_s, duration_s, offsets, config):
+            fits = not isinstance(signal, str)
+            usable.append(fits)
+            if not fits:
+                reasons.append(signal)
+            values.append(spectrum(signal if fits else np.zeros(0, np.float32), config).astype(np.float16))
+        outcome.append({"usable": usable, "reason": reasons[0] if reasons else ""})
+    with disk_errors(features), features.open("r+b") as file:
+        file.seek(position)
+        file.write(np.ascontiguousarray(values))
+    write_json(note, outcome)
+
+
+def _signals(
+    path: Path, start_s: float, duration_s: float, offsets: np.ndarray, config: FeatureConfig
+) -> Iterator[np.ndarray | str]:
+    """Yield for each segment of a clip its samples, or the reason why it cannot be used."""
+
+    def load(offset_s: float, part_s: float) -> np.ndarray | str:
+        try:
+            return audio.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s + offset_s, duration_s=part_s)
+        except AudioError as error:
+            return str(error).removeprefix(f"{path}: ")
+
+    if duration_s > WHOLE_CLIP_S:
+        for offset_s in offsets:
+            signal = load(offset_s, min(config.segment_s, duration_s - offset_s))
+            yield signal if isinstance(signal, str) else signal[: config.segment_samples]
+        return
+    whole = load(0.0, duration_s)
+    for offset_s in offsets:
+        if isinstance(whole, str):
+            yield whole
+            continue
+        first = round(offset_s * config.sample_rate_hz)
+        signal = whole[first : first + config.segment_samples]
+        if len(signal) < audio.MIN_DURATION_S * config.sample_rate_hz:
+            yield "the file ends before this segment."
+        elif audio.is_silent(signal):
+            yield "silent in this segment."
+        else:
+            yield signal
