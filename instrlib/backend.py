@@ -1,0 +1,40 @@
+"""Keras on TensorFlow, imported when first needed and without its page of notes about the processor."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+
+def load_keras() -> ModuleType:
+    """Import Keras and return it; nothing is written to stderr, which would end up in a notebook.
+
+    Returns
+    -------
+    module
+        `keras`, version 3.
+    """
+    if "tensorflow" in sys.modules:
+        import keras
+
+        return keras
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _without_stderr():  # its first notes come before that setting is heeded
+        import keras
+        import tensorflow  # noqa: F401
+    return keras
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Lead file descriptor 2 nowhere; TensorFlow writes there from C++, past Python's sys.stderr."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)

@@ -1,0 +1,475 @@
+"""How sure a score is, and whether two models differ: bootstrap over groups, McNemar's test.
+
+Clips of one group (a recording session, a performer, an instrument) resemble each other, so groups are drawn, not
+clips; drawing clips would give intervals that are too narrow. With several training seeds, the seeds are drawn as well.
+A test part with a single group says nothing about other groups: its intervals are NaN.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from instrlib.errors import EvaluationError
+from instrlib.metrics import CLASS_SCORES, SCORES, class_scores_from_sums, clip_terms, scores_from_sums
+
+LEVEL = 0.95
+_BLOCK = 500
+
+Terms = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and the interval around it.
+
+    Attributes
+    ----------
+    estimate : float
+        The number on the clips at hand.
+    low, high : float
+        Ends of the interval; NaN where there is only one group.
+
+    Examples
+    --------
+    >>> print(Interval(0.8, 0.7, 0.9))
+    0.800 [0.700, 0.900]
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A difference, first model minus second, with its interval.
+
+    Attributes
+    ----------
+    p : float
+        Two-sided bootstrap p-value of no difference, at least 2 / (n_resamples + 1); NaN where there is only one
+        group.
+    """
+
+    p: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}"
+
+
+def bootstrap_groups(
+    statistic: Callable[[np.ndarray], float],
+    groups: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> Interval:
+    """Percentile bootstrap of any statistic, drawing groups with replacement.
+
+    A resample holds as many groups as there are, each with all its rows. This calls `statistic` once for each
+    resample; `bootstrap_mean` and `score_intervals` do the same draws for means and scores in one matrix product.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes row numbers (with repetitions) and returns a number.
+    groups : np.ndarray [shape=(n_rows,)]
+        Group of each row, numbers or strings.
+    n_resamples : int
+        Number of resamples; 1,000 or more for a 95 % interval.
+    seed : int
+        Seed of the draws.
+    level : float
+        Coverage aimed at, between 0 and 1. With fewer than about 20 groups the true coverage is lower [1]_.
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    EvaluationError
+        When there are no rows or no resamples.
+
+    References
+    ----------
+    .. [1] C. A. Field, A. H. Welsh, "Bootstrapping clustered data", J. R. Stat. Soc. B 69(3), 2007.
+       doi:10.1111/j.1467-9868.2007.00593.x
+
+    Examples
+    --------
+    >>> values = np.arange(10.0)
+    >>> bootstrap_groups(lambda rows: values[rows].mean(), np.arange(10) // 2, n_resamples=1000, seed=0).estimate
+    4.5
+    """
+    codes, n_groups = _codes(groups)
+    rows = np.arange(len(codes))
+    samples = [
+        statistic(np.repeat(rows, count[codes]))
+        for counts in _draws(n_groups, n_resamples=n_resamples, seed=seed)
+        for count in counts.astype(int)
+    ]
+    return Interval(float(statistic(rows)), *_ends(np.asarray(samples, dtype=float), n_groups, level))
+
+
+def bootstrap_mean(
+    values: np.ndarray, groups: np.ndarray, *, n_resamples: int, seed: int, level: float = LEVEL
+) -> Interval:
+    """Mean of one number a clip, such as right or wrong, with its interval over groups.
+
+    Parameters
+    ----------
+    values : np.ndarray [shape=(n_clips,) or (n_seeds, n_clips)]
+        The numbers; with several seeds, groups and seeds are drawn.
+    groups : np.ndarray [shape=(n_clips,)]
+        Group of each clip.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    EvaluationError
+        When the shapes do not agree, or there are no clips.
+
+    Examples
+    --------
+    >>> bootstrap_mean(np.array([1.0, 1.0, 0.0, 1.0]), np.array(["a", "a", "b", "b"]), n_resamples=100, seed=0)
+    Interval(estimate=0.75, low=0.5, high=1.0)
+    """
+    estimate, samples, n_groups = _bootstrap_means(values, groups, n_resamples, seed)
+    return Interval(estimate, *_ends(samples, n_groups, level))
+
+
+def score_intervals(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """Every score of `metrics.scores`, with its interval over groups.
+
+    A resample may lack a class; its macro averages run over the classes that it has.
+
+    Parameters
+    ----------
+    targets : np.ndarray of int [shape=(n_clips,)]
+        True class of each clip.
+    probabilities : np.ndarray [shape=(n_clips, n_classes) or (n_seeds, n_clips, n_classes)]
+        A model's answers, or those of one training after another: then the estimate is the mean of the seeds' scores,
+        and the interval covers the choice of groups and of seeds.
+    groups : np.ndarray [shape=(n_clips,)]
+        Group of each clip.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by `score`, in the order of `metrics.SCORES`: `estimate`, `low`, `high`.
+
+    Raises
+    ------
+    EvaluationError
+        As for `metrics.scores`, and when the groups do not fit the clips.
+    """
+    estimate, samples, n_groups = _bootstrap_scores(
+        scores_from_sums, targets, probabilities, groups, n_resamples=n_resamples, seed=seed
+    )
+    rows = {name: (float(estimate[name]), *_ends(samples[name], n_groups, level)) for name in SCORES}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high"])
+    return table.rename_axis("score")
+
+
+def class_intervals(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """Precision, recall and F1 of each class, with their intervals over groups.
+
+    Parameters
+    ----------
+    targets, probabilities, groups
+        As for `score_intervals`.
+    classes : tuple of str
+        Name of each class.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `metrics.per_class` with the columns `precision_low`, `precision_high` and so on, and `n_groups`, the class's
+        groups. With fewer than two of them the ends are NaN: how another group would fare is not known.
+
+    Raises
+    ------
+    EvaluationError
+        As for `score_intervals`, and when the names do not fit the columns.
+    """
+    if len(classes) != np.shape(probabilities)[-1]:
+        raise EvaluationError(f"There are {len(classes)} class names for {np.shape(probabilities)[-1]} columns.")
+    estimate, samples, _ = _bootstrap_scores(
+        class_scores_from_sums, targets, probabilities, groups, n_resamples=n_resamples, seed=seed
+    )
+    targets, groups = np.asarray(targets), np.asarray(groups)
+    n_groups = [len(np.unique(groups[targets == number])) for number in range(len(classes))]
+    table = pd.DataFrame(index=pd.Index(classes, name="class"))
+    for name in CLASS_SCORES:
+        ends = [_ends(samples[name][:, number], n, level) for number, n in enumerate(n_groups)]
+        table[name] = estimate[name]
+        table[[f"{name}_low", f"{name}_high"]] = ends
+    table["support"] = np.bincount(targets, minlength=len(classes))
+    table["n_groups"] = n_groups
+    return table
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
+    """McNemar's exact test of whether two models are right equally often on the same clips.
+
+    Only clips on which one is right and the other wrong count; without a difference, either is the right one with
+    probability 1/2, so the p-value is a binomial test's, exact for any number of clips. The test takes clips for
+    independent; where groups are large, go by `paired_bootstrap`.
+
+    Parameters
+    ----------
+    correct_a, correct_b : np.ndarray of bool [shape=(n_clips,)]
+        Whether each model is right, clip by clip.
+
+    Returns
+    -------
+    dict of str to float
+        `only_a`, `only_b` (clips on which only that model is right) and `p`, two-sided (1 when there are none).
+
+    Raises
+    ------
+    EvaluationError
+        When the shapes do not agree, or there are no clips.
+
+    References
+    ----------
+    .. [1] Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+       Psychometrika 12(2), 1947. doi:10.1007/BF02295996
+
+    Examples
+    --------
+    >>> mcnemar(np.array([1, 1, 1, 1, 0]), np.array([1, 0, 0, 0, 0]))
+    {'only_a': 3, 'only_b': 0, 'p': 0.25}
+    """
+    from scipy.stats import binomtest
+
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise EvaluationError(f"Both models must be judged on the same clips: shapes {a.shape} and {b.shape}.")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p": p}
+
+
+def paired_bootstrap(
+    targets: np.ndarray,
+    probabilities_a: np.ndarray,
+    probabilities_b: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+    metric: str = "accuracy",
+    level: float = LEVEL,
+) -> Difference:
+    """Difference of a score between two models on the same clips, over the same draws of groups.
+
+    Parameters
+    ----------
+    targets, groups
+        As for `score_intervals`.
+    probabilities_a, probabilities_b : np.ndarray [shape=(n_clips, n_classes) or (n_seeds, n_clips, n_classes)]
+        Answers of the two models. With several seeds there are as many of each, and seed i of one is paired with seed
+        i of the other.
+    metric : str
+        One of `metrics.SCORES`.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    Difference
+        Score of a minus score of b.
+
+    Raises
+    ------
+    EvaluationError
+        As for `score_intervals`; when the shapes differ or there is no such score.
+    """
+    if metric not in SCORES:
+        raise EvaluationError(f"Unknown score {metric!r}; there is: {', '.join(SCORES)}.")
+    _same_shape(probabilities_a, probabilities_b)
+    # The same seed draws the same groups and the same training seeds for both.
+    (estimate_a, samples_a, n_groups), (estimate_b, samples_b, _) = (
+        _bootstrap_scores(scores_from_sums, targets, answers, groups, n_resamples=n_resamples, seed=seed)
+        for answers in (probabilities_a, probabilities_b)
+    )
+    return _difference(
+        float(estimate_a[metric] - estimate_b[metric]), samples_a[metric] - samples_b[metric], n_groups, level
+    )
+
+
+def compare_over_seeds(
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> Difference:
+    """Difference of accuracy between two models trained with several seeds, drawing groups and seeds together.
+
+    How a network does depends on the clips it is tested on and on the seed it was trained with [1]_; both are drawn,
+    in pairs: seed i of one model with seed i of the other. Other numbers a clip (loss, reciprocal rank) do as well. A
+    handful of seeds shows part of their spread: with n seeds, their share of the variance is (n - 1) / n of its size.
+
+    Parameters
+    ----------
+    correct_a, correct_b : np.ndarray [shape=(n_seeds, n_clips)]
+        Whether each model is right, for each seed and clip.
+    groups : np.ndarray [shape=(n_clips,)]
+        Group of each clip.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    Difference
+        Mean over seeds and clips of a minus that of b.
+
+    Raises
+    ------
+    EvaluationError
+        When the shapes do not agree, or there are no clips.
+
+    References
+    ----------
+    .. [1] X. Bouthillier et al., "Accounting for variance in machine learning benchmarks", MLSys 2021.
+       arXiv:2103.03098
+    """
+    _same_shape(correct_a, correct_b)
+    difference = np.asarray(correct_a, dtype=float) - np.asarray(correct_b, dtype=float)
+    estimate, samples, n_groups = _bootstrap_means(difference, groups, n_resamples, seed)
+    return _difference(estimate, samples, n_groups, level)
+
+
+def _bootstrap_scores(
+    function: Callable[[Terms], Terms],
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> tuple[Terms, Terms, int]:
+    answers = np.asarray(probabilities)
+    by_seed = [clip_terms(targets, one) for one in (answers if answers.ndim == 3 else answers[None])]
+    terms = {name: np.stack([one[name] for one in by_seed]) for name in by_seed[0]} if by_seed else {}
+    return _bootstrap(function, terms, groups, n_resamples=n_resamples, seed=seed)
+
+
+def _bootstrap_means(
+    values: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
+) -> tuple[float, np.ndarray, int]:
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    terms = {"clips": np.ones_like(values), "value": values}
+    estimate, samples, n_groups = _bootstrap(
+        lambda sums: {"mean": sums["value"] / sums["clips"]}, terms, groups, n_resamples=n_resamples, seed=seed
+    )
+    return float(estimate["mean"]), samples["mean"], n_groups
+
+
+def _bootstrap(
+    function: Callable[[Terms], Terms], terms: Terms, groups: np.ndarray, *, n_resamples: int, seed: int
+) -> tuple[Terms, Terms, int]:
+    """Apply `function` to sums of `terms` [n_seeds, n_clips, ...], once over all clips and once for each resample."""
+    codes, n_groups = _codes(groups)
+    if not terms or any(len(term) == 0 or term.shape[1] != len(codes) for term in terms.values()):
+        shapes = sorted({term.shape[:2] for term in terms.values()})
+        raise EvaluationError(
+            f"One group is needed for each clip: {len(codes)} groups for arrays of (n_seeds, n_clips) {shapes}."
+        )
+    by_group = {name: _sum_by_group(term, codes, n_groups) for name, term in terms.items()}
+    n_seeds = len(next(iter(by_group.values())))
+    whole = function({name: sums.sum(axis=1) for name, sums in by_group.items()})
+    estimate = {name: values.mean(axis=0) for name, values in whole.items()}
+    # A stream of its own for the seeds: the draws of groups are those of `bootstrap_groups`, whatever n_seeds is.
+    seed_draws = _draws(n_seeds, n_resamples=n_resamples, seed=(seed, n_seeds))
+    blocks = []
+    for counts, seed_counts in zip(_draws(n_groups, n_resamples=n_resamples, seed=seed), seed_draws, strict=True):
+        block: Terms = {}
+        for number in range(n_seeds):
+            sums = {name: np.tensordot(counts, values[number], axes=1) for name, values in by_group.items()}
+            for name, values in function(sums).items():
+                share = seed_counts[:, number].reshape(-1, *[1] * (values.ndim - 1)) / n_seeds
+                block[name] = block.get(name, 0.0) + share * values
+        blocks.append(block)
+    samples = {name: np.concatenate([block[name] for block in blocks]) for name in estimate}
+    return estimate, samples, n_groups
+
+
+def _draws(n: int, *, n_resamples: int, seed: int | tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Yield blocks [n_block, n] of how often each of n items stands in each resample; blocks bound the memory."""
+    if n_resamples < 1:
+        raise EvaluationError(f"At least one resample is needed, not {n_resamples}.")
+    rng = np.random.default_rng(seed)
+    for start in range(0, n_resamples, _BLOCK):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(_BLOCK, n_resamples - start)).astype(float)
+
+
+def _codes(groups: np.ndarray) -> tuple[np.ndarray, int]:
+    groups = np.asarray(groups)
+    if groups.ndim != 1 or not len(groups):
+        raise EvaluationError(f"One group is needed for each clip, and at least one clip: shape {groups.shape}.")
+    names, codes = np.unique(groups, return_inverse=True)
+    return codes, len(names)
+
+
+def _sum_by_group(term: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndarray:
+    sums = np.zeros((len(term), n_groups, *term.shape[2:]))
+    np.add.at(sums, (slice(None), codes), term)
+    return sums
+
+
+def _ends(samples: np.ndarray, n_groups: int, level: float) -> tuple[float, float]:
+    if n_groups < 2:
+        return np.nan, np.nan
+    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _difference(estimate: float, samples: np.ndarray, n_groups: int, level: float) -> Difference:
+    low, high = _ends(samples, n_groups, level)
+    # Sums of floats that should cancel leave about 1e-17; that is no difference.
+    signs = np.where(np.abs(samples) < 1e-12, 0, np.sign(samples))
+    tail = (1 + min((signs <= 0).sum(), (signs >= 0).sum())) / (1 + len(samples))
+    return Difference(estimate, low, high, min(1.0, 2 * float(tail)) if n_groups > 1 else np.nan)
+
+
+def _same_shape(a: np.ndarray, b: np.ndarray) -> None:
+    if np.shape(a) != np.shape(b):
+        raise EvaluationError(f"Both models must be judged on the same clips and seeds: {np.shape(a)}, {np.shape(b)}.")

@@ -1,0 +1,113 @@
+"""Training chooses on validation, repeats to the bit, and keeps what it finished."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instrlib import training
+from instrlib.config import TrainConfig
+from instrlib.errors import RunError
+from instrlib.files import read_arrays, read_json
+from instrlib.metrics import scores
+
+CONFIG = TrainConfig(epochs=8, batch_size=16, patience=8)
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    return training.train_seeds(
+        folder,
+        store=small.store,
+        split_path=small.split_path,
+        spec_name="compact",
+        config=CONFIG,
+        seeds=(0, 1),
+        workers=2,
+    )
+
+
+def test_a_run_folder_holds_all_that_it_takes_to_use_and_to_trace_the_network(trained, small):
+    for seed, folder in enumerate(trained):
+        names = {path.name for path in folder.iterdir()}
+        assert names == {
+            "model.keras", "preprocessing.json", "history.csv", "validation.npz", "metrics.json", "manifest.json",
+        }  # fmt: skip
+        manifest = read_json(folder / "manifest.json")
+        assert manifest["seed"] == seed
+        assert (manifest["store"], manifest["split"]) == (small.store.fingerprint, small.split.fingerprint)
+        assert read_json(folder / "preprocessing.json")["features"] == small.store.config.to_dict()
+
+
+def test_it_learns_to_tell_three_instruments_apart(trained):
+    accuracy = [read_json(folder / "metrics.json")["validation"]["accuracy"] for folder in trained]
+    assert np.mean(accuracy) > 0.6
+
+
+def test_training_repeats_to_the_bit_and_does_not_depend_on_the_number_of_processes(trained, small, tmp_path):
+    again = training.train_seeds(
+        tmp_path,
+        store=small.store,
+        split_path=small.split_path,
+        spec_name="compact",
+        config=CONFIG,
+        seeds=(1,),
+        workers=1,
+    )
+    kept = read_arrays(trained[1] / "validation.npz")
+    np.testing.assert_array_equal(read_arrays(again[0] / "validation.npz")["probabilities"], kept["probabilities"])
+    assert not np.array_equal(read_arrays(trained[0] / "validation.npz")["probabilities"], kept["probabilities"])
+
+
+def test_the_best_epoch_on_validation_is_the_one_that_is_kept(trained, small):
+    history = training.read_history(trained)
+    for folder, loss, best in zip(trained, history["validation_loss"], history["best_epoch"], strict=True):
+        assert loss[best - 1] == np.nanmin(loss)
+        model, scaler = training.load_model(folder)
+        segments = training.part_segments(small.store, small.split, "validation")
+        predicted = training.predict_clips(model, small.store, scaler, segments)
+        kept = read_arrays(folder / "validation.npz")
+        np.testing.assert_allclose(predicted["probabilities"], kept["probabilities"], atol=1e-6)
+        assert scores(kept["targets"], kept["probabilities"]) == read_json(folder / "metrics.json")["validation"]
+
+
+def test_scaling_is_fitted_on_the_training_part_alone(trained, small):
+    _, scaler = training.load_model(trained[0])
+    rows = training.part_segments(small.store, small.split, "train").row.to_numpy()
+    values = np.asarray(small.store.features)[rows].astype(np.float64)
+    np.testing.assert_allclose(scaler.mean, values.mean(axis=(0, 2)), rtol=1e-3)
+    np.testing.assert_allclose(scaler.deviation, values.std(axis=(0, 2)), rtol=1e-3)
+
+
+def test_a_finished_run_is_not_trained_again_and_a_changed_setting_is(trained, small):
+    def train(config: TrainConfig) -> None:
+        training.train_model(trained[0], small.store.folder, small.split_path, "compact", config, 0)
+
+    before = (trained[0] / "model.keras").stat().st_mtime_ns
+    train(CONFIG)
+    assert (trained[0] / "model.keras").stat().st_mtime_ns == before
+    train(dataclasses.replace(CONFIG, learning_rate=1e-3))
+    assert (trained[0] / "model.keras").stat().st_mtime_ns > before
+    train(CONFIG)
+
+
+def test_an_unfinished_run_is_not_taken_for_a_model(tmp_path):
+    with pytest.raises(RunError, match="holds no finished training run"):
+        training.load_model(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_seed_and_the_learning_rate(small, tmp_path):
+    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(
+        RunError, match=r"compact \(seed 0\) diverged in epoch \d+: .*lower the learning rate \(1e\+30\)"
+    ):
+        training.train_model(tmp_path, small.store.folder, small.split_path, "compact", config, 0)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_weights_of_the_classes_balance_their_shares():
+    targets = np.array([0] * 6 + [1] * 3 + [2])
+    weights = training.class_weights(targets, 4)
+    np.testing.assert_allclose(np.bincount(targets, weights[targets], 4), [10 / 3, 10 / 3, 10 / 3, 0])
