@@ -1,21 +1,20 @@
 """A run is a folder: what a notebook made, with a manifest that says from what; notebooks hand each other these."""
 
-import importlib.metadata
-import platform
-import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instrlib.config import Profile, folders, get_profile
-from instrlib.errors import RunError
+from instrlib.errors import ConfigError, RunError
 from instrlib.files import read_arrays, read_json, write_arrays, write_json
+from instrlib.provenance import commit, versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSIONED = ("instrlib", "tensorflow", "keras", "librosa", "numpy", "scipy", "scikit-learn", "soundfile", "soxr")
+RECORD = "study.json"
+"""Beside the manifest: what the study runner knows of the run; a run opened by hand loses it."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,19 @@ class Run:
     folder : Path
         `runs/<study>/<notebook>`: `metrics.json`, `arrays/` (what the figures are drawn from), `figures/`, model
         folders, and `manifest.json`, written last: a folder without it is not finished.
+    used : set of str
+        The notebooks whose runs this one has opened; the manifest lists them, and a change in one of them makes this
+        run stale.
+    kept : set of str
+        Folders and files under `data/` that belong to this run, such as a feature store; when one is gone, the
+        notebook runs again.
     """
 
     notebook: str
     parameters: dict[str, Any]
     folder: Path
+    used: set[str] = field(default_factory=set, repr=False, compare=False)
+    kept: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def study(self) -> str:
@@ -65,6 +72,7 @@ class Run:
             raise RunError(
                 f"{folder} is not finished; run notebook {notebook} first (`make study` runs them all in order)."
             )
+        self.used.add(notebook)
         return Run(notebook, self.parameters, folder)
 
     def figure(self, draw: Callable[..., "Figure"], name: str | None = None, **arrays: Any) -> "Figure":
@@ -102,6 +110,33 @@ class Run:
         """Return the numbers saved so far."""
         return read_json(self.folder / "metrics.json")
 
+    def near_record(self, value: float, *path: str, tolerance: float) -> str:
+        """Compare a number with the committed one of the same study; for cells whose output is checked.
+
+        Parameters
+        ----------
+        value : float
+            The number at hand.
+        *path : str
+            Where it stands in this notebook's metrics of `results.json`, key by key.
+        tolerance : float
+            Largest difference that still counts as the same.
+
+        Returns
+        -------
+        str
+            "yes", "no, <new> against <recorded>", or "nothing is recorded yet".
+        """
+        results = folders().reports / self.study / "results.json"
+        if not results.is_file():
+            return "nothing is recorded yet"
+        recorded = read_json(results)["notebooks"].get(self.notebook, {}).get("metrics", {})
+        for key in path:
+            if key not in recorded:
+                return "nothing is recorded yet"
+            recorded = recorded[key]
+        return "yes" if abs(value - recorded) <= tolerance else f"no, {value:.3f} against {recorded:.3f}"
+
     def save_arrays(self, name: str, **arrays: Any) -> None:
         """Keep named arrays as `<name>.npz` in the folder."""
         write_arrays(self.folder / f"{name}.npz", **arrays)
@@ -109,6 +144,10 @@ class Run:
     def arrays(self, name: str) -> dict[str, Any]:
         """Return what `save_arrays` kept."""
         return read_arrays(self.folder / f"{name}.npz")
+
+    def keep(self, path: Path) -> None:
+        """Tell that a folder or file under `data/`, which later notebooks will read, belongs to this run."""
+        self.kept.add(Path(path).absolute().relative_to(folders().data.absolute()).as_posix())
 
     def finish(self, **inputs: str) -> list[str]:
         """Write the manifest, which marks the run as whole.
@@ -128,6 +167,8 @@ class Run:
             "study": self.study,
             "parameters": {**self.parameters, "data": Path(self.parameters["data"]).name},
             "inputs": inputs,
+            "uses": sorted(self.used),
+            "keeps": sorted(self.kept),
             "versions": versions(),
             "commit": commit(),
         }
@@ -160,40 +201,18 @@ def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int)
 
     Raises
     ------
-    ConfigError, RunError
+    ConfigError
         When a parameter is unknown or out of range.
     """
     get_profile(profile)
     if not (isinstance(seeds, int) and seeds >= 1):
-        raise RunError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
+        raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
     folder = folders().runs / study_name(corpus, profile) / notebook
     run = Run(notebook, {"corpus": corpus, "data": data, "profile": profile, "seeds": seeds}, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("manifest.json", "metrics.json"):
+    for name in ("manifest.json", "metrics.json", RECORD):
         (folder / name).unlink(missing_ok=True)
     for kind in ("arrays", "figures"):
         for path in (folder / kind).glob("*"):
             path.unlink()
     return run
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide the numbers."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONED}
-
-
-def commit() -> str:
-    """Return the commit of the clone that this package lies in, with "+" when files differ; "" outside a clone."""
-    here = Path(__file__).resolve().parent
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return run.stdout.strip()

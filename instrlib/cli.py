@@ -1,0 +1,216 @@
+"""The command `instrlib`. What it needs is imported when a command runs, so that `--help` is there at once."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from instrlib.errors import InstrlibError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can cause into one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InstrlibError as error:
+            _fail(error)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _fail(f"{error.strerror or error}: {error.filename}" if error.filename else error)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on where it was.")
+
+
+main = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A reproducible study of musical instrument recognition, from raw audio to its report.",
+    epilog="Start with: instrlib study",
+)
+
+Corpus = Annotated[str, typer.Option(help="Name of the corpus; see: instrlib corpora", metavar="NAME")]
+Data = Annotated[str, typer.Option(help="Folder of the corpus; data/<corpus> when empty.", metavar="FOLDER")]
+Profile = Annotated[str, typer.Option(help="Size of the study: smoke, quick or full.", metavar="NAME")]
+Seeds = Annotated[int, typer.Option(min=1, metavar="N", help="How many seeds each network is trained with.")]
+Name = Annotated[str, typer.Argument(help="Name of the corpus; see: instrlib corpora", metavar="NAME")]
+
+
+def _examples(*lines: str) -> str:
+    return "\n\n".join(["Examples:", *lines])
+
+
+@main.command(
+    epilog=_examples(
+        "instrlib study",
+        "instrlib study --profile full --seeds 5",
+        "instrlib study --corpus fsdkaggle2018 --data ~/sound/FSDKaggle2018",
+    )
+)
+def study(corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", seeds: Seeds = 3) -> None:
+    """Run the notebooks in order, each only when something has changed, and publish their results."""
+    from instrlib.report import write_report
+    from instrlib.study import run_study
+    from instrlib.terminal import TerminalWatcher
+
+    watcher = TerminalWatcher(_console(stderr=True))
+    outcome = run_study(corpus=corpus, data=data, profile=profile, seeds=seeds, watcher=watcher)
+    report = write_report(outcome.study)
+    places = {
+        "Results": outcome.results,
+        "report": report,
+        "figures": outcome.figures,
+        "notebooks and their pages": outcome.pages,
+    }
+    typer.echo("; ".join(f"{what}: {_near(path)}" for what, path in places.items()))
+
+
+@main.command(epilog=_examples("instrlib status"))
+def status() -> None:
+    """Show how every notebook stands in every study."""
+    from instrlib import study
+    from instrlib.terminal import in_words
+
+    states = study.status()
+    if not states:
+        typer.echo("Nothing has been run yet; start with: instrlib study")
+        return
+    rows = [
+        (
+            state.study,
+            state.notebook,
+            state.state,
+            f"{state.when:%Y-%m-%d %H:%M}" if state.when else "",
+            in_words(state.duration_s) if state.duration_s is not None else "",
+            state.detail,
+        )
+        for state in states
+    ]
+    _table(("study", "notebook", "state", "when", "took", "detail"), rows)
+
+
+@main.command(epilog=_examples("instrlib corpora"))
+def corpora() -> None:
+    """List the corpora: names, licences, and what of them is on disk."""
+    from instrlib import corpora
+
+    known = [corpora.info(name) for name in corpora.NAMES]
+    rows = [(info.name, info.title, info.licence, corpora.on_disk(info.name)) for info in known]
+    _table(("name", "title", "licence", "on disk"), rows)
+
+
+@main.command(
+    epilog=_examples("instrlib download fsdkaggle2018", "instrlib download fsdkaggle2018 --data /mnt/audio/fsd")
+)
+def download(name: Name, data: Data = "") -> None:
+    """Fetch a corpus from its publisher; an interrupted download is resumed."""
+    from instrlib import corpora
+
+    info = corpora.info(name)
+    for what, value in {
+        "": info.title,
+        "Licence: ": info.licence,
+        "Cite as: ": info.citation,
+        "Size: ": info.size,
+    }.items():
+        if value:
+            typer.echo(what + value)
+    corpora.download(name, data or None)
+    typer.echo(f"{name}: {corpora.on_disk(name, data or None)}")
+
+
+@main.command(epilog=_examples("instrlib validate fsdkaggle2018", "instrlib validate folder --data ~/my-instruments"))
+def validate(name: Name, data: Data = "") -> None:
+    """Check a corpus on disk; exit code 1 when something is wrong."""
+    from instrlib import corpora
+
+    findings = corpora.validate(name, data or None)
+    for finding in findings:
+        typer.echo(finding)
+    if findings:
+        raise typer.Exit(1)
+    typer.echo(f"{name}: nothing wrong; {corpora.on_disk(name, data or None)}")
+
+
+@main.command(epilog=_examples("instrlib figures", "instrlib figures --corpus fsdkaggle2018"))
+def figures(corpus: Corpus = "rendered", profile: Profile = "quick") -> None:
+    """Draw a study's figures again from its stored arrays; nothing is trained."""
+    from instrlib.publish import figures_folder, redraw
+    from instrlib.runs import study_name
+
+    name = study_name(corpus, profile)
+    drawn = redraw(name)
+    typer.echo(f"{len(drawn)} figures in {_near(figures_folder(name))}")
+
+
+@main.command(epilog=_examples("instrlib report", "instrlib report --corpus fsdkaggle2018"))
+def report(corpus: Corpus = "rendered", profile: Profile = "quick") -> None:
+    """Write a study's report page from its stored results."""
+    from instrlib.report import write_report
+    from instrlib.runs import study_name
+
+    typer.echo(f"Report: {_near(write_report(study_name(corpus, profile)))}")
+
+
+@main.command(hidden=True, epilog=_examples("instrlib notebooks"))
+def notebooks() -> None:
+    """Bring the outputs of the committed notebooks and the README's table up to date."""
+    from instrlib.config import folders
+    from instrlib.readme import renew
+    from instrlib.study import execute_in_place
+    from instrlib.terminal import TerminalWatcher
+
+    for path in execute_in_place(watcher=TerminalWatcher(_console(stderr=True))):
+        typer.echo(f"{_near(path)}: outputs up to date")
+    renew(folders().notebooks.parent / "README.md")
+
+
+def _fail(message: object) -> None:
+    typer.echo(f"Error: {' '.join(str(message).split())}", err=True)
+    raise typer.Exit(2)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a table in a terminal, and columns between tabs everywhere else, where nothing is cut or folded."""
+    console = _console()
+    if not console.is_terminal:
+        for row in [header, *rows]:
+            typer.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _near(path: Path) -> str:
+    """Name a path from the working folder when it lies under it, and in full otherwise."""
+    here = Path.cwd()
+    return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""From a finished run to what is shown: the notebook's page, results.json, the arrays of figures and the figures."""
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from instrlib.config import folders
+from instrlib.errors import StudyError
+from instrlib.files import atomic_path, read_json, write_text
+from instrlib.notebooks import strip_volatile
+
+# Everything that nbconvert's page fetches from other hosts: require.js, MathJax, Mermaid and widgets.
+_OFFLINE = """\
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+"""
+
+
+def write_page(executed: Path) -> None:
+    """Write an executed notebook as a page beside it, one file that asks no other host for anything.
+
+    Formulas between dollar signs stay as they are written, because what would draw them is fetched from elsewhere.
+
+    Parameters
+    ----------
+    executed : Path
+        The executed notebook.
+    """
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nbformat
+        from nbconvert import HTMLExporter
+
+        raw = strip_volatile(read_json(executed))
+        notebook = nbformat.reads(json.dumps(raw), as_version=4)
+        page, _ = HTMLExporter(raw_template=_OFFLINE).from_notebook_node(
+            notebook, {"metadata": {"name": executed.stem, "path": ""}}
+        )
+    write_text(executed.with_suffix(".html"), page)
+
+
+def publish(run: Path, *, known: Collection[str]) -> None:
+    """Bring the numbers, arrays and figures of a finished run to `reports/` and `figures/`.
+
+    What is there already is left alone, so that nothing changes when nothing changed. Arrays and figures of the same
+    notebook that the run no longer has are removed, and so are the numbers of notebooks that no longer exist.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder, `runs/<study>/<notebook>`.
+    known : collection of str
+        Names of all notebooks of the study.
+    """
+    study, notebook = run.parent.name, run.name
+    metrics = run / "metrics.json"
+    entry = {
+        "metrics": read_json(metrics) if metrics.is_file() else {},
+        "manifest": read_json(run / "manifest.json"),
+    }
+    results = results_path(study)
+    entry = json.loads(json.dumps(entry), parse_constant=lambda _: None)  # NaN is no JSON for other readers
+    old = read_json(results)["notebooks"] if results.is_file() else {}
+    merged = {name: value for name, value in old.items() if name in known} | {notebook: entry}
+    whole = {"study": study, "notebooks": dict(sorted(merged.items()))}
+    _write_changed(results, (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
+    mark = f"{notebook[:2]}_"
+    _mirror((run / "arrays").glob("*.npz"), arrays_folder(study), mark)
+    _mirror((run / "figures").glob("*.*"), figures_folder(study), mark)
+
+
+def redraw(study: str) -> list[Path]:
+    """Draw every figure of a study again from its stored arrays.
+
+    Parameters
+    ----------
+    study : str
+        Name of the study, such as "rendered-quick".
+
+    Returns
+    -------
+    list of Path
+        The arrays that were drawn.
+
+    Raises
+    ------
+    StudyError
+        When the study has none.
+    """
+    stored = sorted(arrays_folder(study).glob("*.npz"))
+    if not stored:
+        raise StudyError(f"There are no arrays in {arrays_folder(study)}; run `instrlib study` first.")
+    from instrlib import plots
+
+    for path in stored:
+        plots.save(plots.draw_stored(path), figures_folder(study), path.stem)
+    return stored
+
+
+def results_path(study: str) -> Path:
+    """Return where the numbers of a study lie."""
+    return folders().reports / study / "results.json"
+
+
+def arrays_folder(study: str) -> Path:
+    """Return where the arrays lie that a study's figures are drawn from."""
+    return folders().reports / study / "arrays"
+
+
+def figures_folder(study: str) -> Path:
+    """Return where the figures of a study lie."""
+    return folders().figures / study
+
+
+def _mirror(sources: Iterable[Path], folder: Path, mark: str) -> None:
+    """Copy files whose names begin with `mark` into a folder and remove others that begin so."""
+    wanted = {path.name: path for path in sources if path.name.startswith(mark)}
+    for name, path in sorted(wanted.items()):
+        _write_changed(folder / name, path.read_bytes())
+    for path in folder.glob(f"{mark}*"):
+        if path.name not in wanted:
+            path.unlink()
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,315 @@
+"""Figures are functions of plain arrays, show themselves once in a notebook, and give the same files every time."""
+
+import inspect
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import pytest
+from PIL import Image
+
+from instrlib import plots
+from instrlib.errors import DiskError, InstrlibError
+from instrlib.files import hash_file, write_arrays
+from instrlib.metrics import reliability
+
+CLASSES = np.array(
+    ["cello", "clarinet", "acoustic_guitar", "electric_guitar", "organ", "piano", "Violin_or_fiddle", "voice"]
+)
+
+
+def arguments(n_classes: int = 12) -> dict[str, dict]:
+    """Arguments for every figure, all of which an npz file holds."""
+    rng = np.random.default_rng(n_classes)
+    classes = np.array([f"{CLASSES[number % 8]}_{number}" for number in range(n_classes)])
+    f1 = rng.uniform(0.2, 1, n_classes)
+    scores = {"low": f1 - 0.1, "high": np.minimum(f1 + 0.1, 1)}
+    answers = rng.dirichlet(np.ones(4), 200)
+    spectra = rng.uniform(-80, 0, (n_classes, 32, 40))
+    bands_hz = np.geomspace(60, 10_000, 32)
+    losses = plots.padded([np.linspace(2, 0.1, 20), np.linspace(2, 0.3, 12)])
+    return {
+        "class_balance": {
+            "classes": classes,
+            "n_clips": rng.integers(20, 300, n_classes),
+            "n_groups": rng.integers(2, 20, n_classes),
+        },
+        "spectrogram_grid": {"spectra": spectra, "titles": classes, "hop_s": 0.02, "mel_frequencies_hz": bands_hz},
+        "feature_settings": {
+            "values": plots.padded([spectra[0], spectra[0][::2], rng.normal(size=(13, 20))]),
+            "titles": np.array(["32 bands", "16 bands", "13 MFCC"]),
+            "hop_s": np.array([0.02, 0.02, 0.04]),
+            "frequencies_hz": plots.padded([bands_hz, bands_hz[::2], np.full(13, np.nan)]),
+        },
+        "split_overview": {
+            "classes": classes,
+            "parts": np.array(["train", "validation", "test"]),
+            "counts": rng.integers(0, 90, (3, n_classes)),
+        },
+        "leak": {
+            "names": np.array(["segments at random", "groups kept apart"]),
+            "scores": np.array([0.88, 0.66]),
+            "low": np.array([0.8, np.nan]),
+            "high": np.array([0.95, np.nan]),
+            "chance": 0.1,
+        },
+        "duration_histogram": {"duration_s": rng.uniform(0.3, 30, 100), "segment_s": 3.0},
+        "learning_curves": {
+            "epoch": np.arange(1, 21),
+            "train_loss": losses,
+            "validation_loss": losses + 0.1,
+            "train_accuracy": 1 - losses / 2,
+            "validation_accuracy": 0.9 - losses / 2.5,
+            "best_epoch": np.array([19, 8]),
+        },
+        "confusion_matrix": {"counts": rng.integers(0, 40, (n_classes, n_classes)), "classes": classes},
+        "reliability_diagram": reliability(rng.integers(4, size=200), answers),
+        "per_class_scores": {"classes": classes, "f1": f1, **scores, "support": rng.integers(1, 99, n_classes)},
+        "model_comparison": {"names": classes, "scores": f1, **scores, "baseline": 0.1, "metric": "macro_f1"},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def texts(figure: matplotlib.figure.Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+def overlapping(labels: list) -> bool:
+    boxes = [label.get_window_extent() for label in labels if label.get_text() and label.get_visible()]
+    return any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+
+
+def drawn_x_labels(axes) -> list:
+    """Labels of the ticks within the axes; matplotlib keeps a few outside that it does not draw."""
+    low, high = sorted(axes.get_xlim())
+    return [
+        label for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True) if low <= place <= high
+    ]
+
+
+def test_every_public_figure_is_registered_takes_keywords_alone_and_is_drawn_here():
+    assert set(plots.FIGURES) == set(arguments())
+    for name, draw in plots.FIGURES.items():
+        assert draw is getattr(plots, name)
+        kinds = {parameter.kind for parameter in inspect.signature(draw).parameters.values()}
+        assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("name", list(arguments()))
+def test_a_figure_drawn_from_its_stored_arrays_is_the_same_to_the_byte(name, tmp_path):
+    given = arguments()[name]
+    write_arrays(tmp_path / "stored.npz", figure=name, **given)
+    direct = plots.save(plots.FIGURES[name](**given), tmp_path / "a", name)
+    again = plots.save(plots.draw_stored(tmp_path / "stored.npz"), tmp_path / "b", name)
+    for one, other in zip(direct, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    with Image.open(direct[0]) as picture:
+        assert picture.width <= plots.WIDTH * plots.DPI * 1.3
+        assert np.ptp(np.asarray(picture.convert("L"))) > 100
+    assert "<svg" in direct[1].read_text(encoding="utf-8")[:500]
+
+
+def test_saving_twice_or_after_being_shown_changes_nothing(tmp_path):
+    figure = plots.confusion_matrix(**arguments(5)["confusion_matrix"])
+    first = [hash_file(path) for path in plots.save(figure, tmp_path, "x")]
+    figure._repr_png_()
+    assert [hash_file(path) for path in plots.save(figure, tmp_path, "x")] == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.png", "x.svg"]
+
+
+def test_another_process_with_other_settings_of_the_user_writes_the_same_bytes(tmp_path):
+    given = arguments()["split_overview"]
+    write_arrays(tmp_path / "stored.npz", figure="split_overview", **given)
+    here = plots.save(plots.split_overview(**given), tmp_path / "here", "x")
+    (tmp_path / "matplotlibrc").write_text("font.size: 17\naxes.grid: True\nsavefig.dpi: 40\n")
+    code = "import sys; from pathlib import Path; from instrlib import plots; p = Path(sys.argv[1]); "
+    code += "plots.save(plots.draw_stored(p / 'stored.npz'), p / 'there', 'x')"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=tmp_path)
+    for path in here:
+        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
+
+
+def test_files_carry_no_date_and_no_version(tmp_path):
+    png, svg = plots.save(plots.leak(**arguments()["leak"]), tmp_path, "x")
+    with Image.open(png) as picture:
+        assert set(picture.info) <= {"dpi"}
+    text = svg.read_text(encoding="utf-8")
+    assert "<dc:date>" not in text
+    assert "Matplotlib v" not in text
+
+
+def test_pyplot_knows_nothing_of_the_figures_and_keeps_none_open():
+    code = "import sys; from instrlib import plots; "
+    code += "plots.duration_histogram(duration_s=[1.0, 2.0], segment_s=1.0)._repr_png_(); "
+    code += "print('matplotlib.pyplot' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_importing_the_module_does_not_load_matplotlib():
+    code = "import sys, instrlib.plots; print('matplotlib' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_a_cell_that_ends_with_a_figure_shows_it_once_and_nothing_else(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    draw = "plots.confusion_matrix(counts=[[3, 1], [0, 4]], classes=['cello', 'Violin_or_fiddle'])"
+    cells = [
+        "from instrlib import plots",
+        draw,
+        f"figure = {draw}",
+        "import matplotlib.pyplot",
+        draw,
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the client's own event loop
+        NotebookClient(
+            notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        ).execute()
+    outputs = [cell.outputs for cell in notebook.cells]
+    assert [len(found) for found in outputs] == [0, 1, 0, 0, 1]
+    for found in (outputs[1][0], outputs[4][0]):
+        assert found.output_type == "execute_result"
+        assert set(found.data) == {"image/png", "text/plain"}
+        assert len(found.data["image/png"]) > 1000
+
+
+@pytest.mark.parametrize("n_classes", [3, 12, 41])
+def test_labels_do_not_overlap_from_three_to_forty_one_classes(n_classes):
+    given = arguments(n_classes)
+    for name in ("class_balance", "split_overview", "per_class_scores", "confusion_matrix", "model_comparison"):
+        figure = plots.FIGURES[name](**given[name])
+        axes = figure.axes[0]
+        names, numbers = axes.get_yticklabels(), drawn_x_labels(axes)
+        assert not overlapping(names), name
+        assert not overlapping(numbers), name
+        inside = figure.bbox.padded(2)
+        for label in (*names, *numbers, axes.xaxis.label):
+            box = label.get_window_extent()
+            assert inside.contains(box.x0, box.y0), (name, label)
+            assert inside.contains(box.x1, box.y1), (name, label)
+    grid = plots.spectrogram_grid(**given["spectrogram_grid"])
+    assert not overlapping([axes.title for axes in grid.axes])
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 41])
+def test_names_of_any_kind_are_drawn_without_a_warning(n_classes):
+    hard = ["$\\frac$_not_mathematics", "a$b", "ピアノ_🎹", "Trompete (gedämpft)", "x" * 90, "two\nlines", " "]
+    classes = np.array([hard[number % len(hard)] for number in range(n_classes)])
+    given = arguments(n_classes)
+    for name in ("class_balance", "confusion_matrix", "per_class_scores", "split_overview"):
+        plots.FIGURES[name](**given[name] | {"classes": classes})
+    plots.spectrogram_grid(**given["spectrogram_grid"] | {"titles": classes})
+    plots.model_comparison(**given["model_comparison"] | {"names": classes})
+
+
+def test_underscores_are_shown_as_spaces_and_long_names_are_cut():
+    figure = plots.class_balance(classes=np.array(["Violin_or_fiddle", "y" * 60]), n_clips=[1, 2], n_groups=[1, 1])
+    shown = texts(figure)
+    assert "Violin or fiddle" in shown
+    assert "y" * 27 + "…" in shown
+
+
+def test_the_confusion_matrix_writes_each_count_once_and_colours_by_the_row():
+    counts = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 3]])
+    figure = plots.confusion_matrix(counts=counts, classes=np.array(["a", "b", "c"]))
+    axes = figure.axes[0]
+    # A cell's centre lies half a step inside.
+    written = {
+        tuple(int(at) for at in text.get_position()[::-1]): int(text.get_text())
+        for text in axes.texts
+        if text.get_text()
+    }
+    assert written == {(0, 0): 8, (0, 1): 2, (2, 0): 1, (2, 2): 3}
+    shares = np.reshape(axes.collections[0].get_array(), (3, 3))
+    np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0, 0, 0], [0.25, 0, 0.75]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answered", "true class")
+
+
+def test_frequency_ticks_stand_on_the_band_of_that_frequency_and_time_is_in_seconds():
+    bands_hz = np.linspace(0, 10_000, 101)
+    figure = plots.spectrogram_grid(
+        spectra=np.zeros((1, 101, 50)), titles=["a"], hop_s=0.1, mel_frequencies_hz=bands_hz
+    )
+    axes = figure.axes[0]
+    for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert place == pytest.approx(float(label.get_text()) * 10)
+    assert "10" in [label.get_text() for label in axes.get_yticklabels()]
+    assert axes.get_xlim() == pytest.approx((-0.05, 4.95))
+    assert {"time (s)", "frequency (kHz)", "level (dB)"} <= set(texts(figure))
+
+
+def test_spectrograms_share_one_colour_scale():
+    figure = plots.spectrogram_grid(**arguments(3)["spectrogram_grid"])
+    limits = {axes.images[0].get_clim() for axes in figure.axes[:3]}
+    assert len(limits) == 1
+
+
+def test_feature_settings_show_each_picture_at_its_own_size():
+    figure = plots.feature_settings(**arguments()["feature_settings"])
+    shapes = [axes.images[0].get_array().shape for axes in figure.axes if axes.get_title()]
+    assert shapes == [(32, 40), (16, 40), (13, 20)]
+    assert "coefficient" in texts(figure)
+
+
+def test_learning_curves_mark_the_epoch_whose_weights_were_kept():
+    given = arguments()["learning_curves"]
+    figure = plots.learning_curves(**given)
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots[0].get_xdata(), [19, 8])
+    np.testing.assert_allclose(dots[0].get_ydata(), [given["validation_loss"][0, 18], given["validation_loss"][1, 7]])
+
+
+def test_classes_are_sorted_by_f1_and_those_without_clips_stand_last():
+    figure = plots.per_class_scores(
+        classes=np.array(["a", "b", "c"]),
+        f1=np.array([0.5, np.nan, 0.9]),
+        low=np.full(3, np.nan),
+        high=np.full(3, np.nan),
+        support=np.array([4, 0, 7]),
+    )
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["c (n = 7)", "a (n = 4)", "b (n = 0)"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.90", "0.50", "–"]
+
+
+def test_padded_keeps_values_and_fills_with_nan():
+    found = plots.padded([np.ones((2, 3)), np.zeros((3, 1))])
+    assert found.shape == (2, 3, 3)
+    assert np.isnan(found).sum() == (9 - 6) + (9 - 3)
+    np.testing.assert_array_equal(found[1, :, 0], 0)
+
+
+@pytest.mark.parametrize(
+    "stored", [{"figure": "no_such_figure"}, {"figure": "leak", "wrong": 1}, {"counts": [1]}, {"figure": [1, 2]}]
+)
+def test_arrays_of_another_version_are_refused_in_one_sentence(tmp_path, stored):
+    write_arrays(tmp_path / "old.npz", **stored)
+    with pytest.raises(InstrlibError, match=r"old\.npz does not hold a figure of this version; run the notebook"):
+        plots.draw_stored(tmp_path / "old.npz")
+
+
+def test_a_missing_file_of_arrays_says_so(tmp_path):
+    with pytest.raises(InstrlibError, match="missing"):
+        plots.draw_stored(tmp_path / "none.npz")
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    figure = plots.leak(**arguments()["leak"])
+    with pytest.raises(DiskError, match="not a folder"):
+        plots.save(figure, Path(tmp_path / "file" / "figures"), "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
