@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from instrlib.arrays import padded
 from instrlib.audio import load
 from instrlib.config import FeatureConfig
 from instrlib.corpora.base import Corpus
@@ -59,8 +60,6 @@ def compare_settings(corpus: Corpus, clip: pd.Series, settings: dict[str, Featur
     dict
         The arguments of `plots.feature_settings`.
     """
-    from instrlib.plots import padded
-
     pictures, frequencies = [], []
     for config in settings.values():
         duration_s = min(config.segment_s, clip.duration_s)

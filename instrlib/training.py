@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from instrlib.arrays import padded
 from instrlib.backend import load_keras
 from instrlib.config import TrainConfig
 from instrlib.errors import RunError
@@ -204,7 +205,7 @@ def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
     n_epochs = max(len(table) for table in tables)
 
     def stack(column: str) -> np.ndarray:
-        return np.stack([np.pad(table[column], (0, n_epochs - len(table)), constant_values=np.nan) for table in tables])
+        return padded([table[column] for table in tables])
 
     return {
         "epoch": np.arange(1, n_epochs + 1),

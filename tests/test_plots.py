@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from instrlib import plots
+from instrlib.arrays import padded
 from instrlib.errors import DiskError, InstrlibError
 from instrlib.files import hash_file, write_arrays
 from instrlib.metrics import reliability
@@ -30,7 +31,7 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
     answers = rng.dirichlet(np.ones(4), 200)
     spectra = rng.uniform(-80, 0, (n_classes, 32, 40))
     bands_hz = np.geomspace(60, 10_000, 32)
-    losses = plots.padded([np.linspace(2, 0.1, 20), np.linspace(2, 0.3, 12)])
+    losses = padded([np.linspace(2, 0.1, 20), np.linspace(2, 0.3, 12)])
     return {
         "class_balance": {
             "classes": classes,
@@ -39,10 +40,10 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
         },
         "spectrogram_grid": {"spectra": spectra, "titles": classes, "hop_s": 0.02, "mel_frequencies_hz": bands_hz},
         "feature_settings": {
-            "values": plots.padded([spectra[0], spectra[0][::2], rng.normal(size=(13, 20))]),
+            "values": padded([spectra[0], spectra[0][::2], rng.normal(size=(13, 20))]),
             "titles": np.array(["32 bands", "16 bands", "13 MFCC"]),
             "hop_s": np.array([0.02, 0.02, 0.04]),
-            "frequencies_hz": plots.padded([bands_hz, bands_hz[::2], np.full(13, np.nan)]),
+            "frequencies_hz": padded([bands_hz, bands_hz[::2], np.full(13, np.nan)]),
         },
         "split_overview": {
             "classes": classes,
@@ -287,7 +288,7 @@ def test_classes_are_sorted_by_f1_and_those_without_clips_stand_last():
 
 
 def test_padded_keeps_values_and_fills_with_nan():
-    found = plots.padded([np.ones((2, 3)), np.zeros((3, 1))])
+    found = padded([np.ones((2, 3)), np.zeros((3, 1))])
     assert found.shape == (2, 3, 3)
     assert np.isnan(found).sum() == (9 - 6) + (9 - 3)
     np.testing.assert_array_equal(found[1, :, 0], 0)
