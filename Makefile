@@ -48,7 +48,7 @@ notebooks: .venv/.ready  ## for maintainers: execute the committed notebooks in 
 
 lock: .venv/.ready  ## for maintainers: pin every package again (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--all-extras --group build pyproject.toml -o requirements.lock
+		--extra test --group build pyproject.toml -o requirements.lock
 
 .venv/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, then run make again." >&2; exit 1; }

@@ -20,14 +20,16 @@ def load_keras() -> ModuleType:
 
         return keras
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _without_stderr():  # its first notes come before that setting is heeded
+    with without_stderr():  # its first notes come before that setting is heeded
         import keras
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+    # Many networks in one process are what it warns of, and what is done here.
+    tf.get_logger().setLevel("ERROR")
     return keras
 
 
 @contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
+def without_stderr() -> Iterator[None]:
     """Lead file descriptor 2 nowhere; TensorFlow writes there from C++, past Python's sys.stderr."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -11,14 +11,21 @@ from instrlib.errors import ConfigError
 from instrlib.files import hash_json
 
 
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ConfigError(f"Unknown {what} {value!r}; there is: {', '.join(allowed)}.")
+    return value
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """How sound becomes the picture that a network sees; stored with every model and used wherever it is used.
 
     Attributes
     ----------
-    kind : {"log_mel", "mfcc"}
-        Mel spectrogram in dB, or mel-frequency cepstral coefficients of it.
+    kind : {"log_mel", "mfcc", "pcen"}
+        Mel spectrogram in dB; mel-frequency cepstral coefficients of it; mel spectrogram with per-channel energy
+        normalisation.
     sample_rate_hz : int
         Rate to which every file is brought.
     segment_s, segment_hop_s : float
@@ -36,11 +43,11 @@ class FeatureConfig:
     top_db : float
         Dynamic range: values are dB below the segment's loudest value, cut at -top_db, the floor.
     scaling : {"fixed", "segment", "train"}
-        "fixed": dB / top_db + 1, so 0 is silence and 1 the loudest; "segment": each segment to mean 0, deviation 1;
-        "train": each band by mean and deviation fitted on the training part alone.
+        "fixed": dB / top_db + 1, so 0 is silence and 1 the loudest (PCEN stays as it is); "segment": each segment to
+        mean 0, deviation 1; "train": each band by mean and deviation fitted on the training part alone.
     """
 
-    kind: Literal["log_mel", "mfcc"] = "log_mel"
+    kind: Literal["log_mel", "mfcc", "pcen"] = "log_mel"
     sample_rate_hz: int = 22_050
     segment_s: float = 3.0
     segment_hop_s: float = 3.0
@@ -56,7 +63,7 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work together."""
-        _one_of("kind", self.kind, ("log_mel", "mfcc"))
+        _one_of("kind", self.kind, ("log_mel", "mfcc", "pcen"))
         _one_of("scaling", self.scaling, ("fixed", "segment", "train"))
         for name in (
             "sample_rate_hz",
@@ -93,7 +100,7 @@ class FeatureConfig:
     @property
     def n_bins(self) -> int:
         """Rows of the picture: mel bands or coefficients."""
-        return self.n_mels if self.kind == "log_mel" else self.n_mfcc
+        return self.n_mfcc if self.kind == "mfcc" else self.n_mels
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,6 +131,47 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """What is done to the training examples, anew for every batch; see `augment`.
+
+    Attributes
+    ----------
+    mix : {"none", "cutmix", "mixup"}
+        Two examples made into one, and their labels with them.
+    axes : {"both", "time", "frequency"}
+        Which axes the box of CutMix is cut along; along the other it spans everything.
+    beta : float
+        Both parameters of the Beta distribution that the share of the first example is drawn from, above 0.
+    share : float
+        Share of the batches that are mixed, 0 to 1.
+    time_masks, frequency_masks : int
+        Stripes of silence over each example.
+    time_mask_s : float
+        Longest stripe over time, in seconds.
+    frequency_mask_bins : int
+        Widest stripe over frequency, in rows of the picture.
+    """
+
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    axes: Literal["both", "time", "frequency"] = "both"
+    beta: float = 1.0
+    share: float = 1.0
+    time_masks: int = 0
+    time_mask_s: float = 0.0
+    frequency_masks: int = 0
+    frequency_mask_bins: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        _one_of("mix", self.mix, ("none", "cutmix", "mixup"))
+        _one_of("axes", self.axes, ("both", "time", "frequency"))
+        if not self.beta > 0:
+            raise ConfigError(f"beta must be above 0, not {self.beta!r}.")
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"share must lie between 0 and 1, not {self.share!r}.")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How a network is trained.
 
@@ -134,21 +182,31 @@ class TrainConfig:
     batch_size : int
         Segments in a batch.
     learning_rate : float
-        Adam's first learning rate; it falls to 0 along a cosine.
+        Adam's first learning rate.
+    schedule : {"cosine", "plateau", "constant"}
+        How it goes on: to 0 along a cosine; halved after some epochs without a better validation loss; as it is.
     patience : int
         Stop after so many epochs without a better validation loss; the best weights are kept.
     class_weights : bool
         Weigh each class by the inverse of its share of the training part.
     label_smoothing : float
         Share of probability spread over all classes, from 0 to below 1.
+    augment : AugmentConfig
+        What is done to the training examples; by default nothing.
     """
 
     epochs: int = 30
     batch_size: int = 16
     learning_rate: float = 3e-3
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     patience: int = 8
     class_weights: bool = True
     label_smoothing: float = 0.0
+    augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that there is not."""
+        _one_of("schedule", self.schedule, ("cosine", "plateau", "constant"))
 
 
 @dataclass(frozen=True)
@@ -164,7 +222,19 @@ class Profile:
     max_clips_per_class : int or None
         Cap for corpora from disk; None takes all.
     train : TrainConfig
-        Training settings.
+        How the baseline is trained.
+    network : str
+        The network of the comparisons that train many: a name of `models.SPECS`.
+    experiment : TrainConfig
+        How it is trained.
+    fine_tune_epochs : int
+        Epochs of fine-tuning while a network is pruned.
+    trials : int
+        Trials of a random search.
+    min_test_clips : int
+        With fewer clips in the test part, every clip is tested once, by cross-validation over groups.
+    explained_per_class : int
+        Clips of each class whose activation maps are put to the test.
     n_bootstrap : int
         Resamples behind an interval.
     notebook_limit_s : float
@@ -175,14 +245,59 @@ class Profile:
     clips_per_class: int
     max_clips_per_class: int | None
     train: TrainConfig
+    network: str
+    experiment: TrainConfig
+    fine_tune_epochs: int
+    trials: int
+    min_test_clips: int
+    explained_per_class: int
     n_bootstrap: int
     notebook_limit_s: float
 
 
 PROFILES: dict[str, Profile] = {
-    "smoke": Profile("smoke", 12, 12, TrainConfig(epochs=2, patience=2), 100, 300.0),
-    "quick": Profile("quick", 60, None, TrainConfig(epochs=30, patience=10), 1000, 1800.0),
-    "full": Profile("full", 600, None, TrainConfig(epochs=80, patience=30), 10_000, 12 * 3600.0),
+    "smoke": Profile(
+        name="smoke",
+        clips_per_class=12,
+        max_clips_per_class=12,
+        train=TrainConfig(epochs=2, patience=2),
+        network="small",
+        experiment=TrainConfig(epochs=2, patience=2),
+        fine_tune_epochs=1,
+        trials=2,
+        min_test_clips=0,
+        explained_per_class=2,
+        n_bootstrap=100,
+        notebook_limit_s=300.0,
+    ),
+    "quick": Profile(
+        name="quick",
+        clips_per_class=60,
+        max_clips_per_class=None,
+        train=TrainConfig(epochs=30, patience=10),
+        network="small",
+        experiment=TrainConfig(epochs=12, patience=12),
+        fine_tune_epochs=2,
+        trials=12,
+        min_test_clips=100,
+        explained_per_class=4,
+        n_bootstrap=1000,
+        notebook_limit_s=1800.0,
+    ),
+    "full": Profile(
+        name="full",
+        clips_per_class=600,
+        max_clips_per_class=None,
+        train=TrainConfig(epochs=80, patience=30),
+        network="compact",
+        experiment=TrainConfig(epochs=80, patience=30),
+        fine_tune_epochs=10,
+        trials=60,
+        min_test_clips=100,
+        explained_per_class=20,
+        n_bootstrap=10_000,
+        notebook_limit_s=12 * 3600.0,
+    ),
 }
 
 
@@ -233,9 +348,3 @@ def folders() -> Folders:
         for name in ("data", "runs", "reports", "figures")
     }
     return Folders(**moved, notebooks=root / "notebooks")
-
-
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ConfigError(f"Unknown {what} {value!r}; there is: {', '.join(allowed)}.")
-    return value

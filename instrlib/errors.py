@@ -43,3 +43,7 @@ class StudyError(InstrlibError):
 
 class DiskError(InstrlibError):
     """A file that cannot be written: no space, no permission, a read-only disk."""
+
+
+class WorkerError(InstrlibError):
+    """Work that processes or a cluster cannot do: one was killed, none is there, or it is not fit for it."""

@@ -1,5 +1,8 @@
 """The one place where the test part is read: each model answers it once, and its answers are kept and scored."""
 
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +11,18 @@ import pandas as pd
 
 from instrlib import baselines
 from instrlib.corpora.base import Corpus
-from instrlib.errors import RunError
+from instrlib.errors import EvaluationError, RunError
+from instrlib.features import Scaler
 from instrlib.files import read_arrays, read_json, write_arrays
 from instrlib.intervals import Interval, bootstrap_mean, class_intervals, compare_over_seeds, mcnemar, score_intervals
 from instrlib.metrics import confusion, most_confused, reliability, scores
-from instrlib.parallel import fan_out
-from instrlib.splits import Split, load_split
+from instrlib.splits import Split, fingerprint_of, load_split
 from instrlib.store import FeatureStore, open_store
-from instrlib.training import COMPLETE, load_model, part_segments, predict_clips
+from instrlib.training import COMPLETE, load_model, load_scaler, part_segments, predict_clips
 
 if TYPE_CHECKING:
+    import keras
+
     from instrlib.runs import Run
 
 N_CHANCE = 50
@@ -28,15 +33,80 @@ Predictions = dict[str, Any]
 seeds [shape=(n_seeds, n_clips, n_classes)]."""
 
 
-def open_inputs(preprocessing: "Run") -> tuple[FeatureStore, Path, str]:
-    """Return the feature store, the path of the split and its fingerprint, as notebook 01 handed them on."""
-    handed = preprocessing.arrays("inputs")
-    store, path = open_store(Path(str(handed["store"]))), preprocessing.folder / "split.json"
-    return store, path, load_split(path, store.segments).fingerprint
+@dataclass(frozen=True)
+class Inputs:
+    """What notebook 01 hands on.
+
+    Attributes
+    ----------
+    store : FeatureStore
+        The features.
+    splits : tuple of Path
+        One split, or those of a cross-validation in which each clip is tested once.
+    fingerprint : str
+        Of the splits.
+    """
+
+    store: FeatureStore
+    splits: tuple[Path, ...]
+    fingerprint: str
+
+
+def open_inputs(preprocessing: "Run") -> Inputs:
+    """Return the features and the splits as notebook 01 handed them on.
+
+    Parameters
+    ----------
+    preprocessing : Run
+        The finished run of notebook 01.
+
+    Returns
+    -------
+    Inputs
+    """
+    store = open_store(Path(str(preprocessing.arrays("inputs")["store"])))
+    splits = tuple(sorted(preprocessing.folder.glob("splits/fold-*.json")))
+    return Inputs(store, splits, fingerprint_of([load_split(path, store.segments) for path in splits]))
+
+
+def answer_test(
+    path: Path,
+    key: str,
+    predict: Callable[[np.ndarray], np.ndarray],
+    *,
+    store: FeatureStore,
+    scaler: Scaler | None,
+    split: Split,
+) -> Predictions:
+    """Let a model answer the test part, once; asked again with the same key, it gives the answers that were kept.
+
+    Parameters
+    ----------
+    path : Path
+        An npz file to keep the answers in.
+    key : str
+        What the model was made of: with another key it answers anew.
+    predict, store, scaler
+        See `training.predict_clips`.
+    split : Split
+        The parts.
+
+    Returns
+    -------
+    dict
+        See `Predictions`; no axis of seeds.
+    """
+    if path.is_file():
+        kept = read_arrays(path)
+        if str(kept.pop("key")) == key:
+            return kept
+    predicted = predict_clips(predict, store, scaler, part_segments(store, split, "test"))
+    write_arrays(path, key=key, **predicted)
+    return predicted
 
 
 def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions:
-    """Let a trained network answer the test part, once; asked again, it gives the answers that were kept.
+    """Let a trained network answer the test part, once; the answers are kept in its folder.
 
     Parameters
     ----------
@@ -48,87 +118,102 @@ def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions
     Returns
     -------
     dict
-        See `Predictions`.
+        See `Predictions`; no axis of seeds.
 
     Raises
     ------
     RunError
         When it was trained with another split or other features: its test part could hold clips that it learned from.
     """
-    path, trained = folder / "predictions.npz", read_json(folder / COMPLETE)
-    key = trained["key"]
-    _check_trained_with(folder, "split", trained["split"], read_json(split_path)["fingerprint"])
-    if path.is_file():
-        kept = read_arrays(path)
-        if str(kept.pop("key")) == key:
-            return kept
+    trained = read_json(folder / COMPLETE)
+    check_trained_with(folder, "split", trained["split"], read_json(split_path)["fingerprint"])
     store = open_store(store_folder)
-    _check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
+    check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        return model().predict_on_batch(x)
+
+    @functools.cache
+    def model() -> "keras.Model":
+        return load_model(folder)[0]
+
     split = load_split(split_path, store.segments)
-    model, scaler = load_model(folder)
-    predicted = predict_clips(model, store, scaler, part_segments(store, split, "test"))
-    write_arrays(path, key=key, **predicted)
-    return predicted
+    return answer_test(
+        folder / "predictions.npz", trained["key"], predict, store=store, scaler=load_scaler(folder), split=split
+    )
 
 
-def read_test_seeds(
-    folders: list[Path], *, store: FeatureStore, split_path: Path, workers: int | None = None
-) -> Predictions:
-    """Read the test part with the networks of several seeds.
+def check_trained_with(folder: Path, what: str, trained: str, given: str) -> None:
+    """Refuse a network of another split or other features: what it is tested on could be what it learned from.
 
     Parameters
     ----------
-    folders : list of Path
-        A finished run folder for each seed.
-    store, split_path
-        Features and split that they were trained with.
-    workers : int, optional
-        Number of processes.
-
-    Returns
-    -------
-    dict
-        See `Predictions`; `probabilities` [shape=(n_seeds, n_clips, n_classes)].
+    folder : Path
+        Its run folder.
+    what : str
+        What the fingerprints are of.
+    trained, given : str
+        That in the run folder's manifest, and that of what is at hand.
 
     Raises
     ------
     RunError
-        See `read_test`.
+        When they differ.
     """
-    tasks = [(folder, store.folder, split_path) for folder in folders]
-    answers = list(fan_out(read_test, tasks, workers=workers, describe="reading the test part", isolate=True))
-    return answers[0] | {"probabilities": np.stack([answer["probabilities"] for answer in answers])}
+    if trained != given:
+        raise RunError(
+            f"{folder} was trained with the {what} {trained}, not with {given}; run the notebook that trains it again."
+        )
 
 
-def trivial_baselines(store: FeatureStore, split_path: Path, *, seed: int) -> dict[str, np.ndarray]:
+def join_folds(answers: Sequence[Predictions]) -> Predictions:
+    """Join what the models of several folds answered, each on its own test part.
+
+    Parameters
+    ----------
+    answers : sequence of dict
+        `Predictions`, with or without an axis of seeds.
+
+    Returns
+    -------
+    dict
+        See `Predictions`; clips sorted.
+
+    Raises
+    ------
+    EvaluationError
+        When a clip was tested twice.
+    """
+    clip_id = np.concatenate([answer["clip_id"] for answer in answers])
+    order = np.argsort(clip_id, kind="stable")
+    if len(np.unique(clip_id)) < len(clip_id):
+        raise EvaluationError("A clip was tested in two folds; make the folds again with splits.k_folds.")
+    joined = {
+        name: np.concatenate([answer[name] for answer in answers])[order] for name in ("clip_id", "group", "targets")
+    }
+    probabilities = np.concatenate([answer["probabilities"] for answer in answers], axis=-2)
+    return joined | {"probabilities": probabilities[..., order, :]}
+
+
+def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int) -> dict[str, np.ndarray]:
     """Answer the test part with what needs no learning worth the name, fitted on the training part alone.
 
     Parameters
     ----------
     store : FeatureStore
         Of log-mel spectrograms.
-    split_path : Path
-        The parts.
+    splits : sequence of Path
+        One split, or those of a cross-validation.
     seed : int
         Decides the draws of chance.
 
     Returns
     -------
     dict of str to np.ndarray [shape=(n_clips, n_classes) or, for chance, (N_CHANCE, n_clips, n_classes)]
-        By name; clips in the order of `read_test`.
+        By name; clips sorted, as in `Predictions`.
     """
-    split = load_split(split_path, store.segments)
-    spectra, targets = zip(*(_mean_spectra(store, split, part) for part in ("train", "test")), strict=True)
-    n_classes, n_test = len(store.classes), len(targets[1])
-    return {
-        "majority class": baselines.majority(targets[0], n_test, n_classes),
-        "chance by class share": np.stack(
-            [baselines.stratified_chance(targets[0], n_test, n_classes, seed=seed + draw) for draw in range(N_CHANCE)]
-        ),
-        "nearest mean spectrum": baselines.nearest_mean_spectrum(
-            *spectra[:1], targets[0], spectra[1], n_classes=n_classes
-        ),
-    }
+    folds = [_trivial(store, load_split(path, store.segments), seed) for path in splits]
+    return {name: join_folds([fold[name] for fold in folds])["probabilities"] for name in folds[0]}
 
 
 def compare_models(
@@ -291,17 +376,26 @@ def confident_errors(predictions: Predictions, corpus: Corpus, *, n: int) -> pd.
     return surest.merge(corpus.manifest, on="clip_id")
 
 
-def _check_trained_with(folder: Path, what: str, trained: str, given: str) -> None:
-    if trained != given:
-        raise RunError(
-            f"{folder} was trained with the {what} {trained}, not with {given}; run the notebook that trains it again."
-        )
+def _trivial(store: FeatureStore, split: Split, seed: int) -> dict[str, Predictions]:
+    (spectra, train), (test_spectra, test) = (_mean_spectra(store, split, part) for part in ("train", "test"))
+    targets, n_test, n_classes = train["targets"], len(test["targets"]), len(store.classes)
+    chance = [baselines.stratified_chance(targets, n_test, n_classes, seed=seed + draw) for draw in range(N_CHANCE)]
+    answers = {
+        "majority class": baselines.majority(targets, n_test, n_classes),
+        "chance by class share": np.stack(chance),
+        "nearest mean spectrum": baselines.nearest_mean_spectrum(spectra, targets, test_spectra, n_classes=n_classes),
+    }
+    return {name: test | {"probabilities": probabilities} for name, probabilities in answers.items()}
 
 
-def _mean_spectra(store: FeatureStore, split: Split, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean spectrum in dB of each clip of a part, and its class; clips in alphabetical order."""
+def _mean_spectra(store: FeatureStore, split: Split, part: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Mean spectrum in dB of each clip of a part, and the clips in alphabetical order."""
     segments = part_segments(store, split, part)
     spectra = np.stack([store.features[row].mean(axis=1, dtype=np.float32) for row in segments.row])
-    table = pd.DataFrame(spectra).assign(clip_id=segments.clip_id.to_numpy(), target=segments.target.to_numpy())
-    clips = table.groupby("clip_id", sort=True).mean()
-    return clips.drop(columns="target").to_numpy(), clips.target.to_numpy(np.int64)
+    clips = segments.groupby("clip_id", sort=True).first()
+    means = pd.DataFrame(spectra).groupby(segments.clip_id.to_numpy(), sort=True).mean().to_numpy()
+    return means, {
+        "clip_id": clips.index.to_numpy(str),
+        "group": clips.group.to_numpy(str),
+        "targets": clips.target.to_numpy(np.int64),
+    }

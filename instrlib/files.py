@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,31 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
     except Exception as error:
         raise InstrlibError(f"{path} is not readable as arrays ({error}); delete it and run that step again.") from None
+
+
+def kept_arrays(path: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Make named arrays once: asked again with the same key, give those that were kept.
+
+    Parameters
+    ----------
+    path : Path
+        Where they are kept; see `write_arrays`.
+    key : str
+        A hash of all that decides them. With another key they are made anew.
+    make : callable
+        Makes them.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+    """
+    if path.is_file():
+        kept = read_arrays(path)
+        if str(kept.pop("key", "")) == key:
+            return kept
+    made = {name: np.asarray(value) for name, value in make().items()}
+    write_arrays(path, key=key, **made)
+    return made
 
 
 def hash_bytes(*parts: bytes) -> str:

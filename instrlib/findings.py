@@ -1,12 +1,15 @@
 """Sentences made from numbers: what a notebook found is computed, never typed."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pandas as pd
 
 from instrlib.corpora.base import Corpus, unusable
-from instrlib.intervals import Difference, Interval
+from instrlib.intervals import LEVEL, Difference, Interval
 from instrlib.leak import PROTOCOLS, Leak
 from instrlib.metrics import most_confused
+from instrlib.search import CHANCE, Search, axes
 from instrlib.splits import PARTS, Split
 from instrlib.store import FeatureStore
 
@@ -36,25 +39,30 @@ def corpus_sentence(clips: Corpus, store: FeatureStore) -> str:
     )
 
 
-def split_sentence(clips: pd.DataFrame, split: Split) -> str:
+def split_sentence(clips: pd.DataFrame, splits: Sequence[Split]) -> str:
     """Say how large the parts are and that no group crosses them.
 
     Parameters
     ----------
     clips : pandas.DataFrame
         Columns `clip_id` and `group`.
-    split : Split
-        Their parts; that it has no leak was checked when it was made.
+    splits : sequence of Split
+        One, or those of a cross-validation; that they have no leak was checked when they were made.
 
     Returns
     -------
     str
     """
-    of_clip = clips.clip_id.map(split.parts)
+    of_clip = clips.clip_id.map(splits[0].parts)
     sizes = ", ".join(
         f"{part} {(of_clip == part).sum()} clips in {clips.group[of_clip == part].nunique()} groups" for part in PARTS
     )
-    return f"The split is by groups: {sizes}; no group stands in two parts."
+    if len(splits) == 1:
+        return f"The split is by groups: {sizes}; no group stands in two parts."
+    return (
+        f"The clips are few, so there are {len(splits)} splits by groups, in which each clip is tested once; the "
+        f"first: {sizes}. No group stands in two parts of a split."
+    )
 
 
 def leak_sentence(leak: Leak) -> str:
@@ -163,6 +171,564 @@ def calibration_sentence(table: pd.DataFrame, model: str, gap: Interval) -> str:
     )
 
 
+def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accuracy") -> str:
+    """Say which variants are better or worse than a reference, after correction for their number.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.against` gives.
+    reference : str
+        The variant that they were compared with.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    str
+    """
+    sure = table[table.p_holm < 1 - LEVEL]
+    kinds = (("better", sure[sure.difference > 0]), ("worse", sure[sure.difference < 0]))
+    said = [
+        f"{_list(rows.index)} {'is' if len(rows) == 1 else 'are'} {kind} than {reference}"
+        for kind, rows in kinds
+        if len(rows)
+    ]
+    numbers = "; ".join(
+        f"{name} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
+        for name, row in table.iterrows()
+    )
+    verdict = ", ".join(said) if said else f"None of the {len(table)} is shown to differ from {reference}"
+    return f"{_begin(verdict)} ({what}; p after Holm's correction): {numbers}."
+
+
+def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: str) -> str:
+    """Name the variant that takes the least work of those not shown to be worse than a reference.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.against` gives.
+    described : pandas.DataFrame
+        What `experiments.describe` gives.
+    reference : str
+        The variant that they were compared with.
+
+    Returns
+    -------
+    str
+    """
+    work = described.multiply_adds
+    worse = table.index[(table.difference < 0) & (table.p_holm < 1 - LEVEL)]
+    cheapest = work.drop(worse).idxmin()
+    if cheapest == reference:
+        return f"Every variant that takes less work than the {reference} is worse."
+    return (
+        f"Of the variants not shown to be worse, “{cheapest}” takes the least work: {work[cheapest] / 1e6:.1f} million "
+        f"multiply-adds instead of {work[reference] / 1e6:.1f} ({table.difference[cheapest]:+.3f})."
+    )
+
+
+def order_sentence(measured: pd.Series, reported: pd.Series, what: str) -> str:
+    """Say whether scores measured here put things in the same order as published ones (Kendall's tau).
+
+    Parameters
+    ----------
+    measured, reported : pandas.Series
+        Scores by the same names.
+    what : str
+        What is ordered.
+
+    Returns
+    -------
+    str
+    """
+    from scipy.stats import kendalltau
+
+    found = kendalltau(measured, reported[measured.index])
+    alike = (
+        "in much the same order"
+        if found.pvalue < 1 - LEVEL and found.statistic > 0
+        else "not shown to be in the same order"
+    )
+    return (
+        f"{_begin(what)} are {alike} here as published (Kendall's tau {found.statistic:.2f}, p = {found.pvalue:.2f}): "
+        f"best here {measured.idxmax()} ({measured.max():.2f}), published {reported.idxmax()} ({reported.max():.2f})."
+    )
+
+
+def attention_sentence(summary: pd.DataFrame) -> str:
+    """Say at which frequencies the network listens to which class, against where the sound is.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        What `attention.frequency_summary` gives.
+
+    Returns
+    -------
+    str
+    """
+    summary = summary[summary.recognised >= 0.5]
+    if len(summary) < 2:
+        return "Fewer than two classes are recognised half of the time, so their maps are not compared."
+    ratio = summary.median_hz / summary.sound_hz
+    lowest, highest = summary.loc[summary.median_hz.idxmin()], summary.loc[summary.median_hz.idxmax()]
+    return (
+        f"Of the classes that are recognised at least half of the time, half of the map lies below "
+        f"{lowest.median_hz / 1000:.1f} kHz for {lowest.name} (the lowest) and below "
+        f"{highest.median_hz / 1000:.1f} kHz for {highest.name} (the highest). Against where its sound is, the network "
+        f"listens furthest above for {ratio.idxmax()} ({ratio.max():.1f} times) and furthest below for "
+        f"{ratio.idxmin()} ({ratio.min():.1f} times)."
+    )
+
+
+def agreement_sentence(another_seed: Interval | None, another_clip: Interval | None) -> str:
+    """Say how far the maps of several seeds agree, and how much of a map is the same for every clip of its class.
+
+    Parameters
+    ----------
+    another_seed, another_clip : Interval or None
+        Rank correlations; see `faithfulness.similarities`. None where there was nothing to compare.
+
+    Returns
+    -------
+    str
+    """
+    if another_seed is None:
+        return "With one seed it cannot be said whether networks agree on what they listen to."
+    if another_clip is None:
+        return f"Networks of different seeds agree on a clip's map to a rank correlation of {another_seed}."
+    more = another_seed.low > another_clip.high
+    verdict = (
+        "so they agree on more than the place that the class always has"
+        if more
+        else "so what they agree on may be no more than the place that the class always has"
+    )
+    return (
+        f"Networks of different seeds agree on a clip's map to a rank correlation of {another_seed}; maps of two clips "
+        f"of a class agree to {another_clip}: {verdict}."
+    )
+
+
+def faithfulness_sentence(table: pd.DataFrame, areas: pd.DataFrame) -> str:
+    """Say which orders the map is more faithful than, which not, and whether it adds anything to loudness.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `faithfulness.against_map` gives.
+    areas : pandas.DataFrame
+        What `faithfulness.area_table` gives.
+
+    Returns
+    -------
+    str
+    """
+    sure = table.p_holm < 1 - LEVEL
+    kinds = (
+        ("more faithful than", table[sure & (table.difference < 0)]),
+        ("less faithful than", table[sure & (table.difference > 0)]),
+        ("not shown to differ from", table[~sure]),
+    )
+    verdict = ", ".join(f"{kind} {_list(rows.index)}" for kind, rows in kinds if len(rows))
+    numbers = "; ".join(
+        f"{name} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
+        for name, row in table.iterrows()
+    )
+    reached = Interval(*areas.iloc[0][["overall", "overall_low", "overall_high"]])
+    return (
+        f"The {areas.index[0]} scores {reached} (area under insertion minus that under deletion; 0 is chance). It is "
+        f"{verdict} (differences from it, p after Holm's correction: {numbers})."
+    )
+
+
+def loudness_sentence(difference: Difference) -> str:
+    """Say whether the map knows something that loudness does not.
+
+    Parameters
+    ----------
+    difference : Difference
+        Score of the loudest points of the map minus that of the loudest points; see `faithfulness.compare_orders`.
+
+    Returns
+    -------
+    str
+    """
+    if difference.low > 0:
+        verdict = "The map knows something that loudness does not"
+    elif difference.high < 0:
+        verdict = "The map misleads: loudness alone does better"
+    else:
+        verdict = "These clips do not show that the map knows anything that loudness does not"
+    return f"{verdict}: the loudest points within the map against the loudest points alone, {difference}."
+
+
+def randomisation_sentence(first: Interval, last: Interval, reference: Interval | None) -> str:
+    """Say whether the map follows what the network has learned.
+
+    Parameters
+    ----------
+    first, last : Interval
+        Rank correlation with the map when the last layer's weights, and when all, are replaced by random ones.
+    reference : Interval or None
+        Rank correlation with the map of another seed; without it the bar is 0.5.
+
+    Returns
+    -------
+    str
+    """
+    if np.isnan(last.high):
+        verdict = "with one group it cannot be said how sure that is"
+    elif last.high < (reference.low if reference else 0.5):
+        verdict = "the map depends on what was learned"
+    else:
+        verdict = "the map shows the sound more than what was learned"
+    against = f" (another seed's network: {reference.estimate:.2f})" if reference else ""
+    return (
+        f"With random weights in the last layer the map keeps a rank correlation of {first} with itself, with random "
+        f"weights throughout {last}{against}: {verdict}."
+    )
+
+
+def help_sentence(table: pd.DataFrame, name: str, reference: str, what: str = "accuracy") -> str:
+    """Answer plainly whether something helps, by the p that is corrected for the number of comparisons.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.against` gives.
+    name, reference : str
+        A row of it, and what that was compared with.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    str
+    """
+    row = table.loc[name]
+    shown = row.p_holm < 1 - LEVEL
+    verdict = "is not shown to help here" if not shown else "helps" if row.difference > 0 else "does harm here"
+    return (
+        f"{_begin(name)} {verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] against "
+        f"{reference}, p = {row.p_holm:.3f} after Holm's correction for {len(table)} comparisons."
+    )
+
+
+def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
+    """Say of some variants whether their validation loss was still falling when the training ended.
+
+    Parameters
+    ----------
+    described : pandas.DataFrame
+        What `experiments.describe` gives.
+    names : sequence of str
+        The variants.
+
+    Returns
+    -------
+    str
+    """
+    rows = described.loc[list(names)]
+    late = rows.index[rows.best_epoch > 0.9 * rows.epochs]
+    numbers = ", ".join(f"{name} at epoch {row.best_epoch:.1f} of {row.epochs:.0f}" for name, row in rows.iterrows())
+    verdict = (
+        f"{_list(late)} still improved at the end, so more epochs may change the result, which was not tried"
+        if len(late)
+        else "none was cut short"
+    )
+    return f"The validation loss was lowest, on average, for {numbers}: {verdict}."
+
+
+def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str) -> str:
+    """Name the best model of each kind, and which are shown to be as good as ours or better.
+
+    Parameters
+    ----------
+    overview : pandas.DataFrame
+        What `references.overview` gives.
+    compared : pandas.DataFrame
+        What `experiments.against` gives for `ours`.
+    ours : str
+        Our model.
+
+    Returns
+    -------
+    str
+    """
+    best = [
+        f"{kind} {rows.accuracy.idxmax()} ({Interval(*rows.loc[rows.accuracy.idxmax(), ['accuracy', 'low', 'high']])})"
+        for kind, rows in overview[overview.index != ours].groupby("kind", observed=True)
+    ]
+    row = overview.loc[ours]
+    sure = compared.p_holm < 1 - LEVEL
+    better, worse = (compared.index[sure & (sign * compared.difference > 0)] for sign in (1, -1))
+    open_ = len(compared) - len(better) - len(worse)
+    return (
+        f"{_begin(ours)} reaches {Interval(row.accuracy, row.low, row.high)}. The best of each kind beside it: "
+        f"{', '.join(best)}. Of {len(compared)} models {len(worse)} are shown to be worse than {ours}, {len(better)} "
+        f"better{f' ({_list(better)})' if len(better) else ''}, {open_} neither (p after Holm's correction)."
+    )
+
+
+def protocols_sentence(table: pd.DataFrame) -> str:
+    """Say how far a split of segments at random flatters the models, and whether it changes which is best.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `leak.compare_splits` gives.
+
+    Returns
+    -------
+    str
+    """
+    sure = table.index[table.low > 0]
+    most, least = table.loc[table.difference.idxmax()], table.loc[table.difference.idxmin()]
+    first, second = table.honest.idxmax(), table.leaky.idxmax()
+    return (
+        f"With {PROTOCOLS[0]} instead of {PROTOCOLS[1]}, accuracy over segments changes by "
+        f"{least.difference:+.2f} ({least.name}) to {most.difference:+.2f} ({most.name}), "
+        f"{table.difference.mean():+.2f} on average; for {len(sure)} of {len(table)} models the interval of the gain "
+        "lies above 0. "
+        + (
+            f"{_begin(first)} is best under both."
+            if first == second
+            else f"The best model under the leaky protocol is {second}, under the honest one {first}."
+        )
+    )
+
+
+def shortened_sentence(described: pd.DataFrame) -> str:
+    """Say which of the published trainings were cut short by the profile, lest their scores be taken for theirs.
+
+    Parameters
+    ----------
+    described : pandas.DataFrame
+        What `references.table` gives.
+
+    Returns
+    -------
+    str
+    """
+    cut = described[described.epochs_here < described.epochs]
+    if cut.empty:
+        return "The published networks were trained for as many epochs as their descriptions say."
+    numbers = ", ".join(f"{name} {row.epochs_here} of {row.epochs}" for name, row in cut.iterrows())
+    return (
+        f"Trained for fewer epochs than described, for want of time in this profile: {numbers}. Their scores show that "
+        "they run, not what they can do; the full profile trains them to their end."
+    )
+
+
+def search_sentence(found: Search) -> str:
+    """Say how many networks were drawn and trained, what became of the others, and which was chosen.
+
+    Parameters
+    ----------
+    found : Search
+        A finished search.
+
+    Returns
+    -------
+    str
+    """
+    status = found.trials.groupby("trial").status.agg(lambda of_folds: next(iter(set(of_folds) - {"done"}), "done"))
+    others = [
+        f"{(status == name).sum()} {words}"
+        for name, words in (
+            ("too large", "cost more than the budget"),
+            ("failed", "failed or could not be built"),
+            ("died", "took their process down"),
+        )
+        if (status == name).any()
+    ]
+    space = [axis.name for axis in axes(found.space)]
+    chosen = [", ".join(f"{name} {winner.values[name]:.3g}" for name in space) for winner in found.winners]
+    named = f"chosen by validation loss: {chosen[0]}" if len(set(chosen)) == 1 else "each fold chose its own"
+    return (
+        f"{len(status)} networks were drawn from the space “{found.space}” and {(status == 'done').sum()} of them "
+        f"trained{'; ' + ', '.join(others) if others else ''}; {named}."
+    )
+
+
+def space_costs_sentence(costs: pd.DataFrame, searched: Iterable[str]) -> str:
+    """Say what the networks of the reference's space cost against ours, and whether it was searched here.
+
+    Parameters
+    ----------
+    costs : pandas.DataFrame
+        What `search.costs` gives for the spaces "own" and "reference".
+    searched : iterable of str
+        The spaces that were searched.
+
+    Returns
+    -------
+    str
+    """
+    theirs, ours = costs.loc["reference"], costs.loc["own"]
+    verdict = "" if "reference" in searched else "; this profile cannot afford to search it, the profile full does"
+    return (
+        f"A network of the reference's space takes {theirs.multiply_adds / 1e6:.0f} million multiply-adds and has "
+        f"{theirs.parameters / 1e6:.1f} million parameters (medians), one of ours {ours.multiply_adds / 1e6:.0f} and "
+        f"{ours.parameters / 1e6:.2f} million; {theirs.within_budget} of {theirs.built} and {ours.within_budget} of "
+        f"{ours.built} are within the budget{verdict}."
+    )
+
+
+def importance_sentence(table: pd.DataFrame, n_trials: int) -> str:
+    """Say which hyperparameter explains most of the validation loss, or that so few trials do not show it.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `search.importance` gives.
+    n_trials : int
+        Trials behind it.
+
+    Returns
+    -------
+    str
+    """
+    rows = table.drop(index=CHANCE)
+    sure = rows[(rows.low > 0) & (rows.low > table.importance[CHANCE])].sort_values("importance", ascending=False)
+    if sure.empty:
+        return f"{n_trials} trials do not show that any one hyperparameter explains the validation loss."
+    named = "; ".join(
+        f"{name} {row.importance:.2f} [{row.low:.2f}, {row.high:.2f}] (rank correlation {row.spearman:+.2f})"
+        for name, row in sure.iterrows()
+    )
+    return f"Over {n_trials} trials these explain the validation loss better than chance: {named}."
+
+
+def regression_sentence(table: pd.DataFrame) -> str:
+    """Say how much better the winner looked in the search than it is from fresh seeds.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `search.regression_to_the_mean` gives.
+
+    Returns
+    -------
+    str
+    """
+    row = table.loc["validation_loss"]
+    change = row.again - row.search
+    verdict = (
+        f"the search flattered it by {change:.3f}, as the best of many draws is partly luck"
+        if row.search < row.lowest
+        else f"the search did not flatter it (change {change:+.3f})"
+    )
+    return (
+        f"In the search the winner's validation loss was {row.search:.3f}; from fresh seeds it is {row.again:.3f} "
+        f"({row.lowest:.3f} to {row.highest:.3f}): {verdict}."
+    )
+
+
+def sparsity_sentence(networks: pd.DataFrame, compared: pd.DataFrame, max_loss: float) -> str:
+    """Say how far a network can be pruned, step by step, before it loses more than is allowed.
+
+    Parameters
+    ----------
+    networks : pandas.DataFrame
+        See `pruning.Plan.networks`.
+    compared : pandas.DataFrame
+        What `experiments.against` gives, against the dense network.
+    max_loss : float
+        Accuracy that may be lost.
+
+    Returns
+    -------
+    str
+    """
+    table = networks[networks.kind == "progressive"].join(compared).sort_values("sparsity")
+    numbers = "; ".join(
+        f"{row.sparsity:.0%} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in table.itertuples()
+    )
+    points = f"{100 * max_loss:g} point"
+    shown, seen = table[table.low >= -max_loss], table[table.difference >= -max_loss]
+    if len(shown):
+        verdict = f"Up to {shown.sparsity.max():.0%} of zeros it is shown to lose no more than {points}"
+    elif len(seen):
+        verdict = (
+            f"Up to {seen.sparsity.max():.0%} of zeros it loses no more than {points} on these clips, which the "
+            "interval does not confirm"
+        )
+    else:
+        verdict = f"At every sparsity it loses more than {points} on these clips"
+    return f"Pruned progressively, against the dense network ({numbers}). {verdict}.".replace("%", " %")
+
+
+def zeros_sentence(dense: pd.Series, pruned: pd.Series) -> str:
+    """Say what the zeros of a pruned network save, and what they do not.
+
+    Parameters
+    ----------
+    dense, pruned : pandas.Series
+        Two networks in the same format: their rows of `tflite.describe` and `tflite.measure`, joined.
+
+    Returns
+    -------
+    str
+    """
+    kb, zipped_kb, memory_mb = (
+        f"{pruned[name] / 1000:.1f} {unit} (dense {dense[name] / 1000:.1f})"
+        for name, unit in (("bytes", "kB"), ("compressed_bytes", "kB"), ("peak_memory_kb", "MB"))
+    )
+    return (
+        f"Zeros make the file smaller only when it is compressed: {pruned.network} ({pruned.format}) has {kb}, "
+        f"compressed {zipped_kb}. They make nothing faster: the runtime multiplies by zero as by any other number, "
+        f"{pruned.multiply_adds / 1e6:.1f} million multiply-adds before and after, though "
+        f"{pruned.nonzero_multiply_adds / 1e6:.1f} million would do. On this machine it takes {pruned.latency_ms:.2f} "
+        f"ms (dense {dense.latency_ms:.2f}) and {memory_mb} of memory."
+    )
+
+
+def goal_sentence(
+    chosen: Sequence[str],
+    described: pd.DataFrame,
+    difference: Difference,
+    *,
+    max_bytes: int,
+    max_multiply_adds: int,
+    max_loss: float,
+) -> str:
+    """Say whether the network that validation chose is small enough and as good as the dense one.
+
+    Parameters
+    ----------
+    chosen : sequence of str
+        Its name, for each fold; see `tflite.choose`.
+    described : pandas.DataFrame
+        What `tflite.describe` gives.
+    difference : Difference
+        Its test accuracy minus that of the dense network.
+    max_bytes, max_multiply_adds, max_loss
+        See `tflite.Goal`.
+
+    Returns
+    -------
+    str
+    """
+    rows = described.loc[list(chosen)]
+    loss = f"{100 * max_loss:g} point"
+    if difference.low >= -max_loss:
+        verdict = f"Goal reached: it is shown to lose no more than {loss}"
+    elif difference.high < -max_loss:
+        verdict = f"Goal missed: it is shown to lose more than {loss}"
+    elif difference.estimate >= -max_loss:
+        verdict = f"Goal not shown: it loses no more than {loss} on these clips, but the interval reaches further down"
+    else:
+        verdict = f"Goal not shown: it loses more than {loss} on these clips, but the interval reaches above that"
+    return (
+        f"Chosen on validation: {_list(dict.fromkeys(chosen))}, at most {rows.bytes.max() / 1000:.1f} kB "
+        f"(goal: under {max_bytes / 1000:g}) and {rows.multiply_adds.max() / 1e6:.1f} million multiply-adds (goal: "
+        f"under {max_multiply_adds / 1e6:g}). {verdict} (test accuracy {difference} against the dense network)."
+    )
+
+
 def bullets(sentences: list[str]) -> str:
     """Return the sentences as a Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
@@ -170,6 +736,11 @@ def bullets(sentences: list[str]) -> str:
 
 def _begin(words: str) -> str:
     return words[:1].upper() + words[1:]
+
+
+def _list(names: Iterable[str]) -> str:
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _range(counts: pd.Series) -> str:

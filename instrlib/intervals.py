@@ -284,6 +284,37 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
     return {"only_a": only_a, "only_b": only_b, "p": p}
 
 
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct p-values for their number, so that one false finding among all is as rare as it would be in one [1]_.
+
+    Parameters
+    ----------
+    p : np.ndarray [shape=(n,)]
+        From 0 to 1; NaN (no test was possible) stays and does not count.
+
+    Returns
+    -------
+    np.ndarray [shape=(n,)]
+
+    References
+    ----------
+    .. [1] S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
+       1979. https://www.jstor.org/stable/4615733
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p, dtype=float)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    corrected = np.full(len(p), np.nan)
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
+
+
 def paired_bootstrap(
     targets: np.ndarray,
     probabilities_a: np.ndarray,
@@ -375,6 +406,69 @@ def compare_over_seeds(
     difference = np.asarray(correct_a, dtype=float) - np.asarray(correct_b, dtype=float)
     estimate, samples, n_groups = _bootstrap_means(difference, groups, n_resamples, seed)
     return _difference(estimate, samples, n_groups, level)
+
+
+def unpaired_difference(
+    a: np.ndarray,
+    groups_a: np.ndarray,
+    b: np.ndarray,
+    groups_b: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> Difference:
+    """Difference of two means over different rows of the same groups, drawing the groups for both together.
+
+    For scores from two test parts that overlap: a group that stands in both is drawn for both.
+
+    Parameters
+    ----------
+    a, b : np.ndarray [shape=(n_a,), (n_b,)]
+        The numbers, such as right or wrong.
+    groups_a, groups_b : np.ndarray [shape=(n_a,), (n_b,)]
+        Group of each.
+    n_resamples, seed, level
+        As for `bootstrap_groups`. A resample without a group of one of the two is left out.
+
+    Returns
+    -------
+    Difference
+        Mean of a minus mean of b.
+
+    Raises
+    ------
+    EvaluationError
+        When the shapes do not agree, or one has no rows.
+
+    Examples
+    --------
+    >>> found = unpaired_difference([1, 1, 0, 1], list("wxyz"), [0, 1], list("yz"), n_resamples=100, seed=0)
+    >>> found.estimate
+    0.25
+    """
+    sides = [np.asarray(values, dtype=float) for values in (a, b)]
+    for values, groups in zip(sides, (groups_a, groups_b), strict=True):
+        if values.ndim != 1 or values.shape != np.shape(groups) or not len(values):
+            raise EvaluationError(f"One group is needed for each number: {np.shape(groups)} for {values.shape}.")
+    first = np.arange(len(sides[0]) + len(sides[1])) < len(sides[0])
+    whole = np.concatenate(sides)
+    terms = {"a": whole * first, "n_a": first, "b": whole * ~first, "n_b": ~first}
+
+    def difference(sums: Terms) -> Terms:
+        both = (sums["n_a"] > 0) & (sums["n_b"] > 0)
+        means = [sums[name] / np.where(both, sums[f"n_{name}"], np.nan) for name in ("a", "b")]
+        return {"difference": means[0] - means[1]}
+
+    estimate, samples, n_groups = _bootstrap(
+        difference,
+        {name: np.asarray(term, dtype=float)[None] for name, term in terms.items()},
+        np.concatenate([np.asarray(groups_a, dtype=str), np.asarray(groups_b, dtype=str)]),
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    kept = samples["difference"][np.isfinite(samples["difference"])]
+    return _difference(float(estimate["difference"]), kept, n_groups if len(kept) else 1, level)
 
 
 def _bootstrap_scores(

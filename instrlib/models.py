@@ -1,8 +1,13 @@
 """Networks as tables: one row a layer, read from top to bottom, built under Keras 3 or tf_keras alike."""
 
+import bisect
+import dataclasses
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
+
+import numpy as np
 
 from instrlib.backend import load_keras
 from instrlib.errors import ConfigError
@@ -18,8 +23,9 @@ class Layer:
 
     Attributes
     ----------
-    kind : {"conv", "dense", "average", "flatten"}
-        Convolution over frequency and time; dense layer; mean over both axes; all values in one row.
+    kind : {"conv", "dense", "average", "time_average", "flatten"}
+        Convolution over frequency and time; dense layer; mean over both axes; mean over time alone; all values in one
+        row.
     units : int
         Filters or units.
     kernel, stride, pool : int
@@ -28,15 +34,18 @@ class Layer:
         Batch normalisation before the ReLU.
     dropout : float
         Share dropped after it, 0 to below 1.
+    padding : {"same", "valid"}
+        Whether a convolution sees zeros beyond the edges and keeps the size, or stays within them.
     """
 
-    kind: Literal["conv", "dense", "average", "flatten"]
+    kind: Literal["conv", "dense", "average", "time_average", "flatten"]
     units: int = 0
     kernel: int = 1
     stride: int = 1
     pool: int = 1
     norm: bool = False
     dropout: float = 0.0
+    padding: Literal["same", "valid"] = "same"
 
 
 SPECS: dict[str, tuple[Layer, ...]] = {
@@ -48,6 +57,13 @@ SPECS: dict[str, tuple[Layer, ...]] = {
         Layer("conv",  32,    3,      1,     1,  True,   0.0),
         Layer("conv",  64,    3,      1,     2,  True,   0.0),
         Layer("conv",  96,    3,      1,     1,  True,   0.0),
+        Layer("average", dropout=0.3),
+    ),
+    # A fifth of the work, for comparisons that train dozens of networks.
+    "small": (
+        Layer("conv",  16,    5,      2,     2,  True,   0.0),
+        Layer("conv",  24,    3,      1,     2,  True,   0.0),
+        Layer("conv",  48,    3,      1,     1,  True,   0.0),
         Layer("average", dropout=0.3),
     ),
 }  # fmt: skip
@@ -70,6 +86,61 @@ def get_spec(name: str) -> tuple[Layer, ...]:
     if name not in SPECS:
         raise ConfigError(f"Unknown network {name!r}; there is: {', '.join(SPECS)}.")
     return SPECS[name]
+
+
+def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
+    """Return a table with more or fewer filters and units in every row, at least one.
+
+    Parameters
+    ----------
+    spec : tuple of Layer
+        The table.
+    factor : float
+        Above 0; below 1 makes it narrower.
+
+    Returns
+    -------
+    tuple of Layer
+
+    Examples
+    --------
+    >>> [layer.units for layer in widen(get_spec("compact"), 0.5) if layer.kind == "conv"]
+    [12, 16, 32, 48]
+    """
+    return tuple(
+        dataclasses.replace(layer, units=max(1, round(factor * layer.units))) if layer.units else layer
+        for layer in spec
+    )
+
+
+def resize(
+    spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, *, n_parameters: int
+) -> tuple[Layer, ...]:
+    """Make a table narrower, each layer by the same factor, until its network has about so many parameters.
+
+    Parameters
+    ----------
+    spec : tuple of Layer
+        The table.
+    input_shape, n_classes
+        See `build`.
+    n_parameters : int
+        How many are wanted, at most those of `spec`.
+
+    Returns
+    -------
+    tuple of Layer
+        Of all widths, the one whose network comes nearest.
+    """
+    widest = max(layer.units for layer in spec)
+
+    def distance(units: int) -> int:
+        return build(widen(spec, units / widest), input_shape, n_classes).count_params() - n_parameters
+
+    # The number of parameters grows with the width, so halving finds the last width that has no more than wanted.
+    enough = bisect.bisect_left(range(1, widest + 1), 1, key=distance)
+    nearest = min({max(enough, 1), min(enough + 1, widest)}, key=lambda units: abs(distance(units)))
+    return widen(spec, nearest / widest)
 
 
 def build(
@@ -117,19 +188,28 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
             "an average or flatten row, all others before it."
         )
     if row.kind == "conv":
-        smallest = min(-(-side // row.stride) for side in x.shape[1:3])
+        margin = row.kernel - 1 if row.padding == "valid" else 0
+        smallest = min(-(-(side - margin) // row.stride) for side in x.shape[1:3])
         if smallest < row.pool:
             raise ConfigError(
                 f"Row {number} (conv, stride {row.stride}, pool {row.pool}) does not fit its input of "
                 f"{x.shape[1]} x {x.shape[2]}: nothing is left to pool; use less pooling or a longer segment."
             )
         x = layers.Conv2D(
-            row.units, row.kernel, strides=row.stride, padding="same", use_bias=not row.norm, name=f"conv{number}"
+            row.units,
+            row.kernel,
+            strides=row.stride,
+            padding=row.padding,
+            use_bias=not row.norm,
+            name=f"conv{number}",
         )(x)
     elif row.kind == "dense":
         x = layers.Dense(row.units, use_bias=not row.norm, name=f"dense{number}")(x)
     elif row.kind == "average":
         x = layers.GlobalAveragePooling2D(name=f"average{number}")(x)
+    elif row.kind == "time_average":
+        x = layers.AveragePooling2D((1, x.shape[2]), name=f"average{number}")(x)
+        x = layers.Flatten(name=f"flatten{number}")(x)
     else:
         x = layers.Flatten(name=f"flatten{number}")(x)
     if row.norm:
@@ -143,13 +223,15 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
     return x
 
 
-def count_multiply_adds(model: Any) -> int:
+def count_multiply_adds(model: Any, *, nonzero: bool = False) -> int:
     """Count the multiplications of a forward pass over one input, in convolutions and dense layers.
 
     Parameters
     ----------
     model : keras.Model
         Built by `build`.
+    nonzero : bool
+        Leave out those by a weight that is zero: what a runtime that skips zeros would have to do.
 
     Returns
     -------
@@ -158,12 +240,9 @@ def count_multiply_adds(model: Any) -> int:
     """
     total = 0
     for layer in model.layers:
-        kind = type(layer).__name__
-        if kind == "Conv2D":
-            _, height, width, filters = layer.output.shape
-            total += (
-                height * width * filters * int(layer.kernel.shape[0] * layer.kernel.shape[1] * layer.kernel.shape[2])
-            )
-        elif kind == "Dense":
-            total += int(layer.kernel.shape[0] * layer.kernel.shape[1])
-    return total
+        if type(layer).__name__ in ("Conv2D", "Dense"):
+            kernel = np.asarray(layer.kernel)
+            # A convolution uses each weight once for every place of its output.
+            places = math.prod(layer.output.shape[1:3]) if kernel.ndim == 4 else 1
+            total += places * (np.count_nonzero(kernel) if nonzero else kernel.size)
+    return int(total)

@@ -26,7 +26,7 @@ def results_table() -> str:
     ]
     for path in sorted(folders().reports.glob("*/results.json")):
         notebooks = read_json(path)["notebooks"]
-        n_tested = notebooks["01_preprocessing"]["metrics"]["parts"]["test"]
+        n_tested = notebooks["02_baseline_cnn"]["metrics"]["n_tested"]
         for model, scores in notebooks["02_baseline_cnn"]["metrics"]["scores"].items():
             cells = [_interval(scores[name]) for name in SCORES]
             lines.append(f"| {path.parent.name} | {n_tested} | {model} | {' | '.join(cells)} |")

@@ -12,6 +12,11 @@ from instrlib.files import hash_bytes, hash_json, read_json, write_json
 
 PARTS = ("train", "validation", "test")
 
+MAX_FOLDS = 5
+
+LEARNING_SHARES = (0.75, 0.25)
+"""Training and validation, of what a fold leaves."""
+
 _RESTARTS = 8
 """Orders in which the groups are dealt out; the best result is taken."""
 
@@ -104,15 +109,15 @@ def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
     """Split a corpus k times, so that each clip stands in the test part exactly once.
 
     The groups are dealt into k folds of equal shares of each class, as in `make_split`. In split i the test part is
-    fold i, validation is fold i + 1 (after the last comes the first), and training is the rest. A publisher's own
-    parts are not heeded.
+    fold i; of the other groups a quarter is dealt to validation and the rest to training. A publisher's own parts are
+    not heeded.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
         Columns `clip_id`, `label`, `group`.
     k : int
-        Number of folds, at least 3.
+        Number of folds, at least 3: each class then keeps two groups for training and validation.
     seed : int
         Another seed makes other folds.
 
@@ -129,13 +134,57 @@ def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
         raise SplitError(f"k must be at least 3 (test, validation and training), not {k}.")
     labels = sorted(set(manifest.label))
     numbers = _deal(manifest, labels, [1 / k] * k, [f"fold {number + 1}" for number in range(k)], seed=seed)
-    folds = manifest.group.map(numbers).to_numpy()
+    folds = manifest.group.map(numbers)
     splits = []
     for number in range(k):
-        names = np.where(folds == number, "test", np.where(folds == (number + 1) % k, "validation", "train"))
-        parts = pd.Series(names, index=manifest.clip_id.to_numpy())
-        splits.append(_checked(manifest, parts, seed))
+        others = _deal(manifest[folds != number], labels, LEARNING_SHARES, PARTS[:2], seed=seed)
+        parts = manifest.group.map(others).map(dict(enumerate(PARTS[:2]))).where(folds != number, "test")
+        splits.append(_checked(manifest, pd.Series(parts.to_numpy(), index=manifest.clip_id.to_numpy()), seed))
     return splits
+
+
+def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> list[Split]:
+    """Split a corpus once, or, where that would leave too few clips to test on, into folds that test every clip once.
+
+    Parameters
+    ----------
+    manifest : pandas.DataFrame
+        Columns `clip_id`, `label`, `group`, `split`.
+    min_test_clips : int
+        Fewest clips of a test part that is enough by itself.
+    seed : int
+        Of `make_split` and `k_folds`.
+
+    Returns
+    -------
+    list of Split
+        One, or as many as `n_folds` says.
+
+    Raises
+    ------
+    SplitError, LeakError
+        See `make_split`.
+    """
+    split = make_split(manifest, seed=seed)
+    enough = (split.parts == "test").sum() >= min_test_clips
+    return [split] if enough else k_folds(manifest, n_folds(manifest), seed=seed)
+
+
+def n_folds(manifest: pd.DataFrame) -> int:
+    """Return how many folds a corpus allows, 3 to 5: as many as its scarcest class has groups.
+
+    Parameters
+    ----------
+    manifest : pandas.DataFrame
+        Columns `label` and `group`.
+
+    Examples
+    --------
+    >>> n_folds(pd.DataFrame({"label": ["cello"] * 4 + ["flute"] * 3, "group": list("uvwxyzz")}))
+    3
+    """
+    scarcest = int(manifest.groupby("label").group.nunique().min())
+    return int(np.clip(scarcest, 3, MAX_FOLDS))
 
 
 def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
@@ -207,9 +256,37 @@ def sibling_share(segments: pd.DataFrame, parts: pd.Series) -> float:
     return float(in_test.isin(segments.group[parts == "train"]).mean())
 
 
+def fingerprint_of(splits: Sequence[Split]) -> str:
+    """Return the fingerprint of one split, or one for all of a cross-validation."""
+    prints = [split.fingerprint for split in splits]
+    return prints[0] if len(prints) == 1 else hash_json(prints)[:16]
+
+
 def save_split(split: Split, path: Path) -> None:
     """Write a split as JSON: its seed, its fingerprint and the part of each clip."""
     write_json(path, {"seed": split.seed, "fingerprint": split.fingerprint, "parts": split.parts.to_dict()})
+
+
+def save_splits(splits: Sequence[Split], folder: Path) -> list[Path]:
+    """Write splits as `fold-0.json`, `fold-1.json`, ... into a folder of their own; others in it are removed.
+
+    Parameters
+    ----------
+    splits : sequence of Split
+        One, or those of a cross-validation.
+    folder : Path
+        Where to.
+
+    Returns
+    -------
+    list of Path
+    """
+    paths = [folder / f"fold-{number}.json" for number in range(len(splits))]
+    for stale in set(folder.glob("fold-*.json")) - set(paths):
+        stale.unlink()
+    for split, path in zip(splits, paths, strict=True):
+        save_split(split, path)
+    return paths
 
 
 def load_split(path: Path, manifest: pd.DataFrame) -> Split:

@@ -3,17 +3,18 @@
 A store is a folder `<corpus fingerprint>-<config fingerprint>`: `features.npy` (float16, before scaling),
 `segments.csv`, `problems.csv` and `store.json`, which holds the digests of the others. It is built in a hidden folder
 beside its place, batch by batch; each finished batch leaves a note there, so that after a kill only the unfinished ones
-are computed again, and the whole is moved into place last.
+are computed again, and the whole is moved into place last. A store of changed copies has the change's fingerprint in
+its name and in its record, and for each segment one row a copy.
 """
 
 import dataclasses
 import functools
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from instrlib.config import FeatureConfig
 from instrlib.corpora.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
 from instrlib.errors import AudioError, CorpusError, InstrlibError, StoreError
 from instrlib.features import Scaler, scale, segment_starts, spectrum
-from instrlib.files import disk_errors, hash_file, read_json, write_json
+from instrlib.files import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.parallel import fan_out
 
 FORMAT = 1
@@ -35,6 +36,27 @@ WHOLE_CLIP_S = 60.0
 _BATCH_CLIPS = 16
 _SCALER_ROWS = 256
 _FEATURES, _SEGMENTS, _PROBLEMS, _RECORD = "features.npy", "segments.csv", "problems.csv", "store.json"
+
+
+class Change(Protocol):
+    """What is done to the sound of each segment before its features are computed; it travels to other processes.
+
+    Attributes
+    ----------
+    n_copies : int
+        How many changed copies of a segment are stored, at least 1.
+    fingerprint : str
+        Hash of what decides the copies.
+    """
+
+    n_copies: int
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def copies(self, signal: np.ndarray, *, sample_rate_hz: int, clip_id: str, offset_s: float) -> Iterator[np.ndarray]:
+        """Yield `n_copies` changed copies, as long as the signal; the clip and the offset in it decide which."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,11 +73,12 @@ class FeatureStore:
         Labels in the order of `target`.
     segments : pandas.DataFrame
         The usable segments: `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index of the
-        label), `group`, `split`. Plain integer index, in the order of the corpus's clips.
+        label), `group`, `split`; in a store of changed copies also `copy`, 1 to `n_copies`. Plain integer index, in the
+        order of the corpus's clips.
     problems : pandas.DataFrame
         Clips without a usable segment: `clip_id`, `path`, `reason`.
     fingerprint : str
-        Corpus and settings, "<16 hex>-<16 hex>": the same on every machine.
+        Corpus, settings and, if there is one, change: "<16 hex>-<16 hex>[-<16 hex>]", the same on every machine.
     """
 
     folder: Path
@@ -105,6 +128,7 @@ def build_store(
     root: Path,
     workers: int | None = None,
     max_problem_share: float = MAX_PROBLEM_SHARE,
+    change: Change | None = None,
 ) -> FeatureStore:
     """Compute the features of a corpus, or open them when they are there.
 
@@ -120,6 +144,8 @@ def build_store(
         Processes; see `instrlib.parallel.n_workers`.
     max_problem_share : float
         Largest accepted share of unusable clips (those that the corpus left out already count), 0 to 1.
+    change : Change, optional
+        Store changed copies of every segment instead of the segment itself; see `waveform.WaveformChange`.
 
     Returns
     -------
@@ -137,14 +163,14 @@ def build_store(
     """
     from filelock import FileLock
 
-    name = _store_name(corpus, config)
+    name = _store_name(corpus.fingerprint, config, change and change.fingerprint)
     folder = Path(root) / name
     if not folder.exists():
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / f".{name}.lock"):
                 if not folder.exists():  # Another process may have built it while this one waited.
-                    _build(corpus, config, folder, workers, max_problem_share)
+                    _build(corpus, config, folder, workers, max_problem_share, change)
     store = open_store(folder)
     if store.fingerprint != name:
         raise StoreError(f"{folder} holds the features of something else ({store.fingerprint}); {_DELETE}")
@@ -176,7 +202,7 @@ def open_store(folder: Path) -> FeatureStore:
         record = read_json(folder / _RECORD)
         config = FeatureConfig.from_dict(record["config"])
         classes = tuple(record["classes"])
-        fingerprint = f"{record['corpus']}-{config.fingerprint}"
+        fingerprint = _store_name(record["corpus"], config, record.get("change"))
         written, shape, digests = record["format"], record["shape"], record["digests"]
     except (InstrlibError, KeyError, TypeError) as error:
         raise StoreError(f"The feature store {folder} has no readable {_RECORD}; {_DELETE}") from error
@@ -185,8 +211,7 @@ def open_store(folder: Path) -> FeatureStore:
     for name in (_SEGMENTS, _PROBLEMS, _FEATURES):
         if not (folder / name).is_file() or _digest(folder / name) != digests.get(name):
             raise StoreError(f"The feature store {folder} is damaged: {name} is missing, cut or altered; {_DELETE}")
-    text = dict.fromkeys(("clip_id", "label", "group", "split"), str)
-    segments = pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
+    segments = _read_segments(folder)
     if tuple(shape) != (len(segments), *config.shape):
         raise StoreError(f"The feature store {folder} does not fit its own settings; {_DELETE}")
     segments.insert(0, "row", np.arange(len(segments)))
@@ -198,6 +223,48 @@ def open_store(folder: Path) -> FeatureStore:
         pd.read_csv(folder / _PROBLEMS, dtype=str, keep_default_na=False),
         fingerprint,
     )
+
+
+def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFrame], *, mark: str) -> FeatureStore:
+    """Make, or open, a store of the same features whose segments bear other clips, groups or parts.
+
+    It lies beside the other. The features are the same file under another name where the disk allows it, so it takes
+    next to no room.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The features. The new store keeps its settings, `scaling` included.
+    rename : callable
+        From the table of all segments (`clip_id`, `group`, `split` and the rest, without `row`) to the new one, row by
+        row.
+    mark : str
+        What `rename` does; part of the new fingerprint.
+
+    Returns
+    -------
+    FeatureStore
+    """
+    from filelock import FileLock
+
+    record = read_json(store.folder / _RECORD)
+    corpus = hash_json([record["corpus"], mark, store.config.scaling])[:16]
+    name = _store_name(corpus, store.config, record.get("change"))
+    folder = store.folder.with_name(name)
+    with disk_errors(folder), FileLock(folder.with_name(f".{name}.lock")):
+        if not folder.exists():  # Another process may have made it while this one waited.
+            partial = folder.with_name(f".{name}.partial")
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            for file in (_FEATURES, _PROBLEMS):
+                _link(store.folder / file, partial / file)
+            rename(_read_segments(store.folder)).to_csv(partial / _SEGMENTS, index=False)
+            digests = record["digests"] | {_SEGMENTS: _digest(partial / _SEGMENTS)}
+            changed = {"corpus": corpus, "config": store.config.to_dict(), "digests": digests}
+            write_json(partial / _RECORD, record | changed)
+            partial.replace(folder)
+    return open_store(folder)
 
 
 def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
@@ -235,25 +302,45 @@ def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
 _DELETE = "delete that folder and run the same command again."
 
 
-def _store_name(corpus: Corpus, config: FeatureConfig) -> str:
-    return f"{corpus.fingerprint}-{config.fingerprint}"
+def _store_name(corpus_fingerprint: str, config: FeatureConfig, change_fingerprint: str | None) -> str:
+    return "-".join(filter(None, (corpus_fingerprint, config.fingerprint, change_fingerprint)))
+
+
+def _read_segments(folder: Path) -> pd.DataFrame:
+    text = dict.fromkeys(("clip_id", "label", "group", "split"), str)
+    return pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
+
+
+def _link(source: Path, place: Path) -> None:
+    try:
+        place.hardlink_to(source)
+    except OSError:  # A file system without links.
+        shutil.copyfile(source, place)
 
 
 def _digest(path: Path) -> str:
     return hash_file(path, algorithm="blake2b")
 
 
-def _build(corpus: Corpus, config: FeatureConfig, folder: Path, workers: int | None, max_problem_share: float) -> None:
+def _build(
+    corpus: Corpus,
+    config: FeatureConfig,
+    folder: Path,
+    workers: int | None,
+    max_problem_share: float,
+    change: Change | None,
+) -> None:
     clips = corpus.manifest
     starts = [segment_starts(duration_s, config) for duration_s in clips.duration_s]
-    first_row = np.concatenate([[0], np.cumsum([len(one) for one in starts])])
+    n_copies = change.n_copies if change else 1
+    first_row = np.concatenate([[0], np.cumsum([n_copies * len(one) for one in starts])])
     shape = (int(first_row[-1]), *config.shape)
     partial = folder.parent / f".{folder.name}.partial"
     features = partial / "store" / _FEATURES
     _prepare(partial, features, shape)
 
     sounds = [
-        (corpus.root / clip.path, clip.start_s, clip.duration_s, offsets)
+        (clip.clip_id, corpus.root / clip.path, clip.start_s, clip.duration_s, offsets)
         for clip, offsets in zip(clips.itertuples(), starts, strict=True)
     ]
     row_bytes = 2 * math.prod(config.shape)
@@ -264,7 +351,7 @@ def _build(corpus: Corpus, config: FeatureConfig, folder: Path, workers: int | N
         notes.append(note)
         if not note.is_file():
             position = header_bytes + row_bytes * int(first_row[first])
-            tasks.append((features, position, note, sounds[first : first + _BATCH_CLIPS], config))
+            tasks.append((features, position, note, sounds[first : first + _BATCH_CLIPS], config, change))
     for _ in fan_out(_extract_batch, tasks, workers=workers, describe="features"):
         pass
 
@@ -281,15 +368,18 @@ def _build(corpus: Corpus, config: FeatureConfig, folder: Path, workers: int | N
 
     of_clip = np.repeat(np.arange(len(clips)), np.diff(first_row))
     segments = clips.loc[of_clip, ["clip_id", "start_s", "label", "group", "split"]].reset_index(drop=True)
-    segments["start_s"] = (segments.start_s + np.concatenate(starts)).round(6)
+    segments["start_s"] = (segments.start_s + np.repeat(np.concatenate(starts), n_copies)).round(6)
     segments.insert(3, "target", corpus.targets[of_clip])
-    segments["usable"] = [usable for clip in outcome for usable in clip["usable"]]
+    if change:
+        segments["copy"] = np.arange(len(segments)) % n_copies + 1
+    segments["usable"] = np.repeat([usable for clip in outcome for usable in clip["usable"]], n_copies)
     for name, table in ((_SEGMENTS, segments), (_PROBLEMS, problems)):
         table.to_csv(features.with_name(name), index=False)
     record = {
         "format": FORMAT,
         "corpus": corpus.fingerprint,
         "config": config.to_dict(),
+        "change": change and change.fingerprint,
         "classes": corpus.classes,
         "shape": shape,
         "digests": {name: _digest(features.with_name(name)) for name in (_FEATURES, _SEGMENTS, _PROBLEMS)},
@@ -328,20 +418,27 @@ def _prepare(partial: Path, features: Path, shape: tuple[int, ...]) -> None:
     write_json(written, plan)
 
 
-def _extract_batch(features: Path, position: int, note: Path, sounds: list[tuple], config: FeatureConfig) -> None:
+def _extract_batch(
+    features: Path, position: int, note: Path, sounds: list[tuple], config: FeatureConfig, change: Change | None
+) -> None:
     """Write the features of a batch of clips to their place, then the note that says which segments are usable.
 
     They go through `write`, not through a memory map: on a full disk that would be a bus error and no message.
     """
     values, outcome = [], []
-    for path, start_s, duration_s, offsets in sounds:
+    for clip_id, *sound, offsets in sounds:
         usable, reasons = [], []
-        for signal in _signals(path, start_s, duration_s, offsets, config):
+        for offset_s, signal in zip(offsets, _signals(*sound, offsets, config), strict=True):
             fits = not isinstance(signal, str)
             usable.append(fits)
             if not fits:
                 reasons.append(signal)
-            values.append(spectrum(signal if fits else np.zeros(0, np.float32), config).astype(np.float16))
+                stored = [np.zeros(0, np.float32)] * (change.n_copies if change else 1)
+            elif change:
+                stored = change.copies(signal, sample_rate_hz=config.sample_rate_hz, clip_id=clip_id, offset_s=offset_s)
+            else:
+                stored = [signal]
+            values.extend(spectrum(one, config).astype(np.float16) for one in stored)
         outcome.append({"usable": usable, "reason": reasons[0] if reasons else ""})
     with disk_errors(features), features.open("r+b") as file:
         file.seek(position)

@@ -1,5 +1,7 @@
 """Train a network on the training part, choose its epoch on the validation part; the test part is never read here."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +10,13 @@ import pandas as pd
 
 from instrlib.arrays import padded
 from instrlib.backend import load_keras
+from instrlib.batches import training_batches, validation_batches
 from instrlib.config import TrainConfig
 from instrlib.errors import RunError
 from instrlib.features import Scaler
 from instrlib.files import atomic_path, hash_json, read_json, write_arrays, write_json
 from instrlib.metrics import clip_probabilities, scores
-from instrlib.models import build, count_multiply_adds, get_spec
-from instrlib.parallel import fan_out
+from instrlib.models import Layer, build, count_multiply_adds, get_spec
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.splits import Split, load_split
 from instrlib.store import FeatureStore, fit_scaler, open_store
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     import keras
 
 COMPLETE = "manifest.json"
+
+PLATEAU_EPOCHS = 3
+"""Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
 
 
 def make_deterministic(seed: int) -> None:
@@ -66,7 +71,13 @@ def class_weights(targets: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def train_model(
-    folder: Path, store_folder: Path, split_path: Path, spec_name: str, config: TrainConfig, seed: int
+    folder: Path,
+    store_folder: Path,
+    split_path: Path,
+    spec: str | tuple[Layer, ...],
+    config: TrainConfig,
+    seed: int,
+    copies: Path | None = None,
 ) -> Path:
     """Train one network and keep it in a run folder; a folder that already holds the same run is left as it is.
 
@@ -77,12 +88,14 @@ def train_model(
         `manifest.json`.
     store_folder, split_path : Path
         Features and split.
-    spec_name : str
-        A name of `models.SPECS`.
+    spec : str or tuple of Layer
+        The network: a name of `models.SPECS` or a table.
     config : TrainConfig
         Epochs, batch, learning rate and so on.
     seed : int
-        Decides the first weights, the order of the batches and the dropout.
+        Decides the first weights, the order of the batches, the augmentation and the dropout.
+    copies : Path, optional
+        A store of augmented copies of the same clips; those of the training part are drawn as often as the originals.
 
     Returns
     -------
@@ -95,21 +108,25 @@ def train_model(
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
+    copied = open_store(copies) if copies else None
+    table = get_spec(spec) if isinstance(spec, str) else spec
     key = hash_json(
         {
             "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
-            "inputs": [store.fingerprint, split.fingerprint],
-            "settings": [spec_name, vars(config), store.config.to_dict(), seed],
+            "inputs": [store.fingerprint, split.fingerprint, copied and copied.fingerprint],
+            "settings": [table, config, store.config.to_dict(), seed],
             "versions": versions(),
         }
     )
     if (folder / COMPLETE).is_file() and read_json(folder / COMPLETE).get("key") == key:
         return folder
     (folder / COMPLETE).unlink(missing_ok=True)
+    began = time.monotonic()
     make_deterministic(seed)
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
     scaler = fit_scaler(store, train.row.to_numpy())
-    model, history = _fit(store, scaler, train, validation, spec_name, config, seed)
+    model, history = _fit(store, scaler, train, validation, table, config, seed, copied)
+    training_s = time.monotonic() - began
 
     with atomic_path(folder / "model.keras") as path:
         model.save(path)
@@ -117,7 +134,7 @@ def train_model(
         history.to_csv(path, index=False)
     preprocessing = {"features": store.config.to_dict(), "scaler": scaler.to_dict(), "classes": store.classes}
     write_json(folder / "preprocessing.json", preprocessing)
-    predicted = predict_clips(model, store, scaler, validation)
+    predicted = predict_clips(model.predict_on_batch, store, scaler, validation)
     write_arrays(folder / "validation.npz", **predicted)
     write_json(
         folder / "metrics.json",
@@ -127,15 +144,16 @@ def train_model(
             "epochs": len(history),
             "parameters": model.count_params(),
             "multiply_adds": count_multiply_adds(model),
+            "training_s": round(training_s, 1),
         },
     )
     write_json(
         folder / COMPLETE,
         {
             "key": key,
-            "spec": spec_name,
+            "spec": table,
             "seed": seed,
-            "train": vars(config),
+            "train": config,
             "store": store.fingerprint,
             "split": split.fingerprint,
             "versions": versions(),
@@ -144,52 +162,30 @@ def train_model(
     return folder
 
 
-def train_seeds(
-    folder: Path,
-    *,
-    store: FeatureStore,
-    split_path: Path,
-    spec_name: str,
-    config: TrainConfig,
-    seeds: tuple[int, ...],
-    workers: int | None = None,
-) -> list[Path]:
-    """Train the same network from several seeds, in several processes.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folders `seed-0`, `seed-1`, ... are made in it.
-    store, split_path, spec_name, config
-        See `train_model`.
-    seeds : tuple of int
-        One network for each.
-    workers : int, optional
-        Number of processes; the result does not depend on it.
-
-    Returns
-    -------
-    list of Path
-        A run folder for each seed.
-    """
-    tasks = [(folder / f"seed-{seed}", store.folder, split_path, spec_name, config, seed) for seed in seeds]
-    return list(fan_out(train_model, tasks, workers=workers, describe=f"training {spec_name}", isolate=True))
-
-
 def load_model(folder: Path) -> tuple["keras.Model", Scaler]:
     """Load a network and the scaling that belongs to it from a run folder.
 
     Raises
     ------
     RunError
-        When the folder is not a finished run.
+        When the folder is not a finished run, or a file in it is damaged.
     """
+    scaler = load_scaler(folder)
+    keras = load_keras()
+    try:
+        return keras.saving.load_model(folder / "model.keras", compile=False), scaler
+    except Exception as error:  # Keras raises whatever the reader of the damaged part raises
+        raise RunError(
+            f"The network in {folder} cannot be read: model.keras is missing or damaged; delete that folder and run "
+            "the notebook that trains it again."
+        ) from error
+
+
+def load_scaler(folder: Path) -> Scaler:
+    """Load the scaling that a network was trained with from its run folder; see `load_model`."""
     if not (folder / COMPLETE).is_file():
         raise RunError(f"{folder} holds no finished training run; run the notebook that trains it again.")
-    keras = load_keras()
-
-    scaler = Scaler.from_dict(read_json(folder / "preprocessing.json")["scaler"])
-    return keras.saving.load_model(folder / "model.keras", compile=False), scaler
+    return Scaler.from_dict(read_json(folder / "preprocessing.json")["scaler"])
 
 
 def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
@@ -218,10 +214,11 @@ def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return what a run folder says of its network, in one flat row: seed, epochs, validation scores, size."""
+    """Return what a run folder says of its network, in one flat row: split, seed, epochs, validation scores, size."""
     kept, manifest = read_json(folder / "metrics.json"), read_json(folder / COMPLETE)
     validation = {f"validation_{name}": kept["validation"][name] for name in ("accuracy", "macro_f1", "log_loss")}
     return {
+        "split": manifest["split"],
         "seed": manifest["seed"],
         **{name: value for name, value in kept.items() if name != "validation"},
         **validation,
@@ -233,13 +230,18 @@ def part_segments(store: FeatureStore, split: Split, part: str) -> pd.DataFrame:
     return store.segments[store.segments.clip_id.map(split.parts) == part]
 
 
-def predict_clips(model: "keras.Model", store: FeatureStore, scaler: Scaler, segments: pd.DataFrame) -> dict[str, Any]:
+def predict_clips(
+    predict: Callable[[np.ndarray], np.ndarray], store: FeatureStore, scaler: Scaler | None, segments: pd.DataFrame
+) -> dict[str, Any]:
     """Score clips: the mean of the probabilities of their segments.
 
     Parameters
     ----------
-    model, store, scaler
-        See `load_model` and `store.open_store`.
+    predict : callable
+        From features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)], such as a network's
+        `predict_on_batch`.
+    store, scaler
+        See `store.open_store` and `load_model`.
     segments : pandas.DataFrame
         Rows of `store.segments`, all segments of a clip together.
 
@@ -251,7 +253,7 @@ def predict_clips(model: "keras.Model", store: FeatureStore, scaler: Scaler, seg
     """
     by_segment = np.concatenate(
         [
-            model.predict_on_batch(store.read(rows, scaler))
+            predict(store.read(rows, scaler))
             for rows in np.array_split(segments.row.to_numpy(), max(1, len(segments) // 128))
         ]
     )
@@ -270,20 +272,26 @@ def _fit(
     scaler: Scaler,
     train: pd.DataFrame,
     validation: pd.DataFrame,
-    spec_name: str,
+    table: tuple[Layer, ...],
     config: TrainConfig,
     seed: int,
+    copied: FeatureStore | None = None,
 ) -> tuple["keras.Model", pd.DataFrame]:
     keras = load_keras()
 
     n_classes = len(store.classes)
     weights = class_weights(train.target.to_numpy(), n_classes) if config.class_weights else np.ones(n_classes)
-    batches = _batches(store, scaler, train, weights, config, shuffle_seed=seed)
+    batches = training_batches(store, scaler, train, weights=weights, config=config, seed=seed, copied=copied)
     # Validation is weighed alike, so that the epoch is chosen by all classes and not by the largest.
-    held_out = _batches(store, scaler, validation, weights, config, shuffle_seed=None)
+    held_out = validation_batches(store, scaler, validation, weights=weights)
 
-    model = build(get_spec(spec_name), (*store.config.shape, 1), n_classes)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * len(batches))
+    model = build(table, (*store.config.shape, 1), n_classes)
+    stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
+    callbacks, rate = [stop, keras.callbacks.TerminateOnNaN()], config.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * len(batches))
+    elif config.schedule == "plateau":
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS))
     model.compile(
         keras.optimizers.Adam(rate),
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
@@ -291,58 +299,12 @@ def _fit(
         metrics=["accuracy"],
         jit_compile=False,  # Keras does not compile where operations must be deterministic
     )
-    stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
-    guard = keras.callbacks.TerminateOnNaN()
-    fitted = model.fit(batches, validation_data=held_out, epochs=config.epochs, callbacks=[stop, guard], verbose=0)
+    fitted = model.fit(batches, validation_data=held_out, epochs=config.epochs, callbacks=callbacks, verbose=0)
     history = pd.DataFrame(fitted.history)
     if not np.isfinite(history.loss).all():
         raise RunError(
-            f"Training {spec_name} (seed {seed}) diverged in epoch {len(history)}: the loss is not finite; lower "
-            f"the learning rate ({config.learning_rate:g})."
+            f"Training with seed {seed} diverged in epoch {len(history)}: the loss is not finite; lower the learning "
+            f"rate ({config.learning_rate:g})."
         )
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
     return model, history
-
-
-def _batches(
-    store: FeatureStore,
-    scaler: Scaler,
-    segments: pd.DataFrame,
-    weights: np.ndarray,
-    config: TrainConfig,
-    *,
-    shuffle_seed: int | None,
-) -> "keras.utils.PyDataset":
-    """Read batches from the memory-mapped store, so that no part of the corpus is held in memory."""
-    keras = load_keras()
-
-    targets = segments.target.to_numpy()
-    rows = segments.row.to_numpy()
-    one_hot = np.eye(len(store.classes), dtype=np.float32)
-    # Batches of one size are compiled once. In training the rows left over change with every shuffle and wait for the
-    # next epoch; in validation the batches are as equal as can be, and every row is there.
-    n_batches = max(1, len(rows) // config.batch_size) if shuffle_seed is not None else -(-len(rows) // 64)
-
-    class Batches(keras.utils.PyDataset):
-        def __init__(self) -> None:
-            super().__init__(workers=1, use_multiprocessing=False)
-            self._rng = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
-            self.on_epoch_end()
-
-        def __len__(self) -> int:
-            return n_batches
-
-        def on_epoch_end(self) -> None:
-            if self._rng is None:
-                self._parts = np.array_split(np.arange(len(rows)), n_batches)
-            else:
-                self._parts = np.array_split(
-                    self._rng.permutation(len(rows))[: n_batches * config.batch_size], n_batches
-                )
-
-        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            chosen = np.sort(self._parts[index])  # ascending rows read the disk in order; the batch is the same set
-            x = store.read(rows[chosen], scaler)
-            return x, one_hot[targets[chosen]], weights[targets[chosen]].astype(np.float32)
-
-    return Batches()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import evaluation, findings, training
+from instrlib import evaluation, experiments, findings
 from instrlib.config import TrainConfig
 from instrlib.errors import RunError
 from instrlib.intervals import Difference
@@ -14,21 +14,20 @@ from instrlib.splits import make_split, save_split
 
 
 @pytest.fixture(scope="module")
-def folders(small, tmp_path_factory):
-    return training.train_seeds(
-        tmp_path_factory.mktemp("evaluated"),
-        store=small.store,
-        split_path=small.split_path,
-        spec_name="compact",
-        config=TrainConfig(epochs=3, batch_size=16),
-        seeds=(0, 1),
-        workers=2,
-    )
+def outcome(small, tmp_path_factory):
+    variant = experiments.Variant("compact", "compact", TrainConfig(epochs=3), small.store.folder)
+    folder = tmp_path_factory.mktemp("evaluated")
+    return experiments.run_variants(folder, [variant], splits=[small.split_path], seeds=(0, 1))["compact"]
 
 
 @pytest.fixture(scope="module")
-def test_part(small, folders):
-    return evaluation.read_test_seeds(folders, store=small.store, split_path=small.split_path)
+def folders(outcome):
+    return outcome.flat
+
+
+@pytest.fixture(scope="module")
+def test_part(outcome):
+    return outcome.predictions
 
 
 def test_every_clip_of_the_test_part_and_no_other_is_answered(small, test_part):
@@ -64,7 +63,7 @@ def test_training_does_not_read_the_test_part(small, folders):
 
 
 def test_the_baselines_answer_the_same_clips_and_chance_is_at_chance(small, test_part):
-    answers = evaluation.trivial_baselines(small.store, small.split_path, seed=0)
+    answers = evaluation.trivial_baselines(small.store, [small.split_path], seed=0)
     table = evaluation.compare_models(test_part, answers, n_resamples=50, seed=0)
     accuracy = table[table.score == "accuracy"].set_index("model").estimate
     assert accuracy["majority class"] == np.mean(test_part["targets"] == answers["majority class"][0].argmax())

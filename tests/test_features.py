@@ -64,6 +64,46 @@ def test_mfcc_are_librosas_of_the_same_picture(config):
     np.testing.assert_allclose(features.spectrum(note(config), mfcc), expected, rtol=1e-6, atol=3 * TOLERANCE_DB)
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_pcen_is_librosas_of_the_magnitudes_of_32_bit_samples(config):
+    magnitude = librosa.feature.melspectrogram(
+        y=note(config),
+        sr=config.sample_rate_hz,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        n_mels=config.n_mels,
+        fmin=config.fmin_hz,
+        fmax=config.fmax_hz,
+        power=1,
+    )
+    expected = librosa.pcen(magnitude * 2**31, sr=config.sample_rate_hz, hop_length=config.hop_length)
+    found = features.spectrum(note(config), FeatureConfig.from_dict(config.to_dict() | {"kind": "pcen"}))
+    assert found.dtype == np.float32
+    assert found.shape == (config.n_mels, config.n_frames)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.astype(np.float16), expected, rtol=1e-3)  # as it is stored
+
+
+@pytest.mark.parametrize("gain_db", [-50.0, -20.0, 6.0])
+def test_pcen_hardly_depends_on_the_level_of_a_recording(gain_db):
+    config = FeatureConfig(kind="pcen")
+    ratio = features.spectrum(note(config) * 10 ** (gain_db / 20), config) / features.spectrum(note(config), config)
+    assert 0.85 < ratio.min() <= ratio.max() < 1.15
+
+
+def test_pcen_lets_what_is_steady_sink_and_what_sets_in_stand_out():
+    config = FeatureConfig(kind="pcen")
+    time_s = np.arange(config.segment_samples) / config.sample_rate_hz
+    hum = np.sin(2 * np.pi * 440 * time_s)
+    hum[time_s >= 1.5] *= 2
+    values = features.spectrum(hum, config)
+    band = int(values.mean(axis=1).argmax())
+    onset = round(1.5 / config.hop_s)
+    before, at, after = values[band, onset - 10], values[band, onset - 3 : onset + 4].max(), values[band, -10]
+    assert at > 1.3 * before
+    assert after == pytest.approx(before, rel=0.05)
+
+
 def test_mfcc_differ_from_librosas_own_default_by_the_level_alone():
     config = FeatureConfig(kind="mfcc")
     signal = note(config)
@@ -131,6 +171,27 @@ def test_silence_is_the_floor_and_never_zero_db(kind, n_samples):
     else:
         np.testing.assert_allclose(values[0], -80.0 * np.sqrt(config.n_mels), rtol=1e-6)
         np.testing.assert_allclose(values[1:], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 1000, CONFIG.segment_samples])
+def test_silence_is_0_in_pcen_before_during_and_after_a_sound(n_samples):
+    config = FeatureConfig(kind="pcen")
+    assert not features.spectrum(np.zeros(n_samples, np.float32), config).any()
+    short = features.spectrum(note(config)[:22_050], config)
+    assert not short[:, -40:].any()
+    assert short[:, :40].all()
+
+
+@pytest.mark.parametrize("kind", ["log_mel", "mfcc", "pcen"])
+def test_silence_has_one_value_in_each_row_whatever_the_length(kind):
+    config = FeatureConfig(kind=kind)
+    expected = features.spectrum(np.zeros(config.segment_samples, np.float32), config)
+    np.testing.assert_array_equal(np.repeat(features.silence(config)[:, None], config.n_frames, axis=1), expected)
+
+
+def test_fingerprints_of_stores_that_exist_stay_what_they_were():
+    assert FeatureConfig().fingerprint == "d0f1a4567abc31e6"
+    assert FeatureConfig(kind="mfcc").fingerprint == "a1a228ded16af816"
 
 
 def test_sixteen_bit_dither_is_not_blown_up_to_full_scale():
@@ -206,6 +267,19 @@ def test_fixed_scaling_of_mfcc_is_the_transform_of_the_scaled_picture():
     picture = features.scale(features.spectrum(note(fixed), fixed), fixed)
     found = features.scale(features.spectrum(note(mfcc), mfcc), mfcc)
     np.testing.assert_allclose(found, dct(picture, axis=0, norm="ortho")[:20], atol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["fixed", "segment", "train"])
+def test_pcen_can_be_scaled_in_every_way_and_fixed_leaves_it_as_it_is(scaling):
+    config = FeatureConfig(kind="pcen", scaling=scaling)
+    values = features.spectrum(note(config), config)
+    scaler = features.Scaler(values.mean(axis=1), values.std(axis=1))
+    scaled = features.scale(values, config, scaler)
+    if scaling == "fixed":
+        np.testing.assert_array_equal(scaled, values)
+    else:
+        assert scaled.mean() == pytest.approx(0, abs=1e-4)
+        assert scaled.std() == pytest.approx(1, abs=1e-3)
 
 
 def test_segment_scaling_brings_each_segment_to_mean_0_and_deviation_1():

@@ -1,25 +1,150 @@
-"""Work fans out over processes and comes back in order."""
+"""Work fans out over processes or a Dask cluster and comes back in order, the same from everywhere."""
 
+import contextlib
+import json
 import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from instrlib.errors import ConfigError
+from instrlib import parallel, training
+from instrlib.config import TrainConfig
+from instrlib.errors import ConfigError, WorkerError
+from instrlib.files import read_arrays
 from instrlib.parallel import fan_out, n_workers
+
+HERE = Path(__file__).parent
 
 
 def _who(number: int) -> tuple[int, int, str | None]:
     return number, os.getpid(), os.environ.get("TF_NUM_INTRAOP_THREADS")
 
 
-def _threads(_number: int) -> tuple[str | None, ...]:
-    return tuple(os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"))
+def _threads(_number: int) -> tuple[set[int], str | None, str | None]:
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    blas = {library["num_threads"] for library in threadpool_info()}
+    return blas, os.environ.get("OMP_NUM_THREADS"), os.environ.get("TF_NUM_INTEROP_THREADS")
 
 
 def _fails(number: int) -> int:
     if number == 2:
         raise ConfigError("number 2 is wrong.")
     return number
+
+
+def _is_killed(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _killed_once(number: int, folder: Path) -> int:
+    with (folder / "begun").open("a") as file:
+        file.write(f"{number}\n")
+    if number == 3 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.killpg(0, signal.SIGKILL)  # the worker and the nanny that would start it again
+    return number**2
+
+
+def _seeded_draws(seed: int) -> list[float]:
+    random.seed(seed)
+    draws = []
+    for _ in range(150):
+        time.sleep(0.01)  # meanwhile the other threads of this process go on
+        draws.append(random.random())
+    return draws
+
+
+def _long(folder: Path) -> None:
+    (folder / "pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def _fails_while_another_runs(number: int, folder: Path) -> None:
+    if number == 0:
+        _long(folder)
+    while not (folder / "pid").exists() or not (folder / "pid").read_text():
+        time.sleep(0.01)
+    raise ConfigError("this one failed at once.")
+
+
+def _fans_out_itself(_number: int) -> tuple[int, set[int]]:
+    return os.getpid(), {pid for _, pid, _ in fan_out(_who, [(0,), (1,)])}
+
+
+def _trains_and_is_killed_once(marker: Path | None, *task: object) -> Path:
+    if marker and not marker.exists():
+        marker.touch()
+        threading.Timer(1.0, os.killpg, (0, signal.SIGKILL)).start()  # long before it can have finished
+    return training.train_model(*task)
+
+
+def _is_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class Cluster:
+    """A Dask scheduler and its workers, each a process group on loopback, as the commands start them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._started = folder, []
+        record = folder / "scheduler.json"
+        self._run("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(record))
+        while not (record.exists() and record.read_text()):
+            time.sleep(0.02)
+        self.address = json.loads(record.read_text())["address"]
+
+    def add_worker(self, *, threads: int = 1) -> "Cluster":
+        self._run("worker", self.address, "--nthreads", str(threads), "--local-directory", str(self._folder))
+        return self
+
+    def kill(self) -> None:
+        for process in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _run(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # this file's functions travel by name
+        with (self._folder / "log").open("a") as log:
+            self._started.append(
+                subprocess.Popen(command, stderr=log, cwd=self._folder, env=environment, start_new_session=True)
+            )
+
+
+@pytest.fixture
+def start(tmp_path_factory, monkeypatch) -> Iterator[Callable[[], Cluster]]:
+    """Return what starts a cluster for `fan_out`; it ends with the test."""
+    clusters = []
+
+    def start_one() -> Cluster:
+        clusters.append(Cluster(tmp_path_factory.mktemp("dask")))
+        monkeypatch.setenv("INSTRLIB_SCHEDULER", clusters[-1].address)
+        return clusters[-1]
+
+    yield start_one
+    for cluster in clusters:
+        cluster.kill()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -42,7 +167,7 @@ def test_an_isolated_function_leaves_this_process_even_with_one_worker():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_numerical_libraries_get_one_thread_in_every_process_that_is_started(workers):
-    assert set(fan_out(_threads, [(0,), (1,)], workers=workers, isolate=True)) == {("1", "1")}
+    assert list(fan_out(_threads, [(0,), (1,)], workers=workers, isolate=True)) == [({1}, "1", "1")] * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -51,7 +176,32 @@ def test_an_error_in_a_worker_comes_back_as_it_is(workers):
         list(fan_out(_fails, [(n,) for n in range(4)], workers=workers))
 
 
-def test_no_tasks_give_no_results():
+def test_a_task_that_fails_ends_the_others_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="failed at once"):
+        list(fan_out(_fails_while_another_runs, [(n, tmp_path) for n in range(2)], workers=2))
+    assert _is_gone(int((tmp_path / "pid").read_text()))
+    assert len(list(fan_out(_who, [(0,), (1,)], workers=2))) == 2, "the next call starts afresh"
+
+
+def test_a_caller_who_wants_no_more_results_ends_the_tasks(tmp_path):
+    results = fan_out(_killed_once, [(0, tmp_path), (1, tmp_path), *[(2, tmp_path)] * 20], workers=2)
+    assert next(results) == 0
+    results.close()
+    assert list(fan_out(_fails, [(0,), (1,)], workers=2)) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "advice"), [(1, "with more memory"), (2, r"fewer processes \(INSTRLIB_WORKERS=1\)")]
+)
+def test_a_process_that_is_killed_is_one_sentence(workers, advice):
+    with pytest.raises(WorkerError, match=f"One of the processes for 'counting' was killed, .*{advice}"):
+        list(fan_out(_is_killed, [(n,) for n in range(4)], workers=workers, describe="counting", isolate=True))
+    assert list(fan_out(_fails, [(0,), (1,)], workers=workers, isolate=True)) == [0, 1]
+
+
+def test_no_tasks_give_no_results(monkeypatch):
+    assert list(fan_out(_who, [])) == []
+    monkeypatch.setenv("INSTRLIB_SCHEDULER", "tcp://127.0.0.1:1")
     assert list(fan_out(_who, [])) == []
 
 
@@ -64,3 +214,123 @@ def test_the_number_of_workers_can_be_set_from_outside(monkeypatch):
         n_workers()
     monkeypatch.delenv("INSTRLIB_WORKERS")
     assert n_workers() >= 1
+
+
+def test_a_dask_cluster_gives_the_same_results_in_order_with_one_thread_each(start):
+    start().add_worker().add_worker()
+    results = list(fan_out(_who, [(n,) for n in range(40)], workers=1))
+    assert [n for n, *_ in results] == list(range(40))
+    pids = {pid for _, pid, _ in results}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert list(fan_out(_threads, [(n,) for n in range(4)])) == [({1}, "1", "1")] * 4
+    assert all(pid in pids and inner == {pid} for pid, inner in fan_out(_fans_out_itself, [(0,), (1,)]))
+
+
+def test_a_seeded_task_has_pythons_generator_for_itself_on_a_dask_worker(start):
+    start().add_worker()
+    assert list(fan_out(_seeded_draws, [(seed,) for seed in (7, 7, 7)])) == [_seeded_draws(7)] * 3
+
+
+def test_a_dask_worker_that_is_killed_does_not_lose_the_run(start, tmp_path):
+    start().add_worker().add_worker()
+    tasks = [(n, tmp_path) for n in range(8)]
+    assert list(fan_out(_killed_once, tasks)) == [n**2 for n in range(8)]
+    begun = (tmp_path / "begun").read_text().split()
+    assert begun.count("3") == 2 and {*begun} == {str(n) for n in range(8)}
+
+
+def test_a_task_that_kills_every_dask_worker_is_given_up_in_one_sentence(start):
+    start().add_worker().add_worker()
+    with pytest.raises(WorkerError, match="A task of 'counting' ended 4 Dask workers one after the other"):
+        list(fan_out(_is_killed, [(n,) for n in range(4)], describe="counting"))
+
+
+def test_an_error_on_a_dask_worker_comes_back_as_it_is_and_ends_the_others(start, tmp_path):
+    start().add_worker().add_worker()
+    with pytest.raises(ConfigError, match=r"^this one failed at once\.$"):
+        list(fan_out(_fails_while_another_runs, [(n, tmp_path) for n in range(2)]))
+    assert _is_gone(int((tmp_path / "pid").read_text()))
+    assert list(fan_out(_fails, [(0,), (1,)])) == [0, 1]
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "here", "ftp://127.0.0.1:1"])
+def test_a_scheduler_that_is_not_there_is_one_sentence(address, monkeypatch):
+    monkeypatch.setattr(parallel, "_CONNECT_S", 0.5)
+    monkeypatch.setenv("INSTRLIB_SCHEDULER", address)
+    with pytest.raises(WorkerError, match=f"No Dask scheduler answers at '{address}'.*unset INSTRLIB_SCHEDULER"):
+        list(fan_out(_who, [(0,)]))
+
+
+def test_a_port_that_never_greets_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(parallel, "_CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("INSTRLIB_SCHEDULER", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(WorkerError, match="No Dask scheduler answers"):
+            list(fan_out(_who, [(0,)]))
+
+
+def test_a_cluster_without_workers_is_given_up_after_a_while(start, monkeypatch):
+    monkeypatch.setattr(parallel, "_NO_WORKER_S", 1.0)
+    cluster = start()
+    with pytest.raises(WorkerError, match=f"{cluster.address} has had no worker for 1 s; .*--nthreads 1"):
+        list(fan_out(_who, [(0,)]))
+
+
+def test_a_dask_worker_with_several_threads_is_refused(start):
+    start().add_worker(threads=2)
+    with pytest.raises(WorkerError, match=r"has 2 threads, .* share TensorFlow's seed; .*--nthreads 1"):
+        list(fan_out(_who, [(0,)]))
+
+
+def test_a_dask_worker_of_other_code_is_refused(start, monkeypatch):
+    start().add_worker()
+    monkeypatch.setattr(parallel, "_code", lambda: "other")
+    with pytest.raises(WorkerError, match="runs other code or other versions of the packages"):
+        list(fan_out(_who, [(0,)]))
+
+
+def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_stderr(start, tmp_path):
+    cluster = start().add_worker()
+    code = (
+        "import pathlib, sys, instrlib.parallel, instrlib.errors, test_parallel\n"
+        "try:\n"
+        f"    list(instrlib.parallel.fan_out(test_parallel._long, [(pathlib.Path({str(tmp_path)!r}),)]))\n"
+        "except instrlib.errors.WorkerError as error:\n"
+        "    print(error)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.05)
+    cluster.kill()
+    out, err = run.communicate(timeout=60)
+    assert out.startswith(f"The Dask scheduler at {cluster.address} went away during 'working'; start it again")
+    assert err == ""
+
+
+@pytest.mark.slow
+def test_training_gives_the_same_bits_from_one_process_two_and_a_cluster_that_loses_a_worker(small, start, tmp_path):
+    inputs = small.store.folder, small.split_path
+
+    def train(name: str, *, workers: int | None = None, marker: Path | None = None) -> list[Path]:
+        tasks = [
+            (marker if seed == 1 else None, tmp_path / name / str(seed), *inputs, "small", TrainConfig(epochs=1), seed)
+            for seed in (0, 1)
+        ]
+        return list(fan_out(_trains_and_is_killed_once, tasks, workers=workers, isolate=True))
+
+    runs = [train("one", workers=1), train("two", workers=2)]
+    start().add_worker().add_worker()
+    runs.append(train("cluster", marker=tmp_path / "killed"))
+    assert (tmp_path / "killed").exists()
+    for by_place in zip(*runs, strict=True):
+        first, *others = ((training.load_model(run)[0].get_weights(), _validation(run)) for run in by_place)
+        for weights, validation in others:
+            assert all(np.array_equal(a, b) for a, b in zip(first[0], weights, strict=True))
+            assert validation == first[1]
+    assert _validation(runs[0][0]) != _validation(runs[0][1]), "seeds differ"
+
+
+def _validation(run: Path) -> dict[str, list]:
+    return {name: value.tolist() for name, value in read_arrays(run / "validation.npz").items()}

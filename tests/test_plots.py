@@ -38,6 +38,14 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "n_clips": rng.integers(20, 300, n_classes),
             "n_groups": rng.integers(2, 20, n_classes),
         },
+        "mixed_spectrograms": {
+            "spectra": np.tile(spectra, (4, 1, 1))[:4],
+            "names": np.array(["an example", "its partner", "CutMix", "CutMix and masks"]),
+            "shares": np.array([[1, 0, 0], [0, 1, 0], [0.4, 0.6, 0], [0.2, 0.5, 0.3]]),
+            "classes": CLASSES[:3],
+            "hop_s": 0.02,
+            "mel_frequencies_hz": bands_hz,
+        },
         "spectrogram_grid": {"spectra": spectra, "titles": classes, "hop_s": 0.02, "mel_frequencies_hz": bands_hz},
         "feature_settings": {
             "values": padded([spectra[0], spectra[0][::2], rng.normal(size=(13, 20))]),
@@ -49,6 +57,23 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "classes": classes,
             "parts": np.array(["train", "validation", "test"]),
             "counts": rng.integers(0, 90, (3, n_classes)),
+        },
+        "scores_by_kind": {
+            "names": classes,
+            "kinds": np.array(["trivial", "traditional", "published", "ours"])[np.arange(n_classes) * 4 // n_classes],
+            "scores": f1,
+            **scores,
+            "reference": classes[-1],
+        },
+        "honest_and_leaky": {
+            "names": classes,
+            "honest": f1 - 0.1,
+            "honest_low": f1 - 0.2,
+            "honest_high": f1,
+            "leaky": f1,
+            "leaky_low": f1 - 0.1,
+            "leaky_high": np.full(n_classes, np.nan),
+            "chance": 0.1,
         },
         "leak": {
             "names": np.array(["segments at random", "groups kept apart"]),
@@ -67,8 +92,109 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "best_epoch": np.array([19, 8]),
         },
         "confusion_matrix": {"counts": rng.integers(0, 40, (n_classes, n_classes)), "classes": classes},
+        "activation_overlays": {
+            "spectra": spectra[:7],
+            "maps": np.maximum(rng.normal(size=spectra[:7].shape), 0),
+            "titles": np.array([f"answered: {name} 0.95" for name in classes[:7]]),
+            "hop_s": 0.02,
+            "mel_frequencies_hz": bands_hz,
+        },
+        "class_average_maps": {
+            "maps": np.where(np.arange(n_classes)[:, None, None] == 1, np.nan, rng.uniform(0, 4, spectra.shape)),
+            "classes": classes,
+            "hop_s": 0.02,
+            "mel_frequencies_hz": bands_hz,
+        },
+        "frequency_profiles": {
+            "maps": rng.uniform(0, 3, (3, n_classes, 32)),
+            "levels": rng.uniform(0, 2, (n_classes, 32)),
+            "classes": classes,
+            "mel_frequencies_hz": bands_hz,
+        },
+        "deletion_insertion": {
+            "fractions": np.linspace(0, 1, 5),
+            "orders": np.array(["the map", "another clip's map", "loudest points", "random points"]),
+            "deletion": np.linspace(0.8, 0.1, 5) ** np.arange(1, 5)[:, None],
+            "insertion": np.linspace(0.1, 0.8, 5) ** np.arange(1, 5)[:, None],
+        },
+        "map_similarity": {
+            "steps": np.array(["scores", "conv3", "conv2", "conv1"]),
+            "correlation": np.array([0.4, 0.2, 0.1, -0.05]),
+            "low": np.array([0.3, 0.1, np.nan, -0.2]),
+            "high": np.array([0.5, 0.3, np.nan, 0.1]),
+            "references": np.array(["another seed", "another clip", "loudness"]),
+            "reference_correlation": np.array([0.7, 0.4, 0.2]),
+        },
         "reliability_diagram": reliability(rng.integers(4, size=200), answers),
         "per_class_scores": {"classes": classes, "f1": f1, **scores, "support": rng.integers(1, 99, n_classes)},
+        "accuracy_against_work": {
+            "names": classes,
+            "accuracy": f1,
+            **scores,
+            "multiply_adds": rng.choice([2e6, 4e6, 9e6, 3e7], n_classes),
+        },
+        "parallel_coordinates": {
+            "names": np.array(["blocks", "first filters", "dropout", "learning rate"]),
+            "choices": padded([np.array([2, 3, 4]), np.array([8, 16]), np.array([0, 0.5]), np.array([3e-4, 3e-2])]),
+            "continuous": np.array([False, False, True, True]),
+            "log": np.array([False, False, False, True]),
+            "values": np.column_stack(
+                [
+                    rng.integers(2, 5, n_classes),
+                    rng.choice([8, 16], n_classes),
+                    rng.uniform(0, 0.5, n_classes),
+                    np.geomspace(3e-4, 3e-2, n_classes),
+                ]
+            ),
+            "accuracy": np.where(np.arange(n_classes) == 1, np.nan, f1),
+            "won": np.arange(n_classes) == 2,
+        },
+        "hyperparameter_importance": {
+            "names": np.array(["blocks", "dropout", "learning rate", "a random number"]),
+            "importance": np.array([0.1, -0.05, 0.9, 0.0]),
+            "low": np.array([-0.1, -0.2, 0.5, -0.1]),
+            "high": np.array([0.3, 0.1, 1.4, 0.1]),
+            "spearman": np.array([0.2, -0.1, -0.8, np.nan]),
+        },
+        "search_progress": {
+            "loss": np.array([np.nan, 0.9, 0.4, 2.0, 0.3]),
+            "best": np.array([np.nan, 0.9, 0.4, 0.4, 0.3]),
+            "chosen": 0.3,
+            "again": np.array([0.35, 0.5]),
+            "baseline": np.array([0.6, 0.55]),
+            "baseline_name": "small",
+        },
+        "paired_differences": {
+            "names": classes,
+            "differences": f1 - 0.6,
+            "low": np.where(f1 > 0.9, np.nan, f1 - 0.7),
+            "high": np.where(f1 > 0.9, np.nan, f1 - 0.5),
+            "reference": "compact CNN",
+        },
+        "sparsity_curve": {
+            "names": np.array(["progressive", "one step", "narrower network, as many weights"]),
+            "sparsity": padded([[0, 0.5, 0.8, 0.9, 0.95], [0, 0.5, 0.95], [0.8, 0.9]]),
+            "accuracy": padded([[0.9, 0.9, 0.8, 0.7, 0.5], [0.9, 0.88, 0.4], [0.8, 0.78]]),
+            "low": padded([[0.85, 0.8, 0.7, 0.6, 0.4], [0.8, 0.8, 0.3], [0.7, 0.7]]),
+            "high": padded([[0.95, 0.95, 0.9, 0.8, 0.6], [0.95, 0.9, 0.5], [0.9, 0.8]]),
+            "dense": 0.9,
+            "dense_low": 0.85,
+            "dense_high": 0.95,
+        },
+        "size_against_accuracy": {
+            "labels": np.array([f"{20 * (number % 5)} %" for number in range(24)]),
+            "kinds": np.array(["dense", "pruned", "narrower"] * 8),
+            "formats": np.repeat(["float32", "float16", "dynamic int8", "int8"], 6),
+            "compressed_kb": np.geomspace(300, 8, 24),
+            "accuracy": np.linspace(0.9, 0.5, 24) + rng.normal(0, 0.02, 24),
+            "dense": 0.9,
+            "max_loss": 0.01,
+        },
+        "what_zeros_save": {
+            "names": np.array(["file", "compressed file", "multiply-adds", "latency", "peak memory"]),
+            "sparsity": np.array([0, 0.5, 0.8, 0.9]),
+            "relative": np.stack([np.ones(4), [1, 0.6, 0.3, 0.2], np.ones(4), [1, 1.02, 0.98, 1], np.ones(4)]),
+        },
         "model_comparison": {"names": classes, "scores": f1, **scores, "baseline": 0.1, "metric": "macro_f1"},
     }
 
@@ -253,10 +379,39 @@ def test_frequency_ticks_stand_on_the_band_of_that_frequency_and_time_is_in_seco
     assert {"time (s)", "frequency (kHz)", "level (dB)"} <= set(texts(figure))
 
 
+def test_mixed_spectrograms_say_the_shares_of_their_label_the_largest_first():
+    figure = plots.mixed_spectrograms(**arguments()["mixed_spectrograms"])
+    assert "an example\n1.00 cello\n" in texts(figure)
+    assert "CutMix\n0.60 clarinet\n+ 0.40 cello" in texts(figure)
+    assert {"time (s)", "frequency (kHz)", "level (dB)"} <= set(texts(figure))
+
+
 def test_spectrograms_share_one_colour_scale():
     figure = plots.spectrogram_grid(**arguments(3)["spectrogram_grid"])
     limits = {axes.images[0].get_clim() for axes in figure.axes[:3]}
     assert len(limits) == 1
+
+
+def test_an_activation_map_lies_on_its_spectrogram_with_a_line_around_its_upper_half():
+    bands, frames = np.mgrid[:32, :40]
+    blob = np.exp(-((bands - 20) ** 2 + (frames - 10) ** 2) / 50)
+    given = arguments()["activation_overlays"] | {"spectra": np.zeros((1, 32, 40)), "maps": 7 * blob[None]}
+    axes = plots.activation_overlays(**given | {"titles": ["a"], "hop_s": 0.1}).axes[0]
+    sound, overlay = axes.images
+    np.testing.assert_allclose(sound.get_extent(), overlay.get_extent())
+    np.testing.assert_allclose(overlay.get_array(), blob / blob.max())
+    assert np.argmax(overlay.get_alpha()) == np.argmax(blob)
+    line = axes.collections[0].get_paths()[0].vertices
+    radius = np.hypot(line[:, 0] / 0.1 - 10, line[:, 1] - 20)
+    np.testing.assert_allclose(radius, np.sqrt(50 * np.log(2)), atol=0.2)
+
+
+def test_no_segment_to_overlay_and_a_class_without_a_map_are_drawn_without_a_warning():
+    given = arguments()["activation_overlays"]
+    empty = plots.activation_overlays(**given | {"spectra": np.zeros((0,)), "maps": np.zeros((0,)), "titles": []})
+    assert "there is no such segment" in texts(empty)
+    plots.activation_overlays(**given | {"maps": np.zeros_like(given["maps"])})
+    plots.class_average_maps(**arguments()["class_average_maps"] | {"maps": np.full((12, 32, 40), np.nan)})
 
 
 def test_feature_settings_show_each_picture_at_its_own_size():

@@ -14,6 +14,7 @@ from instrlib.splits import (
     k_folds,
     load_split,
     make_split,
+    n_folds,
     save_split,
     sibling_share,
 )
@@ -193,22 +194,26 @@ def test_an_unknown_official_part_is_refused():
 
 @pytest.mark.parametrize("k", [3, 5])
 @pytest.mark.parametrize("seed", range(8))
-def test_in_k_folds_each_clip_is_tested_once_and_validated_once(seed, k):
+def test_in_k_folds_each_clip_is_tested_once(seed, k):
     manifest = random_manifest(seed, fewest_groups=k)
     splits = k_folds(manifest, k, seed=seed)
     assert len(splits) == k
     for split in splits:
         assert_honest(manifest, split)
-    for part in ("test", "validation"):
-        assert sorted(itertools.chain(*(s.parts.index[s.parts == part] for s in splits))) == sorted(manifest.clip_id)
+    tested = itertools.chain(*(split.parts.index[split.parts == "test"] for split in splits))
+    assert sorted(tested) == sorted(manifest.clip_id)
 
 
-def test_k_folds_validates_on_the_fold_that_is_tested_next():
-    splits = k_folds(random_manifest(1, fewest_groups=4), 4, seed=0)
-    for split, following in itertools.pairwise([*splits, splits[0]]):
-        assert set(split.parts.index[split.parts == "validation"]) == set(
-            following.parts.index[following.parts == "test"]
-        )
+def test_a_fold_leaves_three_quarters_to_training_and_one_to_validation():
+    manifest = manifest_of(*[(label, f"{label}{n}", "") for label in "ab" for n in range(20)])
+    for split in k_folds(manifest, 5, seed=0):
+        assert split.parts.value_counts()[["train", "validation", "test"]].tolist() == [24, 8, 8]
+
+
+def test_there_are_as_many_folds_as_the_scarcest_class_has_groups_from_three_to_five():
+    for most, expected in ((2, 3), (3, 3), (4, 4), (9, 5)):
+        clips = [(label, f"{label}{n}", "") for label, groups in (("a", 9), ("b", most)) for n in range(groups)]
+        assert n_folds(manifest_of(*clips)) == expected
 
 
 def test_k_folds_needs_k_groups_of_each_class_and_three_folds():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instrlib import training
+from instrlib import experiments, training
 from instrlib.config import TrainConfig
 from instrlib.errors import RunError
 from instrlib.files import read_arrays, read_json
@@ -17,16 +17,13 @@ CONFIG = TrainConfig(epochs=8, batch_size=16, patience=8)
 
 @pytest.fixture(scope="module")
 def trained(small, tmp_path_factory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("trained")
-    return training.train_seeds(
-        folder,
-        store=small.store,
-        split_path=small.split_path,
-        spec_name="compact",
-        config=CONFIG,
-        seeds=(0, 1),
-        workers=2,
-    )
+    return train(small, tmp_path_factory.mktemp("trained"), seeds=(0, 1), workers=2)
+
+
+def train(small, folder: Path, *, seeds: tuple[int, ...], workers: int) -> list[Path]:
+    variant = experiments.Variant("compact", "compact", CONFIG, small.store.folder)
+    found = experiments.run_variants(folder, [variant], splits=[small.split_path], seeds=seeds, workers=workers)
+    return found["compact"].flat
 
 
 def test_a_run_folder_holds_all_that_it_takes_to_use_and_to_trace_the_network(trained, small):
@@ -34,6 +31,7 @@ def test_a_run_folder_holds_all_that_it_takes_to_use_and_to_trace_the_network(tr
         names = {path.name for path in folder.iterdir()}
         assert names == {
             "model.keras", "preprocessing.json", "history.csv", "validation.npz", "metrics.json", "manifest.json",
+            "predictions.npz",
         }  # fmt: skip
         manifest = read_json(folder / "manifest.json")
         assert manifest["seed"] == seed
@@ -47,15 +45,7 @@ def test_it_learns_to_tell_three_instruments_apart(trained):
 
 
 def test_training_repeats_to_the_bit_and_does_not_depend_on_the_number_of_processes(trained, small, tmp_path):
-    again = training.train_seeds(
-        tmp_path,
-        store=small.store,
-        split_path=small.split_path,
-        spec_name="compact",
-        config=CONFIG,
-        seeds=(1,),
-        workers=1,
-    )
+    again = train(small, tmp_path, seeds=(1,), workers=1)
     kept = read_arrays(trained[1] / "validation.npz")
     np.testing.assert_array_equal(read_arrays(again[0] / "validation.npz")["probabilities"], kept["probabilities"])
     assert not np.array_equal(read_arrays(trained[0] / "validation.npz")["probabilities"], kept["probabilities"])
@@ -67,7 +57,7 @@ def test_the_best_epoch_on_validation_is_the_one_that_is_kept(trained, small):
         assert loss[best - 1] == np.nanmin(loss)
         model, scaler = training.load_model(folder)
         segments = training.part_segments(small.store, small.split, "validation")
-        predicted = training.predict_clips(model, small.store, scaler, segments)
+        predicted = training.predict_clips(model.predict_on_batch, small.store, scaler, segments)
         kept = read_arrays(folder / "validation.npz")
         np.testing.assert_allclose(predicted["probabilities"], kept["probabilities"], atol=1e-6)
         assert scores(kept["targets"], kept["probabilities"]) == read_json(folder / "metrics.json")["validation"]
@@ -100,9 +90,7 @@ def test_an_unfinished_run_is_not_taken_for_a_model(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_the_seed_and_the_learning_rate(small, tmp_path):
     config = dataclasses.replace(CONFIG, learning_rate=1e30)
-    with pytest.raises(
-        RunError, match=r"compact \(seed 0\) diverged in epoch \d+: .*lower the learning rate \(1e\+30\)"
-    ):
+    with pytest.raises(RunError, match=r"seed 0 diverged in epoch \d+: .*lower the learning rate \(1e\+30\)"):
         training.train_model(tmp_path, small.store.folder, small.split_path, "compact", config, 0)
     assert not (tmp_path / "manifest.json").exists()
 

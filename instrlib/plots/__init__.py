@@ -3,9 +3,20 @@
 One module for each kind; all their figures are called from here, as `plots.<name>`.
 """
 
+from instrlib.plots.augment import mixed_spectrograms
 from instrlib.plots.base import DPI, FIGURES, WIDTH, draw_stored, save
+from instrlib.plots.cam import (
+    activation_overlays,
+    class_average_maps,
+    deletion_insertion,
+    frequency_profiles,
+    map_similarity,
+)
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
+from instrlib.plots.experiments import accuracy_against_work, paired_differences
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
+from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
+from instrlib.plots.references import honest_and_leaky, scores_by_kind
 from instrlib.plots.scores import (
     confusion_matrix,
     leak,
@@ -14,22 +25,39 @@ from instrlib.plots.scores import (
     per_class_scores,
     reliability_diagram,
 )
+from instrlib.plots.search import hyperparameter_importance, parallel_coordinates, search_progress
 
 __all__ = [
     "DPI",
     "FIGURES",
     "WIDTH",
+    "accuracy_against_work",
+    "activation_overlays",
+    "class_average_maps",
     "class_balance",
     "confusion_matrix",
+    "deletion_insertion",
     "draw_stored",
     "duration_histogram",
     "feature_settings",
+    "frequency_profiles",
+    "honest_and_leaky",
+    "hyperparameter_importance",
     "leak",
     "learning_curves",
+    "map_similarity",
+    "mixed_spectrograms",
     "model_comparison",
+    "paired_differences",
+    "parallel_coordinates",
     "per_class_scores",
     "reliability_diagram",
     "save",
+    "scores_by_kind",
+    "search_progress",
+    "size_against_accuracy",
+    "sparsity_curve",
     "spectrogram_grid",
     "split_overview",
+    "what_zeros_save",
 ]

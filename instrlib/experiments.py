@@ -1,0 +1,307 @@
+"""Many trainings compared: variants of a network, each from several seeds on every fold, tested on the same clips."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from instrlib.config import TrainConfig
+from instrlib.errors import EvaluationError
+from instrlib.evaluation import Predictions, compare_models, join_folds, read_test
+from instrlib.intervals import compare_over_seeds, holm
+from instrlib.models import Layer
+from instrlib.parallel import fan_out
+from instrlib.training import summary, train_model
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a network.
+
+    Attributes
+    ----------
+    name : str
+        What tables and figures call it.
+    spec : str or tuple of Layer
+        The network: a name of `models.SPECS` or a table.
+    config : TrainConfig
+        How it is trained.
+    store : Path
+        Folder of the features.
+    copies : Path, optional
+        Folder of a store of augmented copies; see `training.train_model`.
+    splits : tuple of Path, optional
+        Its own, when its clips are not those of the other variants.
+    seeds : tuple of int, optional
+        Its own, when it has fewer than the other variants.
+    """
+
+    name: str
+    spec: str | tuple[Layer, ...]
+    config: TrainConfig
+    store: Path
+    copies: Path | None = None
+    splits: tuple[Path, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a variant.
+
+    Attributes
+    ----------
+    folders : tuple of tuple of Path
+        Run folders, first by seed, then by fold.
+    predictions : dict
+        See `evaluation.Predictions`: each tested clip once for each seed.
+    """
+
+    folders: tuple[tuple[Path, ...], ...]
+    predictions: Predictions
+
+    @property
+    def flat(self) -> list[Path]:
+        """All run folders."""
+        return [folder for by_fold in self.folders for folder in by_fold]
+
+
+def run_folder(folder: Path, name: str, *, fold: int, seed: int) -> Path:
+    """Return where the training of a variant lies.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all variants; a notebook's run folder.
+    name : str
+        The variant's.
+    fold : int
+        Number of the split, from 0.
+    seed : int
+        Seed of the training.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> run_folder(Path("runs"), "CutMix, b = 0.9", fold=0, seed=1).as_posix()
+    'runs/cutmix-b-0.9/fold-0/seed-1'
+    """
+    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+    return folder / slug / f"fold-{fold}" / f"seed-{seed}"
+
+
+def run_variants(
+    folder: Path,
+    variants: Sequence[Variant],
+    *,
+    splits: Sequence[Path],
+    seeds: Sequence[int],
+    workers: int | None = None,
+) -> dict[str, Outcome]:
+    """Train every variant from every seed on every split, let each network answer its test part once.
+
+    All trainings fan out together; a training that is there already is kept, so a killed run goes on.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folders are made in it; see `run_folder`.
+    variants : sequence of Variant
+        With names of their own.
+    splits : sequence of Path
+        One split, or those of a cross-validation.
+    seeds : sequence of int
+        A network for each.
+    workers : int, optional
+        Number of processes; the result does not depend on it.
+
+    Returns
+    -------
+    dict of str to Outcome
+        By the variants' names.
+    """
+    places = [
+        (variant, run_folder(folder, variant.name, fold=fold, seed=seed), split, seed)
+        for variant in variants
+        for seed in variant.seeds or seeds
+        for fold, split in enumerate(variant.splits or splits)
+    ]
+    tasks = [
+        (place, variant.store, split, variant.spec, variant.config, seed, variant.copies)
+        for variant, place, split, seed in places
+    ]
+    describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
+    answers = fan_out(_train_and_answer, tasks, workers=workers, describe=describe, isolate=True)
+    found = zip([place for _, place, *_ in places], list(answers), strict=True)
+    outcomes = {}
+    for variant in variants:
+        n_folds = len(variant.splits or splits)
+        by_seed = [tuple(itertools.islice(found, n_folds)) for _ in variant.seeds or seeds]
+        outcomes[variant.name] = join_seeds(by_seed)
+    return outcomes
+
+
+def read_outcome(
+    folders: Sequence[Sequence[Path]], *, store: Path, splits: Sequence[Path], workers: int | None = None
+) -> Outcome:
+    """Let networks that are trained already answer their test parts, or read what they answered before.
+
+    Parameters
+    ----------
+    folders : sequence of sequence of Path
+        Run folders, first by seed, then by fold.
+    store : Path
+        Folder of the features.
+    splits : sequence of Path
+        One split, or those of a cross-validation.
+    workers : int, optional
+        Number of processes.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    RunError
+        See `evaluation.read_test`.
+    """
+    tasks = [(place, store, split) for by_fold in folders for place, split in zip(by_fold, splits, strict=True)]
+    answers = list(fan_out(read_test, tasks, workers=workers, describe="reading the test part", isolate=True))
+    found = zip([place for place, *_ in tasks], answers, strict=True)
+    return join_seeds([tuple(itertools.islice(found, len(splits))) for _ in folders])
+
+
+def join_seeds(answers: Sequence[Sequence[tuple[Path, Predictions]]]) -> Outcome:
+    """Make one outcome of what the networks of several seeds and folds answered.
+
+    Parameters
+    ----------
+    answers : sequence of sequence of (Path, dict)
+        Run folder and `Predictions` of each network, first by seed, then by fold.
+
+    Returns
+    -------
+    Outcome
+    """
+    joined = [join_folds([answer for _, answer in by_fold]) for by_fold in answers]
+    return Outcome(
+        tuple(tuple(place for place, _ in by_fold) for by_fold in answers),
+        joined[0] | {"probabilities": np.stack([one["probabilities"] for one in joined])},
+    )
+
+
+def answers(outcomes: dict[str, Outcome]) -> dict[str, Predictions]:
+    """Return the predictions alone, by name."""
+    return {name: outcome.predictions for name, outcome in outcomes.items()}
+
+
+def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
+    """Say what each variant is and how it did on validation: the mean over its trainings.
+
+    Parameters
+    ----------
+    outcomes : dict of str to Outcome
+        What `run_variants` gives.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a variant: `parameters`, `multiply_adds`, `best_epoch`, `epochs`, `training_s` and the validation
+        scores.
+    """
+    rows = {
+        name: pd.DataFrame([summary(folder) for folder in outcome.flat]).drop(columns=["split", "seed"]).mean()
+        for name, outcome in outcomes.items()
+    }
+    return pd.DataFrame(rows).T.astype({"parameters": int, "multiply_adds": int})
+
+
+def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """Score several models on the same clips.
+
+    Parameters
+    ----------
+    predictions : dict of str to dict
+        By name; see `evaluation.Predictions`.
+    n_resamples, seed : int
+        Of the bootstrap over groups and seeds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `evaluation.compare_models`.
+
+    Raises
+    ------
+    EvaluationError
+        When they were not tested on the same clips.
+    """
+    first = _same_clips(predictions)
+    models = {name: answer["probabilities"] for name, answer in predictions.items()}
+    return compare_models(first, models, n_resamples=n_resamples, seed=seed)
+
+
+def against(predictions: dict[str, Predictions], reference: str, *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """Compare each model with one of them, paired by clip and seed.
+
+    Parameters
+    ----------
+    predictions : dict of str to dict
+        By name; see `evaluation.Predictions`. A model with a single seed is compared with every seed of the reference.
+    reference : str
+        One of the names.
+    n_resamples, seed : int
+        Of the bootstrap over groups and seeds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a model without the reference: `difference` of accuracy, `low`, `high`, `p`, and `p_holm`, which is
+        corrected for the number of comparisons; see `intervals.holm`.
+
+    Raises
+    ------
+    EvaluationError
+        When they were not tested on the same clips.
+    """
+    first = _same_clips(predictions)
+    correct = {
+        name: np.atleast_2d(answer["probabilities"].argmax(axis=-1) == first["targets"])
+        for name, answer in predictions.items()
+    }
+    rows = {}
+    for name in predictions:
+        if name != reference:
+            pair = np.broadcast_arrays(correct[name], correct[reference])
+            found = compare_over_seeds(*pair, first["group"], n_resamples=n_resamples, seed=seed)
+            rows[name] = {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.assign(p_holm=holm(table.p.to_numpy()))
+
+
+def _train_and_answer(
+    folder: Path,
+    store: Path,
+    split: Path,
+    spec: str | tuple[Layer, ...],
+    config: TrainConfig,
+    seed: int,
+    copies: Path | None,
+) -> Predictions:
+    return read_test(train_model(folder, store, split, spec, config, seed, copies), store, split)
+
+
+def _same_clips(predictions: dict[str, Predictions]) -> Predictions:
+    name, first = next(iter(predictions.items()))
+    for other, answer in predictions.items():
+        if not np.array_equal(answer["clip_id"], first["clip_id"]):
+            raise EvaluationError(f"{other!r} and {name!r} were not tested on the same clips, so they do not compare.")
+    return first

@@ -1,0 +1,122 @@
+"""Variants against each other."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instrlib.plots.base import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    figure_function,
+    label,
+    name_rows,
+    new_figure,
+    round_steps,
+    row_inches,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@figure_function
+def paired_differences(
+    *,
+    names: np.ndarray,
+    differences: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    reference: str,
+    metric: str = "accuracy",
+) -> "Figure":
+    """Draw how far each variant is above or below one of them, with intervals; those that include 0 are grey.
+
+    Parameters
+    ----------
+    names : np.ndarray of str [shape=(n,)]
+        The variants, from top to bottom.
+    differences, low, high : np.ndarray [shape=(n,)]
+        Score of each minus that of the reference, from -1 to 1, and its interval; NaN ends draw none.
+    reference : str
+        What they are compared with.
+    metric : str
+        What the score is called.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    differences, low, high = (np.asarray(values, dtype=float) for values in (differences, low, high))
+    figure = new_figure(height=0.95 + max(0.9, row_inches(names)))
+    axes = figure.subplots()
+    shown = (low > 0) | (high < 0)
+    for row, (difference, left, right, sure) in enumerate(zip(differences, low, high, shown, strict=True)):
+        colour = BLUE if sure else GREY
+        axes.hlines(row, left, right, color=colour, linewidth=2, alpha=0.7)
+        axes.plot(difference, row, "o" if sure else "D", color=colour, markersize=5)
+        # In a column of their own, where no line crosses them.
+        axes.annotate(
+            f"{difference:+.2f}".replace("-", "−"),
+            (1, row),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axes.axvline(0, color=INK, linewidth=1, linestyle="--")
+    axes.grid(axis="x")
+    furthest = max(0.05, 1.12 * float(np.nanmax(np.abs([differences, low, high]))))
+    axes.set_xlim(-furthest, furthest)
+    axes.xaxis.set_major_formatter("{x:+.2f}")
+    name_rows(axes, names, longest=40)
+    axes.set_xlabel(f"{label(metric)} above that of {label(reference)} (grey: the interval includes 0)")
+    return figure
+
+
+@figure_function
+def accuracy_against_work(
+    *, names: np.ndarray, accuracy: np.ndarray, low: np.ndarray, high: np.ndarray, multiply_adds: np.ndarray
+) -> "Figure":
+    """Draw what each variant reaches against what it computes; the first one is marked.
+
+    Parameters
+    ----------
+    names : np.ndarray of str [shape=(n,)]
+        The variants.
+    accuracy, low, high : np.ndarray [shape=(n,)]
+        Score and its interval, from 0 to 1.
+    multiply_adds : np.ndarray of int [shape=(n,)]
+        Of a forward pass over one segment.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    accuracy, low, high = (np.asarray(values, dtype=float) for values in (accuracy, low, high))
+    work = np.asarray(multiply_adds, dtype=float) / 1e6
+    figure = new_figure(height=3.6 + 0.16 * -(-len(work) // 2))
+    axes = figure.subplots()
+    order = np.lexsort((-accuracy, work))
+    for number, index in enumerate(order, 1):
+        colour = ORANGE if index == 0 else BLUE
+        # Points of equal work stand side by side.
+        twins = order[: number - 1][work[order[: number - 1]] == work[index]]
+        place = work[index] * 1.05 ** len(twins)
+        axes.vlines(place, low[index], high[index], color=colour, linewidth=1, alpha=0.45)
+        axes.plot(place, accuracy[index], "o", color=colour, markersize=4.5, label=f"{number}  {label(names[index])}")
+        axes.annotate(str(number), (place, accuracy[index]), (4, 3), textcoords="offset points", fontsize=7, color=INK)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks = round_steps(work.min() * 0.8, work.max() * 1.3)
+    axes.set_xticks(ticks)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid()
+    axes.set_xlabel("multiply-adds of a segment (millions)")
+    axes.set_ylabel("accuracy")
+    figure.legend(loc="outside lower center", ncols=2, handlelength=1)
+    return figure

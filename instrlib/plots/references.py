@@ -1,0 +1,141 @@
+"""Models of several kinds side by side, and what a leak makes of their scores."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instrlib.plots.base import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PARTS,
+    RED,
+    figure_function,
+    label,
+    name_rows,
+    new_figure,
+    reference_line,
+    row_inches,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MARKERS = ("s", "o", "D", "^")
+_COLOURS = (GREY, BLUE, ORANGE, PARTS[3])
+
+
+@figure_function
+def scores_by_kind(
+    *,
+    names: np.ndarray,
+    kinds: np.ndarray,
+    scores: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    reference: str,
+    metric: str = "accuracy",
+) -> "Figure":
+    """Draw the scores of models with their intervals, told apart by kind, beside the score of one of them.
+
+    Parameters
+    ----------
+    names, kinds : np.ndarray of str [shape=(n,)]
+        The models from top to bottom, and the kind of each, at most four.
+    scores, low, high : np.ndarray [shape=(n,)]
+        Score and its interval, from 0 to 1; NaN ends draw none.
+    reference : str
+        One of the names; a line marks its score.
+    metric : str
+        What the score is called.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    names, kinds = np.asarray(names, dtype=str), np.asarray(kinds, dtype=str)
+    scores, low, high = (np.asarray(values, dtype=float) for values in (scores, low, high))
+    figure = new_figure(height=1.3 + max(0.9, row_inches(names)))
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    for kind, colour, marker in zip(dict.fromkeys(kinds), _COLOURS, _MARKERS, strict=False):
+        of_kind = kinds == kind
+        axes.hlines(rows[of_kind], low[of_kind], high[of_kind], color=colour, linewidth=2, alpha=0.6)
+        axes.plot(scores[of_kind], rows[of_kind], marker, color=colour, markersize=5, label=label(kind))
+    for row, score in zip(rows, scores, strict=True):
+        axes.annotate(
+            f"{score:.2f}",
+            (1, row),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    mark = float(scores[names == reference][0])
+    reference_line(axes, mark, f"{label(reference)} {mark:.2f}")
+    axes.grid(axis="x")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(label(metric))
+    name_rows(axes, names, longest=40)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@figure_function
+def honest_and_leaky(
+    *,
+    names: np.ndarray,
+    honest: np.ndarray,
+    honest_low: np.ndarray,
+    honest_high: np.ndarray,
+    leaky: np.ndarray,
+    leaky_low: np.ndarray,
+    leaky_high: np.ndarray,
+    chance: float,
+    metric: str = "accuracy over segments",
+) -> "Figure":
+    """Draw for each model its score on an honest and on a leaky split, joined by a line.
+
+    Parameters
+    ----------
+    names : np.ndarray of str [shape=(n,)]
+        The models from top to bottom.
+    honest, honest_low, honest_high, leaky, leaky_low, leaky_high : np.ndarray [shape=(n,)]
+        Score and its interval under both protocols, from 0 to 1; NaN ends draw none.
+    chance : float
+        Score of guessing.
+    metric : str
+        What the score is called.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = new_figure(height=1.3 + max(0.9, 1.25 * row_inches(names)))
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    axes.hlines(rows, honest, leaky, color=GREY, linewidth=1, linestyle=":")
+    for values, left, right, colour, marker, name, shift in (
+        (honest, honest_low, honest_high, BLUE, "o", "whole groups kept apart", -0.13),
+        (leaky, leaky_low, leaky_high, RED, "D", "segments at random", 0.13),
+    ):
+        axes.hlines(rows + shift, left, right, color=colour, linewidth=2, alpha=0.45)
+        axes.plot(values, rows + shift, marker, color=colour, markersize=5, label=name)
+    for row, difference in zip(rows, np.asarray(leaky) - np.asarray(honest), strict=True):
+        axes.annotate(
+            f"{difference:+.2f}".replace("-", "−"),
+            (1, row),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    reference_line(axes, chance, f"chance {chance:.2f}")
+    axes.grid(axis="x")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(label(metric))
+    name_rows(axes, names, longest=40)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure

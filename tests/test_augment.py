@@ -1,0 +1,292 @@
+"""CutMix, MixUp and SpecAugment: labels go by what is in the picture, silence is the floor, a seed decides all."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from instrlib.augment import augment, cutmix, mask, mixup, preview
+from instrlib.config import AugmentConfig, FeatureConfig
+from instrlib.features import silence
+from instrlib.findings import epochs_sentence, help_sentence
+
+N, N_BINS, N_FRAMES, N_CLASSES = 24, 20, 33, 5
+FLOOR = np.linspace(-80, -60, N_BINS).astype(np.float32)
+HOP_S = 0.05
+MASKS = {"time_masks": 2, "time_mask_s": 0.4, "frequency_masks": 2, "frequency_mask_bins": 5}
+CONFIGS = [
+    AugmentConfig(mix="cutmix"),
+    AugmentConfig(mix="cutmix", axes="time", beta=0.4),
+    AugmentConfig(mix="cutmix", axes="frequency", beta=3.0),
+    AugmentConfig(mix="mixup", beta=0.2),
+    AugmentConfig(**MASKS),
+    AugmentConfig(mix="cutmix", **MASKS),
+]
+
+
+def examples(n: int = N) -> tuple[np.ndarray, np.ndarray]:
+    """Return a batch in which every cell tells the example, the bin and the frame that it came from."""
+    x = np.arange(n * N_BINS * N_FRAMES, dtype=np.float32).reshape(n, N_BINS, N_FRAMES)
+    return x, np.eye(N_CLASSES, dtype=np.float32)[np.arange(n) % N_CLASSES]
+
+
+def apply(config: AugmentConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return augment(*examples(), config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(seed))
+
+
+def origin(mixed: np.ndarray) -> np.ndarray:
+    """Return which example each cell came from, and check that it stayed in its place."""
+    index, place = np.divmod(mixed.astype(int), N_BINS * N_FRAMES)
+    np.testing.assert_array_equal(place, np.broadcast_to(np.arange(N_BINS * N_FRAMES).reshape(N_BINS, -1), place.shape))
+    return index
+
+
+def box_of(from_partner: np.ndarray) -> tuple[slice, slice]:
+    """Return the rectangle of one picture's cells that are true; they must fill it."""
+    bins, frames = np.flatnonzero(from_partner.any(axis=1)), np.flatnonzero(from_partner.any(axis=0))
+    box = slice(bins[0], bins[-1] + 1), slice(frames[0], frames[-1] + 1)
+    assert from_partner[box].all()
+    assert from_partner.sum() == from_partner[box].size
+    return box
+
+
+def naive_cutmix(x, y, axes, beta, rng):
+    """Yun et al., algorithm 1 of the appendix, cell by cell; the draws in the order of ours."""
+    n, n_bins, n_frames = x.shape
+    partner = rng.permutation(n)
+    shares = [1 - share for share in rng.beta(beta, beta, size=n)]
+    sides = [np.sqrt(share) for share in shares] if axes == "both" else shares
+    centre_bins = None if axes == "time" else rng.integers(n_bins, size=n)
+    centre_frames = None if axes == "frequency" else rng.integers(n_frames, size=n)
+    mixed, labels = x.copy(), y.astype(np.float64)
+    for i in range(n):
+        n_pasted = 0
+        top, left, height, width = 0, 0, n_bins, n_frames
+        if axes != "time":
+            height = round(sides[i] * n_bins)
+            top = centre_bins[i] - height // 2
+        if axes != "frequency":
+            width = round(sides[i] * n_frames)
+            left = centre_frames[i] - width // 2
+        for b in range(n_bins):
+            for t in range(n_frames):
+                if top <= b < top + height and left <= t < left + width:
+                    mixed[i, b, t] = x[partner[i], b, t]
+                    n_pasted += 1
+        kept = 1 - n_pasted / (n_bins * n_frames)
+        labels[i] = kept * y[i].astype(np.float64) + (1 - kept) * y[partner[i]]
+    return mixed, labels
+
+
+@pytest.mark.parametrize("axes", ["both", "time", "frequency"])
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
+def test_cutmix_is_the_papers_algorithm_cell_by_cell(axes, beta):
+    x, y = examples()
+    found = cutmix(x, y, axes=axes, beta=beta, rng=np.random.default_rng(3))
+    expected = naive_cutmix(x, y, axes, beta, np.random.default_rng(3))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["both", "time", "frequency"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_weight_of_a_label_is_the_share_of_cells_that_came_from_its_example(axes, seed):
+    x, _ = examples()
+    one_each = np.eye(N, dtype=np.float32)
+    mixed, labels = cutmix(x, one_each, axes=axes, beta=1.0, rng=np.random.default_rng(seed))
+    shares = np.stack([np.bincount(cells.ravel(), minlength=N) for cells in origin(mixed)]) / (N_BINS * N_FRAMES)
+    np.testing.assert_allclose(labels, shares, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("axes", "spans_bins", "spans_frames"), [("both", 0, 0), ("time", 1, 0), ("frequency", 0, 1)])
+def test_the_box_spans_all_of_the_axis_that_is_not_cut_and_lies_anywhere_on_the_other(axes, spans_bins, spans_frames):
+    boxes = []
+    for seed in range(40):
+        x, y = examples(2)
+        mixed, _ = cutmix(x, y, axes=axes, beta=1.0, rng=np.random.default_rng(seed))
+        for i, cells in enumerate(origin(mixed)):
+            if (cells != i).any():
+                boxes.append(box_of(cells != i))
+    whole = np.array([(b.stop - b.start == N_BINS, t.stop - t.start == N_FRAMES) for b, t in boxes])
+    assert whole[:, 0].all() == spans_bins
+    assert whole[:, 1].all() == spans_frames
+    for at, n in ((0, N_BINS), (1, N_FRAMES)):
+        covered = np.zeros(n, int)
+        for box in boxes:
+            covered[box[at]] += 1
+        assert covered.min() > 0  # both ends too
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
+def test_the_boxes_are_as_large_as_beta_and_a_centre_anywhere_make_them(beta):
+    # A side s with its centre uniform in 0 to 1 keeps s - s ** 2 / 4 on average after the edges have cut it.
+    n, cut = 2000, scipy.stats.beta(beta, beta)
+    x = np.zeros((n, 60, 60), np.float32)
+    for axes, area in {
+        "time": lambda share: share - share**2 / 4,
+        "both": lambda share: (share**0.5 - share / 4) ** 2,
+    }.items():
+        _, labels = cutmix(x, np.eye(n, dtype=np.float32), axes=axes, beta=beta, rng=np.random.default_rng(5))
+        pasted = 1 - np.diag(labels).astype(float)
+        assert pasted.mean() == pytest.approx(cut.expect(area), abs=3.5 * float(pasted.std()) / n**0.5 + 0.005)
+
+
+def test_keras_cutmix_does_not_give_the_area_which_is_why_ours_exists():
+    keras = pytest.importorskip("keras")
+
+    x, _ = examples()
+    layer = keras.layers.CutMix(seed=0)
+    mixed = layer({"images": x[..., None], "labels": np.eye(N, dtype=np.float32)}, training=True)
+    cells = origin(np.asarray(mixed["images"])[..., 0])
+    kept = np.array([(cells[i] == i).mean() for i in range(N)])
+    keras_error = np.abs(np.diag(np.asarray(mixed["labels"])) - kept)
+    assert keras_error.max() > 0.005
+
+
+def test_mixup_is_keras_mixup_for_the_same_weights_and_partners():
+    keras = pytest.importorskip("keras")
+
+    x, y = examples()
+    found = mixup(x, y, beta=0.4, rng=np.random.default_rng(2))
+    rng = np.random.default_rng(2)
+    drawn = {"permutation_order": rng.permutation(N), "mix_weight": rng.beta(0.4, 0.4, size=N).astype(np.float32)}
+    layer = keras.layers.MixUp(alpha=0.4)
+    np.testing.assert_allclose(found[0], np.asarray(layer.transform_images(x[..., None], drawn))[..., 0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.asarray(layer.transform_labels(y, drawn)), rtol=0, atol=1e-6)
+    assert found[0].dtype == found[1].dtype == np.float32
+
+
+def naive_mask(x, floor, time_masks, longest, frequency_masks, widest, rng):
+    masked = x.copy()
+    for axis, count, largest in ((2, time_masks, longest), (1, frequency_masks, widest)):
+        for _ in range(count):
+            sizes = rng.integers(0, min(largest, x.shape[axis]) + 1, size=len(x))
+            starts = rng.integers(0, x.shape[axis] - sizes + 1)
+            for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+                for at in range(start, start + size):
+                    if axis == 2:
+                        masked[i, :, at] = floor
+                    else:
+                        masked[i, at, :] = floor[at]
+    return masked
+
+
+def test_masks_are_specaugments_stripe_by_stripe():
+    x, _ = examples()
+    settings = {"time_masks": 2, "longest_frames": 9, "frequency_masks": 3, "widest_bins": 4}
+    found = mask(x, floor=FLOOR, **settings, rng=np.random.default_rng(7))
+    np.testing.assert_array_equal(found, naive_mask(x, FLOOR, *settings.values(), np.random.default_rng(7)))
+
+
+def test_masks_are_filled_with_the_floor_and_are_no_longer_than_their_seconds():
+    x, y = examples()
+    masked, labels = augment(
+        x, y, AugmentConfig(time_masks=1, time_mask_s=0.4), floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(0)
+    )
+    hidden = masked != x
+    np.testing.assert_array_equal(masked[hidden], np.broadcast_to(FLOOR[:, None], x.shape)[hidden])
+    widths = hidden.all(axis=1).sum(axis=1)
+    assert hidden.any(axis=1).sum() == widths.sum()  # a stripe covers all bins
+    assert widths.max() == round(0.4 / HOP_S)
+    assert widths.min() == 0
+    np.testing.assert_array_equal(labels, y)
+
+
+def test_a_mask_longer_than_the_picture_hides_at_most_all_of_it():
+    x, y = examples()
+    config = AugmentConfig(time_masks=1, time_mask_s=100.0, frequency_masks=1, frequency_mask_bins=1000)
+    masked, _ = augment(x, y, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(0))
+    assert masked.shape == x.shape
+    assert (masked == FLOOR[:, None]).mean() > 0.5
+
+
+@pytest.mark.parametrize("kind", ["log_mel", "mfcc", "pcen"])
+def test_a_masked_place_is_what_silence_is_in_that_feature(kind):
+    config = FeatureConfig(kind=kind, n_mels=32)
+    x = np.ones((4, *config.shape), np.float32)
+    settings = AugmentConfig(time_masks=1, time_mask_s=1.0)
+    rng = np.random.default_rng(0)
+    masked, _ = augment(x, np.eye(4, dtype=np.float32), settings, floor=silence(config), hop_s=config.hop_s, rng=rng)
+    hidden = (masked != 1).any(axis=1)
+    assert hidden.any()
+    for example, frames in zip(masked, hidden, strict=True):
+        np.testing.assert_array_equal(example[:, frames], np.repeat(silence(config)[:, None], frames.sum(), axis=1))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_labels_sum_to_one_and_types_and_shapes_stay(config):
+    x, y = apply(config)
+    assert x.shape == (N, N_BINS, N_FRAMES) and x.dtype == np.float32
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=0, atol=1e-6)
+    assert y.min() >= 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_generator_decides_everything_and_the_input_is_left_as_it_was(config):
+    given = examples()
+    before = given[0].copy(), given[1].copy()
+    first = augment(*given, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(1))
+    np.random.default_rng().random()
+    again = augment(*given, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(1))
+    other = augment(*given, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(2))
+    for at in (0, 1):
+        np.testing.assert_array_equal(first[at], again[at])
+        np.testing.assert_array_equal(given[at], before[at])
+    assert (first[0] != other[0]).any()
+
+
+def test_by_default_nothing_is_done():
+    x, y = apply(AugmentConfig())
+    np.testing.assert_array_equal(x, examples()[0])
+    np.testing.assert_array_equal(y, examples()[1])
+
+
+def test_the_share_of_mixed_batches_is_what_was_asked_for():
+    config = AugmentConfig(mix="mixup", share=0.3)
+    mixed = [(apply(config, seed)[0] != examples()[0]).any() for seed in range(300)]
+    assert 0.2 < np.mean(mixed) < 0.4
+
+
+def test_cutmix_and_masks_can_be_had_together():
+    config = AugmentConfig(mix="cutmix", **MASKS)
+    x, y = apply(config)
+    assert (x == FLOOR[:, None]).any()
+    assert ((y > 0).sum(axis=1) == 2).any()
+
+
+def test_a_preview_shows_one_pair_under_every_setting():
+    x, _ = examples(6)
+    one_each = np.eye(6, dtype=np.float32)
+    settings = [AugmentConfig(mix="cutmix", axes=axes, share=0.0) for axes in ("both", "time")]
+    shown, labels = preview(x, one_each, [*settings, CONFIGS[3]], floor=FLOOR, hop_s=HOP_S, seed=0)
+    first, second = labels[0].argmax(), labels[1].argmax()
+    assert first != second
+    np.testing.assert_array_equal(shown[:2], x[[first, second]])
+    for picture, label in zip(shown[2:4], labels[2:4], strict=True):
+        assert set(origin(picture[None]).ravel()) == {first, second} == set(np.flatnonzero(label))
+        assert (origin(picture[None]) == first).mean() == pytest.approx(label[first], abs=1e-6)
+    assert 0.25 < labels[2, first] < 0.75
+    np.testing.assert_allclose(shown[4], labels[4, first] * shown[0] + labels[4, second] * shown[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_holm", "words"),
+    [
+        (0.05, 0.01, "CutMix helps: accuracy +0.050"),
+        (-0.05, 0.01, "CutMix does harm here: accuracy -0.050"),
+        (0.05, 0.06, "CutMix is not shown to help here: accuracy +0.050"),  # whatever the interval
+        (-0.05, 1.0, "CutMix is not shown to help here"),
+    ],
+)
+def test_whether_it_helps_is_said_by_the_corrected_p(difference, p_holm, words):
+    row = {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "p": 0.01, "p_holm": p_holm}
+    sentence = help_sentence(pd.DataFrame([row], index=["CutMix"]), "CutMix", "none")
+    assert sentence.startswith(words)
+    assert f"p = {p_holm:.3f}" in sentence
+
+
+def test_a_training_that_was_still_improving_is_named():
+    described = pd.DataFrame({"best_epoch": [7.0, 12.0], "epochs": [12.0, 12.0]}, index=["none", "CutMix"])
+    assert "none was cut short" in epochs_sentence(described, ["none"])
+    assert "at epoch 12.0 of 12: CutMix still improved" in epochs_sentence(described, ["none", "CutMix"])

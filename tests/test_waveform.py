@@ -1,0 +1,248 @@
+"""Changed copies of a corpus: the same in every process, of the same length, found by clip and start."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from instrlib import audio, store, waveform
+from instrlib.config import FeatureConfig
+from instrlib.corpora.base import Corpus, CorpusInfo, problem_table
+from instrlib.errors import StoreError
+from instrlib.features import spectrum
+
+RATE_HZ = 8_000
+CONFIG = FeatureConfig(
+    sample_rate_hz=RATE_HZ, segment_s=0.5, segment_hop_s=0.5, n_fft=512, hop_length=256, n_mels=16, fmax_hz=4_000.0
+)
+CLASSES = ("flute", "piano")
+
+
+def sound(seed: int, duration_s: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
+    return (0.3 * np.sin(2 * np.pi * rng.uniform(200, 2_000) * time_s)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    """20 clips of 0.3 to 1.25 s, one of which falls silent after its first segment."""
+    root = tmp_path_factory.mktemp("corpus")
+    durations_s = [0.3 + 0.05 * at for at in range(20)]
+    for at, duration_s in enumerate(durations_s):
+        signal = sound(at, duration_s)
+        if at == 19:
+            signal[RATE_HZ // 2 : RATE_HZ] = 0
+        soundfile.write(root / f"{at}.wav", signal, RATE_HZ)
+    manifest = pd.DataFrame(
+        {
+            "clip_id": [f"{at:03d}" for at in range(20)],
+            "path": [f"{at}.wav" for at in range(20)],
+            "start_s": 0.0,
+            "duration_s": durations_s,
+            "label": [CLASSES[at % 2] for at in range(20)],
+            "group": [f"{at // 4}" for at in range(20)],
+            "split": "",
+        }
+    )
+    info = CorpusInfo("small", "Small", "CC0", "nobody", "", "small", "make it.")
+    return Corpus(info, root, manifest, CLASSES, problem_table([]))
+
+
+@pytest.fixture(scope="module")
+def originals(corpus, tmp_path_factory) -> store.FeatureStore:
+    return store.build_store(corpus, CONFIG, root=tmp_path_factory.mktemp("store"), workers=1)
+
+
+@pytest.fixture(scope="module")
+def copies(corpus, originals) -> store.FeatureStore:
+    return store.build_store(
+        corpus, CONFIG, root=originals.folder.parent, workers=1, change=waveform.WaveformChange(2, 0)
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_usable_segment_has_its_copies_with_clip_group_and_label(originals, copies):
+    columns = ["clip_id", "start_s", "label", "target", "group", "split"]
+    for copy in (1, 2):
+        table = copies.segments[copies.segments["copy"] == copy].reset_index(drop=True)
+        pd.testing.assert_frame_equal(table[columns], originals.segments[columns])
+    assert copies.features.shape == (2 * len(originals.features), *CONFIG.shape)
+    assert len(originals.segments) < len(originals.features)  # the silent segment is left out of both
+
+
+def test_copies_differ_from_their_original_and_from_each_other(originals, copies):
+    rows = waveform.rows_of_copies(originals.segments, copies)
+    kept = originals.features[originals.segments.row]
+    first, second = (copies.features[rows[:, at]] for at in (0, 1))
+    assert (np.abs(kept - first).max(axis=(1, 2)) > 1).mean() > 0.7
+    assert (np.abs(first - second).max(axis=(1, 2)) > 1).mean() > 0.7
+
+
+def test_copies_are_the_same_for_any_number_of_processes(corpus, copies, tmp_path):
+    again = store.build_store(corpus, CONFIG, root=tmp_path, workers=2, change=waveform.WaveformChange(2, 0))
+    assert contents(again.folder) == contents(copies.folder)
+
+
+def test_a_copy_depends_on_the_seed_the_segment_and_its_number_alone():
+    signal = sound(0, 0.5)
+
+    def made(seed: int, clip_id: str, n_copies: int = 2, offset_s: float = 0.0) -> list[np.ndarray]:
+        change = waveform.WaveformChange(n_copies, seed)
+        return list(change.copies(signal, sample_rate_hz=RATE_HZ, clip_id=clip_id, offset_s=offset_s))
+
+    reference = made(0, "a")
+    random.seed(99)
+    for found, expected in zip(made(0, "a", n_copies=3)[:2], reference, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for other in (made(1, "a"), made(0, "b"), made(0, "a", offset_s=0.5), reference[::-1]):
+        assert any(not np.array_equal(a, b) for a, b in zip(other, reference, strict=True))
+
+
+def test_the_callers_own_random_numbers_are_not_touched():
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = random.random(), np.random.random()  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    list(waveform.WaveformChange(1, 0).copies(sound(0, 0.5), sample_rate_hz=RATE_HZ, clip_id="a", offset_s=0.0))
+    assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+
+
+@pytest.mark.parametrize("n_samples", [400, 1_103, 11_025, 66_150])
+def test_a_copy_is_finite_and_as_long_as_its_original(n_samples):
+    signal = np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
+    for number in range(12):
+        for copy in waveform.WaveformChange(1, number).copies(signal, sample_rate_hz=22_050, clip_id="a", offset_s=0.0):
+            assert copy.shape == signal.shape
+            assert np.isfinite(copy).all()
+            assert copy.std() > 1e-4
+
+
+def test_the_noise_of_a_copy_is_as_loud_as_its_range_says(monkeypatch):
+    for name, value in (("GAIN_DB", (0.0, 0.0)), ("SNR_DB", (20.0, 20.0))):
+        monkeypatch.setattr(waveform, name, value)
+    waveform._change.cache_clear()
+    try:
+        signal = sound(3, 3.0)
+        noises = []
+        for number in range(60):
+            copy = next(
+                waveform.WaveformChange(1, number).copies(signal, sample_rate_hz=RATE_HZ, clip_id="a", offset_s=0.0)
+            )
+            noises.append(np.mean((copy - signal) ** 2))
+        levels_db = 10 * np.log10(np.mean(signal**2) / np.maximum(noises, 1e-12))
+        assert (np.abs(levels_db - 20) < 0.5).any()  # noise alone was drawn
+        assert (levels_db > 100).any()  # nothing was
+    finally:
+        waveform._change.cache_clear()
+
+
+def test_stores_of_other_copies_have_other_names_and_that_of_the_originals_keeps_its_own(corpus, originals, copies):
+    assert originals.folder.name == f"{corpus.fingerprint}-{CONFIG.fingerprint}"
+    assert copies.folder.name.startswith(f"{originals.folder.name}-")
+    assert len({waveform.WaveformChange(*which).fingerprint for which in ((1, 0), (2, 0), (1, 1))}) == 3
+    assert store.open_store(copies.folder).fingerprint == copies.fingerprint == copies.folder.name
+
+
+def test_a_store_without_copies_is_refused_where_copies_are_wanted(originals):
+    with pytest.raises(StoreError, match=r"holds no changed copies; build them"):
+        waveform.rows_of_copies(originals.segments, originals)
+
+
+def test_copies_of_another_corpus_are_refused(originals, copies):
+    foreign = originals.segments.assign(clip_id="x" + originals.segments.clip_id)
+    with pytest.raises(StoreError, match="holds no copy of clip x000"):
+        waveform.rows_of_copies(foreign, copies)
+
+
+def test_rows_are_found_for_a_part_of_the_segments_in_its_own_order(originals, copies):
+    part = originals.segments.iloc[[7, 2, 5]]
+    table = copies.segments.set_index("row")
+    rows = waveform.rows_of_copies(part, copies)
+    assert rows.shape == (3, 2)
+    for segment, of_segment in zip(part.itertuples(), rows, strict=True):
+        for copy, row in enumerate(of_segment, 1):
+            assert tuple(table.loc[row, ["clip_id", "start_s", "copy"]]) == (segment.clip_id, segment.start_s, copy)
+
+
+def test_original_and_copies_are_drawn_alike_and_each_from_its_own_row(originals, copies):
+    part = originals.segments.iloc[:10]
+    rows = waveform.rows_of_copies(part, copies)
+    x = originals.features[part.row].astype(np.float32)
+    choices = np.stack([x, *(copies.features[rows[:, at]].astype(np.float32) for at in (0, 1))])
+    counts = np.zeros(3)
+    for seed in range(60):
+        drawn = waveform.draw_copies(x, copies, rows, np.random.default_rng(seed))
+        which = (drawn == choices).all(axis=(2, 3))
+        assert which.any(axis=0).all()
+        counts += which.sum(axis=1)
+    np.testing.assert_array_equal(x, originals.features[part.row])
+    assert counts.min() > 0.25 * counts.sum()
+
+
+def test_a_killed_build_of_copies_goes_on_and_ends_the_same(corpus, copies, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def stop_at_second(*task):
+            calls.append(task)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return extract(*task)
+
+        extract = store._extract_batch
+        patch.setattr(store, "_extract_batch", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            store.build_store(corpus, CONFIG, root=tmp_path, workers=1, change=waveform.WaveformChange(2, 0))
+    done = []
+    monkeypatch.setattr(store, "_extract_batch", lambda *task: done.append(task) or extract(*task))
+    again = store.build_store(corpus, CONFIG, root=tmp_path, workers=1, change=waveform.WaveformChange(2, 0))
+    assert len(done) == 1
+    assert contents(again.folder) == contents(copies.folder)
+
+
+def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one_of_each(small, tmp_path):
+    from instrlib.batches import training_batches
+    from instrlib.config import TrainConfig
+    from instrlib.store import fit_scaler
+    from instrlib.training import part_segments
+
+    copied = store.build_store(
+        small.clips, small.store.config, root=tmp_path, workers=1, change=waveform.WaveformChange(1, 0)
+    )
+    train = part_segments(small.store, small.split, "train")
+    scaler = fit_scaler(small.store, train.row.to_numpy())
+    settings = {"weights": np.ones(3), "config": TrainConfig(batch_size=8), "seed": 0}
+    plain = training_batches(small.store, scaler, train, **settings)
+    mixed = training_batches(small.store, scaler, train, **settings, copied=copied)
+    changed = [(plain[at][0] != mixed[at][0]).any(axis=(1, 2, 3)) for at in range(len(plain))]
+    assert 0.2 < np.concatenate(changed).mean() < 0.8
+
+
+def test_the_stored_copies_are_the_features_of_the_sound_that_can_be_heard(corpus, copies):
+    heard = waveform.WaveformChange(2, 0).copies(
+        audio.load(corpus.root / "5.wav", sample_rate_hz=RATE_HZ)[: CONFIG.segment_samples],
+        sample_rate_hz=RATE_HZ,
+        clip_id="005",
+        offset_s=0.0,
+    )
+    rows = copies.segments[(copies.segments.clip_id == "005") & (copies.segments.start_s == 0)].row
+    for row, signal in zip(rows, heard, strict=True):
+        np.testing.assert_array_equal(copies.features[row], spectrum(signal, CONFIG).astype(np.float16))
+
+
+def test_copies_can_be_heard_beside_their_originals(corpus, originals):
+    from instrlib.listening import copy_players
+
+    segments = originals.segments[originals.segments.clip_id == "015"]
+    assert len(segments) == 2
+    players = copy_players(corpus, segments, waveform.WaveformChange(2, 0), CONFIG)
+    assert list(players.sounds) == ["original", "copy 1", "copy 2"]
+    assert players._repr_html_().count("<audio") == 6
