@@ -158,7 +158,13 @@ def estimator(name: str, seed: int) -> "BaseEstimator":
             DecisionTreeClassifier(), n_estimators=100, learning_rate=0.3, random_state=seed
         ),
         "gradient boosting": lambda: HistGradientBoostingClassifier(
-            max_iter=30, max_leaf_nodes=8, min_samples_leaf=5, early_stopping=False, random_state=seed, **alike
+            max_iter=30,
+            max_leaf_nodes=4,
+            min_samples_leaf=5,
+            max_bins=63,
+            early_stopping=False,
+            random_state=seed,
+            **alike,
         ),
     }
     others = {

@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from instrlib import baselines
+from instrlib.config import FeatureConfig
 from instrlib.corpora.base import Corpus
 from instrlib.errors import EvaluationError, RunError
-from instrlib.features import Scaler
-from instrlib.files import read_arrays, read_json, write_arrays
+from instrlib.features import Scaler, sounding
+from instrlib.files import read_arrays, write_arrays
 from instrlib.intervals import Interval, bootstrap_mean, class_intervals, compare_over_seeds, mcnemar, score_intervals
 from instrlib.metrics import confusion, most_confused, reliability, scores
 from instrlib.splits import Split, fingerprint_of, load_split
 from instrlib.store import FeatureStore, open_store
-from instrlib.training import COMPLETE, load_model, load_scaler, part_segments, predict_clips
+from instrlib.training import load_model, load_scaler, part_segments, predict_clips, read_manifest
 
 if TYPE_CHECKING:
     import keras
@@ -125,10 +126,11 @@ def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions
     RunError
         When it was trained with another split or other features: its test part could hold clips that it learned from.
     """
-    trained = read_json(folder / COMPLETE)
-    check_trained_with(folder, "split", trained["split"], read_json(split_path)["fingerprint"])
+    trained = read_manifest(folder)
     store = open_store(store_folder)
     check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
+    split = load_split(split_path, store.segments)
+    check_trained_with(folder, "split", trained["split"], split.fingerprint)
 
     def predict(x: np.ndarray) -> np.ndarray:
         return model().predict_on_batch(x)
@@ -137,7 +139,6 @@ def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions
     def model() -> "keras.Model":
         return load_model(folder)[0]
 
-    split = load_split(split_path, store.segments)
     return answer_test(
         folder / "predictions.npz", trained["key"], predict, store=store, scaler=load_scaler(folder), split=split
     )
@@ -389,9 +390,9 @@ def _trivial(store: FeatureStore, split: Split, seed: int) -> dict[str, Predicti
 
 
 def _mean_spectra(store: FeatureStore, split: Split, part: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Mean spectrum in dB of each clip of a part, and the clips in alphabetical order."""
+    """Mean spectrum in dB of each clip of a part, while it sounds, and the clips in alphabetical order."""
     segments = part_segments(store, split, part)
-    spectra = np.stack([store.features[row].mean(axis=1, dtype=np.float32) for row in segments.row])
+    spectra = np.stack([_mean_spectrum(store.features[row].astype(np.float32), store.config) for row in segments.row])
     clips = segments.groupby("clip_id", sort=True).first()
     means = pd.DataFrame(spectra).groupby(segments.clip_id.to_numpy(), sort=True).mean().to_numpy()
     return means, {
@@ -399,3 +400,7 @@ def _mean_spectra(store: FeatureStore, split: Split, part: str) -> tuple[np.ndar
         "group": clips.group.to_numpy(str),
         "targets": clips.target.to_numpy(np.int64),
     }
+
+
+def _mean_spectrum(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    return level_db[:, sounding(level_db, config)].mean(axis=1)

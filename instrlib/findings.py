@@ -277,9 +277,9 @@ def attention_sentence(summary: pd.DataFrame) -> str:
     return (
         f"Of the classes that are recognised at least half of the time, half of the map lies below "
         f"{lowest.median_hz / 1000:.1f} kHz for {lowest.name} (the lowest) and below "
-        f"{highest.median_hz / 1000:.1f} kHz for {highest.name} (the highest). Against where its sound is, the network "
-        f"listens furthest above for {ratio.idxmax()} ({ratio.max():.1f} times) and furthest below for "
-        f"{ratio.idxmin()} ({ratio.min():.1f} times)."
+        f"{highest.median_hz / 1000:.1f} kHz for {highest.name} (the highest). That is {ratio.max():.1f} times the "
+        f"frequency below which half of the sound lies for {ratio.idxmax()} (the most) and {ratio.min():.1f} times for "
+        f"{ratio.idxmin()} (the least)."
     )
 
 
@@ -441,7 +441,7 @@ def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
     return f"The validation loss was lowest, on average, for {numbers}: {verdict}."
 
 
-def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str) -> str:
+def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str, *, unfinished: Sequence[str]) -> str:
     """Name the best model of each kind, and which are shown to be as good as ours or better.
 
     Parameters
@@ -452,11 +452,14 @@ def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str) -
         What `experiments.against` gives for `ours`.
     ours : str
         Our model.
+    unfinished : sequence of str
+        Models whose training was cut short; they are not counted.
 
     Returns
     -------
     str
     """
+    compared, overview = compared.drop(list(unfinished)), overview.drop(list(unfinished))
     best = [
         f"{kind} {rows.accuracy.idxmax()} ({Interval(*rows.loc[rows.accuracy.idxmax(), ['accuracy', 'low', 'high']])})"
         for kind, rows in overview[overview.index != ours].groupby("kind", observed=True)
@@ -467,8 +470,9 @@ def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str) -
     open_ = len(compared) - len(better) - len(worse)
     return (
         f"{_begin(ours)} reaches {Interval(row.accuracy, row.low, row.high)}. The best of each kind beside it: "
-        f"{', '.join(best)}. Of {len(compared)} models {len(worse)} are shown to be worse than {ours}, {len(better)} "
-        f"better{f' ({_list(better)})' if len(better) else ''}, {open_} neither (p after Holm's correction)."
+        f"{', '.join(best)}. Of the {len(compared)} models that were trained to their end {len(worse)} are shown to be "
+        f"worse than {ours}, {len(better)} better{f' ({_list(better)})' if len(better) else ''}, {open_} neither (p "
+        "after Holm's correction)."
     )
 
 

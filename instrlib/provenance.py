@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from instrlib.files import hash_bytes, hash_json
@@ -199,13 +199,21 @@ def _imports(source: str, module: str, package: Path) -> tuple[str, ...]:
     """Name the package's modules that a text (of `module`) imports, each with the packages it lies in."""
     tree = _parse(source) or _parse(_MAGIC.sub("", source))
     found = set()
-    for node in ast.walk(tree) if tree else ():
+    for node in _run_nodes(tree) if tree else ():
         for dotted in _dotted(node, module, package):
             parts = dotted.split(".")
             names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
             if parts[0] == package.name:
                 found.update(name for name in names if _file(name, package).is_file())
     return tuple(sorted(found))
+
+
+def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk through all that is run: what is imported for type hints alone decides no number."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from _run_nodes(child)
 
 
 def _dotted(node: ast.AST, module: str, package: Path) -> list[str]:

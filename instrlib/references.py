@@ -63,13 +63,10 @@ class Limits:
         At most so many, by name; a reference that is not listed gets as many as described.
     seeds : int or None
         The first so many of the study's seeds; None for all.
-    leaky : tuple of str
-        The references that are trained under the leaky protocol as well, from one seed.
     """
 
     epochs: dict[str, int]
     seeds: int | None
-    leaky: tuple[str, ...]
 
 
 KINDS = ("trivial", "traditional", "published", "ours")
@@ -190,13 +187,9 @@ REFERENCES: dict[str, Reference] = {
 """The networks by the names of their projects, the most expensive first."""
 
 LIMITS = {
-    "smoke": Limits(dict.fromkeys(REFERENCES, 1), 1, ("openmic-vggish",)),
-    "quick": Limits(
-        {"layered-four": 2, "irmas-app": 3, "nsynth-condition": 4, "freesound-cutmix": 6},
-        1,
-        ("nsynth-condition", "freesound-cutmix", "openmic-vggish"),
-    ),
-    "full": Limits({}, None, tuple(REFERENCES)),
+    "smoke": Limits(dict.fromkeys(REFERENCES, 1), 1),
+    "quick": Limits({"layered-four": 1, "irmas-app": 3, "nsynth-condition": 4, "freesound-cutmix": 6}, 1),
+    "full": Limits({}, None),
 }
 """By profile."""
 
@@ -264,10 +257,21 @@ def settings(name: str, profile: str) -> TrainConfig:
     Examples
     --------
     >>> [settings("irmas-app", profile).epochs for profile in ("quick", "full")]
-    [4, 30]
+    [3, 30]
     """
     config = get_reference(name).train
     return dataclasses.replace(config, epochs=min(config.epochs, LIMITS[profile].epochs.get(name, config.epochs)))
+
+
+def cut_short(profile: str) -> list[str]:
+    """Name the references that a profile trains for fewer epochs than described; see `LIMITS`.
+
+    Examples
+    --------
+    >>> cut_short("full")
+    []
+    """
+    return [name for name, one in REFERENCES.items() if settings(name, profile).epochs < one.train.epochs]
 
 
 def first_seeds(profile: str, seeds: Sequence[int]) -> tuple[int, ...]:

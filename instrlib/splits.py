@@ -223,6 +223,33 @@ def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
         raise LeakError(f"The group {leaks[0]!r} stands in {' and '.join(stands)}{more}; a group belongs in one part.")
 
 
+def check_classes(manifest: pd.DataFrame, parts: pd.Series, classes: Sequence[str]) -> None:
+    """Make sure that every class has a clip in every part.
+
+    Parameters
+    ----------
+    manifest : pandas.DataFrame
+        One row a clip or a segment; columns `clip_id` and `label`.
+    parts : pandas.Series
+        The part of each clip, with the clip ids as index.
+    classes : sequence of str
+        The classes that are told apart.
+
+    Raises
+    ------
+    SplitError
+        When one has none; the message names the class and the part.
+    """
+    of_row = manifest.clip_id.map(parts)
+    for part in PARTS:
+        missing = sorted(set(classes) - set(manifest.label[of_row == part]))
+        if missing:
+            raise SplitError(
+                f"There is no clip of {', '.join(missing)} in the {part} part of the split; make the split again, or "
+                "leave that class out."
+            )
+
+
 def sibling_share(segments: pd.DataFrame, parts: pd.Series) -> float:
     """Return the share of test segments that have a segment of their group in training.
 

@@ -44,6 +44,12 @@ def test_lock_pins_every_direct_dependency_within_its_range(direct, locked):
         assert all(version in wanted for version in pinned), f"{name} is locked outside {wanted}"
 
 
+def test_what_the_benchmarks_alone_compare_with_is_not_locked(repository, locked):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extra = {Requirement(text).name for text in project["optional-dependencies"]["bench"]}
+    assert extra == {"torch"} and not extra & {name for name, _ in locked}
+
+
 def test_installed_packages_are_those_of_the_lock(locked):
     from importlib.metadata import PackageNotFoundError, version
 

@@ -44,6 +44,11 @@ def test_modules_are_followed_through_imports_of_every_form(package):
     assert used_modules(["import kitchen\nx = 'see kit.named'"], package=package) == []
 
 
+def test_what_is_imported_for_type_hints_alone_does_not_count(package):
+    text = "if TYPE_CHECKING:\n    from kit import lazy\nif x:\n    import kit.named"
+    assert used_modules([text], package=package) == ["kit", "kit.named"]
+
+
 def test_magic_lines_do_not_hide_imports(package):
     assert used_modules(["%matplotlib inline\n!ls\nfrom kit import lazy"], package=package) == ["kit", "kit.lazy"]
 
