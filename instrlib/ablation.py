@@ -89,7 +89,10 @@ def rows(spec: tuple[Layer, ...], config: TrainConfig, features: FeatureConfig) 
         "half the mel bands": change(features, n_mels=features.n_mels // 2),
         "half the frames": change(features, hop_length=2 * features.hop_length),
         "a third of the length": change(
-            features, segment_s=features.segment_s / 3, segment_hop_s=features.segment_hop_s / 3
+            features,
+            segment_s=features.segment_s / 3,
+            segment_hop_s=features.segment_hop_s / 3,
+            max_segments=3 * features.max_segments,
         ),
     }
     return [

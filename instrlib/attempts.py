@@ -138,7 +138,8 @@ def _read(note: Path, key: str) -> Attempt | None:
     if not note.is_file():
         return None
     kept = read_json(note)
-    return Attempt(kept["status"], kept["reason"], kept["result"]) if kept.pop("key", None) == key else None
+    whole = isinstance(kept, dict) and {"key", "status", "reason", "result"} <= kept.keys()
+    return Attempt(kept["status"], kept["reason"], kept["result"]) if whole and kept["key"] == key else None
 
 
 def _one_line(error: Exception) -> str:

@@ -21,15 +21,14 @@ from instrlib.cam import (
     upsample,
 )
 from instrlib.config import FeatureConfig
-from instrlib.errors import RunError
 from instrlib.evaluation import check_trained_with
 from instrlib.features import mel_edges_hz
-from instrlib.files import hash_json, kept_arrays, read_json
+from instrlib.files import hash_json, kept_arrays
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint
 from instrlib.splits import load_split
 from instrlib.store import FeatureStore, open_store
-from instrlib.training import COMPLETE, load_model, part_segments
+from instrlib.training import load_model, part_segments, read_manifest
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def explain(
 ) -> Explained:
     """Compute the maps of all classes for the validation segments, with the networks of several seeds.
 
-    No network has learned from the validation part; the test part is left to `evaluation`.
+    The network that is asked has not learned from them; its test part is left to `evaluation`.
 
     Parameters
     ----------
@@ -407,9 +406,7 @@ def network_key(network: Path) -> str:
     RunError
         When the folder is not a finished run.
     """
-    if not (network / COMPLETE).is_file():
-        raise RunError(f"{network} holds no finished training run; run the notebook that trains it again.")
-    return str(read_json(network / COMPLETE)["key"])
+    return str(read_manifest(network)["key"])
 
 
 def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, np.ndarray]:
@@ -417,7 +414,7 @@ def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
     key = network_key(network)
-    trained = read_json(network / COMPLETE)
+    trained = read_manifest(network)
     check_trained_with(network, "split", trained["split"], split.fingerprint)
     check_trained_with(network, "feature store", trained["store"], store.fingerprint)
 

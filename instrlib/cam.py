@@ -149,32 +149,6 @@ def downsample(pictures: np.ndarray, grid: Grid) -> np.ndarray:
     return bins.T @ pictures @ frames
 
 
-def logits(model: "keras.Model", x: np.ndarray) -> np.ndarray:
-    """Compute the values before the softmax, from the weights of the last layer.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Its last layer is a dense one with a softmax.
-    x : np.ndarray [shape=(n, n_bins, n_frames, 1)]
-        Inputs.
-
-    Returns
-    -------
-    np.ndarray [shape=(n, n_classes)]
-
-    Raises
-    ------
-    ConfigError
-        When the last layer is another.
-    """
-    keras = load_keras()
-    last = _last(model)
-    below = keras.Model(model.input, last.input)
-    kernel, bias = last.get_weights()
-    return predict(below, x) @ kernel + bias
-
-
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
     """Compute the class activation map of every class [1]_.
 

@@ -221,6 +221,8 @@ class Profile:
         Size of the rendered corpus.
     max_clips_per_class : int or None
         Cap for corpora from disk; None takes all.
+    features : FeatureConfig
+        What the networks see; the smaller profiles step by twice as many samples, which halves the work.
     train : TrainConfig
         How the baseline is trained.
     network : str
@@ -244,6 +246,7 @@ class Profile:
     name: str
     clips_per_class: int
     max_clips_per_class: int | None
+    features: FeatureConfig
     train: TrainConfig
     network: str
     experiment: TrainConfig
@@ -260,6 +263,7 @@ PROFILES: dict[str, Profile] = {
         name="smoke",
         clips_per_class=12,
         max_clips_per_class=12,
+        features=FeatureConfig(hop_length=1024),
         train=TrainConfig(epochs=2, patience=2),
         network="small",
         experiment=TrainConfig(epochs=2, patience=2),
@@ -268,12 +272,13 @@ PROFILES: dict[str, Profile] = {
         min_test_clips=0,
         explained_per_class=2,
         n_bootstrap=100,
-        notebook_limit_s=300.0,
+        notebook_limit_s=600.0,
     ),
     "quick": Profile(
         name="quick",
         clips_per_class=60,
         max_clips_per_class=None,
+        features=FeatureConfig(hop_length=1024),
         train=TrainConfig(epochs=30, patience=10),
         network="small",
         experiment=TrainConfig(epochs=12, patience=12),
@@ -288,6 +293,7 @@ PROFILES: dict[str, Profile] = {
         name="full",
         clips_per_class=600,
         max_clips_per_class=None,
+        features=FeatureConfig(),
         train=TrainConfig(epochs=80, patience=30),
         network="compact",
         experiment=TrainConfig(epochs=80, patience=30),

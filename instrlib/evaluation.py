@@ -99,7 +99,7 @@ def answer_test(
     """
     if path.is_file():
         kept = read_arrays(path)
-        if str(kept.pop("key")) == key:
+        if str(kept.pop("key", "")) == key:
             return kept
     predicted = predict_clips(predict, store, scaler, part_segments(store, split, "test"))
     write_arrays(path, key=key, **predicted)
@@ -194,6 +194,28 @@ def join_folds(answers: Sequence[Predictions]) -> Predictions:
     }
     probabilities = np.concatenate([answer["probabilities"] for answer in answers], axis=-2)
     return joined | {"probabilities": probabilities[..., order, :]}
+
+
+def join_seeds(answers: Sequence[Sequence[Predictions]]) -> Predictions:
+    """Join what the models of several seeds and folds answered.
+
+    Parameters
+    ----------
+    answers : sequence of sequence of dict
+        `Predictions` of each model without an axis of seeds, first by seed, then by fold.
+
+    Returns
+    -------
+    dict
+        See `Predictions`; with an axis of seeds.
+
+    Raises
+    ------
+    EvaluationError
+        When a clip was tested twice.
+    """
+    by_seed = [join_folds(by_fold) for by_fold in answers]
+    return by_seed[0] | {"probabilities": np.stack([one["probabilities"] for one in by_seed])}
 
 
 def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Many trainings compared: variants of a network, each from several seeds on every fold, tested on the same clips."""
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ import pandas as pd
 
 from instrlib.config import TrainConfig
 from instrlib.errors import EvaluationError
-from instrlib.evaluation import Predictions, compare_models, join_folds, read_test
-from instrlib.intervals import compare_over_seeds, holm
+from instrlib.evaluation import Predictions, compare_models, join_seeds, read_test
+from instrlib.intervals import LEVEL, compare_over_seeds, holm
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
+from instrlib.store import open_store
 from instrlib.training import summary, train_model
 
 
@@ -144,7 +146,7 @@ def run_variants(
     for variant in variants:
         n_folds = len(variant.splits or splits)
         by_seed = [tuple(itertools.islice(found, n_folds)) for _ in variant.seeds or seeds]
-        outcomes[variant.name] = join_seeds(by_seed)
+        outcomes[variant.name] = make_outcome(by_seed)
     return outcomes
 
 
@@ -176,10 +178,10 @@ def read_outcome(
     tasks = [(place, store, split) for by_fold in folders for place, split in zip(by_fold, splits, strict=True)]
     answers = list(fan_out(read_test, tasks, workers=workers, describe="reading the test part", isolate=True))
     found = zip([place for place, *_ in tasks], answers, strict=True)
-    return join_seeds([tuple(itertools.islice(found, len(splits))) for _ in folders])
+    return make_outcome([tuple(itertools.islice(found, len(splits))) for _ in folders])
 
 
-def join_seeds(answers: Sequence[Sequence[tuple[Path, Predictions]]]) -> Outcome:
+def make_outcome(answers: Sequence[Sequence[tuple[Path, Predictions]]]) -> Outcome:
     """Make one outcome of what the networks of several seeds and folds answered.
 
     Parameters
@@ -191,10 +193,9 @@ def join_seeds(answers: Sequence[Sequence[tuple[Path, Predictions]]]) -> Outcome
     -------
     Outcome
     """
-    joined = [join_folds([answer for _, answer in by_fold]) for by_fold in answers]
     return Outcome(
         tuple(tuple(place for place, _ in by_fold) for by_fold in answers),
-        joined[0] | {"probabilities": np.stack([one["probabilities"] for one in joined])},
+        join_seeds([[answer for _, answer in by_fold] for by_fold in answers]),
     )
 
 
@@ -214,14 +215,34 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a variant: `parameters`, `multiply_adds`, `best_epoch`, `epochs`, `training_s` and the validation
-        scores.
+        One row a variant: `parameters`, `multiply_adds` (of a segment), `best_epoch`, `epochs`, `training_s` and the
+        validation scores.
     """
     rows = {
         name: pd.DataFrame([summary(folder) for folder in outcome.flat]).drop(columns=["split", "seed"]).mean()
         for name, outcome in outcomes.items()
     }
     return pd.DataFrame(rows).T.astype({"parameters": int, "multiply_adds": int})
+
+
+def multiply_adds_a_clip(described: pd.DataFrame, variants: Sequence[Variant]) -> pd.Series:
+    """Say what a clip costs on average: shorter segments are cheaper each, and there are more of them.
+
+    Parameters
+    ----------
+    described : pandas.DataFrame
+        What `describe` gives.
+    variants : sequence of Variant
+        The same variants.
+
+    Returns
+    -------
+    pandas.Series
+        Multiply-adds by the variants' names.
+    """
+    segments = {variant.name: open_store(variant.store).segments for variant in variants}
+    a_clip = pd.Series({name: len(table) / table.clip_id.nunique() for name, table in segments.items()})
+    return (described.multiply_adds * a_clip).rename("multiply_adds_a_clip")
 
 
 def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
@@ -259,7 +280,7 @@ def against(predictions: dict[str, Predictions], reference: str, *, n_resamples:
     reference : str
         One of the names.
     n_resamples, seed : int
-        Of the bootstrap over groups and seeds.
+        Of the bootstrap over groups and seeds; there are more resamples where the number of models asks for it.
 
     Returns
     -------
@@ -272,18 +293,48 @@ def against(predictions: dict[str, Predictions], reference: str, *, n_resamples:
     EvaluationError
         When they were not tested on the same clips.
     """
-    first = _same_clips(predictions)
+    pairs = [(name, reference) for name in predictions if name != reference]
+    return compare_pairs(predictions, pairs, n_resamples=n_resamples, seed=seed).droplevel("second").rename_axis(None)
+
+
+def compare_pairs(
+    predictions: dict[str, Predictions], pairs: Sequence[tuple[str, str]], *, n_resamples: int, seed: int
+) -> pd.DataFrame:
+    """Compare models two by two, paired by clip and seed.
+
+    Parameters
+    ----------
+    predictions : dict of str to dict
+        By name; see `evaluation.Predictions`. A model with a single seed is compared with every seed of the other.
+    pairs : sequence of (str, str)
+        Names of two models each.
+    n_resamples, seed : int
+        Of the bootstrap over groups and seeds; there are more resamples where the number of pairs asks for it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair, indexed by `first` and `second`: `difference` of accuracy, first minus second, `low`, `high`,
+        `p`, and `p_holm`, which is corrected for the number of pairs; see `intervals.holm`.
+
+    Raises
+    ------
+    EvaluationError
+        When the models were not tested on the same clips.
+    """
+    clips = _same_clips(predictions)
+    # The least p that can be found must stay below the level after correction.
+    n_resamples = max(n_resamples, math.ceil(4 * (len(pairs) + 1) / (1 - LEVEL)))
     correct = {
-        name: np.atleast_2d(answer["probabilities"].argmax(axis=-1) == first["targets"])
+        name: np.atleast_2d(answer["probabilities"].argmax(axis=-1) == clips["targets"])
         for name, answer in predictions.items()
     }
-    rows = {}
-    for name in predictions:
-        if name != reference:
-            pair = np.broadcast_arrays(correct[name], correct[reference])
-            found = compare_over_seeds(*pair, first["group"], n_resamples=n_resamples, seed=seed)
-            rows[name] = {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
-    table = pd.DataFrame.from_dict(rows, orient="index")
+    rows = []
+    for first, second in pairs:
+        both = np.broadcast_arrays(correct[first], correct[second])
+        found = compare_over_seeds(*both, clips["group"], n_resamples=n_resamples, seed=seed)
+        rows.append({"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p})
+    table = pd.DataFrame(rows, pd.MultiIndex.from_tuples(pairs, names=["first", "second"]))
     return table.assign(p_holm=holm(table.p.to_numpy()))
 
 

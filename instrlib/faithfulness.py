@@ -70,7 +70,13 @@ class Measured:
     layers : tuple of str
         The layers whose weights were replaced, the last layer of the network first; each with all before it.
     randomised : np.ndarray [shape=(n_seeds, n, n_layers)]
-        Rank correlation of the map with that of the intact network, the mean over the draws.
+        Absolute rank correlation of the map with that of the intact network, the mean over the draws. Without the
+        sign, as [1]_ also report it: random weights turn a map over as often as not, and the mean of signed values
+        would tend to 0 for a map that keeps its pattern in every draw.
+
+    References
+    ----------
+    .. [1] J. Adebayo et al., 2018. arXiv:1810.03292
     """
 
     groups: np.ndarray
@@ -447,14 +453,13 @@ def similarities(
     -------
     pandas.DataFrame
         Rank correlations with the map of the intact network, columns `estimate`, `low`, `high`. Indexed by what was
-        compared: "random from <layer>" for each step; "another seed" (maps of the true class); "another clip" (of the
-        true class, another group where there is one); "loudness", the sound itself on the map's cells.
+        compared: "random from <layer>" for each step, without the sign (see `Measured`); "another seed" (maps of the
+        true class); "another clip" (by the same network, of the true class, of another group where there is one);
+        "loudness", the sound itself on the map's cells.
     """
     groups = explained.segments.group.to_numpy()
     maps = explained.true_maps
-    shift = np.arange(len(groups))
-    for places in (np.flatnonzero(explained.targets == target) for target in np.unique(explained.targets)):
-        shift[places] = np.roll(places, len(places) // 2)
+    partners = _other_clips(explained.segments)
     levels = downsample(store.features[explained.segments.row.to_numpy()].astype(np.float32), explained.grid)
     n_seeds = len(maps)
     others = [(a, b) for a in range(n_seeds) for b in range(a + 1, n_seeds)]
@@ -465,9 +470,9 @@ def similarities(
     if others:
         between = np.stack([rank_correlation(maps[a], maps[b]) for a, b in others])
         values["another seed"] = between.mean(axis=0, keepdims=True), groups
-    alone = shift == np.arange(len(groups))  # a class with one segment has no other clip
+    alone = partners == np.arange(len(groups))
     if not alone.all():
-        values["another clip"] = rank_correlation(maps, maps[:, shift])[:, ~alone], groups[~alone]
+        values["another clip"] = rank_correlation(maps, maps[:, partners])[:, ~alone], groups[~alone]
     values["loudness"] = rank_correlation(maps, levels[None]), groups
     rows = {name: vars(bootstrap_mean(*pair, n_resamples=n_resamples, seed=seed)) for name, pair in values.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -481,6 +486,22 @@ def similarity(table: pd.DataFrame, name: str) -> Interval | None:
 def _areas(measured: Measured, order: str) -> dict[str, np.ndarray]:
     deletion, insertion = (area(curve[order], measured.fractions) for curve in (measured.deletion, measured.insertion))
     return {"deletion": deletion, "insertion": insertion, "overall": insertion - deletion}
+
+
+def _other_clips(segments: pd.DataFrame) -> np.ndarray:
+    """Return for each segment the position of one of another group, else of another clip, else its own.
+
+    Only segments of the same fold are paired, whose maps come from the same network, and of the same class.
+    """
+    group, clip = (segments[name].to_numpy() for name in ("group", "clip_id"))
+    found = np.arange(len(segments))
+    for places in segments.groupby(["fold", "target"]).indices.values():
+        names = (group if len(set(group[places])) > 1 else clip)[places]
+        for turn, (place, name) in enumerate(zip(places, names, strict=True)):
+            others = places[names != name]
+            if len(others):
+                found[place] = others[turn % len(others)]  # in turns, so that no one clip stands for all
+    return found
 
 
 def _ranks(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -525,7 +546,7 @@ def _measure_one(
         return {
             "deletion": deletion,
             "insertion": insertion,
-            "randomised": rank_correlation(worn, maps).mean(axis=0).T,
+            "randomised": np.abs(rank_correlation(worn, maps)).mean(axis=0).T,
             "layers": np.array([block[0] for block in weight_blocks(model)]),
         }
 

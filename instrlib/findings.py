@@ -9,7 +9,7 @@ from instrlib.corpora.base import Corpus, unusable
 from instrlib.intervals import LEVEL, Difference, Interval
 from instrlib.leak import PROTOCOLS, Leak
 from instrlib.metrics import most_confused
-from instrlib.search import CHANCE, Search, axes
+from instrlib.search import CHANCE, Search, axes, endings
 from instrlib.splits import PARTS, Split
 from instrlib.store import FeatureStore
 
@@ -194,12 +194,42 @@ def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accur
         for kind, rows in kinds
         if len(rows)
     ]
-    numbers = "; ".join(
-        f"{name} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
-        for name, row in table.iterrows()
-    )
+    numbers = [
+        f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}" for row in table.itertuples()
+    ]
+    if len(table) == 1:
+        verdict = said[0] if said else f"{table.index[0]} is not shown to differ from {reference}"
+        return f"{_begin(verdict)}: {what} {numbers[0]}."
     verdict = ", ".join(said) if said else f"None of the {len(table)} is shown to differ from {reference}"
-    return f"{_begin(verdict)} ({what}; p after Holm's correction): {numbers}."
+    named = "; ".join(f"{name} {number}" for name, number in zip(table.index, numbers, strict=True))
+    return f"{_begin(verdict)} ({what}; p after Holm's correction): {named}."
+
+
+def pair_sentences(table: pd.DataFrame, what: str = "accuracy") -> list[str]:
+    """Say of each pair which is better, or that these clips cannot show it, after correction for their number.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.compare_pairs` gives.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    list of str
+    """
+    said = []
+    for (first, second), row in table.iterrows():
+        if row.p_holm < 1 - LEVEL:
+            verdict = f"“{first}” is {'better' if row.difference > 0 else 'worse'} than “{second}”"
+        else:
+            verdict = f"These clips do not show a difference between “{first}” and “{second}”"
+        said.append(
+            f"{verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f} after "
+            f"Holm's correction for {len(table)} comparisons."
+        )
+    return said
 
 
 def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: str) -> str:
@@ -210,7 +240,7 @@ def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: st
     table : pandas.DataFrame
         What `experiments.against` gives.
     described : pandas.DataFrame
-        What `experiments.describe` gives.
+        What `experiments.describe` gives, with the column `multiply_adds_a_clip`.
     reference : str
         The variant that they were compared with.
 
@@ -218,14 +248,14 @@ def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: st
     -------
     str
     """
-    work = described.multiply_adds
+    work = described.multiply_adds_a_clip
     worse = table.index[(table.difference < 0) & (table.p_holm < 1 - LEVEL)]
     cheapest = work.drop(worse).idxmin()
     if cheapest == reference:
         return f"Every variant that takes less work than the {reference} is worse."
     return (
         f"Of the variants not shown to be worse, “{cheapest}” takes the least work: {work[cheapest] / 1e6:.1f} million "
-        f"multiply-adds instead of {work[reference] / 1e6:.1f} ({table.difference[cheapest]:+.3f})."
+        f"multiply-adds a clip instead of {work[reference] / 1e6:.1f} ({table.difference[cheapest]:+.3f})."
     )
 
 
@@ -370,7 +400,7 @@ def randomisation_sentence(first: Interval, last: Interval, reference: Interval 
     Parameters
     ----------
     first, last : Interval
-        Rank correlation with the map when the last layer's weights, and when all, are replaced by random ones.
+        Absolute rank correlation with the map when the last layer's weights, and when all, are replaced by random ones.
     reference : Interval or None
         Rank correlation with the map of another seed; without it the bar is 0.5.
 
@@ -383,11 +413,11 @@ def randomisation_sentence(first: Interval, last: Interval, reference: Interval 
     elif last.high < (reference.low if reference else 0.5):
         verdict = "the map depends on what was learned"
     else:
-        verdict = "the map shows the sound more than what was learned"
+        verdict = "it is not shown that the map depends on what was learned"
     against = f" (another seed's network: {reference.estimate:.2f})" if reference else ""
     return (
-        f"With random weights in the last layer the map keeps a rank correlation of {first} with itself, with random "
-        f"weights throughout {last}{against}: {verdict}."
+        f"With random weights in the last layer the map keeps an absolute rank correlation of {first} with itself, "
+        f"with random weights throughout {last}{against}: {verdict}."
     )
 
 
@@ -436,7 +466,7 @@ def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
     verdict = (
         f"{_list(late)} still improved at the end, so more epochs may change the result, which was not tried"
         if len(late)
-        else "none was cut short"
+        else "none was lowest at its end"
     )
     return f"The validation loss was lowest, on average, for {numbers}: {verdict}."
 
@@ -469,7 +499,8 @@ def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str, *
     better, worse = (compared.index[sure & (sign * compared.difference > 0)] for sign in (1, -1))
     open_ = len(compared) - len(better) - len(worse)
     return (
-        f"{_begin(ours)} reaches {Interval(row.accuracy, row.low, row.high)}. The best of each kind beside it: "
+        f"{_begin(ours)} reaches {Interval(row.accuracy, row.low, row.high)}. The best of each kind beside it, picked "
+        "by these scores and so a little flattered: "
         f"{', '.join(best)}. Of the {len(compared)} models that were trained to their end {len(worse)} are shown to be "
         f"worse than {ours}, {len(better)} better{f' ({_list(better)})' if len(better) else ''}, {open_} neither (p "
         "after Holm's correction)."
@@ -538,7 +569,7 @@ def search_sentence(found: Search) -> str:
     -------
     str
     """
-    status = found.trials.groupby("trial").status.agg(lambda of_folds: next(iter(set(of_folds) - {"done"}), "done"))
+    status = endings(found).status
     others = [
         f"{(status == name).sum()} {words}"
         for name, words in (
@@ -589,7 +620,7 @@ def importance_sentence(table: pd.DataFrame, n_trials: int) -> str:
     table : pandas.DataFrame
         What `search.importance` gives.
     n_trials : int
-        Trials behind it.
+        Trials behind it: those that were trained in all folds.
 
     Returns
     -------
@@ -607,7 +638,7 @@ def importance_sentence(table: pd.DataFrame, n_trials: int) -> str:
 
 
 def regression_sentence(table: pd.DataFrame) -> str:
-    """Say how much better the winner looked in the search than it is from fresh seeds.
+    """Say whether the winner looked better in the search than from any of the fresh seeds.
 
     Parameters
     ----------
@@ -619,12 +650,13 @@ def regression_sentence(table: pd.DataFrame) -> str:
     str
     """
     row = table.loc["validation_loss"]
-    change = row.again - row.search
-    verdict = (
-        f"the search flattered it by {change:.3f}, as the best of many draws is partly luck"
-        if row.search < row.lowest
-        else f"the search did not flatter it (change {change:+.3f})"
-    )
+    if row.search < row.lowest:
+        verdict = "in the search it was lower than from any of the fresh seeds"
+    else:
+        place = "lies within what fresh seeds give"
+        if row.search > row.highest:
+            place = "was higher than from any of the fresh seeds"
+        verdict = f"in the search it {place}, so it is not shown that the search flattered it"
     return (
         f"In the search the winner's validation loss was {row.search:.3f}; from fresh seeds it is {row.again:.3f} "
         f"({row.lowest:.3f} to {row.highest:.3f}): {verdict}."
@@ -646,13 +678,18 @@ def sparsity_sentence(networks: pd.DataFrame, compared: pd.DataFrame, max_loss: 
     Returns
     -------
     str
+
+    Notes
+    -----
+    It stops at the first sparsity that loses more. In such a fixed order the intervals need no correction for their
+    number.
     """
     table = networks[networks.kind == "progressive"].join(compared).sort_values("sparsity")
     numbers = "; ".join(
         f"{row.sparsity:.0%} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in table.itertuples()
     )
     points = f"{100 * max_loss:g} point"
-    shown, seen = table[table.low >= -max_loss], table[table.difference >= -max_loss]
+    shown, seen = (table[(ends >= -max_loss).cummin()] for ends in (table.low, table.difference))
     if len(shown):
         verdict = f"Up to {shown.sparsity.max():.0%} of zeros it is shown to lose no more than {points}"
     elif len(seen):
@@ -661,7 +698,7 @@ def sparsity_sentence(networks: pd.DataFrame, compared: pd.DataFrame, max_loss: 
             "interval does not confirm"
         )
     else:
-        verdict = f"At every sparsity it loses more than {points} on these clips"
+        verdict = f"Already with {table.sparsity.min():.0%} of zeros it loses more than {points} on these clips"
     return f"Pruned progressively, against the dense network ({numbers}). {verdict}.".replace("%", " %")
 
 
@@ -677,22 +714,65 @@ def zeros_sentence(dense: pd.Series, pruned: pd.Series) -> str:
     -------
     str
     """
-    kb, zipped_kb, memory_mb = (
-        f"{pruned[name] / 1000:.1f} {unit} (dense {dense[name] / 1000:.1f})"
-        for name, unit in (("bytes", "kB"), ("compressed_bytes", "kB"), ("peak_memory_kb", "MB"))
+    kb, zipped_kb = (
+        f"{pruned[name] / 1000:.1f} kB (dense {dense[name] / 1000:.1f})" for name in ("bytes", "compressed_bytes")
     )
-    return (
+    if _is_faster(pruned, dense):
+        verdict = "yet on this machine it was even measured faster"
+    elif _is_faster(dense, pruned):
+        verdict = "and on this machine it was even measured slower"
+    else:
+        verdict = "and on this machine it is no faster"
+    sentence = (
         f"Zeros make the file smaller only when it is compressed: {pruned.network} ({pruned.format}) has {kb}, "
-        f"compressed {zipped_kb}. They make nothing faster: the runtime multiplies by zero as by any other number, "
-        f"{pruned.multiply_adds / 1e6:.1f} million multiply-adds before and after, though "
-        f"{pruned.nonzero_multiply_adds / 1e6:.1f} million would do. On this machine it takes {pruned.latency_ms:.2f} "
-        f"ms (dense {dense.latency_ms:.2f}) and {memory_mb} of memory."
+        f"compressed {zipped_kb}. The runtime multiplies by zero as by any other number, "
+        f"{pruned.multiply_adds / 1e6:.1f} million multiply-adds though {pruned.nonzero_multiply_adds / 1e6:.1f} "
+        f"million would do, {verdict}: {pruned.latency_ms:.2f} ms for a segment (dense {dense.latency_ms:.2f})"
     )
+    if np.isfinite([pruned.peak_memory_kb, dense.peak_memory_kb]).all():
+        # Memory is counted in kB of 1024 bytes, files in those of 1000.
+        own_mb, dense_mb = (1.024 * row.peak_memory_kb / 1000 for row in (pruned, dense))
+        sentence += f", with {own_mb:.1f} MB of memory (dense {dense_mb:.1f})"
+    return f"{sentence}."
+
+
+def narrower_sentence(networks: pd.DataFrame, costs: pd.DataFrame, *, kind: str) -> str:
+    """Say what narrower networks cost beside pruned ones with about as many weights.
+
+    Parameters
+    ----------
+    networks : pandas.DataFrame
+        See `pruning.Plan.networks`.
+    costs : pandas.DataFrame
+        What `tflite.describe` and `tflite.measure` give, joined.
+    kind : str
+        The format, one of `tflite.FORMATS`.
+
+    Returns
+    -------
+    str
+    """
+    rows = costs[costs.format == kind].join(networks, on="network").set_index(["kind", "sparsity"])
+    narrow, pruned = rows.loc["narrower"], rows.loc["progressive"]
+    pairs = [(narrow.loc[one], pruned.loc[one]) for one in narrow.index.intersection(pruned.index)]
+    wins = {
+        "smaller": all(one.bytes < other.bytes for one, other in pairs),
+        "smaller when compressed": all(one.compressed_bytes < other.compressed_bytes for one, other in pairs),
+        "faster": all(_is_faster(one, other) for one, other in pairs),
+    }
+    won, lost = ([words for words, always in wins.items() if always is wanted] for wanted in (True, False))
+    verdict = " but ".join(([_list(won)] if won else []) + ([f"not always {' or '.join(lost)}"] if lost else []))
+    numbers = "; ".join(
+        f"“{one.network}” {one.bytes / 1000:.1f} kB, compressed {one.compressed_bytes / 1000:.1f}, "
+        f"{one.latency_ms:.2f} ms, “{other.network}” {other.bytes / 1000:.1f} kB, compressed "
+        f"{other.compressed_bytes / 1000:.1f}, {other.latency_ms:.2f} ms"
+        for one, other in pairs
+    )
+    return f"Beside a pruned network with as many weights, the narrower one is {verdict} ({kind}): {numbers}."
 
 
 def goal_sentence(
-    chosen: Sequence[str],
-    described: pd.DataFrame,
+    chosen: pd.DataFrame,
     difference: Difference,
     *,
     max_bytes: int,
@@ -703,10 +783,8 @@ def goal_sentence(
 
     Parameters
     ----------
-    chosen : sequence of str
-        Its name, for each fold; see `tflite.choose`.
-    described : pandas.DataFrame
-        What `tflite.describe` gives.
+    chosen : pandas.DataFrame
+        What `tflite.choose` gives.
     difference : Difference
         Its test accuracy minus that of the dense network.
     max_bytes, max_multiply_adds, max_loss
@@ -716,7 +794,6 @@ def goal_sentence(
     -------
     str
     """
-    rows = described.loc[list(chosen)]
     loss = f"{100 * max_loss:g} point"
     if difference.low >= -max_loss:
         verdict = f"Goal reached: it is shown to lose no more than {loss}"
@@ -726,16 +803,27 @@ def goal_sentence(
         verdict = f"Goal not shown: it loses no more than {loss} on these clips, but the interval reaches further down"
     else:
         verdict = f"Goal not shown: it loses more than {loss} on these clips, but the interval reaches above that"
+    if chosen.met.all():
+        fallback = ""
+    else:
+        where = "" if len(chosen) == 1 else f" in {(~chosen.met).sum()} of the {len(chosen)} splits"
+        fallback = f"On validation none of those small enough stays within {loss}{where}: the most accurate was taken. "
     return (
-        f"Chosen on validation: {_list(dict.fromkeys(chosen))}, at most {rows.bytes.max() / 1000:.1f} kB "
-        f"(goal: under {max_bytes / 1000:g}) and {rows.multiply_adds.max() / 1e6:.1f} million multiply-adds (goal: "
-        f"under {max_multiply_adds / 1e6:g}). {verdict} (test accuracy {difference} against the dense network)."
+        f"Chosen on validation: {_list(dict.fromkeys(chosen.name))}, at most {chosen.bytes.max() / 1000:.1f} kB "
+        f"(goal: under {max_bytes / 1000:g}) and {chosen.multiply_adds.max() / 1e6:.1f} million multiply-adds (goal: "
+        f"under {max_multiply_adds / 1e6:g}). {fallback}{verdict} (test accuracy {difference} against the dense "
+        "network)."
     )
 
 
 def bullets(sentences: list[str]) -> str:
     """Return the sentences as a Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _is_faster(one: pd.Series, other: pd.Series) -> bool:
+    """Tell whether the middle half of its times lies clearly, by a twentieth or more, below that of the other's."""
+    return bool(one.latency_high_ms < 0.95 * other.latency_low_ms)
 
 
 def _begin(words: str) -> str:

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -144,7 +145,12 @@ def resize(
 
 
 def build(
-    spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, *, keras: ModuleType | None = None
+    spec: tuple[Layer, ...],
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+    *,
+    keras: ModuleType | None = None,
+    fused: bool = False,
 ) -> Any:
     """Build the network of a table.
 
@@ -159,6 +165,9 @@ def build(
     keras : module, optional
         `keras` (version 3, the default) or `tf_keras`; both give the same network, and weights pass from one to the
         other by `get_weights` and `set_weights`.
+    fused : bool
+        Normalise with TensorFlow's fused kernel, which trains a tenth faster; Keras 3 alone. The weights are those of
+        the network without it, which is the one to keep: its file needs nothing but Keras.
 
     Returns
     -------
@@ -172,15 +181,37 @@ def build(
     """
     keras = keras or load_keras()
     layers = keras.layers
+    normalization = _fused_normalization() if fused else layers.BatchNormalization
     inputs = keras.Input(input_shape, name="features")
     x = inputs
     for number, row in enumerate(spec, 1):
-        x = _add_row(layers, x, row, number)
+        x = _add_row(layers, normalization, x, row, number)
     outputs = layers.Dense(n_classes, activation="softmax", name="scores")(x)
     return keras.Model(inputs, outputs)
 
 
-def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
+@functools.cache
+def _fused_normalization() -> type:
+    keras = load_keras()
+    import tensorflow as tf
+
+    class FusedBatchNormalization(keras.layers.BatchNormalization):
+        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            if not training or len(inputs.shape) != 4:
+                return super().call(inputs, training=training, mask=mask)
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, self.gamma.value, self.beta.value, epsilon=self.epsilon, is_training=True
+            )
+            # The kernel gives the variance of a sample, Keras keeps that of the batch.
+            n = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], variance.dtype)
+            for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)):
+                kept.assign(self.momentum * kept + (1 - self.momentum) * new)
+            return outputs
+
+    return FusedBatchNormalization
+
+
+def _add_row(layers: ModuleType, normalization: type, x: Any, row: Layer, number: int) -> Any:
     picture = len(x.shape) == 4
     if (row.kind == "dense") == picture:
         raise ConfigError(
@@ -213,7 +244,7 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
     else:
         x = layers.Flatten(name=f"flatten{number}")(x)
     if row.norm:
-        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"norm{number}")(x)
+        x = normalization(momentum=BATCH_NORM_MOMENTUM, name=f"norm{number}")(x)
     if row.kind in ("conv", "dense"):
         x = layers.ReLU(name=f"relu{number}")(x)
     if row.pool > 1:

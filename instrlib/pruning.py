@@ -21,7 +21,7 @@ from instrlib.batches import training_batches
 from instrlib.config import TrainConfig
 from instrlib.errors import ConfigError, RunError
 from instrlib.evaluation import Inputs, Predictions, check_trained_with, read_test
-from instrlib.experiments import Outcome, join_seeds, run_folder
+from instrlib.experiments import Outcome, make_outcome, run_folder
 from instrlib.files import atomic_path, hash_json, read_json, write_arrays, write_json
 from instrlib.metrics import scores
 from instrlib.models import Layer, build, count_multiply_adds, resize
@@ -29,7 +29,15 @@ from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.splits import load_split
 from instrlib.store import open_store
-from instrlib.training import COMPLETE, class_weights, load_model, make_deterministic, part_segments, predict_clips
+from instrlib.training import (
+    COMPLETE,
+    class_weights,
+    load_model,
+    make_deterministic,
+    part_segments,
+    predict_clips,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -90,11 +98,15 @@ class Plan:
         Sparsities under either schedule.
     narrow : tuple of float
         Sparsities whose number of weights a narrower network is given, for comparison.
+    exported : tuple of str
+        Kinds of networks that become files for small devices; see `networks`. The control and those pruned in one step
+        have files like the others of their sparsity, as large and as fast.
     """
 
     progressive: tuple[float, ...]
     one_step: tuple[float, ...]
     narrow: tuple[float, ...]
+    exported: tuple[str, ...] = ("dense", "progressive", "narrower")
 
     @property
     def prunings(self) -> tuple[Pruning, ...]:
@@ -129,7 +141,12 @@ _ALL = (0.5, 0.7, 0.8, 0.9, 0.95)
 PLANS: dict[str, Plan] = {
     "smoke": Plan(progressive=(0.5, 0.9), one_step=(0.9,), narrow=(0.9,)),
     "quick": Plan(progressive=_ALL, one_step=(0.5, 0.8, 0.95), narrow=(0.8, 0.9)),
-    "full": Plan(progressive=_ALL, one_step=_ALL, narrow=(0.5, 0.8, 0.9)),
+    "full": Plan(
+        progressive=_ALL,
+        one_step=_ALL,
+        narrow=(0.5, 0.8, 0.9),
+        exported=("dense", "fine-tuned", "progressive", "one step", "narrower"),
+    ),
 }
 """By profile."""
 
@@ -227,7 +244,7 @@ def prune_networks(
         places = [
             [_places(folder, network, fold, [pruning])[0] for fold, network in enumerate(by_fold)] for by_fold in dense
         ]
-        return join_seeds([[(place, answers[place]) for place in by_fold] for by_fold in places])
+        return make_outcome([[(place, answers[place]) for place in by_fold] for by_fold in places])
 
     return {pruning.name: outcome(pruning) for pruning in prunings}
 
@@ -277,7 +294,7 @@ def prune(
     .. [2] M. Zhu, S. Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017.
        arXiv:1710.01878
     """
-    trained = _trained(dense)
+    trained = read_manifest(dense)
     check_trained_with(dense, "split", trained["split"], read_json(split_path)["fingerprint"])
     store = open_store(store_folder)
     check_trained_with(dense, "feature store", trained["store"], store.fingerprint)
@@ -516,14 +533,8 @@ def _prune_and_answer(
 
 
 def _places(folder: Path, dense: Path, fold: int, prunings: Sequence[Pruning]) -> tuple[Path, ...]:
-    seed = _trained(dense)["seed"]
+    seed = read_manifest(dense)["seed"]
     return tuple(run_folder(folder, one.name, fold=fold, seed=seed) for one in prunings)
-
-
-def _trained(dense: Path) -> dict[str, Any]:
-    if not (dense / COMPLETE).is_file():
-        raise RunError(f"{dense} holds no finished training run; run the notebook that trains it again.")
-    return read_json(dense / COMPLETE)
 
 
 def _check_same(model: "keras.Model", stripped: Any, x: np.ndarray, dense: Path) -> None:

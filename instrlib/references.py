@@ -15,14 +15,14 @@ from instrlib import classical
 from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.corpora.base import Corpus
 from instrlib.errors import ConfigError
-from instrlib.evaluation import Inputs, Predictions, answer_test, check_trained_with, join_folds
+from instrlib.evaluation import Inputs, Predictions, answer_test, check_trained_with, join_seeds
 from instrlib.experiments import Variant
 from instrlib.files import read_json
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
 from instrlib.splits import load_split
 from instrlib.store import FeatureStore, build_store, open_store
-from instrlib.training import COMPLETE, load_model
+from instrlib.training import load_model, read_manifest
 
 
 @dataclass(frozen=True)
@@ -364,8 +364,7 @@ def answer_segments(
         for fold, (network, split) in enumerate(zip(by_fold, segments.splits, strict=True))
     ]
     found = iter(list(fan_out(_answer_segments, tasks, workers=workers, describe="answering segments", isolate=True)))
-    by_seed = [join_folds([next(found) for _ in by_fold]) for by_fold in networks]
-    return by_seed[0] | {"probabilities": np.stack([one["probabilities"] for one in by_seed])}
+    return join_seeds([[next(found) for _ in by_fold] for by_fold in networks])
 
 
 def measure_latency(
@@ -438,7 +437,7 @@ def overview(
 
 
 def _answer_segments(path: Path, network: Path, trained_on: Path, store_folder: Path, split_path: Path) -> Predictions:
-    trained = read_json(network / COMPLETE)
+    trained = read_manifest(network)
     check_trained_with(network, "split", trained["split"], read_json(trained_on)["fingerprint"])
     store = open_store(store_folder)
     model, scaler = load_model(network)

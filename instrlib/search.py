@@ -425,6 +425,23 @@ def train_again(
     return {name: _joined([outcomes[name] for outcomes in by_fold]) for name in by_fold[0]}
 
 
+def endings(found: Search) -> pd.DataFrame:
+    """Say how each trial ended: "done" when it was trained in all folds, else as in the first fold that failed.
+
+    Parameters
+    ----------
+    found : Search
+        The search.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by `trial`: `status` and `reason`.
+    """
+    rows = found.trials.assign(done=found.trials.status == "done").sort_values(["trial", "done", "fold"])
+    return rows.drop_duplicates("trial").set_index("trial")[["status", "reason"]]
+
+
 def regression_to_the_mean(found: Search, again: Outcome) -> pd.DataFrame:
     """Set the winners' validation scores in the search beside those from fresh seeds.
 

@@ -1,5 +1,7 @@
 """Trained networks as files for small devices (TFLite, run by LiteRT): converted, quantised, tested and measured."""
 
+import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pandas as pd
 
 from instrlib.backend import load_keras, without_stderr
 from instrlib.errors import EvaluationError, RunError
-from instrlib.evaluation import Inputs, Predictions, answer_test, check_trained_with, join_folds
+from instrlib.evaluation import Inputs, Predictions, answer_test, check_trained_with, join_seeds
 from instrlib.experiments import Outcome, run_folder
 from instrlib.files import atomic_path, hash_file, hash_json, read_json, write_json
 from instrlib.metrics import scores
@@ -26,7 +28,7 @@ from instrlib.provenance import code_fingerprint, versions
 from instrlib.pruning import count_nonzero
 from instrlib.splits import load_split
 from instrlib.store import open_store
-from instrlib.training import COMPLETE, load_model, load_scaler, part_segments, predict_clips
+from instrlib.training import COMPLETE, load_model, load_scaler, part_segments, predict_clips, read_manifest
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +87,7 @@ class Converted:
     @property
     def predictions(self) -> Predictions:
         """Answers to the test parts of all folds, over the seeds."""
-        return _joined(self.answers)
+        return join_seeds(self.answers)
 
 
 def convert_networks(
@@ -160,7 +162,7 @@ def convert(network: Path, folder: Path, store_folder: Path, split_path: Path) -
     RunError
         See `convert_networks`.
     """
-    trained = read_json(network / COMPLETE) if (network / COMPLETE).is_file() else {"key": ""}
+    trained = read_manifest(network)
     key = hash_json([code_fingerprint([Path(__file__).read_text(encoding="utf-8")]), trained["key"], versions()])
     if (folder / COMPLETE).is_file() and (kept := read_json(folder / COMPLETE)).get("key") == key:
         return kept["sizes"]
@@ -280,7 +282,7 @@ def measure(converted: dict[str, Converted], *, n_rounds: int) -> pd.DataFrame:
     )
 
 
-def choose(converted: dict[str, Converted], dense: Outcome, goal: Goal) -> list[str]:
+def choose(converted: dict[str, Converted], dense: Outcome, goal: Goal) -> pd.DataFrame:
     """Choose for each fold, by validation alone, the smallest network that meets the goal there.
 
     Parameters
@@ -294,9 +296,11 @@ def choose(converted: dict[str, Converted], dense: Outcome, goal: Goal) -> list[
 
     Returns
     -------
-    list of str
-        A name for each fold: of those that meet the goal, the one whose file is smallest when compressed. Where none
-        loses so little, the most accurate of those that are small enough.
+    pandas.DataFrame
+        One row a fold: `name`, of those that meet the goal, the one whose file is smallest when compressed; `met`,
+        which is False where none loses so little, and the name is that of the most accurate of those that are small
+        enough; `bytes`, `compressed_bytes` and `multiply_adds` of its largest file; `validation_accuracy` and `loss`,
+        what it loses there against the dense network, the mean over the seeds.
 
     Raises
     ------
@@ -304,6 +308,7 @@ def choose(converted: dict[str, Converted], dense: Outcome, goal: Goal) -> list[
         When no candidate is small enough.
     """
     n_folds = len(dense.folders[0])
+    columns = ["bytes", "compressed_bytes", "multiply_adds", "validation_accuracy"]
     chosen = []
     for fold in range(n_folds):
         rows = pd.DataFrame({name: _fold_sizes(one, fold, n_folds) for name, one in converted.items()}).T
@@ -317,8 +322,11 @@ def choose(converted: dict[str, Converted], dense: Outcome, goal: Goal) -> list[
         # What is left of a subtraction of floats is no loss.
         enough = small[small.validation_accuracy >= accuracy - goal.max_loss - 1e-9]
         best = small.validation_accuracy.idxmax() if enough.empty else enough.compressed_bytes.idxmin()
-        chosen.append(str(best))
-    return chosen
+        row = small.loc[best, columns]
+        chosen.append({"name": str(best), "met": len(enough) > 0, **row, "loss": accuracy - row.validation_accuracy})
+    return (
+        pd.DataFrame(chosen).rename_axis("fold").astype({"bytes": int, "compressed_bytes": int, "multiply_adds": int})
+    )
 
 
 def predictions_of(converted: dict[str, Converted], names: Sequence[str]) -> Predictions:
@@ -337,7 +345,7 @@ def predictions_of(converted: dict[str, Converted], names: Sequence[str]) -> Pre
         See `evaluation.Predictions`, over the seeds.
     """
     n_seeds = len(converted[names[0]].answers)
-    return _joined(
+    return join_seeds(
         [[converted[name].answers[seed][fold] for fold, name in enumerate(names)] for seed in range(n_seeds)]
     )
 
@@ -427,7 +435,7 @@ def _contents(model: "keras.Model", examples: np.ndarray) -> dict[str, bytes]:
             yield [one[None]]
 
     contents = {}
-    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings():
+    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), _quick_collections():
         warnings.simplefilter("ignore")  # of ranges of the input, which are not given but measured
         one_segment = keras.InputSpec(dtype="float32", shape=(1, *examples.shape[1:]))
         model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
@@ -444,13 +452,18 @@ def _contents(model: "keras.Model", examples: np.ndarray) -> dict[str, bytes]:
     return contents
 
 
+@contextlib.contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Keep what exists out of garbage collections: the converter makes one a format, as long as the conversion."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _file(folder: Path, kind: str) -> Path:
     return folder / f"{kind.replace(' ', '-')}.tflite"
-
-
-def _joined(answers: Sequence[Sequence[Predictions]]) -> Predictions:
-    joined = [join_folds(by_fold) for by_fold in answers]
-    return joined[0] | {"probabilities": np.stack([one["probabilities"] for one in joined])}
 
 
 def _fold_sizes(converted: Converted, fold: int, n_folds: int) -> pd.Series:
@@ -467,5 +480,6 @@ def _footprint(*arguments: str) -> Any:
     command = [sys.executable, "-m", "instrlib.footprint", *arguments]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     if run.returncode:
-        raise RunError(f"Measuring {arguments[-1]} failed: {run.stderr.strip().splitlines()[-1]}")
+        last = (run.stderr.strip().splitlines() or [f"the process ended with {run.returncode}"])[-1]
+        raise RunError(f"Measuring {arguments[-1]} failed: {last}")
     return json.loads(run.stdout)

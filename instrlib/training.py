@@ -323,7 +323,8 @@ def _fit(
     # Validation is weighed alike, so that the epoch is chosen by all classes and not by the largest.
     held_out = validation_batches(store, scaler, validation, weights=weights)
 
-    model = build(table, (*store.config.shape, 1), n_classes)
+    shape = (*store.config.shape, 1)
+    model = build(table, shape, n_classes, fused=True)
     stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
     callbacks, rate = [stop, keras.callbacks.TerminateOnNaN()], config.learning_rate
     if config.schedule == "cosine":
@@ -346,4 +347,6 @@ def _fit(
             f"rate ({config.learning_rate:g})."
         )
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
-    return model, history
+    kept = build(table, shape, n_classes)
+    kept.set_weights(model.get_weights())
+    return kept, history

@@ -16,7 +16,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("data", "runs", "reports", "figures"):
         monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
     monkeypatch.delenv("INSTRLIB_ROOT", raising=False)
-    monkeypatch.delenv("INSTRLIB_WORKERS", raising=False)
+    for name in ("WORKERS", "SCHEDULER"):
+        monkeypatch.delenv(f"INSTRLIB_{name}", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,13 @@ def test_another_key_runs_it_again(tmp_path):
     assert read_json(tmp_path / "notes" / "1.json")["key"] == "other1"
 
 
+def test_a_note_of_another_program_is_taken_for_none(tmp_path):
+    (tmp_path / "notes").mkdir()
+    for number, text in enumerate(['{"key": "k0"}', '{"key": "k1", "status": "done"}', "[[1]]", "7"]):
+        (tmp_path / "notes" / f"{number}.json").write_text(text)
+    assert [one.result["square"] for one in attempt(tmp_path, [0, 1, 2, 3], workers=1)] == [0, 1, 4, 9]
+
+
 def test_processes_that_die_before_a_task_begins_are_no_fault_of_a_task(tmp_path, monkeypatch):
     def broken(*_args: object, **_kwargs: object) -> None:
         raise WorkerError("The cluster cannot be used.")

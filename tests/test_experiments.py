@@ -81,6 +81,25 @@ def test_differences_are_paired_with_the_reference_and_corrected_for_their_numbe
     assert table.difference["oracle"] == pytest.approx(1 - accuracy["tiny"]) and table.low["oracle"] > 0
     np.testing.assert_allclose(table.p_holm, holm(table.p))
     assert "Oracle is better than tiny" in findings.differences_sentence(table, "tiny")
+    alike = table.loc[["Twice as wide"]].assign(difference=0.01, low=-0.02, high=0.04, p_holm=0.5)
+    assert findings.differences_sentence(alike, "tiny") == (
+        "Twice as wide is not shown to differ from tiny: accuracy +0.010 [-0.020, +0.040], p = 0.500."
+    )
+
+
+def test_pairs_are_judged_by_p_values_corrected_for_their_number(outcomes):
+    predictions = experiments.answers(outcomes)
+    perfect = predictions["tiny"] | {"probabilities": np.eye(3)[predictions["tiny"]["targets"]]}
+    questions = [("tiny", "oracle"), ("Twice as wide", "tiny"), ("oracle", "Twice as wide")]
+    table = experiments.compare_pairs(predictions | {"oracle": perfect}, questions, n_resamples=10, seed=0)
+    assert table.index.tolist() == questions
+    against = experiments.against(predictions | {"oracle": perfect}, "tiny", n_resamples=10, seed=0)
+    assert table.difference["tiny", "oracle"] == pytest.approx(-against.difference["oracle"])
+    np.testing.assert_allclose(table.p_holm, holm(table.p))
+    said = findings.pair_sentences(table.assign(p_holm=[0.01, 0.06, 0.01], low=0.01))
+    assert said[0].startswith("“tiny” is worse than “oracle”: accuracy -")
+    assert said[1].startswith("These clips do not show a difference between “Twice as wide” and “tiny”")
+    assert said[2].endswith("p = 0.010 after Holm's correction for 3 comparisons.")
 
 
 def test_models_tested_on_different_clips_are_not_compared(outcomes):

@@ -1,11 +1,13 @@
 """Networks as tables."""
 
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from instrlib.backend import load_keras
 from instrlib.errors import ConfigError
 from instrlib.models import SPECS, Layer, build, count_multiply_adds, get_spec
 
@@ -68,3 +70,21 @@ def test_importing_keras_writes_nothing_to_stderr():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("3.")
     assert run.stderr == ""
+
+
+def test_the_fused_kernel_trains_the_same_network(compact):
+    keras = load_keras()
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, *SHAPE)).astype("float32"), np.eye(12, dtype="float32")[rng.integers(12, size=8)]
+    trained = []
+    for fused in (False, True):
+        spec = tuple(dataclasses.replace(row, dropout=0.0) for row in get_spec("small"))
+        network = build(spec, SHAPE, 12, fused=fused)
+        network.set_weights(trained[0][0] if fused else network.get_weights())
+        first = network.get_weights()
+        network.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+        network.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        trained.append((first, network.get_weights()))
+    for plain, fast in zip(trained[0][1], trained[1][1], strict=True):
+        np.testing.assert_allclose(fast, plain, atol=2e-5)
+    assert max(np.abs(after - before).max() for before, after in zip(*trained[0], strict=True)) > 1e-3

@@ -271,4 +271,5 @@ def test_how_far_a_network_can_be_pruned_is_said_as_far_as_the_intervals_allow()
 
     assert "Up to 50 % of zeros it is shown to lose no more than 1 point." in said((0, -0.01, 0.01), (-0.2, -0.3, 0))
     assert "Up to 90 % of zeros it loses no more than 1 point on these clips" in said((0, -0.1, 0.1), (0, -0.1, 0.1))
-    assert "At every sparsity it loses more than 1 point" in said((-0.1, -0.2, 0), (-0.2, -0.3, 0))
+    assert "Already with 50 % of zeros it loses more than 1 point" in said((-0.1, -0.2, 0), (0.1, 0.05, 0.2))
+    assert "Up to 50 % of zeros it loses no more than 1 point on these clips" in said((0, -0.1, 0.1), (-0.2, -0.3, 0))

@@ -9,7 +9,7 @@ import pytest
 
 from instrlib import cli, corpora
 from instrlib.config import PROFILES
-from instrlib.readme import renewed
+from instrlib.readme import questions_table, renewed
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,10 @@ def test_every_folder_that_it_explains_is_there_or_is_made(text, repository):
     folders = re.findall(r"^\| `(\w+)/`", text, re.M)
     ignored = (repository / ".gitignore").read_text().split()
     assert not [name for name in folders if not (repository / name).is_dir() and f"{name}/" not in ignored]
+
+
+def test_its_list_of_questions_is_that_of_the_notebooks(text):
+    assert questions_table() in text
 
 
 def test_its_table_is_made_from_the_committed_results(text, repository, monkeypatch):

@@ -339,6 +339,14 @@ def test_a_trial_that_failed_in_one_fold_has_no_mean(small, folds, tmp_path, tol
     assert arrays["won"].sum() == len({winner.number for winner in found.winners})
 
 
+def test_a_trial_ended_as_in_the_first_fold_that_failed_and_is_counted_once():
+    rows = [("done", ""), ("failed", "a"), ("died", "b"), ("done", ""), ("done", ""), ("done", "")]
+    table = pd.DataFrame(rows, columns=["status", "reason"])
+    table = table.assign(trial=[0, 0, 0, 1, 1, 1], fold=[0, 1, 2] * 2)
+    ended = search.endings(search.Search("own", Path(), None, table, ()))
+    assert ended.to_dict("index") == {0: {"status": "failed", "reason": "a"}, 1: {"status": "done", "reason": ""}}
+
+
 def test_what_was_found_is_said_with_its_numbers(small, tmp_path, told):
     found = find(small, tmp_path)
     counts = found.trials.status.value_counts()
@@ -347,8 +355,11 @@ def test_what_was_found_is_said_with_its_numbers(small, tmp_path, told):
     assert f"{counts['too large']} cost more than the budget" in sentence
     assert f"blocks {found.winners[0].values['blocks']}," in sentence
     lucky = pd.DataFrame({"search": [0.2], "again": [0.3], "lowest": [0.25], "highest": [0.35]}, ["validation_loss"])
-    assert "the search flattered it by 0.100" in findings.regression_sentence(lucky)
-    assert "did not flatter it (change -0.050)" in findings.regression_sentence(lucky.assign(again=0.15, lowest=0.1))
+    assert "it was lower than from any of the fresh seeds." in findings.regression_sentence(lucky)
+    within, above = lucky.assign(again=0.15, lowest=0.1), lucky.assign(again=0.12, lowest=0.1, highest=0.15)
+    not_shown = "so it is not shown that the search flattered it"
+    assert f"it lies within what fresh seeds give, {not_shown}" in findings.regression_sentence(within)
+    assert f"it was higher than from any of the fresh seeds, {not_shown}" in findings.regression_sentence(above)
     table = search.importance(made(small, 30), n_resamples=30, seed=0)
     assert "better than chance: learning rate" in findings.importance_sentence(table, 30)
     nothing = search.importance(made(small, 3), n_resamples=10, seed=0)

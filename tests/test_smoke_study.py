@@ -9,7 +9,20 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOKS = ("01_preprocessing", "02_baseline_cnn")
+NOTEBOOKS = (
+    "01_preprocessing",
+    "02_baseline_cnn",
+    "03_cutmix",
+    "04_random_search",
+    "05_pruning",
+    "06_class_activation_maps",
+    "07_ablation",
+    "08_reference_models",
+)
+
+
+# Trainings of eight notebooks, while other tests run beside them.
+pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +37,8 @@ def environment(place) -> dict[str, str]:
 
 
 def study(environment, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "instrlib.cli", "study", "--profile", "smoke", "--seeds", "2", *more]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    command = [sys.executable, "-m", "instrlib.cli", "study", "--profile", "smoke", "--seeds", "1", *more]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=1200)
 
 
 @pytest.fixture(scope="module")

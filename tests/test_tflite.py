@@ -151,6 +151,24 @@ def test_measuring_a_damaged_file_says_which(tmp_path):
         tflite.measure({"x": broken}, n_rounds=1)
 
 
+def test_measuring_that_is_killed_without_a_word_says_so(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(RunError, match=r"Measuring x\.tflite failed: the process ended with -9"):
+        tflite.measure({"x": Converted("x", "int8", ((Path("x.tflite"),),), (), pd.DataFrame())}, n_rounds=1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="the peak of memory cannot begin anew here")
+def test_a_higher_peak_before_does_not_hide_what_a_network_takes(converted):
+    code = (
+        "import sys; from instrlib import footprint\n"
+        "footprint._runtime(); before = bytearray(200_000_000); del before\n"
+        "print(footprint.peak_memory_kb(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(converted["narrow, float32"].files[0][0])]
+    assert float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) > 0
+
+
 def test_the_process_that_measures_loads_neither_tensorflow_nor_pandas():
     code = (
         "import sys; from instrlib import footprint; footprint._runtime()\n"
@@ -197,9 +215,11 @@ def test_the_choice_is_made_in_each_fold_by_its_own_validation(tmp_path):
         "too large": made_up("float32", size=300_000, accuracy=[1.0, 1.0]),
         "too slow": made_up("int8", size=1_000, accuracy=[1.0, 1.0], multiply_adds=31_000_000),
     }
-    names = tflite.choose(candidates, dense([0.9, 0.9], tmp_path), Goal())
-    assert names == ["small", "tiny"]
-    joined = tflite.predictions_of(candidates, names)
+    chosen = tflite.choose(candidates, dense([0.9, 0.9], tmp_path), Goal())
+    assert chosen.name.tolist() == ["small", "tiny"] and chosen.met.all()
+    assert chosen.bytes.tolist() == [20_000, 5_000]
+    np.testing.assert_allclose(chosen.loss, [0.01, 0.005])
+    joined = tflite.predictions_of(candidates, chosen.name)
     np.testing.assert_allclose(joined["probabilities"][0, :, 0], [0.02, 0.005])
 
 
@@ -208,7 +228,10 @@ def test_where_nothing_loses_so_little_the_most_accurate_that_fits_is_chosen(tmp
         "small": made_up("int8", size=20_000, accuracy=[0.5]),
         "better": made_up("int8", size=90_000, accuracy=[0.7]),
     }
-    assert tflite.choose(candidates, dense([0.9], tmp_path), Goal()) == ["better"]
+    chosen = tflite.choose(candidates, dense([0.9], tmp_path), Goal())
+    assert chosen.name.tolist() == ["better"] and not chosen.met.any()
+    said = findings.goal_sentence(chosen, Difference(0.0, -0.005, 0.01, 1.0), **vars(Goal()))
+    assert "On validation none of those small enough stays within 1 point: the most accurate was taken." in said
     with pytest.raises(EvaluationError, match="None of the 2 converted networks has under 10,000 bytes"):
         tflite.choose(candidates, dense([0.9], tmp_path), Goal(max_bytes=10_000))
 
@@ -224,7 +247,8 @@ def test_the_description_is_the_mean_over_seeds_and_folds(converted):
 def costs(name: str, size: int) -> dict:
     return {
         "network": name, "format": "int8", "bytes": 90_000, "compressed_bytes": size, "multiply_adds": 21e6,
-        "nonzero_multiply_adds": 21e6 * size / 80_000, "latency_ms": 0.4, "peak_memory_kb": 4000.0,
+        "nonzero_multiply_adds": 21e6 * size / 80_000, "latency_ms": 0.4, "latency_low_ms": 0.38,
+        "latency_high_ms": 0.42, "peak_memory_kb": 4000.0,
     }  # fmt: skip
 
 
@@ -240,13 +264,41 @@ def test_what_zeros_save_is_drawn_and_said_as_shares_of_the_dense_network():
     np.testing.assert_allclose(drawn["latency"], 1)
     said = findings.zeros_sentence(table.loc["dense, int8"], table.loc["90 %, progressive, int8"])
     assert "has 90.0 kB (dense 90.0), compressed 20.0 kB (dense 80.0)" in said
-    assert "takes 0.40 ms (dense 0.40) and 4.0 MB (dense 4.0) of memory" in said
+    assert "it is no faster: 0.40 ms for a segment (dense 0.40), with 4.1 MB of memory (dense 4.1)." in said
 
     accuracy = pd.DataFrame({"estimate": [0.9, 0.7, 0.8, 0.6]}, table.index)
     points = tflite.figure_size(plan.networks, table, accuracy)
     assert points["labels"] == ["dense", "pruned 90 %", "pruned 50 %", "narrower 90 %"]
     assert points["kinds"] == ["dense", "pruned", "pruned", "narrower"]
     assert list(points["compressed_kb"]) == [80, 20, 40, 10]
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"), [(0.5, "even measured faster"), (0.99, "no faster"), (2, "even measured slower")]
+)
+def test_what_zeros_do_to_the_time_is_said_as_it_was_measured(times, verdict):
+    dense, pruned = (pd.Series(costs(name, 80_000)) for name in ("dense", "90 %, progressive"))
+    pruned[["latency_ms", "latency_low_ms", "latency_high_ms"]] *= times
+    pruned["peak_memory_kb"] = np.nan
+    said = findings.zeros_sentence(dense, pruned)
+    assert f"on this machine it {'is' if times == 0.99 else 'was'} {verdict}" in said
+    assert "memory" not in said and "nan" not in said
+
+
+def test_what_narrower_networks_save_is_said_as_it_was_measured():
+    plan = Plan(progressive=(0.5, 0.9), one_step=(), narrow=(0.5, 0.9))
+    names = plan.networks.index[plan.networks.kind.isin(["progressive", "narrower"])]
+    table = pd.DataFrame([costs(name, 40_000) for name in names], names)
+    narrow = table.index[2:]
+    table.loc[narrow, "bytes"] = 30_000
+    table.loc[narrow[0], "compressed_bytes"] = 20_000
+    said = findings.narrower_sentence(plan.networks, table, kind="int8")
+    assert "the narrower one is smaller but not always smaller when compressed or faster (int8)" in said
+    table.loc[narrow, "compressed_bytes"] = 20_000
+    table.loc[narrow, ["latency_ms", "latency_low_ms", "latency_high_ms"]] /= 4
+    said = findings.narrower_sentence(plan.networks, table, kind="int8")
+    assert "the narrower one is smaller, smaller when compressed and faster (int8)" in said
+    assert "30.0 kB, compressed 20.0, 0.10 ms, “90 %, progressive” 90.0 kB, compressed 40.0, 0.40 ms." in said
 
 
 @pytest.mark.parametrize(
@@ -258,7 +310,10 @@ def test_what_zeros_save_is_drawn_and_said_as_shares_of_the_dense_network():
         (Difference(-0.02, -0.05, 0.01, 0.2), "Goal not shown: it loses more than 1 point on these clips"),
     ],
 )
-def test_the_goal_is_reached_only_when_the_interval_says_so(converted, difference, verdict):
-    described = tflite.describe(converted)
-    said = findings.goal_sentence(["wide, int8", "narrow, int8"], described, difference, **vars(Goal()))
-    assert "wide, int8 and narrow, int8, at most " in said and verdict in said
+def test_the_goal_is_reached_only_when_the_interval_says_so(difference, verdict):
+    chosen = pd.DataFrame(
+        {"name": ["wide", "narrow"], "met": [True, False], "bytes": [50_000, 20_000], "multiply_adds": [2e7, 1e7]}
+    )
+    said = findings.goal_sentence(chosen, difference, **vars(Goal()))
+    assert "wide and narrow, at most 50.0 kB (goal: under 128) and 20.0 million" in said and verdict in said
+    assert "none of those small enough stays within 1 point in 1 of the 2 splits" in said

@@ -89,7 +89,7 @@ def accuracy_against_work(
     accuracy, low, high : np.ndarray [shape=(n,)]
         Score and its interval, from 0 to 1.
     multiply_adds : np.ndarray of int [shape=(n,)]
-        Of a forward pass over one segment.
+        Of a forward pass over all segments of a clip.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def accuracy_against_work(
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid()
-    axes.set_xlabel("multiply-adds of a segment (millions)")
+    axes.set_xlabel("multiply-adds of a clip (millions)")
     axes.set_ylabel("accuracy")
     figure.legend(loc="outside lower center", ncols=2, handlelength=1)
     return figure

@@ -32,11 +32,11 @@ from instrlib.store import FeatureStore, fit_scaler  # noqa: E402
 CONFIG = FeatureConfig()
 N_CLIPS, N_CLASSES, BATCH = 512, 12, 16
 N_VALIDATION = 64
-EPOCHS = 2
+EPOCHS = 4
 """In one measurement, since what `fit` does before and after its epochs is done once for a whole training."""
 
 LEARNING_RATE = 3e-3
-ROUNDS = 7
+ROUNDS = 5
 GOAL = 1.0
 TOLERANCE = 1e-5
 NO_TORCH = "PyTorch is not here to compare with; pip install torch==2.13.0"
@@ -54,7 +54,7 @@ def keras_side(folder: Path) -> tuple[dict[str, Any], Callable[[], None]]:
     keras = training.load_keras()
     training.make_deterministic(0)
     x, targets = examples()
-    model = models.build(models.get_spec("compact"), x.shape[1:], N_CLASSES)
+    model = models.build(models.get_spec("compact"), x.shape[1:], N_CLASSES, fused=True)
     np.savez(folder / "weights.npz", *model.get_weights())
     np.save(folder / "answers.npy", model.predict_on_batch(x[:BATCH]))
     loss = keras.losses.CategoricalCrossentropy()
