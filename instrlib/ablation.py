@@ -10,7 +10,7 @@ from instrlib.corpora.base import Corpus
 from instrlib.errors import ConfigError
 from instrlib.experiments import Variant
 from instrlib.models import Layer, widen
-from instrlib.references import get_reference
+from instrlib.references import get_reference, settings
 from instrlib.store import build_store
 
 FULL = "full model"
@@ -140,13 +140,14 @@ REPORTED = (
 """The ablation of freesound-cutmix, the full network first."""
 
 
-def reference_rows(epochs: int) -> list[Row]:
+def reference_rows(profile: str) -> list[Row]:
     """Return the rows of the reference's ablation: 0 to 3 convolutions and 0 to 3 dense layers, the full network first.
 
     Parameters
     ----------
-    epochs : int
-        At most so many.
+    profile : str
+        Decides how many epochs there is time for: these networks have up to nine million weights. As many seeds of the
+        study are used as `references.first_seeds` allows.
 
     Returns
     -------
@@ -154,7 +155,7 @@ def reference_rows(epochs: int) -> list[Row]:
         On its own input, trained as it describes; without CutMix, which came after its ablation.
     """
     reference = get_reference("freesound-cutmix")
-    config = dataclasses.replace(reference.train, epochs=min(epochs, reference.train.epochs), augment=AugmentConfig())
+    config = dataclasses.replace(settings("freesound-cutmix", profile), augment=AugmentConfig())
     convs, denses = ([row for row in reference.spec if row.kind == kind] for kind in ("conv", "dense"))
     return [
         Row(

@@ -188,7 +188,7 @@ REFERENCES: dict[str, Reference] = {
 
 LIMITS = {
     "smoke": Limits(dict.fromkeys(REFERENCES, 1), 1),
-    "quick": Limits({"layered-four": 1, "irmas-app": 3, "nsynth-condition": 4, "freesound-cutmix": 6}, 1),
+    "quick": Limits({"layered-four": 1, "irmas-app": 3, "nsynth-condition": 4, "freesound-cutmix": 4}, 1),
     "full": Limits({}, None),
 }
 """By profile."""

@@ -9,7 +9,7 @@ from instrlib import ablation
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.errors import ConfigError
 from instrlib.models import build, get_spec
-from instrlib.references import get_reference
+from instrlib.references import get_reference, settings
 from instrlib.splits import load_split
 
 FEATURES = FeatureConfig()
@@ -52,12 +52,12 @@ def test_changes_of_width_and_depth_change_the_size_as_they_say():
 
 
 def test_the_rows_of_the_reference_have_the_layers_that_they_name():
-    rows = ablation.reference_rows(epochs=5)
+    rows = ablation.reference_rows("quick")
     assert rows[0].name == ablation.REFERENCE_FULL and rows[0].spec == get_reference("freesound-cutmix").spec
     for row, reported in zip(rows, ablation.REPORTED, strict=True):
         kinds = [layer.kind for layer in row.spec]
         assert (kinds.count("conv"), kinds.count("dense")) == (reported.n_conv, reported.n_dense)
-        assert (row.config.epochs, row.config.augment.mix) == (5, "none")
+        assert (row.config.epochs, row.config.augment.mix) == (settings("freesound-cutmix", "quick").epochs, "none")
 
 
 def test_a_network_without_the_mean_at_its_end_is_refused():
