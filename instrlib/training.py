@@ -341,10 +341,11 @@ def _fit(
     )
     fitted = model.fit(batches, validation_data=held_out, epochs=config.epochs, callbacks=callbacks, verbose=0)
     history = pd.DataFrame(fitted.history)
-    if not np.isfinite(history.loss).all():
+    # A loss can stay finite when the weights do not: its probabilities are clipped.
+    if not (np.isfinite(history.loss).all() and all(np.isfinite(one).all() for one in model.get_weights())):
         raise RunError(
-            f"Training with seed {seed} diverged in epoch {len(history)}: the loss is not finite; lower the learning "
-            f"rate ({config.learning_rate:g})."
+            f"Training with seed {seed} diverged in epoch {len(history)}: its loss or its weights are not finite; "
+            f"lower the learning rate ({config.learning_rate:g})."
         )
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
     kept = build(table, shape, n_classes)

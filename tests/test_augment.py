@@ -288,5 +288,5 @@ def test_whether_it_helps_is_said_by_the_corrected_p(difference, p_holm, words):
 
 def test_a_training_that_was_still_improving_is_named():
     described = pd.DataFrame({"best_epoch": [7.0, 12.0], "epochs": [12.0, 12.0]}, index=["none", "CutMix"])
-    assert "none was cut short" in epochs_sentence(described, ["none"])
+    assert "none was lowest at its end" in epochs_sentence(described, ["none"])
     assert "at epoch 12.0 of 12: CutMix still improved" in epochs_sentence(described, ["none", "CutMix"])
