@@ -77,7 +77,7 @@ def rows(spec: tuple[Layer, ...], config: TrainConfig, features: FeatureConfig) 
         "half the width": widen(spec, 0.5),
         "double the width": widen(spec, 2.0),
         "strides instead of pooling": tuple(change(row, stride=row.stride * row.pool, pool=1) for row in spec),
-        "all values instead of their mean": (*spec[:-1], change(spec[-1], kind="flatten")),
+        "all values, not their mean": (*spec[:-1], change(spec[-1], kind="flatten")),
     }
     trainings = {
         "with CutMix": change(config, augment=CUTMIX),

@@ -21,14 +21,13 @@ from instrlib.cam import (
     upsample,
 )
 from instrlib.config import FeatureConfig
-from instrlib.evaluation import check_trained_with
 from instrlib.features import mel_edges_hz
 from instrlib.files import hash_json, kept_arrays
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint
 from instrlib.splits import load_split
 from instrlib.store import FeatureStore, open_store
-from instrlib.training import load_model, part_segments, read_manifest
+from instrlib.training import load_model, open_trained, part_segments
 
 
 @dataclass(frozen=True)
@@ -398,25 +397,9 @@ def active_regions(explained: Explained, store: FeatureStore, *, window_s: float
     return pd.DataFrame(rows, columns=[*explained.segments.columns, *added])
 
 
-def network_key(network: Path) -> str:
-    """Return the key of a trained network: everything that decides it.
-
-    Raises
-    ------
-    RunError
-        When the folder is not a finished run.
-    """
-    return str(read_manifest(network)["key"])
-
-
 def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, np.ndarray]:
     code = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
-    store = open_store(store_folder)
-    split = load_split(split_path, store.segments)
-    key = network_key(network)
-    trained = read_manifest(network)
-    check_trained_with(network, "split", trained["split"], split.fingerprint)
-    check_trained_with(network, "feature store", trained["store"], store.fingerprint)
+    trained, store, split = open_trained(network, store_folder, split_path)
 
     def make() -> dict[str, np.ndarray]:
         model, scaler = load_model(network)
@@ -430,7 +413,7 @@ def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path
             "field": np.array([grid.field_bins, grid.field_frames]),
         }
 
-    return kept_arrays(path, hash_json([code, key]), make)
+    return kept_arrays(path, hash_json([code, trained["key"]]), make)
 
 
 def _inspect_layers(network: Path, store_folder: Path, row: int, target: int) -> LayerMaps:

@@ -329,10 +329,10 @@ def answer(folder: Path, store_folder: Path, split_path: Path, name: str, seeds:
     pictures = replace(store, config=replace(store.config, scaling="fixed"))
 
     def answer_from(seed: int) -> Predictions:
-        def predict(x: np.ndarray) -> np.ndarray:
-            return predictor(fitted()[seed], store.config, len(store.classes))(x)
+        def load() -> Callable[[np.ndarray], np.ndarray]:
+            return predictor(fitted()[seed], store.config, len(store.classes))
 
-        return answer_test(folder / f"seed-{seed}.npz", key, predict, store=pictures, scaler=None, split=split)
+        return answer_test(folder / f"seed-{seed}.npz", key, load, store=pictures, scaler=None, split=split)
 
     answers = [answer_from(seed) for seed in used]
     by_seed = np.stack([one["probabilities"] for one in answers])

@@ -281,7 +281,7 @@ PROFILES: dict[str, Profile] = {
         features=FeatureConfig(hop_length=1024),
         train=TrainConfig(epochs=30, patience=10),
         network="small",
-        experiment=TrainConfig(epochs=12, patience=12),
+        experiment=TrainConfig(epochs=10, patience=10),
         fine_tune_epochs=2,
         trials=12,
         min_test_clips=100,

@@ -1,6 +1,5 @@
 """The one place where the test part is read: each model answers it once, and its answers are kept and scored."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,16 @@ import pandas as pd
 from instrlib import baselines
 from instrlib.config import FeatureConfig
 from instrlib.corpora.base import Corpus
-from instrlib.errors import EvaluationError, RunError
+from instrlib.errors import EvaluationError
 from instrlib.features import Scaler, sounding
 from instrlib.files import read_arrays, write_arrays
 from instrlib.intervals import Interval, bootstrap_mean, class_intervals, compare_over_seeds, mcnemar, score_intervals
 from instrlib.metrics import confusion, most_confused, reliability, scores
 from instrlib.splits import Split, fingerprint_of, load_split
 from instrlib.store import FeatureStore, open_store
-from instrlib.training import load_model, load_scaler, part_segments, predict_clips, read_manifest
+from instrlib.training import load_model, load_scaler, open_trained, part_segments, predict_clips
 
 if TYPE_CHECKING:
-    import keras
-
     from instrlib.runs import Run
 
 N_CHANCE = 50
@@ -73,7 +70,7 @@ def open_inputs(preprocessing: "Run") -> Inputs:
 def answer_test(
     path: Path,
     key: str,
-    predict: Callable[[np.ndarray], np.ndarray],
+    load: Callable[[], Callable[[np.ndarray], np.ndarray]],
     *,
     store: FeatureStore,
     scaler: Scaler | None,
@@ -87,7 +84,9 @@ def answer_test(
         An npz file to keep the answers in.
     key : str
         What the model was made of: with another key it answers anew.
-    predict, store, scaler
+    load : callable
+        Loads the model, if it is needed: returns what `training.predict_clips` takes as `predict`.
+    store, scaler
         See `training.predict_clips`.
     split : Split
         The parts.
@@ -101,7 +100,7 @@ def answer_test(
         kept = read_arrays(path)
         if str(kept.pop("key", "")) == key:
             return kept
-    predicted = predict_clips(predict, store, scaler, part_segments(store, split, "test"))
+    predicted = predict_clips(load(), store, scaler, part_segments(store, split, "test"))
     write_arrays(path, key=key, **predicted)
     return predicted
 
@@ -126,45 +125,13 @@ def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions
     RunError
         When it was trained with another split or other features: its test part could hold clips that it learned from.
     """
-    trained = read_manifest(folder)
-    store = open_store(store_folder)
-    check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
-    split = load_split(split_path, store.segments)
-    check_trained_with(folder, "split", trained["split"], split.fingerprint)
+    trained, store, split = open_trained(folder, store_folder, split_path)
 
-    def predict(x: np.ndarray) -> np.ndarray:
-        return model().predict_on_batch(x)
+    def load() -> Callable[[np.ndarray], np.ndarray]:
+        return load_model(folder)[0].predict_on_batch
 
-    @functools.cache
-    def model() -> "keras.Model":
-        return load_model(folder)[0]
-
-    return answer_test(
-        folder / "predictions.npz", trained["key"], predict, store=store, scaler=load_scaler(folder), split=split
-    )
-
-
-def check_trained_with(folder: Path, what: str, trained: str, given: str) -> None:
-    """Refuse a network of another split or other features: what it is tested on could be what it learned from.
-
-    Parameters
-    ----------
-    folder : Path
-        Its run folder.
-    what : str
-        What the fingerprints are of.
-    trained, given : str
-        That in the run folder's manifest, and that of what is at hand.
-
-    Raises
-    ------
-    RunError
-        When they differ.
-    """
-    if trained != given:
-        raise RunError(
-            f"{folder} was trained with the {what} {trained}, not with {given}; run the notebook that trains it again."
-        )
+    scaler = load_scaler(folder)
+    return answer_test(folder / "predictions.npz", trained["key"], load, store=store, scaler=scaler, split=split)
 
 
 def join_folds(answers: Sequence[Predictions]) -> Predictions:

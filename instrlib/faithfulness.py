@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from instrlib.attention import Explained, network_key
+from instrlib.attention import Explained
 from instrlib.backend import load_keras
 from instrlib.cam import Grid, channels, downsample, predict, upsample, weighted_channels
 from instrlib.config import FeatureConfig
@@ -32,7 +32,7 @@ from instrlib.intervals import Difference, Interval, bootstrap_mean, compare_ove
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint
 from instrlib.store import FeatureStore, open_store
-from instrlib.training import load_model
+from instrlib.training import load_model, read_manifest
 
 if TYPE_CHECKING:
     import keras
@@ -550,4 +550,4 @@ def _measure_one(
             "layers": np.array([block[0] for block in weight_blocks(model)]),
         }
 
-    return kept_arrays(path, hash_json([code, network_key(network), rows, answers, seed]), make)
+    return kept_arrays(path, hash_json([code, read_manifest(network)["key"], rows, answers, seed]), make)

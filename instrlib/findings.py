@@ -253,9 +253,11 @@ def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: st
     cheapest = work.drop(worse).idxmin()
     if cheapest == reference:
         return f"Every variant that takes less work than the {reference} is worse."
+    row = table.loc[cheapest]
     return (
         f"Of the variants not shown to be worse, “{cheapest}” takes the least work: {work[cheapest] / 1e6:.1f} million "
-        f"multiply-adds a clip instead of {work[reference] / 1e6:.1f} ({table.difference[cheapest]:+.3f})."
+        f"multiply-adds a clip instead of {work[reference] / 1e6:.1f}, for a difference of {row.difference:+.3f} "
+        f"[{row.low:+.3f}, {row.high:+.3f}], which leaves room for a loss of up to {max(0, -row.low):.3f}."
     )
 
 

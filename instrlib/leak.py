@@ -56,7 +56,7 @@ class Leak:
         return {name: {"accuracy": accuracy, "siblings": share} for name, accuracy, share in rows}
 
     def arrays(self) -> dict[str, Any]:
-        """Return what `plots.leak` draws, without the level of chance."""
+        """Return what `plots.model_comparison` draws, without the baseline."""
         return {
             "names": list(PROTOCOLS),
             "scores": [interval.estimate for interval in self.accuracy],

@@ -6,7 +6,6 @@ processes and nowhere else.
 """
 
 import functools
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,23 +19,22 @@ from instrlib.arrays import padded
 from instrlib.batches import training_batches
 from instrlib.config import TrainConfig
 from instrlib.errors import ConfigError, RunError
-from instrlib.evaluation import Inputs, Predictions, check_trained_with, read_test
+from instrlib.evaluation import Inputs, Predictions, read_test
 from instrlib.experiments import Outcome, make_outcome, run_folder
-from instrlib.files import atomic_path, hash_json, read_json, write_arrays, write_json
-from instrlib.metrics import scores
+from instrlib.files import hash_json
 from instrlib.models import Layer, build, count_multiply_adds, resize
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint, versions
-from instrlib.splits import load_split
-from instrlib.store import open_store
 from instrlib.training import (
     COMPLETE,
     class_weights,
+    is_finished,
     load_model,
     make_deterministic,
+    open_trained,
     part_segments,
-    predict_clips,
     read_manifest,
+    write_network,
 )
 
 if TYPE_CHECKING:
@@ -294,17 +292,13 @@ def prune(
     .. [2] M. Zhu, S. Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017.
        arXiv:1710.01878
     """
-    trained = read_manifest(dense)
-    check_trained_with(dense, "split", trained["split"], read_json(split_path)["fingerprint"])
-    store = open_store(store_folder)
-    check_trained_with(dense, "feature store", trained["store"], store.fingerprint)
-    split = load_split(split_path, store.segments)
+    trained, store, split = open_trained(dense, store_folder, split_path)
     code = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
     keys = [hash_json([code, trained["key"], pruning, config, versions()]) for pruning in prunings]
     todo = [
         (folder, pruning, key)
         for folder, pruning, key in zip(folders, prunings, keys, strict=True)
-        if not ((folder / COMPLETE).is_file() and read_json(folder / COMPLETE).get("key") == key)
+        if not is_finished(folder, key)
     ]
     if not todo:
         return
@@ -313,7 +307,7 @@ def prune(
     model, scaler = load_model(dense)
     dense_weights = model.get_weights()
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
-    weights = class_weights(train.target.to_numpy(), n_classes) if config.class_weights else np.ones(n_classes)
+    weights = class_weights(train.target.to_numpy(), n_classes, balanced=config.class_weights)
     network = build(table, (*store.config.shape, 1), n_classes, keras=_load_tf_keras())
     read = functools.partial(training_batches, store, scaler, train, weights=weights, config=config, seed=seed)
     tuner = _Tuner(network, config, steps_per_epoch=len(read()))
@@ -329,40 +323,22 @@ def prune(
         model.set_weights(stripped.get_weights())
         _check_same(model, stripped, store.read(validation.row.to_numpy()[:64], scaler), dense)
         _check_sparsity(model, pruning, dense)
-        predicted = predict_clips(model.predict_on_batch, store, scaler, validation)
-
-        with atomic_path(folder / "model.keras") as path:
-            model.save(path)
-        with atomic_path(folder / "preprocessing.json") as path:
-            shutil.copyfile(dense / "preprocessing.json", path)
-        write_arrays(folder / "validation.npz", **predicted)
-        write_json(
-            folder / "metrics.json",
-            {
-                "validation": scores(predicted["targets"], predicted["probabilities"]),
-                "epochs": config.epochs,
-                "loss": losses,
-                "parameters": model.count_params(),
-                "nonzero": count_nonzero(model),
-                "multiply_adds": count_multiply_adds(model),
-                "nonzero_multiply_adds": count_multiply_adds(model, nonzero=True),
-                "training_s": round(time.monotonic() - began, 1),
-            },
-        )
-        write_json(
-            folder / COMPLETE,
-            {
-                "key": key,
-                "pruning": pruning,
-                "dense": trained["key"],
-                "spec": table,
-                "seed": seed,
-                "train": config,
-                "store": store.fingerprint,
-                "split": split.fingerprint,
-                "versions": versions(),
-            },
-        )
+        metrics = {
+            "epochs": config.epochs,
+            "loss": losses,
+            "nonzero": count_nonzero(model),
+            "nonzero_multiply_adds": count_multiply_adds(model, nonzero=True),
+            "training_s": round(time.monotonic() - began, 1),
+        }
+        made_of = {
+            "key": key,
+            "pruning": pruning,
+            "dense": trained["key"],
+            "spec": table,
+            "seed": seed,
+            "train": config,
+        }
+        write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of)
 
 
 def count_nonzero(model: "keras.Model") -> int:

@@ -15,14 +15,14 @@ from instrlib import classical
 from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.corpora.base import Corpus
 from instrlib.errors import ConfigError
-from instrlib.evaluation import Inputs, Predictions, answer_test, check_trained_with, join_seeds
+from instrlib.evaluation import Inputs, Predictions, answer_test, join_seeds
 from instrlib.experiments import Variant
 from instrlib.files import read_json
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
 from instrlib.splits import load_split
 from instrlib.store import FeatureStore, build_store, open_store
-from instrlib.training import load_model, read_manifest
+from instrlib.training import check_trained_with, load_model, load_scaler, read_manifest
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ REFERENCES: dict[str, Reference] = {
 
 LIMITS = {
     "smoke": Limits(dict.fromkeys(REFERENCES, 1), 1),
-    "quick": Limits({"layered-four": 1, "irmas-app": 3, "nsynth-condition": 4, "freesound-cutmix": 4}, 1),
+    "quick": Limits({"layered-four": 1, "irmas-app": 3, "nsynth-condition": 3, "freesound-cutmix": 3}, 1),
     "full": Limits({}, None),
 }
 """By profile."""
@@ -440,9 +440,12 @@ def _answer_segments(path: Path, network: Path, trained_on: Path, store_folder: 
     trained = read_manifest(network)
     check_trained_with(network, "split", trained["split"], read_json(trained_on)["fingerprint"])
     store = open_store(store_folder)
-    model, scaler = load_model(network)
     parts = load_split(split_path, store.segments)
-    return answer_test(path, trained["key"], model.predict_on_batch, store=store, scaler=scaler, split=parts)
+
+    def load() -> Callable[[np.ndarray], np.ndarray]:
+        return load_model(network)[0].predict_on_batch
+
+    return answer_test(path, trained["key"], load, store=store, scaler=load_scaler(network), split=parts)
 
 
 def _latencies(

@@ -1,6 +1,7 @@
 """Trained networks as files for small devices (TFLite, run by LiteRT): converted, quantised, tested and measured."""
 
 import contextlib
+import functools
 import gc
 import json
 import subprocess
@@ -18,7 +19,7 @@ import pandas as pd
 
 from instrlib.backend import load_keras, without_stderr
 from instrlib.errors import EvaluationError, RunError
-from instrlib.evaluation import Inputs, Predictions, answer_test, check_trained_with, join_seeds
+from instrlib.evaluation import Inputs, Predictions, answer_test, join_seeds
 from instrlib.experiments import Outcome, run_folder
 from instrlib.files import atomic_path, hash_file, hash_json, read_json, write_json
 from instrlib.metrics import scores
@@ -28,7 +29,7 @@ from instrlib.provenance import code_fingerprint, versions
 from instrlib.pruning import count_nonzero
 from instrlib.splits import load_split
 from instrlib.store import open_store
-from instrlib.training import COMPLETE, load_model, load_scaler, part_segments, predict_clips, read_manifest
+from instrlib.training import COMPLETE, load_model, load_scaler, open_trained, part_segments, predict_clips
 
 if TYPE_CHECKING:
     import keras
@@ -162,16 +163,12 @@ def convert(network: Path, folder: Path, store_folder: Path, split_path: Path) -
     RunError
         See `convert_networks`.
     """
-    trained = read_manifest(network)
+    trained, store, split = open_trained(network, store_folder, split_path)
     key = hash_json([code_fingerprint([Path(__file__).read_text(encoding="utf-8")]), trained["key"], versions()])
     if (folder / COMPLETE).is_file() and (kept := read_json(folder / COMPLETE)).get("key") == key:
         return kept["sizes"]
     (folder / COMPLETE).unlink(missing_ok=True)
     model, scaler = load_model(network)
-    store = open_store(store_folder)
-    split = load_split(split_path, store.segments)
-    check_trained_with(network, "split", trained["split"], split.fingerprint)
-    check_trained_with(network, "feature store", trained["store"], store.fingerprint)
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
     chosen = np.linspace(0, len(train) - 1, min(N_REPRESENTATIVE, len(train))).round().astype(int)
     contents = _contents(model, store.read(train.row.to_numpy()[chosen], scaler))
@@ -277,9 +274,8 @@ def measure(converted: dict[str, Converted], *, n_rounds: int) -> pd.DataFrame:
     rounds = np.array(_footprint("latency", str(n_rounds), *files))
     low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75], axis=1)
     columns = {"latency_ms": median, "latency_low_ms": low, "latency_high_ms": high}
-    return pd.DataFrame(columns, index=list(converted)).assign(
-        peak_memory_kb=[_footprint("memory", file) for file in files]
-    )
+    memory = fan_out(_footprint, [("memory", file) for file in files], describe="peak memory", isolate=True)
+    return pd.DataFrame(columns, index=list(converted)).assign(peak_memory_kb=list(memory))
 
 
 def choose(converted: dict[str, Converted], dense: Outcome, goal: Goal) -> pd.DataFrame:
@@ -421,7 +417,9 @@ def _convert_and_answer(
         path = _file(folder, kind)
         key = hash_json([hash_file(path), store.fingerprint, split.fingerprint])
         kept = folder / f"predictions-{path.stem}.npz"
-        answers[kind] = answer_test(kept, key, predictor(path), store=store, scaler=scaler, split=split)
+        answers[kind] = answer_test(
+            kept, key, functools.partial(predictor, path), store=store, scaler=scaler, split=split
+        )
     return sizes, answers
 
 

@@ -51,7 +51,7 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def class_weights(targets: np.ndarray, n_classes: int) -> np.ndarray:
+def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True) -> np.ndarray:
     """Weight of each class: the inverse of its share, so that the weights of all rows sum to their number.
 
     Parameters
@@ -60,6 +60,8 @@ def class_weights(targets: np.ndarray, n_classes: int) -> np.ndarray:
         Class of each training row.
     n_classes : int
         Number of classes; one that has no row gets weight 0.
+    balanced : bool
+        Otherwise every class has weight 1.
 
     Returns
     -------
@@ -70,6 +72,8 @@ def class_weights(targets: np.ndarray, n_classes: int) -> np.ndarray:
     >>> class_weights(np.array([0, 0, 0, 1]), 2).round(3).tolist()
     [0.667, 2.0]
     """
+    if not balanced:
+        return np.ones(n_classes)
     counts = np.bincount(targets, minlength=n_classes)
     present = counts > 0
     return np.where(present, len(targets) / (present.sum() * np.maximum(counts, 1)), 0.0)
@@ -124,7 +128,7 @@ def train_model(
             "versions": versions(),
         }
     )
-    if (folder / COMPLETE).is_file() and read_manifest(folder)["key"] == key:
+    if is_finished(folder, key):
         return folder
     (folder / COMPLETE).unlink(missing_ok=True)
     began = time.monotonic()
@@ -134,38 +138,112 @@ def train_model(
     model, history = _fit(store, scaler, train, validation, table, config, seed, copied)
     training_s = time.monotonic() - began
 
-    with atomic_path(folder / "model.keras") as path:
-        model.save(path)
     with atomic_path(folder / "history.csv") as path:
         history.to_csv(path, index=False)
+    best_epoch = int(history.val_loss.idxmin()) + 1
+    metrics = {"best_epoch": best_epoch, "epochs": len(history), "training_s": round(training_s, 1)}
+    made_of = {"key": key, "spec": table, "seed": seed, "train": config}
+    write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of)
+    return folder
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether a run folder holds the training that has this key, whole.
+
+    Raises
+    ------
+    RunError
+        When it holds something else that is called a finished run, or a damaged one.
+    """
+    return (folder / COMPLETE).is_file() and read_manifest(folder)["key"] == key
+
+
+def write_network(
+    folder: Path,
+    model: "keras.Model",
+    scaler: Scaler,
+    *,
+    store: FeatureStore,
+    split: Split,
+    metrics: dict[str, Any],
+    made_of: dict[str, Any],
+) -> None:
+    """Keep a trained network in a run folder, with its answers to the validation part; the manifest comes last.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and `manifest.json`.
+    model, scaler
+        The network and the scaling of its input.
+    store, split
+        Features and split that it was trained with.
+    metrics : dict
+        What `metrics.json` says besides validation scores and sizes.
+    made_of : dict
+        What the manifest says besides the fingerprints of store and split and the versions: `key`, `seed` and so on.
+    """
+    with atomic_path(folder / "model.keras") as path:
+        model.save(path)
     preprocessing = {"features": store.config.to_dict(), "scaler": scaler.to_dict(), "classes": store.classes}
     write_json(folder / "preprocessing.json", preprocessing)
-    predicted = predict_clips(model.predict_on_batch, store, scaler, validation)
+    predicted = predict_clips(model.predict_on_batch, store, scaler, part_segments(store, split, "validation"))
     write_arrays(folder / "validation.npz", **predicted)
-    write_json(
-        folder / "metrics.json",
-        {
-            "validation": scores(predicted["targets"], predicted["probabilities"]),
-            "best_epoch": int(history.val_loss.idxmin()) + 1,
-            "epochs": len(history),
-            "parameters": model.count_params(),
-            "multiply_adds": count_multiply_adds(model),
-            "training_s": round(training_s, 1),
-        },
-    )
-    write_json(
-        folder / COMPLETE,
-        {
-            "key": key,
-            "spec": table,
-            "seed": seed,
-            "train": config,
-            "store": store.fingerprint,
-            "split": split.fingerprint,
-            "versions": versions(),
-        },
-    )
-    return folder
+    sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
+    validation = scores(predicted["targets"], predicted["probabilities"])
+    write_json(folder / "metrics.json", {"validation": validation, **metrics, **sizes})
+    fingerprints = {"store": store.fingerprint, "split": split.fingerprint}
+    write_json(folder / COMPLETE, {**made_of, **fingerprints, "versions": versions()})
+
+
+def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[dict[str, Any], FeatureStore, Split]:
+    """Open the features and the split that a network was trained with, and no others.
+
+    Parameters
+    ----------
+    folder : Path
+        Its run folder.
+    store_folder, split_path : Path
+        Features and split at hand.
+
+    Returns
+    -------
+    tuple
+        The network's manifest, the features, the split.
+
+    Raises
+    ------
+    RunError
+        When it was trained with another split or other features: what it is tested on could be what it learned from.
+    """
+    trained, store = read_manifest(folder), open_store(store_folder)
+    split = load_split(split_path, store.segments)
+    check_trained_with(folder, "split", trained["split"], split.fingerprint)
+    check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
+    return trained, store, split
+
+
+def check_trained_with(folder: Path, what: str, trained: str, given: str) -> None:
+    """Refuse a network of another split or other features; see `open_trained`.
+
+    Parameters
+    ----------
+    folder : Path
+        Its run folder.
+    what : str
+        What the fingerprints are of.
+    trained, given : str
+        That in the run folder's manifest, and that of what is at hand.
+
+    Raises
+    ------
+    RunError
+        When they differ.
+    """
+    if trained != given:
+        raise RunError(
+            f"{folder} was trained with the {what} {trained}, not with {given}; run the notebook that trains it again."
+        )
 
 
 def load_model(folder: Path) -> tuple["keras.Model", Scaler]:
@@ -318,7 +396,7 @@ def _fit(
     keras = load_keras()
 
     n_classes = len(store.classes)
-    weights = class_weights(train.target.to_numpy(), n_classes) if config.class_weights else np.ones(n_classes)
+    weights = class_weights(train.target.to_numpy(), n_classes, balanced=config.class_weights)
     batches = training_batches(store, scaler, train, weights=weights, config=config, seed=seed, copied=copied)
     # Validation is weighed alike, so that the epoch is chosen by all classes and not by the largest.
     held_out = validation_batches(store, scaler, validation, weights=weights)

@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from instrlib import ablation
+from instrlib import ablation, findings
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.errors import ConfigError
 from instrlib.models import build, get_spec
@@ -74,3 +75,16 @@ def test_each_input_gets_its_own_features_of_the_same_clips(small, tmp_path):
 
     for variant in made.values():
         load_split(small.split_path, open_store(variant.store).segments)
+
+
+def test_the_cheapest_variant_not_shown_to_be_worse_is_named_with_what_it_may_lose():
+    table = pd.DataFrame(
+        {"difference": [-0.2, -0.1], "low": [-0.3, -0.25], "high": [-0.1, 0.05], "p_holm": [0.01, 0.4]},
+        index=["half the width", "MFCC"],
+    )
+    work = pd.DataFrame({"multiply_adds_a_clip": [4e6, 1e6, 2e6]}, index=[ablation.FULL, "half the width", "MFCC"])
+    sentence = findings.cheaper_sentence(table, work, ablation.FULL)
+    assert "“MFCC” takes the least work: 2.0 million multiply-adds a clip instead of 4.0" in sentence
+    assert sentence.endswith("-0.100 [-0.250, +0.050], which leaves room for a loss of up to 0.250.")
+    worse = table.assign(p_holm=0.01)
+    assert findings.cheaper_sentence(worse, work, ablation.FULL).startswith("Every variant that takes less work")

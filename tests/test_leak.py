@@ -132,7 +132,7 @@ def test_answers_to_segments_joined_by_clip_are_the_answers_to_the_clips(small, 
               (short, honest.store)]  # fmt: skip
     splits = [small.split, load_split(honest.splits[0], honest.store.segments)]
     whole, cut = [
-        answer_test(tmp_path / f"{number}.npz", "key", predict, store=store, scaler=None, split=split)
+        answer_test(tmp_path / f"{number}.npz", "key", lambda: predict, store=store, scaler=None, split=split)
         for number, (store, split) in enumerate(zip(stores, splits, strict=True))
     ]
     joined = leak.by_clip(cut | {"probabilities": cut["probabilities"][None]})

@@ -75,13 +75,6 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "leaky_high": np.full(n_classes, np.nan),
             "chance": 0.1,
         },
-        "leak": {
-            "names": np.array(["segments at random", "groups kept apart"]),
-            "scores": np.array([0.88, 0.66]),
-            "low": np.array([0.8, np.nan]),
-            "high": np.array([0.95, np.nan]),
-            "chance": 0.1,
-        },
         "duration_histogram": {"duration_s": rng.uniform(0.3, 30, 100), "segment_s": 3.0},
         "learning_curves": {
             "epoch": np.arange(1, 21),
@@ -266,7 +259,7 @@ def test_another_process_with_other_settings_of_the_user_writes_the_same_bytes(t
 
 
 def test_files_carry_no_date_and_no_version(tmp_path):
-    png, svg = plots.save(plots.leak(**arguments()["leak"]), tmp_path, "x")
+    png, svg = plots.save(plots.model_comparison(**arguments()["model_comparison"]), tmp_path, "x")
     with Image.open(png) as picture:
         assert set(picture.info) <= {"dpi"}
     text = svg.read_text(encoding="utf-8")
@@ -465,7 +458,7 @@ def test_a_missing_file_of_arrays_says_so(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
-    figure = plots.leak(**arguments()["leak"])
+    figure = plots.model_comparison(**arguments()["model_comparison"])
     with pytest.raises(DiskError, match="not a folder"):
         plots.save(figure, Path(tmp_path / "file" / "figures"), "x")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

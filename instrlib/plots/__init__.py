@@ -19,7 +19,6 @@ from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_z
 from instrlib.plots.references import honest_and_leaky, scores_by_kind
 from instrlib.plots.scores import (
     confusion_matrix,
-    leak,
     learning_curves,
     model_comparison,
     per_class_scores,
@@ -43,7 +42,6 @@ __all__ = [
     "frequency_profiles",
     "honest_and_leaky",
     "hyperparameter_importance",
-    "leak",
     "learning_curves",
     "map_similarity",
     "mixed_spectrograms",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instrlib.plots.base import draw_spectrogram, figure_function, frequency_ticks, label, new_figure
+from instrlib.plots.base import draw_spectrogram, figure_function, label, picture_bar, picture_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,25 +41,12 @@ def mixed_spectrograms(
     -------
     matplotlib.figure.Figure
     """
-    n = len(spectra)
-    columns = min(n, 3)
-    rows = -(-n // columns)
-    figure = new_figure(height=0.55 + 2.1 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    figure, panels = picture_grid(len(spectra), mel_frequencies_hz, columns=3, row_height=2.1, n_ticks=5)
     limits = {"vmin": float(np.min(spectra)), "vmax": float(np.max(spectra))}
-    image = None
-    for number, axes in enumerate(grid.flat):
-        if number >= n:
-            axes.set_visible(False)
-            continue
-        image = draw_spectrogram(axes, spectra[number], hop_s, **limits)
-        axes.set_title(f"{label(names[number])}\n{_shares(shares[number], classes)}", fontsize=8)
-        if number + columns >= n:
-            axes.tick_params(labelbottom=True)
-    frequency_ticks(grid[0, 0], mel_frequencies_hz, n_ticks=5)
-    figure.supxlabel("time (s)", fontsize=9)
-    figure.supylabel("frequency (kHz)", fontsize=9)
-    figure.colorbar(image, ax=grid, label="level (dB)", aspect=min(40, 14 * rows), pad=0.01)
+    for axes, picture, name, share in zip(panels, spectra, names, shares, strict=True):
+        image = draw_spectrogram(axes, picture, hop_s, **limits)
+        axes.set_title(f"{label(name)}\n{_shares(share, classes)}", fontsize=8)
+    picture_bar(figure, image, "level (dB)")
     return figure
 
 

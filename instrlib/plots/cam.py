@@ -13,9 +13,10 @@ from instrlib.plots.base import (
     RED,
     draw_spectrogram,
     figure_function,
-    frequency_ticks,
     label,
     new_figure,
+    picture_bar,
+    picture_grid,
 )
 
 if TYPE_CHECKING:
@@ -64,17 +65,10 @@ def activation_overlays(
     n = len(spectra)
     if not n:
         return _empty("there is no such segment")
-    columns = min(n, columns)
-    rows = -(-n // columns)
-    figure = new_figure(height=0.55 + 1.75 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    overlay = None
-    for number, axes in enumerate(grid.flat):
-        if number >= n:
-            axes.set_visible(False)
-            continue
-        draw_spectrogram(axes, spectra[number], hop_s).set_cmap(matplotlib.colormaps["gray"].resampled(_STEPS))
-        share = maps[number] / max(float(np.max(maps[number])), 1e-12)
+    figure, panels = picture_grid(n, mel_frequencies_hz, columns=columns, row_height=1.75, n_ticks=5)
+    for axes, picture, own, title in zip(panels, spectra, maps, titles, strict=True):
+        draw_spectrogram(axes, picture, hop_s).set_cmap(matplotlib.colormaps["gray"].resampled(_STEPS))
+        share = own / max(float(np.max(own)), 1e-12)
         overlay = draw_spectrogram(axes, share, hop_s, vmin=0, vmax=1)
         overlay.set(
             cmap=matplotlib.colormaps["viridis"].resampled(_STEPS), alpha=0.75 * np.round(share * _STEPS) / _STEPS
@@ -82,13 +76,8 @@ def activation_overlays(
         if share.max() > 0:
             bands, frames = (np.arange(side) for side in share.shape)
             axes.contour(frames * hop_s, bands, share, levels=[0.5], colors=[ORANGE], linewidths=1.2)
-        axes.set_title(label(titles[number], longest=40), fontsize=7.5)
-        if number + columns >= n:
-            axes.tick_params(labelbottom=True)
-    frequency_ticks(grid[0, 0], mel_frequencies_hz, n_ticks=5)
-    figure.supxlabel("time (s)", fontsize=9)
-    figure.supylabel("frequency (kHz)", fontsize=9)
-    bar = figure.colorbar(overlay, ax=grid, label="share of the map's maximum", aspect=14 * rows, pad=0.01)
+        axes.set_title(label(title, longest=40), fontsize=7.5)
+    bar = picture_bar(figure, overlay, "share of the map's maximum")
     bar.ax.axhline(0.5, color=ORANGE, linewidth=1.5)
     return figure
 
@@ -116,17 +105,12 @@ def class_average_maps(
     """
     import matplotlib
 
-    figure, panels = _class_panels(classes, row_inches=1.35)
+    figure, panels = _class_panels(classes, mel_frequencies_hz, "time after the segment's start (s)")
     top = max(1.0, float(np.nanmax(maps)) if np.isfinite(maps).any() else 1.0)
-    image = None
-    for axes, picture, name in zip(panels.flat, maps, classes, strict=False):
+    for axes, picture in zip(panels, maps, strict=True):
         image = draw_spectrogram(axes, picture, hop_s, vmin=0, vmax=top)
         image.set_cmap(matplotlib.colormaps["viridis"].resampled(2 * _STEPS))
-        axes.set_title(label(name, longest=22), fontsize=8)
-    frequency_ticks(panels[0, 0], mel_frequencies_hz, n_ticks=4)
-    figure.supxlabel("time after the segment's start (s)", fontsize=9)
-    figure.supylabel("frequency (kHz)", fontsize=9)
-    figure.colorbar(image, ax=panels, label="map (1 = spread evenly)", aspect=14 * len(panels), pad=0.01)
+    picture_bar(figure, image, "map (1 = spread evenly)")
     return figure
 
 
@@ -151,19 +135,15 @@ def frequency_profiles(
     -------
     matplotlib.figure.Figure
     """
-    figure, panels = _class_panels(classes, row_inches=1.3)
+    figure, panels = _class_panels(classes, mel_frequencies_hz, "relative to an even spread")
     bands = np.arange(len(mel_frequencies_hz))
-    for number, (axes, name) in enumerate(zip(panels.flat, classes, strict=False)):
+    for number, axes in enumerate(panels):
         axes.fill_betweenx(bands, levels[number], color="#D4D4D4", linewidth=0, label="sound")
         lines = axes.plot(np.transpose(maps[:, number]), bands, color=BLUE, linewidth=1)
         lines[0].set_label("map, one line a seed")
         axes.axvline(1, color=INK, linewidth=0.8, linestyle=":", label="spread evenly")
-        axes.set_title(label(name, longest=22), fontsize=8)
-    panels[0, 0].set(xlim=(0, None), ylim=(-0.5, len(bands) - 0.5))
-    frequency_ticks(panels[0, 0], mel_frequencies_hz, n_ticks=5)
-    figure.supxlabel("relative to an even spread", fontsize=9)
-    figure.supylabel("frequency (kHz)", fontsize=9)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    panels[0].set(xlim=(0, None), ylim=(-0.5, len(bands) - 0.5))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -240,7 +220,7 @@ def map_similarity(
     figure = new_figure(height=3.0, width=6.2)
     axes = figure.subplots()
     places = np.arange(len(steps) + 1)
-    axes.plot(places, [1, *correlation], "o-", color=BLUE, label="weights replaced")
+    axes.plot(places, [1, *correlation], "o-", color=BLUE, label="weights replaced (without sign)")
     axes.vlines(places[1:], low, high, color=BLUE, alpha=0.55, linewidth=2)
     colours = (ORANGE, RED, INK)
     for number, (name, value) in enumerate(zip(references, reference_correlation, strict=True)):
@@ -254,16 +234,14 @@ def map_similarity(
     return figure
 
 
-def _class_panels(classes: np.ndarray, *, row_inches: float) -> tuple["Figure", np.ndarray]:
-    n = len(classes)
-    columns = min(n, 4 if n <= 20 else 6)
-    rows = -(-n // columns)
-    figure = new_figure(height=0.75 + row_inches * rows)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for number, axes in enumerate(panels.flat):
-        axes.set_visible(number < n)
-        if number < n <= number + columns:
-            axes.tick_params(labelbottom=True)
+def _class_panels(classes: np.ndarray, frequencies_hz: np.ndarray, xlabel: str) -> tuple["Figure", np.ndarray]:
+    """Return a figure with a panel for each class, and the panels."""
+    columns = 4 if len(classes) <= 20 else 6
+    figure, panels = picture_grid(
+        len(classes), frequencies_hz, columns=columns, row_height=1.35, n_ticks=4, margin=0.75, xlabel=xlabel
+    )
+    for axes, name in zip(panels, classes, strict=True):
+        axes.set_title(label(name, longest=22), fontsize=8)
     return figure, panels
 
 

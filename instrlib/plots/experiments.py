@@ -11,10 +11,12 @@ from instrlib.plots.base import (
     ORANGE,
     figure_function,
     label,
+    margin_numbers,
     name_rows,
     new_figure,
     round_steps,
     row_inches,
+    whiskers,
 )
 
 if TYPE_CHECKING:
@@ -52,20 +54,10 @@ def paired_differences(
     figure = new_figure(height=0.95 + max(0.9, row_inches(names)))
     axes = figure.subplots()
     shown = (low > 0) | (high < 0)
-    for row, (difference, left, right, sure) in enumerate(zip(differences, low, high, shown, strict=True)):
-        colour = BLUE if sure else GREY
-        axes.hlines(row, left, right, color=colour, linewidth=2, alpha=0.7)
-        axes.plot(difference, row, "o" if sure else "D", color=colour, markersize=5)
-        # In a column of their own, where no line crosses them.
-        axes.annotate(
-            f"{difference:+.2f}".replace("-", "−"),
-            (1, row),
-            (4, 0),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
+    for sure, colour, marker in ((True, BLUE, "o"), (False, GREY, "D")):
+        rows = np.flatnonzero(shown == sure)
+        whiskers(axes, differences[rows], rows, low[rows], high[rows], colour=colour, marker=marker)
+    margin_numbers(axes, differences, "+.2f")
     axes.axvline(0, color=INK, linewidth=1, linestyle="--")
     axes.grid(axis="x")
     furthest = max(0.05, 1.12 * float(np.nanmax(np.abs([differences, low, high]))))

@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instrlib.plots.base import draw_spectrogram, figure_function, frequency_ticks, label, new_figure
+from instrlib.plots.base import (
+    draw_spectrogram,
+    figure_function,
+    frequency_ticks,
+    label,
+    new_figure,
+    picture_bar,
+    picture_grid,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,25 +40,16 @@ def spectrogram_grid(
     matplotlib.figure.Figure
     """
     n = len(spectra)
-    columns = min(n, 3 if n <= 3 else 4 if n <= 20 else 6)
-    rows = -(-n // columns)
-    figure = new_figure(height=0.55 + rows * (1.9 if columns <= 3 else 1.45 if columns == 4 else 1.15))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    columns = 3 if n <= 3 else 4 if n <= 20 else 6
+    height = {3: 1.9, 4: 1.45, 6: 1.15}[columns]
+    ticks = 6 if columns == 3 else 4
+    figure, panels = picture_grid(n, mel_frequencies_hz, columns=columns, row_height=height, n_ticks=ticks)
     floor = float(np.min(spectra))
     limits = {"vmin": floor, "vmax": max(float(np.max(spectra)), floor + 1)}
-    image = None
-    for number, axes in enumerate(grid.flat):
-        if number >= n:
-            axes.set_visible(False)
-            continue
-        image = draw_spectrogram(axes, spectra[number], hop_s, **limits)
-        axes.set_title(label(titles[number], longest=20 if columns <= 4 else 18), fontsize=8 if columns <= 4 else 6.5)
-        if number + columns >= n:
-            axes.tick_params(labelbottom=True)
-    frequency_ticks(grid[0, 0], mel_frequencies_hz, n_ticks=6 if columns <= 3 else 4)
-    figure.supxlabel("time (s)", fontsize=9)
-    figure.supylabel("frequency (kHz)", fontsize=9)
-    figure.colorbar(image, ax=grid, label="level (dB)", aspect=min(40, 14 * rows), pad=0.01)
+    for axes, picture, title in zip(panels, spectra, titles, strict=True):
+        image = draw_spectrogram(axes, picture, hop_s, **limits)
+        axes.set_title(label(title, longest=20 if columns <= 4 else 18), fontsize=8 if columns <= 4 else 6.5)
+    picture_bar(figure, image, "level (dB)")
     return figure
 
 

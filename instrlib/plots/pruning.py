@@ -172,7 +172,7 @@ def _name_points(axes: "Axes", sizes: np.ndarray, scores: np.ndarray, names: lis
         text = axes.annotate(
             name, (size, score), (-5, 3), textcoords="offset points", ha="right", va="bottom", fontsize=7.5
         )
-        box = text.get_window_extent()
+        box = text.get_window_extent().padded(4)
         if any(box.overlaps(other) for other in taken):
             text.remove()
         else:

@@ -12,10 +12,12 @@ from instrlib.plots.base import (
     RED,
     figure_function,
     label,
+    margin_numbers,
     name_rows,
     new_figure,
     reference_line,
     row_inches,
+    whiskers,
 )
 
 if TYPE_CHECKING:
@@ -60,18 +62,9 @@ def scores_by_kind(
     rows = np.arange(len(names))
     for kind, colour, marker in zip(dict.fromkeys(kinds), _COLOURS, _MARKERS, strict=False):
         of_kind = kinds == kind
-        axes.hlines(rows[of_kind], low[of_kind], high[of_kind], color=colour, linewidth=2, alpha=0.6)
-        axes.plot(scores[of_kind], rows[of_kind], marker, color=colour, markersize=5, label=label(kind))
-    for row, score in zip(rows, scores, strict=True):
-        axes.annotate(
-            f"{score:.2f}",
-            (1, row),
-            (4, 0),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
+        own = scores[of_kind], rows[of_kind], low[of_kind], high[of_kind]
+        whiskers(axes, *own, colour=colour, marker=marker, label=label(kind))
+    margin_numbers(axes, scores, ".2f")
     mark = float(scores[names == reference][0])
     reference_line(axes, mark, f"{label(reference)} {mark:.2f}")
     axes.grid(axis="x")
@@ -120,18 +113,8 @@ def honest_and_leaky(
         (honest, honest_low, honest_high, BLUE, "o", "whole groups kept apart", -0.13),
         (leaky, leaky_low, leaky_high, RED, "D", "segments at random", 0.13),
     ):
-        axes.hlines(rows + shift, left, right, color=colour, linewidth=2, alpha=0.45)
-        axes.plot(values, rows + shift, marker, color=colour, markersize=5, label=name)
-    for row, difference in zip(rows, np.asarray(leaky) - np.asarray(honest), strict=True):
-        axes.annotate(
-            f"{difference:+.2f}".replace("-", "−"),
-            (1, row),
-            (4, 0),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
+        whiskers(axes, values, rows + shift, left, right, colour=colour, marker=marker, label=name)
+    margin_numbers(axes, np.asarray(leaky) - np.asarray(honest), "+.2f")
     reference_line(axes, chance, f"chance {chance:.2f}")
     axes.grid(axis="x")
     axes.set_xlim(0, 1)

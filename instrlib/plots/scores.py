@@ -177,7 +177,6 @@ def per_class_scores(
         axes,
         names,
         *(np.asarray(values)[order] for values in (f1, low, high)),
-        share_of_row=0.5,
         longest=LONGEST_LABEL + 12,
     )
     axes.set_xlabel("F1")
@@ -192,6 +191,7 @@ def model_comparison(
     low: np.ndarray,
     high: np.ndarray,
     baseline: float,
+    baseline_name: str = "baseline",
     metric: str = "accuracy",
 ) -> "Figure":
     """Draw the scores of several models with their intervals, beside that of a trivial baseline.
@@ -204,6 +204,8 @@ def model_comparison(
         Score and its interval, from 0 to 1; NaN ends draw none.
     baseline : float
         Score to beat, drawn as a line.
+    baseline_name : str
+        What stands above the line.
     metric : str
         What the score is called.
 
@@ -213,42 +215,7 @@ def model_comparison(
     """
     figure = new_figure(height=0.95 + max(0.34 * min(len(names), 8), row_inches(names)))
     axes = figure.subplots()
-    forest(axes, names, scores, low, high, share_of_row=0.5)
-    reference_line(axes, baseline, f"baseline {baseline:.2f}")
-    axes.set_xlabel(label(metric))
-    return figure
-
-
-@figure_function
-def leak(
-    *,
-    names: np.ndarray,
-    scores: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    chance: float,
-    metric: str = "accuracy",
-) -> "Figure":
-    """Draw what the same classifier scores under several ways to split the same clips.
-
-    Parameters
-    ----------
-    names : np.ndarray of str [shape=(n,)]
-        The protocols.
-    scores, low, high : np.ndarray [shape=(n,)]
-        Score and its interval, from 0 to 1; NaN ends draw none.
-    chance : float
-        Score of guessing.
-    metric : str
-        What the score is called.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    figure = new_figure(height=0.95 + 0.34 * len(names))
-    axes = figure.subplots()
-    forest(axes, names, scores, low, high, share_of_row=0.6)
-    reference_line(axes, chance, f"chance {chance:.2f}")
+    forest(axes, names, scores, low, high)
+    reference_line(axes, baseline, f"{label(baseline_name)} {baseline:.2f}")
     axes.set_xlabel(label(metric))
     return figure

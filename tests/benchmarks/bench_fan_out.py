@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from instrlib.config import FeatureConfig, TrainConfig
+from instrlib.config import get_profile
 from instrlib.corpora import rendered
 from instrlib.files import read_arrays
 from instrlib.parallel import fan_out
@@ -23,7 +24,10 @@ from instrlib.store import build_store, open_store
 from instrlib.training import train_model
 
 CLIPS_PER_CLASS = 36
-CONFIG = TrainConfig(epochs=16, patience=16)
+PROFILE = get_profile("quick")
+CONFIG = replace(PROFILE.train, patience=PROFILE.train.epochs)
+"""As the study trains, but to the end."""
+
 SEEDS = range(4)
 ROUNDS = 3
 GOAL = 1.5
@@ -32,7 +36,7 @@ GOAL = 1.5
 def prepare(root: Path) -> Path:
     """Make features and a split of the embedded corpus; return the folder of the features."""
     corpus = rendered.load(root / "rendered", clips_per_class=CLIPS_PER_CLASS)
-    store = build_store(corpus, FeatureConfig(), root=root / "features")
+    store = build_store(corpus, PROFILE.features, root=root / "features")
     save_split(make_split(store.clips, seed=0), root / "split.json")
     return store.folder
 
