@@ -188,7 +188,7 @@ REFERENCES: dict[str, Reference] = {
 
 LIMITS = {
     "smoke": Limits(dict.fromkeys(REFERENCES, 1), 1),
-    "quick": Limits({"layered-four": 1, "irmas-app": 3, "nsynth-condition": 3, "freesound-cutmix": 3}, 1),
+    "quick": Limits({"layered-four": 1, "irmas-app": 2, "nsynth-condition": 2, "freesound-cutmix": 2}, 1),
     "full": Limits({}, None),
 }
 """By profile."""
@@ -257,7 +257,7 @@ def settings(name: str, profile: str) -> TrainConfig:
     Examples
     --------
     >>> [settings("irmas-app", profile).epochs for profile in ("quick", "full")]
-    [3, 30]
+    [2, 30]
     """
     config = get_reference(name).train
     return dataclasses.replace(config, epochs=min(config.epochs, LIMITS[profile].epochs.get(name, config.epochs)))
