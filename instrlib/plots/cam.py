@@ -230,7 +230,7 @@ def map_similarity(
     axes.set_xticks(places, ["none", *(label(step, longest=14) for step in steps)])
     axes.set(xlabel="weights replaced down to this layer", ylabel="rank correlation with the map", ylim=(None, 1.05))
     axes.grid(axis="y")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

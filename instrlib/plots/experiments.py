@@ -94,11 +94,10 @@ def accuracy_against_work(
     figure = new_figure(height=3.6 + 0.16 * -(-len(work) // 2))
     axes = figure.subplots()
     order = np.lexsort((-accuracy, work))
+    place = 0.0
     for number, index in enumerate(order, 1):
         colour = ORANGE if index == 0 else BLUE
-        # Points of equal work stand side by side.
-        twins = order[: number - 1][work[order[: number - 1]] == work[index]]
-        place = work[index] * 1.05 ** len(twins)
+        place = max(work[index], 1.06 * place)
         axes.vlines(place, low[index], high[index], color=colour, linewidth=1, alpha=0.45)
         axes.plot(place, accuracy[index], "o", color=colour, markersize=4.5, label=f"{number}  {label(names[index])}")
         axes.annotate(str(number), (place, accuracy[index]), (4, 3), textcoords="offset points", fontsize=7, color=INK)
@@ -108,7 +107,7 @@ def accuracy_against_work(
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid()
-    axes.set_xlabel("multiply-adds of a clip (millions)")
+    axes.set_xlabel("multiply-adds of a clip (millions); points of about equal work stand side by side")
     axes.set_ylabel("accuracy")
     figure.legend(loc="outside lower center", ncols=2, handlelength=1)
     return figure

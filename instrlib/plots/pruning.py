@@ -170,8 +170,9 @@ def _name_points(axes: "Axes", sizes: np.ndarray, scores: np.ndarray, names: lis
     taken: list = []
     for size, score, name in sorted(zip(sizes, scores, names, strict=True), key=lambda point: -point[1]):
         text = axes.annotate(
-            name, (size, score), (-5, 3), textcoords="offset points", ha="right", va="bottom", fontsize=7.5
-        )
+            name, (size, score), (-5, 3), textcoords="offset points", ha="right", va="bottom", fontsize=7.5,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
+        )  # fmt: skip
         box = text.get_window_extent().padded(4)
         if any(box.overlaps(other) for other in taken):
             text.remove()
