@@ -102,12 +102,22 @@ def status() -> None:
 
 @main.command(epilog=_examples("instrlib corpora"))
 def corpora() -> None:
-    """List the corpora: names, licences, and what of them is on disk."""
+    """List the corpora: names, labels a clip, licences, sizes, and what of them is on disk."""
     from instrlib import corpora
 
     known = [corpora.info(name) for name in corpora.NAMES]
-    rows = [(info.name, info.title, info.licence, corpora.on_disk(info.name)) for info in known]
-    _table(("name", "title", "licence", "on disk"), rows)
+    rows = [
+        (
+            info.name,
+            info.title,
+            "several" if info.multilabel else "one",
+            info.licence,
+            info.size,
+            corpora.on_disk(info.name),
+        )
+        for info in known
+    ]
+    _table(("name", "title", "labels a clip", "licence", "size", "on disk"), rows)
 
 
 @main.command(

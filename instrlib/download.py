@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from instrlib.errors import CorpusError
-from instrlib.files import disk_errors, hash_file
+from instrlib.files import disk_errors, hash_file, write_text
 from instrlib.progress import track
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ class Remote:
         Its name on disk.
     size_bytes : int or None
         Its size where it is known.
-    checksum : str
-        "md5:..." or "sha256:...", in lower-case hex digits.
+    checksum : str or None
+        "md5:..." or "sha256:...", in lower-case hex digits; None where the publisher gives none.
     """
 
     url: str
     filename: str
     size_bytes: int | None
-    checksum: str
+    checksum: str | None
 
 
 class _Broken(Exception):
@@ -58,7 +58,8 @@ class _Broken(Exception):
 def fetch(remote: Remote, folder: Path) -> Path:
     """Download a file, going on where an earlier attempt or run broke off, and check it.
 
-    The bytes gather in `<filename>.part`; the file gets its name once its checksum is right.
+    The bytes gather in `<filename>.part`; the file gets its name once its checksum is right. Where the publisher gives
+    no checksum, that of the first fetch is recorded in `<filename>.sha256`, and what is fetched later must have it too.
 
     Parameters
     ----------
@@ -218,7 +219,12 @@ def _begins_at(response: "requests.Response") -> int | None:
 
 
 def _check(remote: Remote, path: Path) -> None:
-    algorithm, expected = remote.checksum.split(":")
+    record = path.with_name(f"{remote.filename}.sha256")
+    if remote.checksum is None and not record.is_file():
+        write_text(record, hash_file(path) + "\n")
+        return
+    checksum = remote.checksum or f"sha256:{record.read_text(encoding='utf-8').strip()}"
+    algorithm, expected = checksum.split(":")
     found = hash_file(path, algorithm=algorithm)
     if found != expected:
         raise CorpusError(

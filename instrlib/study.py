@@ -19,6 +19,9 @@ from instrlib.provenance import code_hashes, tree_fingerprint, versions
 from instrlib.publish import figures_folder, publish, results_path, write_page
 from instrlib.runs import RECORD, study_name
 
+SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning")
+"""The notebooks that know several instruments a clip; a corpus of such clips is run through these alone."""
+
 _LOCK = ".lock"
 _FAILED, _FINISHED = {"failed"}, {"parts", "key", "text", "files", "keeps"}
 
@@ -28,6 +31,9 @@ class Watcher:
 
     def unchanged(self, notebook: str) -> None:
         """Tell that a notebook is skipped."""
+
+    def left_out(self, notebook: str, why: str) -> None:
+        """Tell that a notebook is not made for this corpus, and why."""
 
     def started(self, notebook: str, why: str) -> None:
         """Tell that a notebook is executed, and why."""
@@ -71,10 +77,10 @@ class State:
     ----------
     study, notebook : str
         Which one.
-    state : {"done", "changed", "failed", "running", "stopped", "never run"}
-        "changed": it is done, but would be executed again.
+    state : {"done", "changed", "failed", "running", "stopped", "never run", "left out"}
+        "changed": it is done, but would be executed again. "left out": it is not made for the corpus.
     detail : str
-        What changed, or how it failed.
+        What changed, how it failed, or why it is left out.
     when : datetime or None
         When it ended.
     duration_s : float or None
@@ -99,6 +105,9 @@ def run_study(
     watcher: Watcher | None = None,
 ) -> Outcome:
     """Execute the numbered notebooks in order and publish what they made.
+
+    A corpus of several instruments a clip is run through the notebooks in `SEVERAL_LABELS`; the watcher is told which
+    are left out.
 
     A notebook is skipped when its run folder is whole and nothing has changed of: its code, the modules of instrlib
     that it uses, its parameters, the versions that decide numbers, the files of the corpus, and the runs of other
@@ -143,13 +152,18 @@ def run_study(
     study = study_name(corpus, profile)
     everything = numbered_notebooks()
     chosen = _choose(everything, notebooks)
-    _check_parameters(chosen, parameters)
+    unsuited = {notebook.name: why for notebook in everything if (why := _unsuited(corpus, notebook.name))}
+    _check_parameters([notebook for notebook in chosen if notebook.name not in unsuited], parameters)
     names = [notebook.name for notebook in everything]
     watcher = watcher or Watcher()
     executed = []
     with _locked(study):
         look = _Look()
         for notebook in everything:
+            if notebook.name in unsuited:
+                if notebook in chosen:
+                    watcher.left_out(notebook.name, unsuited[notebook.name])
+                continue
             current = look.at(study, notebook, parameters)
             if notebook not in chosen:
                 continue
@@ -329,7 +343,10 @@ def _states(study: str, notebooks: Sequence[Notebook]) -> Iterator[State]:
         folder = _folder(study, notebook.name)
         record = _read_record(folder)
         ended = {"when": datetime.fromisoformat(record["ended"]), "duration_s": record["duration_s"]} if record else {}
-        if "failed" in record:
+        why_not = _unsuited(study.rpartition("-")[0], notebook.name)
+        if why_not:
+            yield State(study, notebook.name, "left out", why_not)
+        elif "failed" in record:
             yield State(study, notebook.name, "failed", record["failed"]["message"], **ended)
         elif record:
             why = look.at(study, notebook, record["parts"]["parameters"]).why
@@ -348,6 +365,12 @@ def _choose(everything: Sequence[Notebook], names: Collection[str] | None) -> li
         there = ", ".join(notebook.name for notebook in everything)
         raise StudyError(f"Unknown notebook {', '.join(unknown)}; there is: {there}.")
     return [notebook for notebook in everything if notebook.name in names]
+
+
+def _unsuited(corpus: str, notebook: str) -> str:
+    """Say why a notebook is not made for a corpus; "" when it is."""
+    several = corpus in corpora.NAMES and corpora.info(corpus).multilabel
+    return "it is made for one instrument a clip" if several and notebook not in SEVERAL_LABELS else ""
 
 
 def _check_parameters(notebooks: Sequence[Notebook], parameters: dict[str, Any]) -> None:

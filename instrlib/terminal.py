@@ -30,6 +30,10 @@ class TerminalWatcher(Watcher):
         """Say that a notebook is skipped."""
         self._say(f"{notebook}: unchanged")
 
+    def left_out(self, notebook: str, why: str) -> None:
+        """Say why a notebook is left out."""
+        self._say(f"{notebook}: left out, because {why}")
+
     def started(self, notebook: str, why: str) -> None:
         """Say why a notebook is executed and start its bar."""
         self._say(f"{notebook}: executed, because {why}")

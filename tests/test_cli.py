@@ -101,12 +101,13 @@ def test_a_cell_that_fails_is_one_line(root):
 
 def test_whatever_a_user_can_do_wrong_is_one_line_and_exit_code_2(root):
     assert refusal("study", "--corpus", "none") == (
-        "Error: Unknown corpus 'none'; there is: rendered, fsdkaggle2018, folder."
+        "Error: Unknown corpus 'none'; there is: "
+        "rendered, fsdkaggle2018, irmas, openmic2018, nsynth, kaggle_instruments, folder."
     )
     assert "Unknown profile 'huge'; there is: smoke, quick, full." in refusal("study", "--profile", "huge")
     assert "Unknown corpus" in refusal("validate", "none")
     assert "Unknown corpus" in refusal("download", "none")
-    assert call("download", "rendered").stderr.startswith("Error: There is nothing to download for rendered.")
+    assert call("download", "rendered").stderr.startswith("Error: `instrlib download` does not fetch rendered.")
     assert "rendered-quick/results.json is missing; run `instrlib study`" in refusal("report")
     assert "no arrays in" in refusal("figures", "--corpus", "folder")
     (root / "notebooks/03_third.ipynb").unlink()
@@ -148,10 +149,13 @@ def test_a_file_in_the_way_of_a_folder_is_one_line(root):
 
 def test_corpora_are_listed_whole_when_piped(root):
     header, *rows = call("corpora").stdout.splitlines()
-    assert header.split("\t") == ["name", "title", "licence", "on disk"]
+    assert header.split("\t") == ["name", "title", "labels a clip", "licence", "size", "on disk"]
     assert [row.split("\t")[0] for row in rows] == list(corpora.NAMES)
     for row, name in zip(rows, corpora.NAMES, strict=True):
-        assert corpora.info(name).licence in row and str(root / "data" / name) in row
+        info = corpora.info(name)
+        cells = row.split("\t")
+        assert cells[1:5] == [info.title, "several" if info.multilabel else "one", info.licence, info.size]
+        assert cells[5].startswith(f"nothing in {root / 'data' / name}")
 
 
 def test_validate_prints_its_findings_and_exits_with_1_when_there_are_any(root):
@@ -166,3 +170,11 @@ def test_download_shows_licence_and_citation_first(monkeypatch):
     info = corpora.info("fsdkaggle2018")
     assert lines[1:3] == [f"Licence: {info.licence}", f"Cite as: {info.citation}"]
     assert lines.index("fetching fsdkaggle2018 there") > 2
+
+
+@pytest.mark.parametrize("name", ["kaggle_instruments", "folder"])
+def test_what_has_no_download_shows_its_licence_and_the_way_to_get_it(name):
+    result = call("download", name)
+    assert result.exit_code == 2
+    assert f"Licence: {corpora.info(name).licence}" in result.stdout
+    assert result.stderr == f"Error: `instrlib download` does not fetch {name}. {corpora.info(name).how_to_get}\n"

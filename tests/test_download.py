@@ -284,3 +284,23 @@ def test_a_damaged_archive_is_one_clear_error_and_leaves_nothing(tmp_path, name,
     with pytest.raises(CorpusError, match="delete it and download it again"):
         unpack(path, tmp_path / "target")
     assert list((tmp_path / "target").iterdir()) == []
+
+
+# ---- files without a published checksum ------------------------------------------------------------------------------
+
+
+def test_without_a_published_checksum_that_of_the_first_fetch_is_recorded_and_holds_from_then_on(server, tmp_path):
+    remote = replace(server.remote, checksum=None)
+    server.break_after = [1_000_000]
+    path = fetch(remote, tmp_path)
+    assert path.read_bytes() == CONTENT
+    record = tmp_path / "archive.zip.sha256"
+    assert record.read_text() == hashlib.sha256(CONTENT).hexdigest() + "\n"
+    assert fetch(remote, tmp_path) == path
+    assert len(server.ranges) == 2
+    path.unlink()
+    server.content = CONTENT[::-1]
+    found, expected = (hashlib.sha256(one).hexdigest() for one in (CONTENT[::-1], CONTENT))
+    with pytest.raises(CorpusError, match=f"has the sha256 {found}, not {expected}"):
+        fetch(remote, tmp_path)
+    assert not path.exists()

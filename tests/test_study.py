@@ -383,3 +383,30 @@ def test_title_and_question_are_read_from_the_first_words(alone):
     (alone / "notebooks/03_third.ipynb").write_text("[]")
     with pytest.raises(StudyError, match="is not a notebook"):
         notebooks.numbered_notebooks()
+
+
+def test_a_corpus_of_several_labels_a_clip_runs_the_notebooks_that_know_them_and_names_the_others(root, capsys):
+    from rich.console import Console
+
+    from instrlib.terminal import TerminalWatcher
+
+    folder = root / "notebooks"
+    for path in folder.iterdir():
+        path.unlink()
+    for name in ("02_baseline_cnn", "04_random_search", "09_transfer_learning"):
+        write_notebook(folder, name, [OPEN.format(name=name), "run.save_metrics(alone=1)", "run.finish()"])
+    several = SMOKE | {"corpus": "openmic2018"}
+    watcher = TerminalWatcher(Console(width=200))
+    assert run_study(**several, watcher=watcher).executed == ("02_baseline_cnn", "09_transfer_learning")
+    said = capsys.readouterr().out.splitlines()
+    assert "04_random_search: left out, because it is made for one instrument a clip" in said
+    assert [line.partition(": ")[0] for line in said if ": executed" in line] == [
+        "02_baseline_cnn",
+        "09_transfer_learning",
+    ]
+    assert [(one.notebook, one.state) for one in study.status()] == [
+        ("02_baseline_cnn", "done"),
+        ("04_random_search", "left out"),
+        ("09_transfer_learning", "done"),
+    ]
+    assert run_study(**SMOKE, notebooks=["04_random_search"]).executed == ("04_random_search",), "one label a clip"

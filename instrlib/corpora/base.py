@@ -41,6 +41,8 @@ class CorpusInfo:
         Size of the download, in words.
     how_to_get : str
         One sentence: the command or the steps.
+    multilabel : bool
+        Whether a clip may hold several instruments, each of them named.
     """
 
     name: str
@@ -50,6 +52,7 @@ class CorpusInfo:
     url: str
     size: str
     how_to_get: str
+    multilabel: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,16 @@ class Corpus:
         Folder that `path` in the manifest is relative to.
     manifest : pandas.DataFrame
         One row a clip: `clip_id` (unique str), `path` (str, relative to root), `start_s` (where the clip begins in
-        the file), `duration_s`, `label` (one of `classes`), `group` (str: recording, session, performer or
-        instrument; whatever must not cross a split) and `split` ("train", "validation" or "test" where the publisher
-        fixed it, else ""). Sorted by `clip_id`, with a plain integer index.
+        the file), `duration_s`, `label` (one of `classes`; see `strata` where a clip has several), `group` (str:
+        recording, session, performer or instrument; whatever must not cross a split) and `split` ("train",
+        "validation" or "test" where the publisher fixed it, else ""). Sorted by `clip_id`, with a plain integer index.
     classes : tuple of str
         The labels, in the order of the network's outputs.
     problems : pandas.DataFrame
         Clips that were left out: `clip_id`, `path`, `reason`.
+    labels : np.ndarray [shape=(n_clips, n_classes), float32], optional
+        Of a corpus with several labels a clip: 1 where the class is present, 0 where it is absent, NaN where nobody
+        looked.
     """
 
     info: CorpusInfo
@@ -78,6 +84,7 @@ class Corpus:
     manifest: pd.DataFrame
     classes: tuple[str, ...]
     problems: pd.DataFrame
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse a manifest that would mislead what comes after."""
@@ -92,6 +99,8 @@ class Corpus:
         unknown = sorted(set(self.manifest.label) - set(self.classes))
         if unknown:
             raise CorpusError(f"{self.info.name}: label outside the list of classes: {', '.join(unknown)}.")
+        if self.labels is not None:
+            _check_labels(self.info.name, self.labels, len(self.manifest), self.classes)
 
     @property
     def name(self) -> str:
@@ -104,13 +113,56 @@ class Corpus:
         return pd.Categorical(self.manifest.label, categories=list(self.classes)).codes.astype(np.int64)
 
     @property
+    def multilabel(self) -> bool:
+        """Whether a clip may have several labels."""
+        return self.labels is not None
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of the manifest and the class list: the same on every machine for the same clips."""
+        """Hash of the manifest, the class list and the labels: the same on every machine for the same clips."""
         columns = [*COLUMNS, CONTENT] if CONTENT in self.manifest else list(COLUMNS)
         table = self.manifest[columns].assign(
             start_s=self.manifest.start_s.round(4), duration_s=self.manifest.duration_s.round(4)
         )
-        return hash_json({"classes": self.classes, "rows": table.to_numpy().tolist()})[:16]
+        several = {} if self.labels is None else {"labels": self.labels}
+        return hash_json({"classes": self.classes, "rows": table.to_numpy().tolist(), **several})[:16]
+
+
+def strata(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """Give each clip of several labels one class, by which clips are drawn, split and counted: its rarest one.
+
+    So every class keeps its share in each part of a split, the rare ones first of all.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_classes)]
+        1 present, 0 absent, NaN not observed.
+    classes : tuple of str
+        Name of each class.
+
+    Returns
+    -------
+    list of str
+        The class present that the fewest clips have; of a clip in which none is known to be present, the observed
+        class that is the rarest.
+
+    Raises
+    ------
+    CorpusError
+        When a clip has no observed class.
+
+    Examples
+    --------
+    >>> strata(np.array([[1, 1], [1, 0], [0, np.nan]]), ("piano", "banjo"))
+    ['banjo', 'piano', 'piano']
+    """
+    observed = np.isfinite(labels)
+    if not observed.any(axis=1).all():
+        raise CorpusError(f"The clip in row {int((~observed.any(axis=1)).argmax())} has no label at all; leave it out.")
+    present = labels == 1
+    candidates = np.where(present.any(axis=1, keepdims=True), present, observed)
+    count = np.where(candidates, present.sum(axis=0), np.inf)
+    return [classes[number] for number in count.argmin(axis=1)]
 
 
 def problem_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
@@ -145,3 +197,17 @@ def check_problem_share(name: str, n_problems: int, n_clips: int, *, limit: floa
             f"{name}: {n_problems} of {n_clips} clips are unusable, more than the {limit:.0%} that are accepted; "
             "`instrlib validate` lists them with their reasons."
         )
+
+
+def _check_labels(name: str, labels: np.ndarray, n_clips: int, classes: tuple[str, ...]) -> None:
+    if labels.shape != (n_clips, len(classes)):
+        raise CorpusError(f"{name}: the labels are of shape {labels.shape}, not {(n_clips, len(classes))}.")
+    if not np.isin(labels[np.isfinite(labels)], (0, 1)).all():
+        raise CorpusError(f"{name}: a label must be 1 (present), 0 (absent) or NaN (not observed).")
+    for value, word in ((1, "present"), (0, "absent")):
+        never = [one for one, column in zip(classes, labels.T, strict=True) if not (column == value).any()]
+        if never:
+            raise CorpusError(
+                f"{name}: {', '.join(never)} is observed {word} in no clip, so it cannot be learned or tested; leave "
+                "that class out."
+            )

@@ -14,7 +14,16 @@ import numpy as np
 import pandas as pd
 
 from instrlib.corpora.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table
-from instrlib.corpora.local import ENDINGS, choose_classes, draw_clips, find_unusable, is_audio, probe_clips, read_table
+from instrlib.corpora.local import (
+    audio_files,
+    check_no_class_empty,
+    choose_classes,
+    draw_clips,
+    find_unusable,
+    missing_reason,
+    probe_clips,
+    read_table,
+)
 from instrlib.download import Remote, fetch, unpack
 from instrlib.errors import CorpusError
 
@@ -151,8 +160,8 @@ def load(
     drawn = draw_clips(rows[~in_test], max_clips_per_class, seed=seed)
     present = np.array([(root / path).exists() for path in drawn.path], dtype=bool)
     usable, unusable = probe_clips(root, drawn[present])
-    unusable += [(row.clip_id, row.path, _missing(row.path)) for row in drawn[~present].itertuples()]
-    _check_classes(root, usable, wanted)
+    unusable += [(row.clip_id, row.path, missing_reason(row.path)) for row in drawn[~present].itertuples()]
+    check_no_class_empty(INFO, root, usable, wanted)
     columns = [*COLUMNS, "freesound_id", "licence", "manually_verified", "usage", CONTENT]
     manifest = usable[columns].sort_values("clip_id").reset_index(drop=True)
     return Corpus(INFO, root, manifest, wanted, problem_table(sorted(unusable) + sorted(left_out)))
@@ -217,11 +226,11 @@ def validate(root: Path) -> list[str]:
             findings.append(f"{there[0]} is there, but not {lacking}: this part is not used.")
     rows = rows.assign(path=_paths(root, rows))
     present = np.array([(root / path).exists() for path in rows.path], dtype=bool)
-    findings += [f"{path}: {_missing(path)}" for path in rows.path[~present]]
+    findings += [f"{path}: {missing_reason(path)}" for path in rows.path[~present]]
     findings += [f"{path}: {reason}" for _, path, reason in find_unusable(root, rows[present])]
     for part in rows.part.unique():
         listed = set(rows.clip_id[rows.part == part]) | _padding(root, part)
-        strangers = sorted(set(_files(root / _FOLDERS[part])) - listed)
+        strangers = sorted(set(audio_files(root / _FOLDERS[part])) - listed)
         findings += [f"{_FOLDERS[part]}/{stem}: {_TABLES[part]} does not name this file." for stem in strangers]
     return findings
 
@@ -280,33 +289,13 @@ def _padding(root: Path, part: str) -> set[str]:
     return {Path(name).stem for name in table.fname[table.usage == "Ignored"]}
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Return the name of each audio file by its stem; of two endings the first of `ENDINGS`."""
-    found = [path for path in folder.iterdir() if is_audio(path)] if folder.is_dir() else []
-    ranked = sorted(found, key=lambda path: (ENDINGS.index(path.suffix.lower()), path.name), reverse=True)
-    return {path.stem: path.name for path in ranked}
-
-
 def _paths(root: Path, rows: pd.DataFrame) -> list[str]:
     """Return each clip's file, relative to the root; of a missing one the name in the release."""
-    found = {part: _files(root / folder) for part, folder in _FOLDERS.items()}
+    found = {part: audio_files(root / folder) for part, folder in _FOLDERS.items()}
     return [
         f"{_FOLDERS[part]}/{found[part].get(clip_id, clip_id + '.wav')}"
         for part, clip_id in zip(rows.part, rows.clip_id, strict=True)
     ]
-
-
-def _missing(path: str) -> str:
-    return f"the file is missing; looked for {Path(path).stem} with the endings {', '.join(ENDINGS)}"
-
-
-def _check_classes(root: Path, usable: pd.DataFrame, wanted: tuple[str, ...]) -> None:
-    empty = [name for name in wanted if name not in set(usable.label)]
-    if empty:
-        raise CorpusError(
-            f"{INFO.title}: no usable clip of {', '.join(empty)} in {root}; "
-            "`instrlib validate fsdkaggle2018` lists what is wrong."
-        )
 
 
 def _way_out() -> str:

@@ -1,15 +1,20 @@
 """What corpora from disk share: finding audio files, reading their tables, drawing clips and learning their lengths."""
 
+import logging
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
 from instrlib.config import folders
-from instrlib.corpora.base import CONTENT
+from instrlib.corpora.base import CONTENT, CorpusInfo
+from instrlib.download import Remote
 from instrlib.errors import AudioError, ConfigError, CorpusError, InstrlibError
 from instrlib.files import hash_bytes, hash_file, read_json, write_json
 from instrlib.parallel import fan_out
+from instrlib.progress import track
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """The endings of audio files that are looked for, whatever their case; the first is preferred."""
@@ -220,6 +225,151 @@ def find_unusable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]
     answers = [answer for chunk in fan_out(_decode_chunk, tasks, describe="decoding") for answer in chunk]
     rows = zip(usable.clip_id, usable.path, answers, strict=True)
     return sorted([*problems, *(row for row in rows if row[2])])
+
+
+def audio_files(folder: Path) -> dict[str, str]:
+    """Return the name of each audio file of a folder by its stem; of two endings the first of `ENDINGS`.
+
+    Parameters
+    ----------
+    folder : Path
+        It may be missing; sub-folders are not looked into.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    found = [path for path in folder.iterdir() if is_audio(path)] if folder.is_dir() else []
+    ranked = sorted(found, key=lambda path: (ENDINGS.index(path.suffix.lower()), path.name), reverse=True)
+    return {path.stem: path.name for path in ranked}
+
+
+def missing_reason(path: str) -> str:
+    """Say that a clip's file is missing, whatever its ending."""
+    return f"the file is missing; looked for {Path(path).stem} with the endings {', '.join(ENDINGS)}"
+
+
+def mirdata_module(name: str) -> ModuleType:
+    """Import what mirdata knows of a corpus: addresses, checksums, licence and how annotations are written.
+
+    Importing it takes a third of a second, and sets Python's logging so that every library's chatter goes to stderr;
+    that is set back here.
+
+    Parameters
+    ----------
+    name : str
+        Such as "irmas".
+
+    Returns
+    -------
+    module
+        `mirdata.datasets.<name>`.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    module = import_module(f"mirdata.datasets.{name}")
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return module
+
+
+def mirdata_remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
+    """Return where mirdata says that a corpus is to be had.
+
+    Parameters
+    ----------
+    name : str
+        Such as "irmas".
+
+    Returns
+    -------
+    archives : tuple of Remote
+        What the publisher offers.
+    index : Remote
+        mirdata's list of the files in it, with the MD5 of each.
+    """
+    module = mirdata_module(name)
+    of_index = module.INDEXES[module.INDEXES["default"]].remote
+    *archives, index = (
+        Remote(remote.url, remote.filename, None, f"md5:{remote.checksum}")
+        for remote in (*module.REMOTES.values(), of_index)
+    )
+    return tuple(archives), index
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Read mirdata's list of a corpus's files.
+
+    Parameters
+    ----------
+    index : Path
+        The JSON file that `mirdata_remotes` tells of.
+
+    Returns
+    -------
+    dict of str to str
+        The MD5 of each file by its path in the release.
+
+    Raises
+    ------
+    CorpusError
+        When the file is not such a list.
+    """
+    try:
+        content = read_json(index)
+        pairs = [*(content.get("metadata") or {}).values()]
+        pairs += [pair for files in content["tracks"].values() for pair in files.values()]
+        return {path: md5 for path, md5 in pairs if path}
+    except (InstrlibError, AttributeError, KeyError, TypeError, ValueError):
+        raise CorpusError(f"{index} is not mirdata's list of files; delete it and download the corpus again.") from None
+
+
+def compare_with_index(index: Path, folder: Path) -> list[tuple[str, str]]:
+    """Compare the files on disk with mirdata's list of what the publisher gives out.
+
+    An audio file that stands there with another ending was converted, so it is neither missing nor altered.
+
+    Parameters
+    ----------
+    index : Path
+        See `read_index`.
+    folder : Path
+        Folder that the paths in the list are relative to; a list may also name the folder itself first.
+
+    Returns
+    -------
+    list of (path, reason)
+        What is missing or altered, sorted; that the list itself is not there is one of them.
+    """
+    if not index.is_file():
+        reason = "mirdata's list of files is not there, so nothing was compared with it; `instrlib download` fetches it"
+        return [(index.name, reason)]
+    listed = {path.removeprefix(f"{folder.name}/"): md5 for path, md5 in read_index(index).items()}
+    findings = []
+    for path, md5 in track(sorted(listed.items()), total=len(listed), describe=f"comparing with {index.name}"):
+        file = folder / path
+        if not file.is_file():
+            if file.stem not in audio_files(file.parent) or not is_audio(file):
+                findings.append((path, f"the file is missing, which {index.name} lists"))
+        elif (found := hash_file(file, algorithm="md5")) != md5:
+            findings.append((path, f"the file was altered: its md5 is {found}, not {md5} as expected"))
+    return findings
+
+
+def check_no_class_empty(info: CorpusInfo, root: Path, usable: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Make sure that every class has a usable clip.
+
+    Raises
+    ------
+    CorpusError
+        When one has none; all of them are named.
+    """
+    empty = [name for name in classes if name not in set(usable.label)]
+    if empty:
+        raise CorpusError(
+            f"{info.title}: no usable clip of {', '.join(empty)} in {root}; "
+            f"`instrlib validate {info.name}` lists what is wrong."
+        )
 
 
 def _read_probes(cache: Path) -> dict[str, list]:

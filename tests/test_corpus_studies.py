@@ -1,0 +1,48 @@
+"""Every corpus goes through the first three notebooks: from its own layout on disk to networks, scores and figures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from trees import make_folders, make_irmas, make_kaggle_instruments, make_nsynth, make_openmic2018
+
+NOTEBOOKS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix")
+
+MAKERS = {
+    "irmas": make_irmas,
+    "openmic2018": make_openmic2018,
+    "nsynth": make_nsynth,
+    "kaggle_instruments": make_kaggle_instruments,
+    "folder": make_folders,
+}
+"""`rendered` and the real sample of `fsdkaggle2018` go the same way in test_smoke_study.py."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("corpus", MAKERS)
+def test_a_tree_of_its_own_layout_gives_scores_beside_trivial_baselines(corpus, tmp_path):
+    MAKERS[corpus](tmp_path / "corpus")
+    moved = {f"INSTRLIB_{name.upper()}": str(tmp_path / name) for name in ("data", "runs", "reports", "figures")}
+    code = (
+        "import sys; from instrlib.study import run_study; "
+        f"run_study(corpus=sys.argv[1], data=sys.argv[2], profile='smoke', seeds=1, notebooks={NOTEBOOKS})"
+    )
+    command = [sys.executable, "-c", code, corpus, str(tmp_path / "corpus")]
+    run = subprocess.run(command, env=os.environ | moved, capture_output=True, text=True, check=False, timeout=800)
+    assert run.returncode == 0, run.stderr
+    results = json.loads((tmp_path / "reports" / f"{corpus}-smoke" / "results.json").read_text())["notebooks"]
+    assert tuple(results) == NOTEBOOKS
+    trivial, main = (
+        ({"all present", "none present", "prior"}, "mean_average_precision")
+        if corpus == "openmic2018"
+        else ({"majority class", "chance by class share", "nearest mean spectrum"}, "accuracy")
+    )
+    for name in NOTEBOOKS[1:]:
+        scores = results[name]["metrics"]["scores"]
+        assert trivial < set(scores)
+        for by_score in scores.values():
+            assert by_score[main]["low"] <= by_score[main]["estimate"] <= by_score[main]["high"]
+    assert results["01_preprocessing"]["metrics"]["n_unusable"] == 0

@@ -1,0 +1,312 @@
+"""Small copies of the public corpora in the layout of their releases, and a server to fetch them from."""
+
+import contextlib
+import functools
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from instrlib.files import hash_file
+
+OPENMIC_HEADER = (
+    "track_id,album_id,album_title,album_url,artist_id,artist_name,artist_url,artist_website,license_image_file,"
+    "license_image_file_large,license_parent_id,license_title,license_url,tags,track_bit_rate,track_comments,"
+    "track_composer,track_copyright_c,track_copyright_p,track_date_created,track_date_recorded,track_disc_number,"
+    "track_duration,track_explicit,track_explicit_notes,track_favorites,track_file,track_genres,track_image_file,"
+    "track_information,track_instrumental,track_interest,track_language_code,track_listens,track_lyricist,track_number,"
+    "track_publisher,track_title,track_url,sample_key,start_time"
+)
+
+
+def tone(timbre, pitch, duration_s, sample_rate_hz=22050):
+    """Return a tone whose partials tell its timbre; `pitch` (a whole number) chooses one of twelve notes."""
+    time_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
+    f0_hz = 220.0 * 2 ** (pitch % 12 / 12)
+    partials = (np.array([1.0]), np.array([1.0, 0, 1, 0, 1]), 1 / np.arange(1, 13), np.arange(1.0, 9.0))[timbre % 4]
+    partials = partials / (1 + timbre // 4)
+    partials[0] = 1.0
+    waves = [size * np.sin(2 * np.pi * (number + 1) * f0_hz * time_s) for number, size in enumerate(partials)]
+    return 0.3 * np.sum(waves, axis=0) / np.abs(partials).sum() * np.exp(-(timbre % 3) * time_s)
+
+
+def write_audio(path, signal, sample_rate_hz=22050):
+    """Write a signal in the format of the path's ending, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, signal, sample_rate_hz)
+
+
+def write_index(index, folder, *, below=""):
+    """Write mirdata's list of all files of a folder, with the MD5 of each."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != index)
+    listed = [[below + path.relative_to(folder).as_posix(), hash_file(path, algorithm="md5")] for path in files]
+    tracks = {str(number): {"audio": pair} for number, pair in enumerate(listed)}
+    index.write_text(json.dumps({"version": "1.0", "tracks": tracks}))
+
+
+def make_irmas(root, *, classes=("cel", "flu", "pia", "tru"), recordings=8, excerpts=2, duration_s=1.0):
+    """Make the training set and the three parts of the test set, and mirdata's list of their files.
+
+    Each class has `recordings` of `excerpts` each, named in the three ways of the release. The first recording also
+    has an excerpt in the folder of the second class. The test set has 6 recordings of 2 excerpts, with one to three
+    instruments each; the last of them stands in two parts.
+    """
+    root = Path(root)
+    for timbre, label in enumerate(classes):
+        for number in range(recordings):
+            recording = 1 + timbre * recordings + number
+            start = (f"[{label}][cla]", f"[{label}][nod][jaz_blu]", f"{number:03}__[{label}][dru][pop_roc]")[number % 3]
+            for excerpt in range(1, excerpts + 1):
+                path = root / "IRMAS-TrainingData" / label / f"{start}{recording:04}__{excerpt}.wav"
+                write_audio(path, tone(timbre, 5 * number + excerpt, duration_s))
+    also = root / "IRMAS-TrainingData" / classes[1] / f"[{classes[1]}][cla]0001__{excerpts + 1}.wav"
+    write_audio(also, tone(1, 3, duration_s))
+    places = (
+        ("IRMAS-TestingData-Part1/Part1", "(02) dont kill the whale"),
+        ("IRMAS-TestingData-Part1/Part1", "02 - And The Body Will Die"),
+        ("IRMAS-TestingData-Part2/IRTestingData-Part2", "john_coltrane-01-a_love_supreme_part_1-rns"),
+        ("IRMAS-TestingData-Part2/IRTestingData-Part2", "Debussy, Violin Sonata - 1 Allegro vivo"),
+        ("IRMAS-TestingData-Part3/Part3", "Johnny Cash - One"),
+        ("IRMAS-TestingData-Part3/Part3", "Vacation Island"),
+    )
+    for number, (folder, name) in enumerate(places):
+        for excerpt in (1, 12):
+            timbres = sorted({(number + step) % len(classes) for step in range(1 + (number + excerpt) % 3)})
+            where = places[0][0] if (number, excerpt) == (5, 12) else folder
+            signal = sum(tone(timbre, number + timbre, 2 * duration_s) for timbre in timbres) / len(timbres)
+            write_audio(root / where / f"{name}-{excerpt}.wav", signal)
+            text = "".join(f"{classes[timbre]}\t\n" for timbre in timbres)
+            (root / where / f"{name}-{excerpt}.txt").write_text(text)
+    write_index(root / "irmas_index_1.0.json", root)
+    return root
+
+
+def make_openmic2018(
+    root,
+    *,
+    classes=("cello", "drums", "flute", "piano"),
+    artists=8,
+    clips=2,
+    duration_s=1.0,
+    objects=True,
+):
+    """Make the release in `root/openmic-2018`, and mirdata's list of its files.
+
+    Each class has `artists` of `clips` each, the last quarter of them in the official test part. In a clip its class is
+    present, the next one is present in every second clip and else absent, the one after is absent, and the others were
+    not looked for. With `objects` the npz file holds its clip names as Python objects, as the published one does.
+    """
+    base = Path(root) / "openmic-2018"
+    number_of = {name: number for number, name in enumerate(classes)}
+    rows, metadata, keys, parts = [], [], [], {"train": [], "test": []}
+    for timbre, name in enumerate(classes):
+        for artist in range(artists):
+            for clip in range(clips):
+                track = 46 + 137 * len(keys)
+                key = f"{track:06}_{3840 * (clip + 1)}"
+                following, absent = classes[(timbre + 1) % len(classes)], classes[(timbre + 2) % len(classes)]
+                signal = tone(timbre, 5 * artist + clip, duration_s)
+                if clip % 2:
+                    signal = (signal + tone((timbre + 1) % len(classes), artist, duration_s)) / 2
+                write_audio(base / "audio" / key[:3] / f"{key}.ogg", signal)
+                rows += [
+                    (key, name, 0.5 + 0.5 / (1 + clip), 3),
+                    (key, following, 0.82895 if clip % 2 else 0.17105, 3),
+                    (key, absent, 0.0, 4),
+                ]
+                described = dict.fromkeys(OPENMIC_HEADER.split(","), "")
+                described |= {"track_id": track, "artist_id": 10 * timbre + artist, "sample_key": key}
+                described |= {"artist_name": f"Artist {timbre}{artist}", "track_title": f"Song {len(keys)}"}
+                described |= {"license_title": "Attribution 3.0 International", "track_genres": "[{'genre_id': '46'}]"}
+                metadata.append(described)
+                parts["test" if artist >= artists - artists // 4 else "train"].append(key)
+                keys.append(key)
+    pd.DataFrame(metadata).to_csv(base / "openmic-2018-metadata.csv", index=False)
+    columns = ["sample_key", "instrument", "relevance", "num_responses"]
+    pd.DataFrame(rows, columns=columns).to_csv(base / "openmic-2018-aggregated-labels.csv", index=False)
+    (base / "class-map.json").write_text(json.dumps(number_of))
+    (base / "partitions").mkdir()
+    for part, names in parts.items():
+        (base / "partitions" / f"split01_{part}.csv").write_text("".join(f"{key}\n" for key in names))
+    embeddings = np.random.default_rng(0).integers(0, 256, (len(keys), 10, 128))
+    times_s = [round(0.96 * number, 2) for number in range(10)]
+    for key, values in zip(keys, embeddings, strict=True):
+        path = base / "vggish" / key[:3] / f"{key}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"time_points": times_s, "features": values.tolist()}))
+    truth, mask = np.full((len(keys), len(classes)), 0.5), np.zeros((len(keys), len(classes)), dtype=bool)
+    for key, name, relevance, _ in rows:
+        truth[keys.index(key), number_of[name]], mask[keys.index(key), number_of[name]] = relevance, True
+    names = np.array(keys, dtype=object if objects else str)
+    np.savez(base / "openmic-2018.npz", X=embeddings, Y_true=truth, Y_mask=mask, sample_key=names)
+    write_index(Path(root) / "openmic2018_index_1.0.json", base)
+    return Path(root)
+
+
+@contextlib.contextmanager
+def serving(folder):
+    """Serve a folder's files; yield the address that they stand below."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+QUALITIES = (
+    *("bright", "dark", "distortion", "fast_decay", "long_release", "multiphonic", "nonlinear_env", "percussive"),
+    *("reverb", "tempo-synced"),
+)
+NSYNTH_FAMILIES = (
+    *("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal"),
+)
+SOURCES = ("acoustic", "electronic", "synthetic")
+
+
+def nsynth_note(family, source, number, pitch, velocity):
+    """Return one entry of `examples.json`, with every field of the release."""
+    instrument = f"{family}_{source}_{number:03}"
+    quality = (number + pitch) % len(QUALITIES)
+    return {
+        "qualities": [int(place == quality) for place in range(len(QUALITIES))],
+        "pitch": pitch,
+        "note": 1000 * number + pitch,
+        "instrument_source_str": source,
+        "velocity": velocity,
+        "instrument_str": instrument,
+        "instrument": number,
+        "sample_rate": 16000,
+        "qualities_str": [QUALITIES[quality]],
+        "instrument_source": SOURCES.index(source),
+        "note_str": f"{instrument}-{pitch:03}-{velocity:03}",
+        "instrument_family": NSYNTH_FAMILIES.index(family),
+        "instrument_family_str": family,
+    }
+
+
+def write_nsynth_part(root, part, notes):
+    """Write `nsynth-<part>`: its JSON, and 4 s of 16 kHz for each note, held for 3 s and then let go."""
+    folder = Path(root) / f"nsynth-{part}"
+    (folder / "audio").mkdir(parents=True)
+    listed = {note["note_str"]: note for note in notes}
+    (folder / "examples.json").write_text(json.dumps(listed, indent=4))
+    envelope = np.ones(64_000)
+    envelope[48_000:] = np.linspace(1, 0, 16_000)
+    for name, note in listed.items():
+        pitch = 7 * note["instrument"] + note["pitch"]
+        signal = tone(note["instrument_family"], pitch, 4.0, 16_000) * envelope * note["velocity"] / 127
+        soundfile.write(folder / "audio" / f"{name}.wav", signal, 16_000, subtype="PCM_16")
+    return folder
+
+
+def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string"), instruments=6, notes=4):
+    """Make the three parts of the release.
+
+    Each family has `instruments` acoustic ones of `notes` each. The last third of them stands in `nsynth-valid` and
+    `nsynth-test`, one half of the notes of each instrument in either, as in the release; the others in `nsynth-train`,
+    together with one electronic organ.
+    """
+    parts = {"train": [], "valid": [], "test": []}
+    for place, family in enumerate(families):
+        for number in range(instruments):
+            held_out = number >= instruments - instruments // 3
+            for note in range(notes):
+                part = "train" if not held_out else "valid" if note % 2 else "test"
+                parts[part].append(
+                    nsynth_note(
+                        family, "acoustic", 10 * place + number, 48 + 3 * note, (25, 50, 75, 100, 127)[note % 5]
+                    )
+                )
+    parts["train"] += [nsynth_note("organ", "electronic", 900, 60 + note, 127) for note in range(notes)]
+    for part, listed in parts.items():
+        write_nsynth_part(root, part, listed)
+    return Path(root)
+
+
+KAGGLE_TRAIN = {
+    "Sound_Drum": (
+        *(
+            f"{kit}_{number:02}{drum}"
+            for kit in ("RealDrum01", "TechnoDrum01")
+            for number in range(3)
+            for drum in ("MIX", "HHtrain")
+        ),
+        *(f"WaveDrum02_39KD ({number})" for number in range(1, 5)),
+        *("chill-drum-loop-6887", "african-98600", "asian-gong-102397", "hip-hop-drum-loop-23-75663"),
+    ),
+    "Sound_Guitar": (
+        *(
+            f"{guitar}_Lick{number}_{style}"
+            for guitar in ("AR", "FS", "LP")
+            for number in (1, 2)
+            for style in ("FN", "MN")
+        ),
+        *("G53-40100-1111-00079", "G53-40100-1111-157", "1-E1-Major 00", "1-E1-Major 01", "jazz_1_160BPM"),
+        *("slow_jazz_1_160BPM", "folk_2_100BPM", "rock_1_115BPM", "slow_rock_1_100BPM"),
+    ),
+    "Sound_Piano": (
+        *(
+            f"ROOM_room{room}_MUS_{piece}_DEV_{device}"
+            for room in (1, 2, 3, 6)
+            for piece in ("bartok", "mozart")
+            for device in ("ipad", "lg")
+        ),
+        *("toy-piano-27311", "sad-piano-58774", "piano-harp-sequence-28500", "piano-harp-sequence-66667"),
+    ),
+    # These files lie there, but no table names them.
+    "Sound_Violin": (
+        *(f"{number}_{player}_bwv1003" for player in ("emil-telmanyi", "silei-li", "ray-chen") for number in (0, 11)),
+        *("0_john-garner_bwv1002_mov3", "1_john-garner_bwv1002_mov6", "violin_sound (4)", "VIOLIN_SOUND (29)"),
+        *("Violin_Sound (65)", "violin_sounds (19)", "Vn-ord-F5-pp-1c", "Vn-ord-C7-mf-1c", "Va-ord-C5-mf-2c"),
+    ),
+}
+KAGGLE_TEST = {
+    "Sound_Guiatr": ("acoustic-guitar-logo-13084", "guitar-solo-27194", "guitar-solo-5999", "rock_1_100BPM"),
+    "Sound_Drum": ("darbuka-drum-percussion-64018", "hip-hop-drum-loop-22-33572", "world-drum-beat-76217"),
+    "Sound_Violin": (
+        "Sad-Violin-A-www.fesliyanstudios.com",
+        "Sad-Violin-Slow-K-www.fesliyanstudios.com",
+        "Va-ord-E4-ff-4c",
+    ),
+    "Sound_Piano": ("ROOM_room6_MUS_mozart_DEV_redmi", "short-logo-108964", "wingrandpiano-96338"),
+}
+_TIMBRES = {"Sound_Drum": 0, "Sound_Guitar": 1, "Sound_Guiatr": 1, "Sound_Piano": 2, "Sound_Violin": 3}
+
+
+def make_kaggle_instruments(root, *, duration_s=1.0, nested=True):
+    """Make the set with the file names and the errors of the published one.
+
+    In the table of the training part every drum file stands once more as a violin, and the violins do not stand at all;
+    the table of the test part misspells the guitar. With `nested` the folders lie in folders of their own name.
+    """
+    root = Path(root)
+    for part, content in (("Train", KAGGLE_TRAIN), ("Test", KAGGLE_TEST)):
+        folder = root / f"{part}_submission" / (f"{part}_submission" if nested else "")
+        rows = [(f"{stem}.wav", label) for label, stems in content.items() for stem in stems]
+        for number, (name, label) in enumerate(rows):
+            # No two files are of one length, so none is a copy of another.
+            longer_s = number / 100 + (0.005 if part == "Test" else 0)
+            write_audio(folder / name, tone(_TIMBRES[label], number, duration_s + longer_s))
+        if part == "Train":
+            drums = [(name, "Sound_Violin") for name, label in rows if label == "Sound_Drum"]
+            rows = [row for row in rows if row[1] != "Sound_Violin"] + drums
+        pd.DataFrame(rows, columns=["FileName", "Class"]).to_csv(root / f"Metadata_{part}.csv", index=False)
+    return root
+
+
+def make_folders(root, *, classes=("cello", "flute", "piano"), recordings=8):
+    """Make a folder of recordings for each class."""
+    for timbre, label in enumerate(classes):
+        for number in range(recordings):
+            write_audio(Path(root) / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10))
