@@ -1,4 +1,4 @@
-"""Mixed and masked spectrograms: CutMix, MixUp and SpecAugment, drawn anew for every batch.
+"""Mixed, layered and masked spectrograms: CutMix, MixUp, layers and SpecAugment, drawn anew for every batch.
 
 All act on features as `features.spectrum` gives them, before scaling: a pasted patch is then a piece of a spectrogram,
 and a mask is silence. Everything is decided by the generator that is given, so the same one gives the same batch in
@@ -9,11 +9,22 @@ import dataclasses
 
 import numpy as np
 
-from instrlib.config import AugmentConfig
+from instrlib.config import AugmentConfig, FeatureConfig
+from instrlib.features import mel_edges_hz
+
+LATEST_SHARE = 1 / 3
+"""A layer begins later by at most this share of a segment, and keeps at least half of its energy."""
 
 
 def augment(
-    x: np.ndarray, y: np.ndarray, config: AugmentConfig, *, floor: np.ndarray, hop_s: float, rng: np.random.Generator
+    x: np.ndarray,
+    y: np.ndarray,
+    config: AugmentConfig,
+    *,
+    floor: np.ndarray,
+    hop_s: float,
+    rng: np.random.Generator,
+    widths_hz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Augment one batch: first mix its examples, then mask each of them.
 
@@ -22,7 +33,7 @@ def augment(
     x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
         Features before scaling, in dB or coefficients; left as they are.
     y : np.ndarray [shape=(batch, n_classes), float32]
-        Share of each class; rows sum to 1.
+        Share of each class; rows sum to 1. Or, with several labels a clip, 1 present, 0 absent and NaN not observed.
     config : AugmentConfig
         What to do. Whether a batch is mixed is decided once for all of it, with chance `share`.
     floor : np.ndarray [shape=(n_bins,), float32]
@@ -31,16 +42,19 @@ def augment(
         Step between two frames in seconds.
     rng : np.random.Generator
         Decides everything.
+    widths_hz : np.ndarray [shape=(n_bins,)], optional
+        Needed for layers alone; see `band_widths_hz`.
 
     Returns
     -------
     x : np.ndarray [shape of x, float32]
     y : np.ndarray [shape of y, float32]
-        Rows sum to 1.
+        Mixed by the same shares; so a class that was not observed in both is not observed in the mixture (see `layers`
+        for those).
 
     See Also
     --------
-    cutmix, mixup, mask
+    cutmix, mixup, layers, mask
 
     Examples
     --------
@@ -53,11 +67,14 @@ def augment(
     True
     """
     if config.mix != "none" and rng.random() < config.share:
-        x, y = (
-            cutmix(x, y, axes=config.axes, beta=config.beta, rng=rng)
-            if config.mix == "cutmix"
-            else mixup(x, y, beta=config.beta, rng=rng)
-        )
+        if config.mix == "cutmix":
+            x, y = cutmix(x, y, axes=config.axes, beta=config.beta, rng=rng)
+        elif config.mix == "mixup":
+            x, y = mixup(x, y, beta=config.beta, rng=rng)
+        else:
+            x, y = layers(
+                x, y, number=config.layers, range_db=config.level_range_db, floor=floor, widths_hz=widths_hz, rng=rng
+            )
     if config.time_masks or config.frequency_masks:
         x = mask(
             x,
@@ -184,6 +201,84 @@ def mixup(x: np.ndarray, y: np.ndarray, *, beta: float, rng: np.random.Generator
     return of_x * x + (1 - of_x) * x[partner], of_y * y + (1 - of_y) * y[partner]
 
 
+def layers(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    number: tuple[int, int],
+    range_db: float,
+    floor: np.ndarray,
+    widths_hz: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay other examples of the batch over each one, as if they sounded at once.
+
+    To an example come others of classes that it and they do not share, drawn from the batch; as many as there are,
+    when the batch has too few classes. All are brought to the same mean power while they sound; each of the others
+    is then raised or lowered against the first by a difference drawn evenly, and begins later by a time drawn evenly
+    (what passes the end is lost, what is missing at the beginning is silence). The powers are added, band by band:
+    sounds that are not in step with each other add so on average. The sum is in dB below its loudest point, as
+    `features.spectrum` gives it.
+
+    Parameters
+    ----------
+    x : np.ndarray [shape=(batch, n_bins, n_frames)]
+        Log-mel spectrograms in dB below the loudest point.
+    y : np.ndarray [shape=(batch, n_classes)]
+        1 present, 0 absent, NaN not observed.
+    number : tuple of int
+        Fewest and most examples that sound at once, drawn alike.
+    range_db : float
+        Largest difference of level, up or down, in dB.
+    floor : np.ndarray [shape=(n_bins,)]
+        Level of silence.
+    widths_hz : np.ndarray [shape=(n_bins,)]
+        Width of each band: the bands are normalised to equal area, so power is the sum of levels times widths.
+    rng : np.random.Generator
+        Decides partners, levels and times.
+
+    Returns
+    -------
+    x : np.ndarray [shape of x, float32]
+    y : np.ndarray [shape of y, float32]
+        Present is what is present in any of them, absent what is absent in all; else it is not observed.
+
+    Examples
+    --------
+    >>> low, high = np.full((2, 2, 4), -80.0)
+    >>> low[0], high[1] = 0.0, 0.0
+    >>> settings = {"number": (2, 2), "range_db": 0.0, "floor": np.full(2, -80.0), "widths_hz": np.ones(2)}
+    >>> x, y = layers(np.stack([low, high]), np.eye(2), **settings, rng=np.random.default_rng(0))
+    >>> x[0, :, -1].tolist(), y[0].tolist()
+    ([0.0, 0.0], [1.0, 1.0])
+    """
+    n, _, n_frames = x.shape
+    taken = _partners(y == 1, rng.integers(number[0], number[1], size=n, endpoint=True), rng)
+    gain = np.where(np.eye(n, dtype=bool), 1.0, 10 ** (rng.uniform(-range_db, range_db, size=(n, n)) / 10))
+    power = np.where(x > floor[:, None], 10 ** (x.astype(np.float64) / 10), 0.0)
+    of_frame = np.einsum("nbt,b->nt", power, widths_hz)
+    n_sounding = np.maximum((of_frame > 0).sum(axis=1), 1)
+    power /= np.maximum(of_frame.sum(axis=1) / n_sounding, np.finfo(float).tiny)[:, None, None]
+    energy = np.cumsum(of_frame, axis=1)
+    last = np.minimum(round(LATEST_SHARE * n_frames), n_frames - 1 - (energy < energy[:, -1:] / 2).sum(axis=1))
+    shift = np.where(np.eye(n, dtype=bool), 0, rng.integers(np.broadcast_to(last, (n, n)), endpoint=True))
+    total = np.zeros_like(power)
+    for first, other in zip(*np.nonzero(taken), strict=True):
+        begin = shift[first, other]
+        total[first, :, begin:] += gain[first, other] * power[other, :, : n_frames - begin]
+    loudest = np.maximum(total.max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
+    level_db = 10 * np.log10(np.maximum(total / loudest, np.finfo(float).tiny))
+    observed = np.where(taken[:, :, None], y[None], 0.0)
+    labels = np.where((observed == 1).any(axis=1), 1.0, observed.sum(axis=1))
+    return np.maximum(level_db, floor[:, None]).astype(x.dtype), labels.astype(y.dtype)
+
+
+def band_widths_hz(config: FeatureConfig) -> np.ndarray:
+    """Return the width of each mel band between its outer edges, in Hz [shape=(n_mels,)]; see `layers`."""
+    edges_hz = mel_edges_hz(config)
+    return edges_hz[2:] - edges_hz[:-2]
+
+
 def mask(
     x: np.ndarray,
     *,
@@ -228,6 +323,34 @@ def mask(
     for _ in range(frequency_masks):
         hidden |= _inner_stripe(n, n_bins, widest_bins, rng)[:, :, None]
     return np.where(hidden, floor[:, None].astype(x.dtype), x)
+
+
+def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw for each example that many of the batch, itself included, of which no two share a class.
+
+    Parameters
+    ----------
+    present : np.ndarray of bool [shape=(n, n_classes)]
+        Classes of each example.
+    number : np.ndarray of int [shape=(n,)]
+        How many to draw; fewer when there are no more.
+    rng : np.random.Generator
+        Decides which.
+
+    Returns
+    -------
+    np.ndarray of bool [shape=(n, n)]
+        Row i holds those of example i.
+    """
+    n = len(present)
+    shares_class = present.astype(np.int64) @ present.T.astype(np.int64) > 0
+    taken = np.eye(n, dtype=bool)
+    closed = shares_class | taken
+    for candidate in np.argsort(rng.random((n, n)), axis=1).T:
+        rows = np.flatnonzero((taken.sum(axis=1) < number) & ~closed[np.arange(n), candidate])
+        taken[rows, candidate[rows]] = True
+        closed[rows] |= shares_class[candidate[rows]]
+    return taken
 
 
 def _stripe(length: int, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:

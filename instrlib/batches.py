@@ -1,11 +1,12 @@
 """What a network is fed while it is trained: batches read from the store, augmented, scaled, with their weights."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from instrlib.augment import augment
+from instrlib.augment import augment, band_widths_hz
 from instrlib.backend import load_keras
 from instrlib.config import TrainConfig
 from instrlib.features import Scaler, scale, silence
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
 
 VALIDATION_BATCH = 64
 
+LAYERS_SEED = 0
+"""Decides the layered examples that networks are validated on: they are the same for all trainings."""
+
+UNOBSERVED = -1.0
+"""Stands in targets for a class that was not observed: Keras would make every loss NaN."""
+
 
 def training_batches(
     store: FeatureStore,
     scaler: Scaler,
     segments: pd.DataFrame,
     *,
-    weights: np.ndarray,
+    weights: np.ndarray | None,
     config: TrainConfig,
     seed: int,
     copied: FeatureStore | None = None,
@@ -39,8 +46,9 @@ def training_batches(
         Features and their scaling.
     segments : pandas.DataFrame
         Rows of `store.segments`: the training part.
-    weights : np.ndarray [shape=(n_classes,)]
-        Weight of each class in the loss; a mixed example weighs as its classes do, by their shares.
+    weights : np.ndarray [shape=(n_classes,)] or None
+        Weight of each class in the loss; a mixed example weighs as its classes do, by their shares. None for sigmoid
+        outputs: an example then weighs as many observed labels as it has.
     config : TrainConfig
         Its `batch_size` and `augment`.
     seed : int
@@ -51,11 +59,13 @@ def training_batches(
     Returns
     -------
     keras.utils.PyDataset
-        Features [shape=(batch, n_bins, n_frames, 1)], targets [shape=(batch, n_classes)], weights [shape=(batch,)].
+        Features [shape=(batch, n_bins, n_frames, 1)], targets [shape=(batch, n_classes)] (for sigmoid outputs with
+        `UNOBSERVED`), weights [shape=(batch,)].
     """
     keras = load_keras()
-    rows, targets = segments.row.to_numpy(), segments.target.to_numpy()
-    one_hot = np.eye(len(store.classes), dtype=np.float32)
+    rows, labels = segments.row.to_numpy(), store.label_matrix(segments)
+    n_observed = np.isfinite(labels).sum(axis=1).mean()
+    widths_hz = band_widths_hz(store.config)
     n_batches = max(1, len(rows) // config.batch_size)
     floor = silence(store.config)
     copies = None if copied is None else rows_of_copies(segments, copied)
@@ -81,31 +91,43 @@ def training_batches(
             x = store.features[rows[chosen]].astype(np.float32)
             if copies is not None:
                 x = draw_copies(x, copied, copies[chosen], rng)
-            y = one_hot[targets[chosen]]
-            x, y = augment(x, y, config.augment, floor=floor, hop_s=store.config.hop_s, rng=rng)
-            return scale(x, store.config, scaler)[..., None], y, (y @ weights).astype(np.float32)
+            y = labels[chosen]
+            settings = {"floor": floor, "hop_s": store.config.hop_s, "widths_hz": widths_hz}
+            x, y = augment(x, y, config.augment, **settings, rng=rng)
+            return scale(x, store.config, scaler)[..., None], *_weighed(y, weights, n_observed)
 
     return Batches()
 
 
 def validation_batches(
-    store: FeatureStore, scaler: Scaler, segments: pd.DataFrame, *, weights: np.ndarray
+    store: FeatureStore, scaler: Scaler, segments: pd.DataFrame, *, weights: np.ndarray | None, config: TrainConfig
 ) -> "keras.utils.PyDataset":
     """Return the validation examples as batches as equal as can be, every row once, untouched.
+
+    A network that is trained on layered examples is validated on such: each row once as the first of a mixture, and
+    the same mixtures in every epoch and for every seed. By single instruments it would be chosen for what it is not
+    asked.
 
     Parameters
     ----------
     store, scaler, segments, weights
         See `training_batches`.
+    config : TrainConfig
+        Its `augment` says whether examples are layered.
 
     Returns
     -------
     keras.utils.PyDataset
     """
     keras = load_keras()
-    rows, targets = segments.row.to_numpy(), segments.target.to_numpy()
-    one_hot = np.eye(len(store.classes), dtype=np.float32)
-    parts = np.array_split(np.arange(len(rows)), -(-len(rows) // VALIDATION_BATCH))
+    rows, labels = segments.row.to_numpy(), store.label_matrix(segments)
+    n_observed = np.isfinite(labels).sum(axis=1).mean()
+    layered = dataclasses.replace(config.augment, share=1.0, time_masks=0, frequency_masks=0)
+    settings = {"floor": silence(store.config), "hop_s": store.config.hop_s, "widths_hz": band_widths_hz(store.config)}
+    order = np.arange(len(rows))
+    if config.augment.mix == "layers":  # partners come from the same batch, so each must hold several classes
+        order = np.random.default_rng(LAYERS_SEED).permutation(len(rows))
+    parts = np.array_split(order, -(-len(rows) // VALIDATION_BATCH))
 
     class Batches(keras.utils.PyDataset):
         def __len__(self) -> int:
@@ -113,10 +135,18 @@ def validation_batches(
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             chosen = parts[index]
-            return (
-                store.read(rows[chosen], scaler),
-                one_hot[targets[chosen]],
-                weights[targets[chosen]].astype(np.float32),
-            )
+            if config.augment.mix != "layers":
+                return store.read(rows[chosen], scaler), *_weighed(labels[chosen], weights, n_observed)
+            x = store.features[rows[chosen]].astype(np.float32)
+            x, y = augment(x, labels[chosen], layered, **settings, rng=np.random.default_rng((LAYERS_SEED, index)))
+            return scale(x, store.config, scaler)[..., None], *_weighed(y, weights, n_observed)
 
     return Batches(workers=1, use_multiprocessing=False)
+
+
+def _weighed(y: np.ndarray, weights: np.ndarray | None, n_observed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and weights as Keras takes them; see `training_batches`."""
+    if weights is not None:
+        return y, (y @ weights).astype(np.float32)
+    observed = np.isfinite(y)
+    return np.where(observed, y, np.float32(UNOBSERVED)), (observed.sum(axis=1) / n_observed).astype(np.float32)

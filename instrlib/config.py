@@ -136,14 +136,20 @@ class AugmentConfig:
 
     Attributes
     ----------
-    mix : {"none", "cutmix", "mixup"}
-        Two examples made into one, and their labels with them.
+    mix : {"none", "cutmix", "mixup", "layers"}
+        Two examples made into one, and their labels with them; or several examples sounding at once, each of their
+        labels present.
     axes : {"both", "time", "frequency"}
         Which axes the box of CutMix is cut along; along the other it spans everything.
     beta : float
         Both parameters of the Beta distribution that the share of the first example is drawn from, above 0.
     share : float
         Share of the batches that are mixed, 0 to 1.
+    layers : tuple of int
+        Fewest and most examples that "layers" lays over each other, all of different classes; each number is drawn
+        alike.
+    level_range_db : float
+        Largest difference of level between the first of them and another, in dB.
     time_masks, frequency_masks : int
         Stripes of silence over each example.
     time_mask_s : float
@@ -152,10 +158,12 @@ class AugmentConfig:
         Widest stripe over frequency, in rows of the picture.
     """
 
-    mix: Literal["none", "cutmix", "mixup"] = "none"
+    mix: Literal["none", "cutmix", "mixup", "layers"] = "none"
     axes: Literal["both", "time", "frequency"] = "both"
     beta: float = 1.0
     share: float = 1.0
+    layers: tuple[int, int] = (1, 4)
+    level_range_db: float = 12.0
     time_masks: int = 0
     time_mask_s: float = 0.0
     frequency_masks: int = 0
@@ -163,12 +171,16 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        _one_of("mix", self.mix, ("none", "cutmix", "mixup"))
+        _one_of("mix", self.mix, ("none", "cutmix", "mixup", "layers"))
         _one_of("axes", self.axes, ("both", "time", "frequency"))
         if not self.beta > 0:
             raise ConfigError(f"beta must be above 0, not {self.beta!r}.")
         if not 0 <= self.share <= 1:
             raise ConfigError(f"share must lie between 0 and 1, not {self.share!r}.")
+        if not (len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]):
+            raise ConfigError(f"layers must be the fewest and the most examples, from 1, not {self.layers!r}.")
+        if not 0 <= self.level_range_db < math.inf:
+            raise ConfigError(f"level_range_db must be a number from 0, not {self.level_range_db!r}.")
 
 
 @dataclass(frozen=True)
@@ -188,11 +200,15 @@ class TrainConfig:
     patience : int
         Stop after so many epochs without a better validation loss; the best weights are kept.
     class_weights : bool
-        Weigh each class by the inverse of its share of the training part.
+        Weigh each class by the inverse of its share of the training part; softmax outputs alone. With sigmoid outputs
+        every observed label weighs the same: heavier present ones would raise all probabilities above what is found.
     label_smoothing : float
-        Share of probability spread over all classes, from 0 to below 1.
+        Share of probability spread over all classes, or over present and absent, from 0 to below 1.
     augment : AugmentConfig
         What is done to the training examples; by default nothing.
+    output : {"softmax", "sigmoid"}
+        One class a clip, or any number of them: then the probability of each is learned by itself, from the clips in
+        which it was observed to be present or absent.
     """
 
     epochs: int = 30
@@ -203,10 +219,14 @@ class TrainConfig:
     class_weights: bool = True
     label_smoothing: float = 0.0
     augment: AugmentConfig = AugmentConfig()
+    output: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that there is not."""
+        """Refuse settings that there are not, or that cannot work together."""
         _one_of("schedule", self.schedule, ("cosine", "plateau", "constant"))
+        _one_of("output", self.output, ("softmax", "sigmoid"))
+        if self.augment.mix == "layers" and self.output != "sigmoid":
+            raise ConfigError('Layered examples have several labels: mix="layers" needs output="sigmoid".')
 
 
 @dataclass(frozen=True)

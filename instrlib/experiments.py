@@ -12,7 +12,7 @@ import pandas as pd
 
 from instrlib.config import TrainConfig
 from instrlib.errors import EvaluationError
-from instrlib.evaluation import Predictions, compare_models, join_seeds, read_test
+from instrlib.evaluation import Predictions, clip_scores, compare_models, join_seeds, read_test
 from instrlib.intervals import LEVEL, compare_over_seeds, holm
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
@@ -265,9 +265,7 @@ def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: 
     EvaluationError
         When they were not tested on the same clips.
     """
-    first = _same_clips(predictions)
-    models = {name: answer["probabilities"] for name, answer in predictions.items()}
-    return compare_models(first, models, n_resamples=n_resamples, seed=seed)
+    return compare_models(_same_clips(predictions), predictions, n_resamples=n_resamples, seed=seed)
 
 
 def against(predictions: dict[str, Predictions], reference: str, *, n_resamples: int, seed: int) -> pd.DataFrame:
@@ -285,8 +283,9 @@ def against(predictions: dict[str, Predictions], reference: str, *, n_resamples:
     Returns
     -------
     pandas.DataFrame
-        One row a model without the reference: `difference` of accuracy, `low`, `high`, `p`, and `p_holm`, which is
-        corrected for the number of comparisons; see `intervals.holm`.
+        One row a model without the reference: `difference` of accuracy (of label accuracy, see
+        `evaluation.clip_scores`), `low`, `high`, `p`, and `p_holm`, which is corrected for the number of comparisons;
+        see `intervals.holm`.
 
     Raises
     ------
@@ -314,8 +313,9 @@ def compare_pairs(
     Returns
     -------
     pandas.DataFrame
-        One row a pair, indexed by `first` and `second`: `difference` of accuracy, first minus second, `low`, `high`,
-        `p`, and `p_holm`, which is corrected for the number of pairs; see `intervals.holm`.
+        One row a pair, indexed by `first` and `second`: `difference` of accuracy (of label accuracy, see
+        `evaluation.clip_scores`), first minus second, `low`, `high`, `p`, and `p_holm`, which is corrected for the
+        number of pairs; see `intervals.holm`.
 
     Raises
     ------
@@ -325,10 +325,7 @@ def compare_pairs(
     clips = _same_clips(predictions)
     # The least p that can be found must stay below the level after correction.
     n_resamples = max(n_resamples, math.ceil(4 * (len(pairs) + 1) / (1 - LEVEL)))
-    correct = {
-        name: np.atleast_2d(answer["probabilities"].argmax(axis=-1) == clips["targets"])
-        for name, answer in predictions.items()
-    }
+    correct = {name: np.atleast_2d(clip_scores(clips, answer)) for name, answer in predictions.items()}
     rows = []
     for first, second in pairs:
         both = np.broadcast_arrays(correct[first], correct[second])

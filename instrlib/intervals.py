@@ -13,6 +13,15 @@ import pandas as pd
 
 from instrlib.errors import EvaluationError
 from instrlib.metrics import CLASS_SCORES, SCORES, class_scores_from_sums, clip_terms, scores_from_sums
+from instrlib.multilabel import (
+    DEFAULT_THRESHOLD,
+    LABEL_CLASS_SCORES,
+    LABEL_SCORES,
+    class_scores_from_counts,
+    decisions,
+    prepare,
+    scores_from_counts,
+)
 
 LEVEL = 0.95
 _BLOCK = 500
@@ -240,6 +249,162 @@ def class_intervals(
     table["support"] = np.bincount(targets, minlength=len(classes))
     table["n_groups"] = n_groups
     return table
+
+
+def label_intervals(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    thresholds: np.ndarray | float = DEFAULT_THRESHOLD,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """Every score of `multilabel.label_scores`, with its interval over groups.
+
+    Average precision and the area under the ROC curve are no sums over clips: they are worked out anew for each
+    resample, from the same order of the clips. A resample may lack a class; its means run over those that it has.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_classes)]
+        1 present, 0 absent, NaN not observed.
+    probabilities : np.ndarray [shape=(n_clips, n_classes) or (n_seeds, n_clips, n_classes)]
+        As for `score_intervals`.
+    groups : np.ndarray [shape=(n_clips,)]
+        Group of each clip.
+    thresholds : float or np.ndarray
+        See `multilabel.decisions`.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by `score`, in the order of `multilabel.LABEL_SCORES`: `estimate`, `low`, `high`.
+
+    Raises
+    ------
+    EvaluationError
+        As for `multilabel.label_scores`, and when the groups do not fit the clips.
+    """
+    estimate, samples, n_groups = _bootstrap_labels(
+        scores_from_counts, labels, probabilities, groups, thresholds, n_resamples=n_resamples, seed=seed
+    )
+    rows = {name: (float(estimate[name]), *_ends(samples[name], n_groups, level)) for name in LABEL_SCORES}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high"])
+    return table.rename_axis("score")
+
+
+def label_class_intervals(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    classes: tuple[str, ...],
+    thresholds: np.ndarray | float = DEFAULT_THRESHOLD,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """Score each class on the clips in which it was observed, with intervals over groups.
+
+    Parameters
+    ----------
+    labels, probabilities, groups, thresholds
+        As for `label_intervals`.
+    classes : tuple of str
+        Name of each class.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The scores of `multilabel.per_label`, each followed by its `_low` and `_high`, then `support`, `observed` and
+        `n_groups`, the groups in which the class is present. With fewer than two of them the ends are NaN.
+
+    Raises
+    ------
+    EvaluationError
+        As for `label_intervals`, and when the names do not fit the columns.
+    """
+    if len(classes) != np.shape(labels)[-1]:
+        raise EvaluationError(f"There are {len(classes)} class names for {np.shape(labels)[-1]} columns.")
+    estimate, samples, _ = _bootstrap_labels(
+        class_scores_from_counts, labels, probabilities, groups, thresholds, n_resamples=n_resamples, seed=seed
+    )
+    labels, groups = np.asarray(labels, dtype=float), np.asarray(groups)
+    n_groups = [len(np.unique(groups[column == 1])) for column in labels.T]
+    table = pd.DataFrame(index=pd.Index(classes, name="class"))
+    for name in LABEL_CLASS_SCORES:
+        table[name] = estimate[name]
+        ends = [
+            _ends(samples[name][:, number], n if np.isfinite(estimate[name][number]) else 0, level)
+            for number, n in enumerate(n_groups)
+        ]
+        table[[f"{name}_low", f"{name}_high"]] = ends
+    return table.assign(support=(labels == 1).sum(axis=0), observed=np.isfinite(labels).sum(axis=0), n_groups=n_groups)
+
+
+def label_differences(
+    labels: np.ndarray,
+    first: tuple[np.ndarray, np.ndarray | float],
+    second: tuple[np.ndarray, np.ndarray | float],
+    groups: np.ndarray,
+    *,
+    n_resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> dict[str, Difference]:
+    """Difference of every score between two models on the same clips, over the same draws of groups and seeds.
+
+    Parameters
+    ----------
+    labels, groups
+        As for `label_intervals`.
+    first, second : tuple of np.ndarray
+        Probabilities and thresholds of each. With several seeds, seed i of one is paired with seed i of the other; a
+        model without seeds is compared with every seed of the other.
+    n_resamples, seed, level
+        As for `bootstrap_groups`.
+
+    Returns
+    -------
+    dict of str to Difference
+        First minus second, for each of `multilabel.LABEL_SCORES`.
+
+    Raises
+    ------
+    EvaluationError
+        As for `label_intervals`; when the shapes do not fit.
+    """
+    sides = [_by_seed(*side) for side in (first, second)]
+    n_seeds = max(len(by_seed) for by_seed, _ in sides)
+    found = []
+    for by_seed, bars in sides:
+        if len(by_seed) not in (1, n_seeds):
+            raise EvaluationError(f"There are {len(by_seed)} seeds of one model and {n_seeds} of the other.")
+        shape = (n_seeds, *by_seed.shape[1:])
+        found.append(
+            _bootstrap_labels(
+                scores_from_counts,
+                labels,
+                np.broadcast_to(by_seed, shape),
+                groups,
+                np.broadcast_to(bars, shape),
+                n_resamples=n_resamples,
+                seed=seed,
+            )
+        )
+    (estimate_a, samples_a, n_groups), (estimate_b, samples_b, _) = found
+    return {
+        name: _difference(
+            float(estimate_a[name] - estimate_b[name]), samples_a[name] - samples_b[name], n_groups, level
+        )
+        for name in LABEL_SCORES
+    }
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
@@ -486,6 +651,48 @@ def _bootstrap_scores(
     return _bootstrap(function, terms, groups, n_resamples=n_resamples, seed=seed)
 
 
+def _by_seed(probabilities: np.ndarray, thresholds: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Return answers and thresholds, both [n_seeds, n_clips, n_classes]."""
+    answers, bars = np.asarray(probabilities), np.asarray(thresholds, dtype=float)
+    decisions(answers, bars)  # raises when they do not fit
+    if bars.ndim == 2 and answers.ndim == 3:
+        bars = bars[:, None, :]
+    bars = np.broadcast_to(bars, answers.shape)
+    return (answers, bars) if answers.ndim == 3 else (answers[None], bars[None])
+
+
+def _bootstrap_labels(
+    function: Callable[[Terms, np.ndarray], Terms],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    thresholds: np.ndarray | float,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> tuple[Terms, Terms, int]:
+    """Apply `function` to how often each clip stands in each resample; the draws are those of `_bootstrap`."""
+    codes, n_groups = _codes(groups)
+    by_seed = [prepare(labels, *one) for one in zip(*_by_seed(probabilities, thresholds), strict=True)]
+    if not by_seed or len(by_seed[0]["labels"]) != len(codes):
+        raise EvaluationError(
+            f"One group is needed for each clip: {len(codes)} groups for probabilities of shape "
+            f"{np.shape(probabilities)}."
+        )
+    once = [function(prepared, np.ones((1, len(codes)))) for prepared in by_seed]
+    estimate = {name: np.mean([found[name][0] for found in once], axis=0) for name in once[0]}
+    seed_draws = _draws(len(by_seed), n_resamples=n_resamples, seed=(seed, len(by_seed)))
+    blocks = []
+    for counts, seed_counts in zip(_draws(n_groups, n_resamples=n_resamples, seed=seed), seed_draws, strict=True):
+        block: Terms = {}
+        for number, prepared in enumerate(by_seed):
+            for name, values in function(prepared, counts[:, codes]).items():
+                share = seed_counts[:, number].reshape(-1, *[1] * (values.ndim - 1)) / len(by_seed)
+                block[name] = block.get(name, 0.0) + share * values
+        blocks.append(block)
+    return estimate, {name: np.concatenate([block[name] for block in blocks]) for name in estimate}, n_groups
+
+
 def _bootstrap_means(
     values: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
 ) -> tuple[float, np.ndarray, int]:
@@ -551,6 +758,8 @@ def _sum_by_group(term: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndar
 
 def _ends(samples: np.ndarray, n_groups: int, level: float) -> tuple[float, float]:
     if n_groups < 2:
+        return np.nan, np.nan
+    if np.isnan(samples).all():
         return np.nan, np.nan
     low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

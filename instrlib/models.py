@@ -68,7 +68,7 @@ SPECS: dict[str, tuple[Layer, ...]] = {
         Layer("average", dropout=0.3),
     ),
 }  # fmt: skip
-"""The networks by name; the softmax over the classes follows the last row."""
+"""The networks by name; the softmax over the classes, or a sigmoid for each, follows the last row."""
 
 
 def get_spec(name: str) -> tuple[Layer, ...]:
@@ -151,6 +151,7 @@ def build(
     *,
     keras: ModuleType | None = None,
     fused: bool = False,
+    output: Literal["softmax", "sigmoid"] = "softmax",
 ) -> Any:
     """Build the network of a table.
 
@@ -161,13 +162,15 @@ def build(
     input_shape : tuple of int
         (n_bins, n_frames, 1).
     n_classes : int
-        Units of the softmax, at least 2.
+        Units of the last layer, at least 2.
     keras : module, optional
         `keras` (version 3, the default) or `tf_keras`; both give the same network, and weights pass from one to the
         other by `get_weights` and `set_weights`.
     fused : bool
         Normalise with TensorFlow's fused kernel, which trains a tenth faster; Keras 3 alone. The weights are those of
         the network without it, which is the one to keep: its file needs nothing but Keras.
+    output : {"softmax", "sigmoid"}
+        Probabilities that sum to 1, or one for each class by itself.
 
     Returns
     -------
@@ -186,8 +189,13 @@ def build(
     x = inputs
     for number, row in enumerate(spec, 1):
         x = _add_row(layers, normalization, x, row, number)
-    outputs = layers.Dense(n_classes, activation="softmax", name="scores")(x)
+    outputs = layers.Dense(n_classes, activation=output, name="scores")(x)
     return keras.Model(inputs, outputs)
+
+
+def output_of(model: Any) -> str:
+    """Return which of "softmax" and "sigmoid" a network ends with; see `build`."""
+    return model.layers[-1].activation.__name__
 
 
 @functools.cache

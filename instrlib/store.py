@@ -35,6 +35,8 @@ WHOLE_CLIP_S = 60.0
 
 _BATCH_CLIPS = 16
 _SCALER_ROWS = 256
+_LABELS = "labels"
+_LABEL_VALUES = {"1": 1.0, "0": 0.0, "?": np.nan}
 _FEATURES, _SEGMENTS, _PROBLEMS, _RECORD = "features.npy", "segments.csv", "problems.csv", "store.json"
 
 
@@ -73,7 +75,8 @@ class FeatureStore:
         Labels in the order of `target`.
     segments : pandas.DataFrame
         The usable segments: `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index of the
-        label), `group`, `split`; in a store of changed copies also `copy`, 1 to `n_copies`. Plain integer index, in the
+        label), `group`, `split`; in a store of changed copies also `copy`, 1 to `n_copies`; in one of several labels a
+        clip also `labels`, a character a class: "1" present, "0" absent, "?" not observed. Plain integer index, in the
         order of the corpus's clips.
     problems : pandas.DataFrame
         Clips without a usable segment: `clip_id`, `path`, `reason`.
@@ -95,9 +98,32 @@ class FeatureStore:
 
     @property
     def clips(self) -> pd.DataFrame:
-        """The usable clips: `clip_id`, `label`, `target`, `group`, `split`; what a split is made of."""
-        columns = ["clip_id", "label", "target", "group", "split"]
+        """The usable clips: `clip_id`, `label`, `target`, `group`, `split`, and `labels` where there are several."""
+        columns = ["clip_id", "label", "target", "group", "split", *([_LABELS] if self.multilabel else [])]
         return self.segments[columns].drop_duplicates("clip_id").reset_index(drop=True)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a clip may have several labels."""
+        return _LABELS in self.segments
+
+    def label_matrix(self, segments: pd.DataFrame) -> np.ndarray:
+        """Say which classes are present in segments or clips.
+
+        Parameters
+        ----------
+        segments : pandas.DataFrame
+            Rows of `segments` or `clips`.
+
+        Returns
+        -------
+        np.ndarray [shape=(n, n_classes), float32]
+            1 present, 0 absent, NaN not observed. With one label a clip: 1 for it and 0 for the others.
+        """
+        if not self.multilabel:
+            return np.eye(len(self.classes), dtype=np.float32)[segments.target.to_numpy()]
+        rows = [[_LABEL_VALUES[one] for one in labels] for labels in segments[_LABELS]]
+        return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes))
 
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
         """Read segments as a network sees them.
@@ -307,7 +333,7 @@ def _store_name(corpus_fingerprint: str, config: FeatureConfig, change_fingerpri
 
 
 def _read_segments(folder: Path) -> pd.DataFrame:
-    text = dict.fromkeys(("clip_id", "label", "group", "split"), str)
+    text = dict.fromkeys(("clip_id", "label", "group", "split", _LABELS), str)
     return pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
 
 
@@ -372,6 +398,9 @@ def _build(
     segments.insert(3, "target", corpus.targets[of_clip])
     if change:
         segments["copy"] = np.arange(len(segments)) % n_copies + 1
+    if corpus.labels is not None:
+        words = np.select([corpus.labels == 1, corpus.labels == 0], ["1", "0"], "?")
+        segments[_LABELS] = np.array(["".join(row) for row in words])[of_clip]
     segments["usable"] = np.repeat([usable for clip in outcome for usable in clip["usable"]], n_copies)
     for name, table in ((_SEGMENTS, segments), (_PROBLEMS, problems)):
         table.to_csv(features.with_name(name), index=False)
@@ -395,6 +424,16 @@ def _check_share(corpus: Corpus, n_lost: int, limit: float) -> None:
 
 
 def _check_classes(corpus: Corpus, problems: pd.DataFrame) -> None:
+    if corpus.labels is not None:
+        kept = corpus.labels[~corpus.manifest.clip_id.isin(problems.clip_id)]
+        for name, column in zip(corpus.classes, kept.T, strict=True):
+            if not ((column == 1).any() and (column == 0).any()):
+                raise CorpusError(
+                    f"{corpus.name}: of the clips that can be used, none is observed with {name}, or none without it "
+                    f"({len(problems)} cannot be used). Replace them or leave that class out, then run the same "
+                    "command again."
+                )
+        return
     label_of = corpus.manifest.set_index("clip_id").label
     lost = set(label_of) - set(label_of.drop(problems.clip_id))
     for row in problems[problems.clip_id.map(label_of).isin(lost)].head(1).itertuples():

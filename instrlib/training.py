@@ -1,5 +1,7 @@
 """Train a network on the training part, choose its epoch on the validation part; the test part is never read here."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +14,12 @@ from instrlib.arrays import padded
 from instrlib.backend import load_keras
 from instrlib.batches import training_batches, validation_batches
 from instrlib.config import TrainConfig
-from instrlib.errors import InstrlibError, RunError
+from instrlib.errors import ConfigError, InstrlibError, RunError, SplitError
 from instrlib.features import Scaler
 from instrlib.files import atomic_path, hash_json, read_json, write_arrays, write_json
 from instrlib.metrics import clip_probabilities, scores
-from instrlib.models import Layer, build, count_multiply_adds, get_spec
+from instrlib.models import Layer, build, count_multiply_adds, get_spec, output_of
+from instrlib.multilabel import best_thresholds, label_scores
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.splits import Split, check_classes, load_split
 from instrlib.store import FeatureStore, fit_scaler, open_store
@@ -79,6 +82,82 @@ def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True)
     return np.where(present, len(targets) / (present.sum() * np.maximum(counts, 1)), 0.0)
 
 
+def config_for(store: FeatureStore, config: TrainConfig) -> TrainConfig:
+    """Return a recipe with the outputs that a corpus needs: sigmoids where a clip may have several labels.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Features of the corpus.
+    config : TrainConfig
+        The recipe.
+
+    Returns
+    -------
+    TrainConfig
+        The same one where a clip has one label.
+    """
+    return dataclasses.replace(config, output="sigmoid") if store.multilabel else config
+
+
+def masked_cross_entropy(y_true: Any, y_pred: Any, label_smoothing: float = 0.0) -> Any:
+    """Mean binary cross entropy of each example over its observed labels, in nats.
+
+    Parameters
+    ----------
+    y_true : tensor [shape=(batch, n_classes)]
+        Share of each class, 0 to 1; below 0 where it was not observed.
+    y_pred : tensor [shape=(batch, n_classes)]
+        Probabilities.
+    label_smoothing : float
+        Share of probability spread over present and absent.
+
+    Returns
+    -------
+    tensor [shape=(batch,)]
+        0 for an example without an observed label. The batches weigh each example by the number of its observed
+        labels, so that in the mean each of these counts the same.
+    """
+    ops = load_keras().ops
+    observed = ops.cast(y_true >= 0, y_pred.dtype)
+    wanted = observed * ops.cast(y_true, y_pred.dtype) * (1 - label_smoothing) + label_smoothing / 2
+    loss = observed * ops.binary_crossentropy(wanted, y_pred)
+    return ops.sum(loss, axis=-1) / ops.maximum(ops.sum(observed, axis=-1), 1)
+
+
+def masked_accuracy(y_true: Any, y_pred: Any) -> Any:
+    """Share of the observed labels of each example that are decided rightly at .5; see `masked_cross_entropy`."""
+    ops = load_keras().ops
+    observed = ops.cast(y_true >= 0, y_pred.dtype)
+    right = ops.cast(ops.equal(y_true > 0.5, y_pred > 0.5), y_pred.dtype)
+    return ops.sum(observed * right, axis=-1) / ops.maximum(ops.sum(observed, axis=-1), 1)
+
+
+def check_labels(store: FeatureStore, segments: pd.DataFrame) -> None:
+    """Make sure that what a network of several labels learns from has every class present and absent.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The features.
+    segments : pandas.DataFrame
+        The training part.
+
+    Raises
+    ------
+    SplitError
+        When a class is nowhere observed to be one of both.
+    """
+    labels = store.label_matrix(segments)
+    for value, word in ((1, "present"), (0, "absent")):
+        never = [name for name, column in zip(store.classes, labels.T, strict=True) if not (column == value).any()]
+        if never:
+            raise SplitError(
+                f"{', '.join(never)} is observed {word} in no clip of the train part of the split; make the split "
+                "again, or leave that class out."
+            )
+
+
 def train_model(
     folder: Path,
     store_folder: Path,
@@ -111,13 +190,27 @@ def train_model(
     Path
         `folder`.
 
+    Raises
+    ------
+    ConfigError
+        When the recipe does not fit the features: softmax outputs for several labels a clip, layers of anything but
+        log-mel spectrograms.
+    SplitError
+        When a class is missing in a part; of several labels a clip, in the training part.
+    RunError
+        When the training diverges, or the folder holds something else.
+
     Notes
     -----
     Adam (Kingma and Ba, 2015, arXiv:1412.6980) with cosine decay (Loshchilov and Hutter, 2017, arXiv:1608.03983).
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
-    check_classes(store.segments, split.parts, store.classes)
+    _check_recipe(store, config)
+    if store.multilabel:
+        check_labels(store, part_segments(store, split, "train"))
+    else:
+        check_classes(store.segments, split.parts, store.classes)
     copied = open_store(copies) if copies else None
     table = get_spec(spec) if isinstance(spec, str) else spec
     key = hash_json(
@@ -143,7 +236,8 @@ def train_model(
     best_epoch = int(history.val_loss.idxmin()) + 1
     metrics = {"best_epoch": best_epoch, "epochs": len(history), "training_s": round(training_s, 1)}
     made_of = {"key": key, "spec": table, "seed": seed, "train": config}
-    write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of)
+    layered = _answer_layered(model, store, scaler, validation, config) if config.augment.mix == "layers" else None
+    write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of, predicted=layered)
     return folder
 
 
@@ -167,13 +261,17 @@ def write_network(
     split: Split,
     metrics: dict[str, Any],
     made_of: dict[str, Any],
+    predicted: dict[str, Any] | None = None,
 ) -> None:
     """Keep a trained network in a run folder, with its answers to the validation part; the manifest comes last.
 
     Parameters
     ----------
     folder : Path
-        Gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and `manifest.json`.
+        Gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and `manifest.json`. For sigmoid
+        outputs `preprocessing.json` also holds `thresholds`: from which probability on a class counts as present. They
+        are chosen on validation; `metrics.json` names the classes that were not there both present and absent
+        (`no_threshold`): theirs are .5.
     model, scaler
         The network and the scaling of its input.
     store, split
@@ -182,15 +280,29 @@ def write_network(
         What `metrics.json` says besides validation scores and sizes.
     made_of : dict
         What the manifest says besides the fingerprints of store and split and the versions: `key`, `seed` and so on.
+    predicted : dict, optional
+        Its answers to what it is validated on, where that is not the clips of the validation part.
     """
+    several = output_of(model) == "sigmoid"
     with atomic_path(folder / "model.keras") as path:
         model.save(path)
     preprocessing = {"features": store.config.to_dict(), "scaler": scaler.to_dict(), "classes": store.classes}
+    if predicted is None:
+        segments = part_segments(store, split, "validation")
+        predicted = predict_clips(model.predict_on_batch, store, scaler, segments, several=several)
+    if several:
+        thresholds, unknown = best_thresholds(predicted["labels"], predicted["probabilities"])
+        preprocessing["thresholds"] = thresholds.tolist()
+        metrics = metrics | {"no_threshold": [store.classes[number] for number in unknown]}
+        predicted = predicted | {"thresholds": thresholds}
     write_json(folder / "preprocessing.json", preprocessing)
-    predicted = predict_clips(model.predict_on_batch, store, scaler, part_segments(store, split, "validation"))
     write_arrays(folder / "validation.npz", **predicted)
     sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
-    validation = scores(predicted["targets"], predicted["probabilities"])
+    validation = (
+        label_scores(predicted["labels"], predicted["probabilities"], predicted["thresholds"])
+        if several
+        else scores(predicted["targets"], predicted["probabilities"])
+    )
     write_json(folder / "metrics.json", {"validation": validation, **metrics, **sizes})
     fingerprints = {"store": store.fingerprint, "split": split.fingerprint}
     write_json(folder / COMPLETE, {**made_of, **fingerprints, "versions": versions()})
@@ -275,6 +387,13 @@ def load_scaler(folder: Path) -> Scaler:
         ) from error
 
 
+def load_thresholds(folder: Path) -> np.ndarray | None:
+    """Load from which probability on each class counts as present; None for softmax outputs; see `load_model`."""
+    load_scaler(folder)
+    thresholds = read_json(folder / "preprocessing.json").get("thresholds")
+    return None if thresholds is None else np.asarray(thresholds, dtype=float)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read what a finished training was made of.
 
@@ -332,11 +451,12 @@ def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
 def summary(folder: Path) -> dict[str, Any]:
     """Return what a run folder says of its network, in one flat row: split, seed, epochs, validation scores, size."""
     kept, manifest = read_json(folder / "metrics.json"), read_manifest(folder)
-    validation = {f"validation_{name}": kept["validation"][name] for name in ("accuracy", "macro_f1", "log_loss")}
+    names = ("accuracy", "mean_average_precision", "macro_f1", "log_loss")
+    validation = {f"validation_{name}": kept["validation"][name] for name in names if name in kept["validation"]}
     return {
         "split": manifest["split"],
         "seed": manifest["seed"],
-        **{name: value for name, value in kept.items() if name != "validation"},
+        **{name: value for name, value in kept.items() if name not in ("validation", "no_threshold")},
         **validation,
     }
 
@@ -347,7 +467,12 @@ def part_segments(store: FeatureStore, split: Split, part: str) -> pd.DataFrame:
 
 
 def predict_clips(
-    predict: Callable[[np.ndarray], np.ndarray], store: FeatureStore, scaler: Scaler | None, segments: pd.DataFrame
+    predict: Callable[[np.ndarray], np.ndarray],
+    store: FeatureStore,
+    scaler: Scaler | None,
+    segments: pd.DataFrame,
+    *,
+    several: bool = False,
 ) -> dict[str, Any]:
     """Score clips: the mean of the probabilities of their segments.
 
@@ -360,12 +485,16 @@ def predict_clips(
         See `store.open_store` and `load_model`.
     segments : pandas.DataFrame
         Rows of `store.segments`, all segments of a clip together.
+    several : bool
+        Whether the answers are those of sigmoid outputs. They are scored as several labels a clip, even where the
+        corpus names one.
 
     Returns
     -------
     dict
         `clip_id`, `group` (str), `targets` (int) [shape=(n_clips,)] and `probabilities`
-        [shape=(n_clips, n_classes)], sorted by clip.
+        [shape=(n_clips, n_classes)], sorted by clip; with several labels a clip also `labels`
+        [shape=(n_clips, n_classes), float32], see `FeatureStore.label_matrix`.
     """
     by_segment = np.concatenate(
         [
@@ -375,11 +504,32 @@ def predict_clips(
     )
     clips = segments.groupby("clip_id", sort=True).first()
     clip_index = np.searchsorted(clips.index.to_numpy(str), segments.clip_id.to_numpy(str))
-    return {
+    answers = {
         "clip_id": clips.index.to_numpy(str),
         "group": clips.group.to_numpy(str),
         "targets": clips.target.to_numpy(np.int64),
         "probabilities": clip_probabilities(by_segment, clip_index),
+    }
+    return answers | ({"labels": store.label_matrix(clips)} if several or store.multilabel else {})
+
+
+def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
+    if store.multilabel and config.output != "sigmoid":
+        raise ConfigError('A clip of these features may have several labels: train with output="sigmoid".')
+    if config.augment.mix == "layers" and store.config.kind != "log_mel":
+        raise ConfigError(f'mix="layers" adds powers, so it needs log-mel spectrograms, not {store.config.kind}.')
+
+
+def _answer_layered(
+    model: "keras.Model", store: FeatureStore, scaler: Scaler, validation: pd.DataFrame, config: TrainConfig
+) -> dict[str, Any]:
+    """Answer the layered examples that the epoch was chosen by; see `batches.validation_batches`."""
+    batches = validation_batches(store, scaler, validation, weights=None, config=config)
+    answered = [(model.predict_on_batch(x), y) for x, y, _ in (batches[number] for number in range(len(batches)))]
+    labels = np.concatenate([y for _, y in answered])
+    return {
+        "probabilities": np.concatenate([probabilities for probabilities, _ in answered]).astype(float),
+        "labels": np.where(labels >= 0, labels, np.nan).astype(np.float32),
     }
 
 
@@ -396,24 +546,30 @@ def _fit(
     keras = load_keras()
 
     n_classes = len(store.classes)
-    weights = class_weights(train.target.to_numpy(), n_classes, balanced=config.class_weights)
+    sigmoid = config.output == "sigmoid"
+    weights = None if sigmoid else class_weights(train.target.to_numpy(), n_classes, balanced=config.class_weights)
     batches = training_batches(store, scaler, train, weights=weights, config=config, seed=seed, copied=copied)
     # Validation is weighed alike, so that the epoch is chosen by all classes and not by the largest.
-    held_out = validation_batches(store, scaler, validation, weights=weights)
+    held_out = validation_batches(store, scaler, validation, weights=weights, config=config)
 
     shape = (*store.config.shape, 1)
-    model = build(table, shape, n_classes, fused=True)
+    model = build(table, shape, n_classes, fused=True, output=config.output)
     stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
     callbacks, rate = [stop, keras.callbacks.TerminateOnNaN()], config.learning_rate
     if config.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * len(batches))
     elif config.schedule == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS))
+    if sigmoid:
+        loss = functools.partial(masked_cross_entropy, label_smoothing=config.label_smoothing)
+        metrics = [], [keras.metrics.MeanMetricWrapper(masked_accuracy, name="accuracy")]
+    else:
+        loss, metrics = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing), (["accuracy"], [])
     model.compile(
         keras.optimizers.Adam(rate),
-        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        weighted_metrics=[],
-        metrics=["accuracy"],
+        loss,
+        metrics=metrics[0],
+        weighted_metrics=metrics[1],
         steps_per_execution=STEPS_AT_ONCE,
         jit_compile=False,  # Keras does not compile where operations must be deterministic
     )
@@ -426,6 +582,6 @@ def _fit(
             f"lower the learning rate ({config.learning_rate:g})."
         )
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
-    kept = build(table, shape, n_classes)
+    kept = build(table, shape, n_classes, output=config.output)
     kept.set_weights(model.get_weights())
     return kept, history

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from instrlib.augment import augment, cutmix, mask, mixup, preview
-from instrlib.config import AugmentConfig, FeatureConfig
-from instrlib.features import silence
+from instrlib.augment import LATEST_SHARE, augment, band_widths_hz, cutmix, layers, mask, mixup, preview
+from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.errors import ConfigError
+from instrlib.features import silence, spectrum
 from instrlib.findings import epochs_sentence, help_sentence
 
 N, N_BINS, N_FRAMES, N_CLASSES = 24, 20, 33, 5
@@ -290,3 +291,121 @@ def test_a_training_that_was_still_improving_is_named():
     described = pd.DataFrame({"best_epoch": [7.0, 12.0], "epochs": [12.0, 12.0]}, index=["none", "CutMix"])
     assert "none was lowest at its end" in epochs_sentence(described, ["none"])
     assert "at epoch 12.0 of 12: CutMix still improved" in epochs_sentence(described, ["none", "CutMix"])
+
+
+def sounds(config: FeatureConfig) -> list[np.ndarray]:
+    """Return a harmonic tone with vibrato, a noise that swells, and a high whistle, of unlike loudness."""
+    rng = np.random.default_rng(3)
+    time_s = np.arange(config.segment_samples) / config.sample_rate_hz
+    phase = 2 * np.pi * np.cumsum(220 * (1 + 0.01 * np.sin(2 * np.pi * 5 * time_s))) / config.sample_rate_hz
+    tone = sum(np.sin(number * phase) / number for number in range(1, 9))
+    noise = rng.normal(size=len(time_s)) * (0.3 + time_s / 3)
+    whistle = np.sin(2 * np.pi * (2500 + 300 * np.sin(2 * np.pi * 0.7 * time_s)) * time_s / (1 + time_s / 50))
+    return [0.05 * tone, 0.5 * noise, 0.2 * whistle]
+
+
+def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
+    """Mean distance of layers from the pictures of waveforms mixed at the same levels and times, near the top.
+
+    The loudest point decides where 0 dB is, and there the sounds may be in or out of step; so an offset that all
+    points have in common does not count.
+    """
+    config = FeatureConfig()
+    signals = sounds(config)
+    x = np.stack([spectrum(signal, config) for signal in signals])
+    settings = {"number": (3, 3), "range_db": 12.0, "floor": silence(config), "widths_hz": widths_hz}
+    distances = []
+    for seed in range(4):
+        mixed, _ = layers(x, np.eye(3, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)  # the draws in the order of ours
+        rng.integers(3, 3, size=3, endpoint=True), rng.random((3, 3))
+        level_db = rng.uniform(-12, 12, size=(3, 3))
+        shift = rng.integers(np.full((3, 3), round(LATEST_SHARE * config.n_frames)), endpoint=True)
+        for first in range(3):
+            waveform = np.zeros(config.segment_samples)
+            for other, signal in enumerate(signals):
+                gain = 1.0 if other == first else 10 ** (level_db[first, other] / 20)
+                begin = 0 if other == first else shift[first, other] * config.hop_length
+                waveform[begin:] += gain * signal[: len(signal) - begin] / np.sqrt(np.mean(signal**2))
+            real = spectrum(waveform, config)
+            difference_db = (mixed[first] - real)[real > -30]
+            assert len(difference_db) > 300
+            distances.append(np.abs(difference_db - np.median(difference_db)).mean())
+    return float(np.mean(distances))
+
+
+def test_a_layer_is_the_picture_of_the_mixed_waveforms_at_the_same_levels_and_times():
+    widths_hz = band_widths_hz(FeatureConfig())
+    distance_db = distance_from_waveforms_db(widths_hz)
+    assert distance_db < 1.2
+    # Without the widths of the bands, high sounds would be taken for quieter than they are.
+    assert distance_from_waveforms_db(np.ones_like(widths_hz)) > 1.4 * distance_db
+
+
+def test_layers_are_of_different_classes_as_many_as_asked_and_their_labels_all_present():
+    x = np.random.default_rng(0).uniform(-70, 0, size=(N, N_BINS, N_FRAMES)).astype(np.float32)
+    y = np.eye(N_CLASSES, dtype=np.float32)[np.arange(N) % N_CLASSES]
+    settings = {"range_db": 12.0, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
+    for number in ((1, 1), (2, 2), (3, 3), (2, 4), (9, 9)):
+        mixed, labels = layers(x, y, number=number, **settings, rng=np.random.default_rng(1))
+        counts = labels.sum(axis=1)
+        low, high = np.minimum(number, N_CLASSES)  # no more than there are classes
+        assert counts.min() == low and counts.max() == high
+        assert set(np.unique(labels)) <= {0, 1} and (labels[y == 1] == 1).all()
+        assert mixed.max(axis=(1, 2)).tolist() == [0] * N and (mixed >= FLOOR[:, None]).all()
+        assert mixed.dtype == np.float32 and labels.dtype == np.float32
+
+
+def test_one_layer_alone_is_the_example_itself():
+    config = FeatureConfig(n_mels=32)
+    x = np.stack([spectrum(signal, config) for signal in sounds(config)])
+    y = np.eye(3, dtype=np.float32)
+    settings = {"number": (1, 1), "range_db": 12.0, "floor": silence(config), "widths_hz": band_widths_hz(config)}
+    mixed, labels = layers(x, y, **settings, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(mixed, x, atol=1e-4)
+    np.testing.assert_array_equal(labels, y)
+
+
+def test_in_a_layer_present_wins_and_absent_must_be_seen_in_all():
+    x = np.zeros((2, N_BINS, N_FRAMES), np.float32)
+    y = np.array([[1, 0, np.nan, 0, np.nan], [0, 1, np.nan, 0, 0]], dtype=np.float32)
+    settings = {"number": (2, 2), "range_db": 0.0, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
+    _, labels = layers(x, y, **settings, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(labels[0], [1, 1, np.nan, 0, np.nan])
+
+
+def test_a_short_sound_stays_audible_however_late_it_begins():
+    x = np.full((2, N_BINS, 30), -80.0, np.float32)
+    x[0, 3, :] = 0.0
+    x[1, 12, 22:28] = 0.0  # half of it would be lost if it began more than five frames later
+    settings = {"number": (2, 2), "range_db": 0.0, "floor": np.full(N_BINS, -80.0), "widths_hz": np.ones(N_BINS)}
+    begins = set()
+    for seed in range(60):
+        mixed, _ = layers(x, np.eye(2, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
+        sounding = np.flatnonzero(mixed[0, 12] > -40)
+        begins.add(int(sounding[0]))
+        assert len(sounding) >= 3
+    assert begins == set(range(22, 28))
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+def test_a_mixed_label_is_observed_where_both_are(mix):
+    x = examples(2)[0]
+    y = np.array([[1, 0, np.nan], [np.nan, 0, 1]], dtype=np.float32)
+    config = AugmentConfig(mix=mix, beta=5.0)
+    swapped = 0
+    for seed in range(8):
+        _, mixed = augment(x, y, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(seed))
+        with_itself = np.array_equal(mixed, y, equal_nan=True)
+        np.testing.assert_array_equal(mixed, y if with_itself else np.array([[np.nan, 0, np.nan]] * 2))
+        swapped += not with_itself
+    assert 0 < swapped < 8
+
+
+def test_layers_need_sigmoid_outputs_and_sensible_numbers():
+    with pytest.raises(ConfigError, match='needs output="sigmoid"'):
+        TrainConfig(augment=AugmentConfig(mix="layers"))
+    assert TrainConfig(augment=AugmentConfig(mix="layers"), output="sigmoid").augment.layers == (1, 4)
+    for wrong in ({"layers": (0, 2)}, {"layers": (3, 2)}, {"level_range_db": -1.0}):
+        with pytest.raises(ConfigError):
+            AugmentConfig(mix="layers", **wrong)

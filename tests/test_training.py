@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instrlib import experiments, training
-from instrlib.config import TrainConfig
-from instrlib.errors import RunError
+from instrlib import evaluation, experiments, training
+from instrlib.batches import training_batches, validation_batches
+from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.errors import ConfigError, RunError
 from instrlib.files import read_arrays, read_json
 from instrlib.metrics import scores
+from instrlib.models import Layer
+from instrlib.multilabel import label_scores
+from instrlib.store import build_store
 
 CONFIG = TrainConfig(epochs=8, batch_size=16, patience=8)
 
@@ -99,3 +103,53 @@ def test_weights_of_the_classes_balance_their_shares():
     targets = np.array([0] * 6 + [1] * 3 + [2])
     weights = training.class_weights(targets, 4)
     np.testing.assert_allclose(np.bincount(targets, weights[targets], 4), [10 / 3, 10 / 3, 10 / 3, 0])
+
+
+LAYERED = TrainConfig(
+    epochs=3, output="sigmoid", augment=AugmentConfig(mix="layers", layers=(2, 3), time_masks=1, time_mask_s=0.2)
+)
+
+
+def test_a_network_for_mixtures_is_validated_on_mixtures_which_are_always_the_same(small, tmp_path):
+    tiny = (Layer("conv", 8, 3, 2, 2), Layer("average"))
+    folder = training.train_model(tmp_path / "run", small.store.folder, small.split_path, tiny, LAYERED, 0)
+    kept = read_arrays(folder / "validation.npz")
+    segments = training.part_segments(small.store, small.split, "validation")
+    assert kept["labels"].shape == (len(segments), 3)
+    assert set(kept["labels"].sum(axis=1)) == {2, 3}
+    thresholds = training.load_thresholds(folder)
+    validation = read_json(folder / "metrics.json")["validation"]
+    assert validation == label_scores(kept["labels"], kept["probabilities"], thresholds)
+    history = training.read_history([folder])
+    assert np.nanmin(history["validation_loss"]) == pytest.approx(validation["log_loss"], abs=1e-4)
+
+    solos = evaluation.read_test(folder, small.store.folder, small.split_path)
+    assert (solos["labels"].sum(axis=1) == 1).all()  # asked for one instrument it answers for several all the same
+    assert (solos["labels"].argmax(axis=1) == solos["targets"]).all()
+    np.testing.assert_array_equal(solos["thresholds"], thresholds)
+
+    _, scaler = training.load_model(folder)
+    first, again = (
+        validation_batches(small.store, scaler, segments, weights=None, config=config)[0]
+        for config in (LAYERED, dataclasses.replace(LAYERED, epochs=9))
+    )
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_mixtures_are_drawn_anew_in_every_epoch(small):
+    segments = training.part_segments(small.store, small.split, "train")
+    scaler = training.fit_scaler(small.store, segments.row.to_numpy())
+    batches = training_batches(small.store, scaler, segments, weights=None, config=LAYERED, seed=0)
+    x, y, weights = batches[0]
+    assert set(y.sum(axis=1)) <= {2, 3} and (weights == 1).all()
+    np.testing.assert_array_equal(batches[0][0], x)
+    batches.on_epoch_end()
+    assert not np.array_equal(batches[0][0], x)
+
+
+def test_layers_are_made_of_log_mel_spectrograms_alone(small, tmp_path):
+    config = FeatureConfig(kind="mfcc", n_mels=32, hop_length=4096)
+    store = build_store(small.clips, config, root=tmp_path, workers=1)
+    with pytest.raises(ConfigError, match="needs log-mel spectrograms, not mfcc"):
+        training.train_model(tmp_path / "run", store.folder, small.split_path, "small", LAYERED, 0)

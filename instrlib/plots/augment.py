@@ -29,7 +29,7 @@ def mixed_spectrograms(
     names : np.ndarray of str [shape=(n,)]
         What was done to each.
     shares : np.ndarray [shape=(n, n_classes)]
-        Label of each: the shares of the classes, which sum to 1.
+        Label of each: the shares of the classes; 0 or NaN leaves one out.
     classes : np.ndarray of str [shape=(n_classes,)]
         Name of each class.
     hop_s : float
@@ -51,7 +51,10 @@ def mixed_spectrograms(
 
 
 def _shares(shares: np.ndarray, classes: np.ndarray) -> str:
-    """Name the classes of one label, the largest first, a line each; a pure one has one line and an empty one."""
+    """Name the classes of one label, the largest first, a line each; a pure one has one line and an empty one.
+
+    Of several labels a clip those that were mixed with an unobserved one are not known, which may leave none.
+    """
     order = [number for number in np.argsort(-shares, kind="stable") if shares[number] > 0]
     lines = [f"{shares[number]:.2f} {label(classes[number], longest=24)}" for number in order]
-    return "\n+ ".join(lines) if len(lines) > 1 else f"{lines[0]}\n"
+    return "\n+ ".join(lines) if len(lines) > 1 else f"{lines[0] if lines else 'nothing known to be present'}\n"

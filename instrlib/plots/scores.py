@@ -72,7 +72,7 @@ def learning_curves(
 
 
 @figure_function
-def confusion_matrix(*, counts: np.ndarray, classes: np.ndarray) -> "Figure":
+def confusion_matrix(*, counts: np.ndarray, classes: np.ndarray, several: bool = False) -> "Figure":
     """Draw how often each class was answered for each true class: counts, coloured by the share of the row.
 
     Parameters
@@ -81,6 +81,8 @@ def confusion_matrix(*, counts: np.ndarray, classes: np.ndarray) -> "Figure":
         Row: true class; column: the class answered.
     classes : np.ndarray of str [shape=(n_classes,)]
         Names.
+    several : bool
+        Whether a clip may have several labels: a row then counts answers, and a clip may have many of them or none.
 
     Returns
     -------
@@ -111,17 +113,19 @@ def confusion_matrix(*, counts: np.ndarray, classes: np.ndarray) -> "Figure":
         annot=np.where(counts > 0, counts.astype(str), ""),
         fmt="",
         annot_kws={"fontsize": small * min(1, 2.6 / longest) * (0.85 if n > 20 else 1)},
-        cbar_kws={"label": "share of the true class", "shrink": 0.8, "pad": 0.02},
+        cbar_kws={"label": f"share of the {'row' if several else 'true class'}", "shrink": 0.8, "pad": 0.02},
     )
     axes.set_xticks(np.arange(n) + 0.5, labels, rotation=90, fontsize=small)
     axes.set_yticks(np.arange(n) + 0.5, labels, rotation=0, fontsize=small)
     axes.tick_params(which="both", length=0)
-    axes.set(xlabel="answered", ylabel="true class")
+    axes.set(xlabel="answered", ylabel="class that is present" if several else "true class")
     return figure
 
 
 @figure_function
-def reliability_diagram(*, confidence: np.ndarray, accuracy: np.ndarray, share: np.ndarray, ece: float) -> "Figure":
+def reliability_diagram(
+    *, confidence: np.ndarray, accuracy: np.ndarray, share: np.ndarray, ece: float, several: bool = False
+) -> "Figure":
     """Draw how often the model is right against how sure it is; on the diagonal it knows what it knows.
 
     Parameters
@@ -130,22 +134,28 @@ def reliability_diagram(*, confidence: np.ndarray, accuracy: np.ndarray, share: 
         What `metrics.reliability` returns: mean confidence, accuracy and share of clips of each bin of equal width.
     ece : float
         Expected calibration error.
+    several : bool
+        Whether a clip may have several labels; see `multilabel.label_reliability`: each observed label counts, and what
+        is drawn is the share present against the probability.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
+    of, how_sure, how_often = (
+        ("labels", "probability", "share present") if several else ("clips", "confidence", "accuracy")
+    )
     n = len(share)
     centres = (np.arange(n) + 0.5) / n
     filled = np.isfinite(accuracy)
     figure = new_figure(width=4.6, height=4.6)
     top, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3.2])
     top.bar(centres, share, width=0.9 / n, color=GREY)
-    top.set(ylabel="share\nof clips", title=f"expected calibration error {ece:.3f}")
-    axes.bar(centres[filled], accuracy[filled], width=0.9 / n, color=BLUE, alpha=0.35, label="accuracy in the bin")
-    axes.plot(confidence[filled], accuracy[filled], "o", color=BLUE, markersize=4, label="mean confidence in the bin")
+    top.set(ylabel=f"share\nof {of}", title=f"expected calibration error {ece:.3f}")
+    axes.bar(centres[filled], accuracy[filled], width=0.9 / n, color=BLUE, alpha=0.35, label=f"{how_often} in the bin")
+    axes.plot(confidence[filled], accuracy[filled], "o", color=BLUE, markersize=4, label=f"mean {how_sure} in the bin")
     axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfectly calibrated")
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel=how_sure, ylabel=how_often, xlim=(0, 1), ylim=(0, 1.02))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
