@@ -7,6 +7,7 @@ import pandas as pd
 
 from instrlib.corpora.base import Corpus, unusable
 from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.layered_scores import all_present_f1
 from instrlib.leak import PROTOCOLS, Leak
 from instrlib.metrics import most_confused
 from instrlib.search import CHANCE, Search, axes, endings
@@ -29,6 +30,8 @@ def corpus_sentence(clips: Corpus, store: FeatureStore) -> str:
     str
     """
     counts = clips.manifest.label.value_counts()
+    if clips.labels is not None:
+        counts = pd.Series((clips.labels == 1).sum(axis=0))
     n_unusable = len(store.problems) + len(unusable(clips.problems))
     return (
         f"`{clips.name}` holds {len(clips.manifest):,} clips of {len(clips.classes)} classes "
@@ -125,8 +128,8 @@ def difference_sentence(name_a: str, name_b: str, difference: Difference, what: 
     return f"{verdict}: {what} {difference}."
 
 
-def confusion_sentence(counts: np.ndarray, classes: tuple[str, ...]) -> str:
-    """Say which class is most often taken for which other.
+def confusion_sentence(counts: np.ndarray, classes: tuple[str, ...], *, several: bool = False) -> str:
+    """Say which class is most often taken for which other, or heard beside which other.
 
     Parameters
     ----------
@@ -134,6 +137,8 @@ def confusion_sentence(counts: np.ndarray, classes: tuple[str, ...]) -> str:
         Rows are the true classes.
     classes : tuple of str
         Name of each row.
+    several : bool
+        Whether a clip may have several labels; see `evaluation.confusion_over_seeds`.
 
     Returns
     -------
@@ -141,8 +146,17 @@ def confusion_sentence(counts: np.ndarray, classes: tuple[str, ...]) -> str:
     """
     pairs = most_confused(counts, classes, 1)
     if pairs.empty:
-        return "No clip of the test part was taken for another class."
+        return (
+            "No class that is observed to be absent was answered beside one that is present."
+            if several
+            else "No clip of the test part was taken for another class."
+        )
     row = pairs.iloc[0]
+    if several:
+        return (
+            f"The commonest false alarm beside what is there is {row.predicted}, answered {row['count']} times where "
+            f"{row.true} is present and {row.predicted} is observed to be absent (all seeds together)."
+        )
     return f"The commonest mistake is {row.true} taken for {row.predicted} ({row.share:.0%} of {row.true})."
 
 
@@ -165,10 +179,35 @@ def calibration_sentence(table: pd.DataFrame, model: str, gap: Interval) -> str:
     rows = table[table.model == model].set_index("score").estimate
     manner = "too sure of itself" if gap.low > 0 else "not sure enough of itself" if gap.high < 0 else ""
     verdict = f"it is {manner}" if manner else "these clips do not show that it is too sure of itself, or too little"
-    return (
-        f"Its confidence is {gap} above its accuracy: {verdict} (calibration error "
-        f"{rows['expected_calibration_error']:.3f})."
-    )
+    measure = f"(calibration error {rows['expected_calibration_error']:.3f})"
+    if "accuracy" not in rows:  # several labels a clip, each with a probability of its own
+        return f"Its probabilities are {gap} above the share of labels that are present: {verdict} {measure}."
+    return f"Its confidence is {gap} above its accuracy: {verdict} {measure}."
+
+
+def multilabel_sentence(table: pd.DataFrame, model: str) -> str:
+    """Say in which scores a model beats the trivial answers, and in which it does not.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `evaluation.against_trivial` gives.
+    model : str
+        One of its models.
+
+    Returns
+    -------
+    str
+    """
+    said = []
+    for baseline, rows in table[table.model == model].groupby("baseline", sort=False):
+        for beaten, kept in rows.groupby("beaten", sort=False):
+            numbers = _list(
+                f"{row.score.replace('_', ' ')} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
+                for row in kept.itertuples()
+            )
+            said.append(f"{'beats' if beaten else 'does not beat'} “{baseline}” in {numbers}")
+    return f"{_begin(model)} {'; it '.join(said)}."
 
 
 def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accuracy") -> str:
@@ -816,6 +855,248 @@ def goal_sentence(
         f"under {max_multiply_adds / 1e6:g}). {fallback}{verdict} (test accuracy {difference} against the dense "
         "network)."
     )
+
+
+def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list[str]:
+    """Say of each embedding what it adds to a network from scratch, and from how many clips on nothing is shown.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        What `transfer.against_scratch` gives.
+    clips : dict of int to float
+        Training clips of a class at each size; see `transfer.clips_a_class`.
+
+    Returns
+    -------
+    list of str
+    """
+    said = []
+    for model, unordered in compared.groupby("model", sort=False):
+        rows = unordered.set_index("size").sort_index()
+        sure = rows.p_holm < 1 - LEVEL
+        better, worse = (rows.index[sure & (sign * rows.difference > 0)] for sign in (1, -1))
+        verdict = [
+            f"shown to be {word} with {_list(f'{clips[size]:.3g}' for size in found)} training clips a class"
+            for word, found in (("better", better), ("worse", worse))
+            if len(found)
+        ]
+        if not verdict:
+            verdict = ["not shown to differ with any number of training clips"]
+        later = rows.index[rows.index > max(better, default=0)]
+        if len(better) and len(later):
+            verdict.append(f"from {clips[later[0]]:.3g} on it is no longer shown to be better")
+        elif len(better):
+            verdict.append("with all clips the network from scratch has not caught up")
+        numbers = "; ".join(
+            f"{clips[size]:.3g}: {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
+            for size, row in rows.iterrows()
+        )
+        said.append(
+            f"Against the network from scratch “{model}” is {'; '.join(verdict)} (differences by training clips a "
+            f"class, p after Holm's correction for {len(compared)} comparisons: {numbers})."
+        )
+    return said
+
+
+def choice_sentence(described: pd.DataFrame, clips: dict[int, float]) -> str:
+    """Say what the choice of the epoch by validation loss costs a network from scratch on few clips.
+
+    Parameters
+    ----------
+    described : pandas.DataFrame
+        What `transfer.describe_scratch` gives.
+    clips : dict of int to float
+        Training clips of a class at each size; see `transfer.clips_a_class`.
+
+    Returns
+    -------
+    str
+    """
+    cost = described.last_accuracy - described.chosen_accuracy
+    numbers = "; ".join(
+        f"{clips[size]:.3g}: {row.chosen_accuracy:.2f} and {row.last_accuracy:.2f}"
+        for size, row in described.iterrows()
+    )
+    worst = cost.idxmax()
+    verdict = (
+        f"with {clips[worst]:.3g} the rule costs it {cost[worst]:.2f}, so some of what an embedding adds there is "
+        "owed to the rule"
+        if cost[worst] >= 0.05
+        else "the rule costs it next to nothing"
+    )
+    return (
+        "The network from scratch keeps the epoch with the least validation loss. Its validation accuracy then and in "
+        f"its last epoch, by training clips a class ({numbers}): {verdict}."
+    )
+
+
+def mark_sentence(scores: pd.DataFrame, compared: pd.DataFrame, mark: str) -> str:
+    """Say whether anything that was trained here reaches a published embedding.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns `model`, `estimate`, `low`, `high`: the main score.
+    compared : pandas.DataFrame
+        What `experiments.against` gives for `mark`, with the models that were trained here; empty when the mark is
+        not at hand.
+    mark : str
+        The model that is the mark.
+
+    Returns
+    -------
+    str
+    """
+    if compared.empty:
+        return f"“{mark}”, the mark for what is trained here, is not at hand: how near to it they come is not known."
+    rows = scores.set_index("model")
+    sure = compared.p_holm < 1 - LEVEL
+    above, below, open_ = (
+        compared.index[sure & (compared.difference > 0)],
+        compared.index[sure & (compared.difference < 0)],
+        compared.index[~sure],
+    )
+    verdicts = [
+        f"{_list(f'“{name}”' for name in names)} {'is' if len(names) == 1 else 'are'} {words}"
+        for names, words in (
+            (above, "shown to be better"),
+            (below, "shown to be worse"),
+            (open_, "not shown to differ from it"),
+        )
+        if len(names)
+    ]
+    best = compared.difference.idxmax()
+    near, reached = (Interval(*rows.loc[name, ["estimate", "low", "high"]]) for name in (best, mark))
+    return (
+        f"“{mark}”, the mark, reaches {reached}. Of what was trained here “{best}” comes nearest with {near} "
+        f"({compared.difference[best]:+.3f}); {'; '.join(verdicts)} (p after Holm's correction)."
+    )
+
+
+def trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model: str) -> str:
+    """Say whether a model of several instruments at once beats what needs no listening.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `layered_scores.score_table`.
+    compared : pandas.DataFrame
+        From `layered_scores.compare`: pairs of the model with each baseline, for several scores.
+    model : str
+        Its name.
+
+    Returns
+    -------
+    str
+    """
+    own = compared.xs(model, level="first")
+    parts, failed = [], []
+    for score, rows in own.groupby("score", sort=False):
+        lower_is_better = score.endswith("loss")
+        of = table[table.score == score].set_index("model").estimate
+        best = of[rows.index.get_level_values("second")].agg("idxmin" if lower_is_better else "idxmax")
+        row = rows.loc[best].squeeze()
+        better = row.high < 0 if lower_is_better else row.low > 0
+        words = score.replace("_", " ").replace("f1", "F1")
+        parts.append(f"{words} {of[model]:.3f} against {of[best]:.3f} of “{best}”")
+        if not better:
+            failed.append(f"its {words} is not shown to beat “{best}”")
+    verdict = "each of its scores named here is better" if not failed else _list(failed)
+    return (
+        f"{_begin(model)}, against the best of the answers that need no listening: {'; '.join(parts)}. "
+        f"{_begin(verdict)}."
+    )
+
+
+def all_present_sentence(by_number: pd.DataFrame, model: str, *, n_classes: int, reported: dict[str, float]) -> str:
+    """Say what naming every instrument would score, here and in the reference system that mixed clips.
+
+    Parameters
+    ----------
+    by_number : pandas.DataFrame
+        From `layered_scores.by_number`.
+    model : str
+        One of its models.
+    n_classes : int
+        Classes here.
+    reported : dict
+        See `layered_scores.LAYERED_FOUR`.
+
+    Returns
+    -------
+    str
+    """
+    scores = by_number[by_number.score == "micro_f1"].pivot(index="model", columns="n_sources", values="estimate")
+    several = [number for number in scores.columns if number > 1]
+    numbers = ", ".join(
+        f"{scores.loc['all present', number]:.3f} for {number} of {n_classes} (the network: "
+        f"{scores.loc[model, number]:.3f})"
+        for number in several
+    )
+    theirs = all_present_f1(reported["classes"], reported["sources"])
+    low = by_number[by_number.score == "micro_f1"].set_index(["model", "n_sources"]).low
+    unsure = [number for number in several if not low[model, number] > scores.loc["all present", number]]
+    verdict = (
+        f"with {_list(map(str, unsure))} at once the network is not shown to beat it"
+        if unsure
+        else "the network beats it for every number"
+    )
+    return (
+        f"Naming every instrument has a micro F1 of {numbers}: {verdict}. With {reported['sources']} of "
+        f"{reported['classes']} it would have {theirs:.3f}, more than the {reported['micro_f1']:.3f} that layered-four "
+        "reports of its test mixtures: such a score says nothing without this one beside it."
+    )
+
+
+def number_sentence(by_number: pd.DataFrame, models: Sequence[str]) -> str:
+    """Say how models do with one instrument and with the most at once.
+
+    Parameters
+    ----------
+    by_number : pandas.DataFrame
+        From `layered_scores.by_number`.
+    models : sequence of str
+        Those to name.
+
+    Returns
+    -------
+    str
+    """
+    rows = by_number[by_number.score == "mean_average_precision"].set_index(["model", "n_sources"])
+    fewest, most = by_number.n_sources.min(), by_number.n_sources.max()
+    parts = [
+        f"{model} {Interval(*rows.loc[(model, fewest), ['estimate', 'low', 'high']])} with {fewest} and "
+        f"{Interval(*rows.loc[(model, most), ['estimate', 'low', 'high']])} with {most}"
+        for model in models
+    ]
+    return f"Mean average precision by the number of instruments at once: {'; '.join(parts)}."
+
+
+def level_sentence(recall: pd.DataFrame, models: Sequence[str]) -> str:
+    """Say how loud an instrument must be in a mixture to be named.
+
+    Parameters
+    ----------
+    recall : pandas.DataFrame
+        From `layered_scores.recall_by_level`.
+    models : sequence of str
+        Those to name.
+
+    Returns
+    -------
+    str
+    """
+    parts = []
+    for model in models:
+        own = recall[(recall.model == model) & (recall.n > 0)].sort_values("up_to_db")
+        quiet, loud = own.iloc[0], own.iloc[-1]
+        parts.append(
+            f"{model} names {loud.recall:.0%} of the instruments that make up at least "
+            f"{10 ** (loud.above_db / 10):.0%} of the energy, and {quiet.recall:.0%} of those that stay "
+            f"{-quiet.up_to_db:g} dB or more below the sum (and {quiet.false_alarms:.0%} of those that are not there)"
+        )
+    return f"How loud must it be? {_begin('; '.join(parts))}.".replace("%", " %")
 
 
 def bullets(sentences: list[str]) -> str:

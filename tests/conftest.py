@@ -16,8 +16,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("data", "runs", "reports", "figures"):
         monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
     monkeypatch.delenv("INSTRLIB_ROOT", raising=False)
-    for name in ("WORKERS", "SCHEDULER"):
-        monkeypatch.delenv(f"INSTRLIB_{name}", raising=False)
+    for name in ("INSTRLIB_WORKERS", "INSTRLIB_SCHEDULER", "INSTRLIB_WEIGHTS", "INSTRLIB_HUB", "TFHUB_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +65,28 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     split = make_split(store.clips, seed=0)
     save_split(split, root / "split.json")
     return Small(clips, store, split, root / "split.json")
+
+
+@pytest.fixture(scope="session")
+def inputs(small: Small) -> Any:
+    """Return what notebook 01 hands on, of the small corpus."""
+    from instrlib.evaluation import Inputs
+
+    return Inputs(small.store, (small.split_path,), small.split.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def plan(small: Small, inputs: Any) -> Any:
+    """Return a plan of mixtures of one to three instruments, six of each number in each part."""
+    from instrlib import mixing
+
+    return mixing.draw_study(inputs, 6, config=mixing.settings(small.store), seed=0)
+
+
+@pytest.fixture(scope="session")
+def mixtures(small: Small, plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return these mixtures, rendered."""
+    from instrlib import mixing
+
+    folder = tmp_path_factory.mktemp("mixtures")
+    return mixing.render(plan, small.clips, config=mixing.settings(small.store), root=folder, workers=1)

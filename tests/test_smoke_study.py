@@ -18,6 +18,8 @@ NOTEBOOKS = (
     "06_class_activation_maps",
     "07_ablation",
     "08_reference_models",
+    "09_transfer_learning",
+    "10_layered_audio",
 )
 
 

@@ -14,6 +14,7 @@ from instrlib.plots.cam import (
 )
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
 from instrlib.plots.experiments import accuracy_against_work, paired_differences
+from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
 from instrlib.plots.references import honest_and_leaky, scores_by_kind
@@ -25,6 +26,7 @@ from instrlib.plots.scores import (
     reliability_diagram,
 )
 from instrlib.plots.search import hyperparameter_importance, parallel_coordinates, search_progress
+from instrlib.plots.transfer import clips_curve
 
 __all__ = [
     "DPI",
@@ -34,10 +36,12 @@ __all__ = [
     "activation_overlays",
     "class_average_maps",
     "class_balance",
+    "clips_curve",
     "confusion_matrix",
     "deletion_insertion",
     "draw_stored",
     "duration_histogram",
+    "expected_and_named",
     "feature_settings",
     "frequency_profiles",
     "honest_and_leaky",
@@ -49,9 +53,11 @@ __all__ = [
     "paired_differences",
     "parallel_coordinates",
     "per_class_scores",
+    "recall_by_level",
     "reliability_diagram",
     "save",
     "scores_by_kind",
+    "scores_by_number",
     "search_progress",
     "size_against_accuracy",
     "sparsity_curve",

@@ -1,0 +1,417 @@
+"""How well mixtures are answered: truth, answers with and without listening, and scores with all sources in mind."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from instrlib import baselines
+from instrlib.intervals import LEVEL, Difference, Interval, holm
+from instrlib.mixing import Mixtures
+from instrlib.multilabel import DEFAULT_THRESHOLD, best_thresholds, decisions, prepare, scores_from_counts
+from instrlib.store import FeatureStore
+
+FIXED_THRESHOLDS = (0.5, 0.15)
+"""Those of two reference systems: layered-four and nsynth-condition."""
+
+LAYERED_FOUR = {"classes": 4, "sources": 2, "micro_f1": 0.534}
+"""What layered-four reports of its test mixtures; see `all_present_f1`."""
+
+SCORES = ("mean_average_precision", "micro_f1", "macro_f1", "hamming_loss")
+"""In the order of the tables; the last one is better when lower."""
+
+SHARE_EDGES_DB = (-np.inf, -15.0, -12.0, -9.0, -6.0, -3.0, 0.0)
+"""Ends of the classes of loudness that recall is told by: a source's part of the energy of all."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Clips that several models answer.
+
+    Attributes
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_classes)]
+        1 present, 0 absent.
+    holds : np.ndarray of bool [shape=(n_clips, n_groups)]
+        Which groups each clip has a source of.
+    """
+
+    labels: np.ndarray
+    holds: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Truth":
+        """Return some of the clips."""
+        return Truth(self.labels[rows], self.holds[rows])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of clips, in their order.
+
+    Attributes
+    ----------
+    probabilities : np.ndarray [shape=(n_seeds, n_clips, n_classes)]
+        By which they are ranked.
+    present : np.ndarray of bool [shape=(n_seeds, n_clips, n_classes)]
+        What is named.
+    """
+
+    probabilities: np.ndarray
+    present: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Answer":
+        """Return the answers to some of the clips."""
+        return Answer(self.probabilities[:, rows], self.present[:, rows])
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def truth_of(mixtures: Mixtures) -> Truth:
+    """Say what is in each mixture and which groups its sources are of, in the order of the manifest."""
+    mixture = mixtures.corpus.manifest.clip_id
+    holds = pd.crosstab(mixtures.sources.mixture, mixtures.sources.group).loc[mixture] > 0
+    return Truth(mixtures.corpus.labels, holds.to_numpy())
+
+
+def truth_of_clips(store: FeatureStore) -> Truth:
+    """Say what is in each clip of a store, and its group, clips sorted; see `layered.answer_polyphonic`."""
+    clips = store.clips.sort_values("clip_id")
+    return Truth(store.label_matrix(clips), (clips.group.to_numpy()[:, None] == np.unique(clips.group)))
+
+
+def choose_thresholds(probabilities: np.ndarray, mixtures: Mixtures) -> np.ndarray:
+    """Choose for each network and class from where on it is named: what gives the best F1 on validation mixtures.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray [shape=(n_seeds, n_mixtures, n_classes)]
+        Of all mixtures, from `layered.answer`.
+    mixtures : Mixtures
+        The same.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_seeds, n_folds, n_classes)]
+    """
+    table, labels = mixtures.corpus.manifest, mixtures.corpus.labels
+    return np.stack(
+        [
+            np.stack([best_thresholds(labels[rows], by_seed[rows])[0] for by_seed in probabilities])
+            for fold in range(table.fold.max() + 1)
+            for rows in [np.flatnonzero((table.split == "validation") & (table.fold == fold))]
+        ],
+        axis=1,
+    )
+
+
+def name_present(probabilities: np.ndarray, thresholds: np.ndarray | float, mixtures: Mixtures) -> Answer:
+    """Name what is at or above its threshold.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray [shape=(n_seeds, n_mixtures, n_classes)]
+        Of all mixtures.
+    thresholds : np.ndarray [shape=(n_seeds, n_folds, n_classes)] or float
+        From `choose_thresholds`, or one for all.
+    mixtures : Mixtures
+        The same.
+
+    Returns
+    -------
+    Answer
+    """
+    fold = mixtures.corpus.manifest.fold.to_numpy()
+    limits = thresholds if isinstance(thresholds, float) else thresholds[:, fold]
+    return Answer(probabilities, decisions(probabilities, limits))
+
+
+def readings(heard: dict[str, np.ndarray], mixtures: Mixtures) -> dict[str, Answer]:
+    """Read what networks say of mixtures in each way: from chosen thresholds on, and from those of others.
+
+    Parameters
+    ----------
+    heard : dict of str to np.ndarray
+        From `layered.answer`, by the networks' names.
+    mixtures : Mixtures
+        All of them.
+
+    Returns
+    -------
+    dict of str to Answer
+        "<name>" with thresholds chosen on validation mixtures, and "<name>, from <threshold>" for each of
+        `FIXED_THRESHOLDS`.
+    """
+    found = {}
+    for name, probabilities in heard.items():
+        found[name] = name_present(probabilities, choose_thresholds(probabilities, mixtures), mixtures)
+        for threshold in FIXED_THRESHOLDS:
+            found[f"{name}, from {threshold:g}"] = name_present(probabilities, threshold, mixtures)
+    return found
+
+
+def trivial(mixtures: Mixtures) -> dict[str, Answer]:
+    """Answer mixtures without listening, with what the validation mixtures of the same fold tell.
+
+    Parameters
+    ----------
+    mixtures : Mixtures
+        All of them.
+
+    Returns
+    -------
+    dict of str to Answer
+        "all present", "none present", "prior" (each class with its share of the mixtures, named from one half on) and
+        "the most frequent": as many classes as there are on average, the most frequent ones.
+    """
+    table, labels = mixtures.corpus.manifest, mixtures.corpus.labels
+    prior = np.zeros((1, *labels.shape))
+    frequent = np.zeros(prior.shape, dtype=bool)
+    for fold in table.fold.unique():
+        known = labels[(table.fold == fold) & (table.split == "validation")]
+        rows = np.flatnonzero(table.fold == fold)
+        prior[:, rows] = baselines.prior(known, len(rows))
+        most = np.argsort(-known.mean(axis=0), kind="stable")[: round(known.sum(axis=1).mean())]
+        frequent[:, rows[:, None], most] = True
+    by_share = {"prior": Answer(prior, decisions(prior)), "the most frequent": Answer(prior, frequent)}
+    return all_or_none(*labels.shape) | by_share
+
+
+def all_or_none(n_clips: int, n_classes: int) -> dict[str, Answer]:
+    """Answer that every class is in every clip, and that none is: "all present" and "none present"."""
+    answers = {
+        "all present": baselines.all_present(n_clips, n_classes)[None],
+        "none present": baselines.none_present(n_clips, n_classes)[None],
+    }
+    return {name: Answer(probabilities, decisions(probabilities)) for name, probabilities in answers.items()}
+
+
+def all_present_f1(n_classes: int, n_present: float) -> float:
+    """Micro F1 of naming every class when so many are there.
+
+    Examples
+    --------
+    >>> round(all_present_f1(4, 2), 3)
+    0.667
+    """
+    return 2 * n_present / (n_classes + n_present)
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+def score_table(models: dict[str, Answer], truth: Truth) -> pd.DataFrame:
+    """Score models on the same clips, with intervals over the groups of all their sources.
+
+    Mixtures that share a source are not independent, and a mixture has several sources, so it belongs to several
+    groups. The variance is the jackknife's: each group in turn is left out, with every mixture that has a source of it.
+    For averages over combinations of drawn items this is right up to being a little too wide [1]_ [2]_. Blocks of
+    groups that are mixed among themselves alone could be drawn instead, but they would be few, with few combinations;
+    going by the first source would leave out what the others have in common. The spread of the seeds is added. The
+    interval is Student's, cut at 0 and 1.
+
+    Parameters
+    ----------
+    models : dict of str to Answer
+        By name.
+    truth : Truth
+        What is in the clips.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model`, `score`, `estimate`, `low`, `high`; one row for each pair, in the order of `SCORES`.
+
+    References
+    ----------
+    .. [1] J. N. Arvesen, "Jackknifing U-statistics", Ann. Math. Statist. 40(6), 1969. doi:10.1214/aoms/1177697287
+    .. [2] B. Efron, C. Stein, "The jackknife estimate of variance", Ann. Statist. 9(3), 1981.
+       doi:10.1214/aos/1176345462
+    """
+    weights = _weights(truth)
+    rows = [
+        {"model": name, "score": score, **vars(_interval(values))}
+        for name, one in models.items()
+        for score, values in _scores(one, truth.labels, weights).items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def compare(
+    models: dict[str, Answer], pairs: Sequence[tuple[str, str]], truth: Truth, *, scores: Sequence[str] = SCORES
+) -> pd.DataFrame:
+    """Compare models two by two on the same clips, seed by seed; a model of one seed with every seed of the other.
+
+    Parameters
+    ----------
+    models, truth
+        See `score_table`.
+    pairs : sequence of (str, str)
+        Names of two models each.
+    scores : sequence of str
+        Some of `SCORES`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair and score, indexed by `first`, `second` and `score`: `difference`, first minus second, `low`,
+        `high`, `p`, and `p_holm`, which is corrected for the number of rows.
+    """
+    weights = _weights(truth)
+    of = {name: _scores(models[name], truth.labels, weights) for name in {name for pair in pairs for name in pair}}
+    found = {
+        (first, second, score): _difference(of[first][score] - of[second][score])
+        for first, second in pairs
+        for score in scores
+    }
+    table = pd.DataFrame(
+        [vars(one) for one in found.values()],
+        pd.MultiIndex.from_tuples(found, names=["first", "second", "score"]),
+    ).rename(columns={"estimate": "difference"})
+    return table.assign(p_holm=holm(table.p.to_numpy()))
+
+
+def by_number(models: dict[str, Answer], truth: Truth) -> pd.DataFrame:
+    """Score models by the number of instruments that sound at once.
+
+    Parameters
+    ----------
+    models, truth
+        See `score_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `score_table`, with the column `n_sources`.
+    """
+    number = truth.labels.sum(axis=1).astype(int)
+    tables = [
+        score_table({name: one[rows] for name, one in models.items()}, truth[rows]).assign(n_sources=n_sources)
+        for n_sources in np.unique(number)
+        for rows in [np.flatnonzero(number == n_sources)]
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def recall_by_level(models: dict[str, Answer], mixtures: Mixtures, part: str) -> pd.DataFrame:
+    """Say how often an instrument is named, by how loud it is in a mixture of several.
+
+    Parameters
+    ----------
+    models : dict of str to Answer
+        To all mixtures.
+    mixtures : Mixtures
+        All of them.
+    part : str
+        Which are counted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each model and class of loudness (`above_db`, `up_to_db`: the source's energy below that of all):
+        `recall`, `low`, `high`, `n` (sources), and `false_alarms`, the share of the absent instruments of the same
+        mixtures that are named: a model that names everything has a recall of 1 at any level.
+    """
+    place = pd.Series(np.arange(len(mixtures.corpus.manifest)), mixtures.corpus.manifest.clip_id)
+    sources = mixtures.sources[(mixtures.sources.part == part) & (mixtures.sources.n_sources > 1)]
+    at = place[sources.mixture].to_numpy()
+    target = pd.Categorical(sources.label, categories=list(mixtures.corpus.classes)).codes
+    level = np.digitize(sources.share_db, SHARE_EDGES_DB[1:-1], right=True)
+    truth = truth_of(mixtures)
+    weights = _weights(truth)[:, at]
+    rows = []
+    for name, one in models.items():
+        named = one.present[:, at, target].astype(float)
+        absent = truth.labels[np.unique(at)] == 0
+        false_alarms = one.present[:, np.unique(at)][:, absent].mean()
+        for number in range(len(SHARE_EDGES_DB) - 1):
+            own = level == number
+            edges = {"above_db": SHARE_EDGES_DB[number], "up_to_db": SHARE_EDGES_DB[number + 1]}
+            with np.errstate(invalid="ignore"):  # a class of loudness without a source, or with one group's alone
+                recall = named[:, own] @ weights[:, own].T / weights[:, own].sum(axis=1)
+            found = _interval(recall) if own.any() else Interval(np.nan, np.nan, np.nan)
+            row = {"recall": found.estimate, "low": found.low, "high": found.high}
+            rows.append({"model": name, **edges, **row, "n": int(own.sum()), "false_alarms": float(false_alarms)})
+    return pd.DataFrame(rows)
+
+
+def examples(mixtures: Mixtures, models: dict[str, Answer], n: int) -> pd.DataFrame:
+    """Choose test mixtures to be looked at and listened to: the first of each number of sources, taken in turns.
+
+    They are not chosen by how they were answered, so they flatter no model.
+
+    Parameters
+    ----------
+    mixtures : Mixtures
+        All of them.
+    models : dict of str to Answer
+        To all mixtures; the first seed's answers are shown.
+    n : int
+        How many.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the manifest with `expected` and a column for each model: names, joined by commas.
+    """
+    table = mixtures.corpus.manifest[mixtures.corpus.manifest.split == "test"]
+    several = table[table.n_sources > 1]
+    turn = several.groupby("n_sources").cumcount()
+    chosen = several.assign(turn=turn).sort_values(["turn", "n_sources"]).head(n).drop(columns="turn")
+    named = {"expected": mixtures.corpus.labels == 1} | {name: one.present[0] for name, one in models.items()}
+    words = {name: [_names(one[row], mixtures.corpus.classes) for row in chosen.index] for name, one in named.items()}
+    return chosen.assign(**words)
+
+
+def _names(present: np.ndarray, classes: tuple[str, ...]) -> str:
+    return ", ".join(name for name, there in zip(classes, present, strict=True) if there)
+
+
+def _weights(truth: Truth) -> np.ndarray:
+    """Weights of the clips [1 + n_groups, n_clips]: all of them, then without each group in turn."""
+    own = truth.holds[:, truth.holds.any(axis=0)]
+    return np.concatenate([np.ones((1, len(own))), (~own.T).astype(float)])
+
+
+def _scores(one: Answer, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every score under every row of weights [shape=(n_seeds, n_weights)]."""
+    by_seed = []
+    for probabilities, present in zip(one.probabilities, one.present, strict=True):
+        prepared = prepare(labels, probabilities, DEFAULT_THRESHOLD) | {"decided": present}
+        by_seed.append(scores_from_counts(prepared, weights))
+    return {name: np.stack([found[name] for found in by_seed]) for name in SCORES}
+
+
+def _spread(values: np.ndarray) -> tuple[float, float, int]:
+    """Estimate, standard error and groups, of one statistic [n_seeds, 1 + n_groups]; see `score_table`."""
+    of_all, without = values[:, 0], values[:, 1:].mean(axis=0)
+    without = without[np.isfinite(without)]
+    n_groups, n_seeds = len(without), len(values)
+    if n_groups < 2:
+        return float(of_all.mean()), np.nan, n_groups
+    variance = (n_groups - 1) * without.var() + (of_all.var(ddof=1) / n_seeds if n_seeds > 1 else 0.0)
+    return float(of_all.mean()), float(np.sqrt(variance)), n_groups
+
+
+def _interval(values: np.ndarray) -> Interval:
+    estimate, error, n_groups = _spread(values)
+    half = error * _student(n_groups)
+    return Interval(estimate, *(float(end) for end in np.clip([estimate - half, estimate + half], 0, 1)))
+
+
+def _difference(values: np.ndarray) -> Difference:
+    from scipy.stats import t
+
+    estimate, error, n_groups = _spread(values)
+    half = error * _student(n_groups)
+    p = 2 * t.sf(abs(estimate) / error, n_groups - 1) if error > 0 else np.nan
+    return Difference(estimate, estimate - half, estimate + half, float(p))
+
+
+@functools.cache
+def _student(n_groups: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, n_groups - 1)) if n_groups > 1 else np.nan

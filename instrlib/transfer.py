@@ -1,0 +1,929 @@
+"""Transfer learning: a frozen embedding with a small head on it, against a network that learns from scratch.
+
+Every model of a comparison gets the same training clips, chooses what it has to choose (the epoch, the penalty) on the
+same validation part, and answers the same test part.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from instrlib import corpora, embeddings
+from instrlib.batches import UNOBSERVED
+from instrlib.classical import summaries
+from instrlib.config import Profile, TrainConfig
+from instrlib.corpora.base import Corpus
+from instrlib.errors import EvaluationError, LeakError
+from instrlib.evaluation import Inputs, Predictions, answer_test, join_seeds, main_score, read_test
+from instrlib.experiments import (
+    Outcome,
+    Variant,
+    against,
+    compare_pairs,
+    read_outcome,
+    run_folder,
+    run_variants,
+    score_table,
+)
+from instrlib.files import hash_bytes, hash_json, read_json, write_json
+from instrlib.models import Layer, build
+from instrlib.multilabel import best_thresholds
+from instrlib.parallel import fan_out
+from instrlib.provenance import code_fingerprint, versions
+from instrlib.references import get_reference
+from instrlib.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
+from instrlib.store import FeatureStore, build_store, derive_store
+from instrlib.training import (
+    PLATEAU_EPOCHS,
+    class_weights,
+    config_for,
+    make_deterministic,
+    masked_cross_entropy,
+    part_segments,
+    read_history,
+    train_model,
+)
+
+SOURCE = "rendered"
+"""The corpus that our own embedding is trained on: it needs no download."""
+
+OWN = "our embedding"
+
+SCRATCH = "from scratch"
+
+BASELINE = "compact CNN"
+"""The network of notebook 02."""
+
+STATISTICS = "plain statistics"
+"""Traditional features under the same head: what is gained beyond them is gained by the pretraining."""
+
+STORED = "stored VGGish"
+
+LOGISTIC, NETWORK_HEAD = "logistic regression", "openmic-vggish head"
+
+MARK = f"yamnet, {LOGISTIC}"
+"""What everything that is trained here is measured by, where YAMNet is at hand."""
+
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Inverse strengths C of the logistic regression's penalty that are tried."""
+
+MAX_EPOCHS = 100
+"""A network on few clips gets as many steps as on all of them, but never more epochs than this."""
+
+_HEAD = "head.json"
+
+Answers = dict[str, dict[int, Predictions]]
+"""Predictions by model and by number of training clips of a class; see `sizes`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is pretrained on, and what its embedding is moved to.
+
+    Attributes
+    ----------
+    source : Inputs
+        Features and one split to pretrain on.
+    target : Inputs
+        Features and splits of the clips in question.
+    clips : Corpus
+        The clips of the target.
+    divided : bool
+        Whether the two are halves of the classes of one corpus.
+    """
+
+    source: Inputs
+    target: Inputs
+    clips: Corpus
+    divided: bool
+
+
+def prepare(
+    clips: Corpus, inputs: Inputs, profile: Profile, *, folder: Path, root: Path, workers: int | None = None
+) -> Task:
+    """Find something to pretrain on that tells nothing about the clips in question.
+
+    For a corpus of recordings that is all of `rendered`. For `rendered` itself that would be circular: there its
+    classes are divided, every second one to pretrain on and the others as the target, which the network never heard.
+
+    Parameters
+    ----------
+    clips : Corpus
+        The study's corpus.
+    inputs : Inputs
+        Its features and splits.
+    profile : Profile
+        Decides how large the source is.
+    folder : Path
+        Where the new splits are written.
+    root : Path
+        Folder of all feature stores.
+    workers : int, optional
+        Number of processes.
+
+    Returns
+    -------
+    Task
+
+    Raises
+    ------
+    LeakError
+        When a group stands in both halves of a divided corpus.
+    """
+    config = inputs.store.config
+    if clips.name != SOURCE:
+        source = build_store(corpora.load(SOURCE, profile=profile), config, root=root, workers=workers)
+        return Task(_inputs(source, [make_split(source.clips, seed=0)], folder / "source"), inputs, clips, False)
+    halves = [_only(clips, clips.classes[start::2]) for start in (0, 1)]
+    shared = set(halves[0].manifest.group) & set(halves[1].manifest.group)
+    if shared:
+        raise LeakError(f"The group {min(shared)!r} holds clips of both halves of the classes; it must be of one.")
+    stores = [build_store(half, config, root=root, workers=workers) for half in halves]
+    made = [load_split(path, inputs.store.segments) for path in inputs.splits]
+    kept = [[_restricted(split, set(store.clips.clip_id)) for split in made] for store in stores]
+    return Task(
+        _inputs(stores[0], kept[0][:1], folder / "source"),
+        _inputs(stores[1], kept[1], folder / "target"),
+        halves[1],
+        True,
+    )
+
+
+def pretrain(folder: Path, source: Inputs, config: TrainConfig, *, spec: str = "compact", seed: int = 0) -> Path:
+    """Train the network that becomes the embedding; one that is there already is kept.
+
+    Parameters
+    ----------
+    folder : Path
+        Its run folder.
+    source : Inputs
+        See `Task`. Its epoch is chosen on the validation groups; its test part is not read.
+    config : TrainConfig
+        How it is trained.
+    spec : str
+        A name of `models.SPECS`.
+    seed : int
+        See `training.train_model`.
+
+    Returns
+    -------
+    Path
+        `folder`.
+    """
+    task = (folder, source.store.folder, source.splits[0], spec, config, seed)
+    return next(iter(fan_out(train_model, [task], workers=1, describe="pretraining", isolate=True)))
+
+
+@dataclass(frozen=True)
+class VectorStore(FeatureStore):
+    """One vector a clip in the place of its features: `segments` has one row a clip.
+
+    Attributes
+    ----------
+    vectors : np.ndarray [shape=(n_clips, n_dimensions)]
+        The embedding of each clip.
+    """
+
+    vectors: np.ndarray
+
+    def read(self, rows: np.ndarray, scaler: "MinMax | None" = None) -> np.ndarray:
+        """Read vectors [shape=(n, n_dimensions), float32], scaled when a scaler is given."""
+        found = self.vectors[np.asarray(rows)].astype(np.float32)
+        return scaler.scale(found) if scaler else found
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """The scaling of an embedding to [0, 1], fitted on training clips; others may lie outside.
+
+    Attributes
+    ----------
+    low, span : np.ndarray [shape=(n_dimensions,)]
+        Least value and range of each dimension; the range of one that never changes is 1.
+    """
+
+    low: np.ndarray
+    span: np.ndarray
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray) -> "MinMax":
+        """Fit to the rows of training clips.
+
+        Examples
+        --------
+        >>> MinMax.fit(np.array([[1.0, 5.0], [3.0, 5.0]])).scale(np.array([[2.0, 5.0]])).tolist()
+        [[0.5, 0.0]]
+        """
+        low = vectors.min(axis=0)
+        span = vectors.max(axis=0) - low
+        return cls(low, np.where(span > 0, span, 1))
+
+    def scale(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the vectors scaled."""
+        return (vectors - self.low) / self.span
+
+
+def vector_store(store: FeatureStore, clip_id: np.ndarray, vectors: np.ndarray) -> VectorStore:
+    """Put one vector a clip in the place of stored features.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Gives the clips with their labels and groups.
+    clip_id : np.ndarray of str [shape=(n,)]
+        Clips that have a vector, in any order; they may be more than those of the store.
+    vectors : np.ndarray [shape=(n, n_dimensions)]
+        Their vectors.
+
+    Returns
+    -------
+    VectorStore
+
+    Raises
+    ------
+    EvaluationError
+        When a clip of the store has no vector, or a vector is not finite.
+    """
+    clips = store.segments.drop_duplicates("clip_id").reset_index(drop=True)
+    place = pd.Series(np.arange(len(clip_id)), index=np.asarray(clip_id, dtype=str))
+    found = clips.clip_id.map(place)
+    if found.isna().any():
+        raise EvaluationError(
+            f"The clip {clips.clip_id[found.isna()].iloc[0]!r} has no embedding; leave it out or compute it again."
+        )
+    kept = np.ascontiguousarray(np.asarray(vectors)[found.astype(int)], dtype=np.float32)
+    if not np.isfinite(kept).all():
+        bad = clips.clip_id[int((~np.isfinite(kept).all(axis=1)).argmax())]
+        raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; compute it again.")
+    return VectorStore(
+        store.folder,
+        store.config,
+        store.classes,
+        clips.assign(row=np.arange(len(clips))),
+        store.problems,
+        f"{store.fingerprint}-{hash_bytes(kept.tobytes())[:16]}",
+        kept,
+    )
+
+
+def embed(task: Task, pretrained: Path, *, root: Path, workers: int | None = None) -> dict[str, VectorStore]:
+    """Embed the clips in question by everything that is at hand.
+
+    Parameters
+    ----------
+    task : Task
+        See `prepare`.
+    pretrained : Path
+        Run folder of our own embedding; see `pretrain`.
+    root : Path
+        Folder of all feature stores.
+    workers : int, optional
+        Number of processes.
+
+    Returns
+    -------
+    dict of str to VectorStore
+        `STATISTICS`, `OWN`, the published networks that `embeddings.available` finds and, of `openmic2018`, the
+        VGGish features that its publisher stored.
+    """
+    store = task.target.store
+    found = {STATISTICS: statistics(store)}
+    for one in (embeddings.own(pretrained, name=OWN), *embeddings.available()):
+        made = embeddings.embed_corpus(task.clips, one, root=root, workers=workers)
+        found[one.name] = vector_store(store, made["clip_id"], made["mean"])
+    if task.clips.name == "openmic2018":
+        from instrlib.corpora import openmic2018
+
+        clip_id = store.clips.clip_id.to_numpy(str)
+        windows = openmic2018.vggish_features(task.clips.root, clip_id)
+        found[STORED] = vector_store(store, clip_id, windows.mean(axis=1, dtype=np.float32))
+    return found
+
+
+def statistics(store: FeatureStore) -> VectorStore:
+    """Return what describes a clip without any training: the statistics of `classical`, averaged over its segments.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Of log-mel spectrograms.
+
+    Returns
+    -------
+    VectorStore
+    """
+    means = pd.DataFrame(summaries(store, store.segments)).groupby(store.segments.clip_id.to_numpy()).mean()
+    return vector_store(store, means.index.to_numpy(str), means.to_numpy())
+
+
+def sizes(inputs: Inputs) -> list[int]:
+    """Return the numbers of training clips of a class at which models are compared: 1, 2, 4, ... and all.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Features and splits.
+
+    Returns
+    -------
+    list of int
+        Powers of two up to three quarters of what a class has on average, and last as many as the largest has: all.
+        Where clips have several labels just that, because clips of one class are of others too; a clip then counts for
+        the class of its stratum (see `corpora.base.strata`).
+    """
+    counts = _training_counts(inputs)
+    powers = 2 ** np.arange(0 if inputs.store.multilabel else int(counts.max()).bit_length())
+    return [*powers[powers <= 0.75 * counts.mean()].tolist(), int(counts.max())]
+
+
+def clips_a_class(inputs: Inputs, sizes: Sequence[int]) -> dict[int, float]:
+    """Say how many training clips of a class each size stands for.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Features and splits.
+    sizes : sequence of int
+        See `sizes`.
+
+    Returns
+    -------
+    dict of int to float
+        The sizes themselves, which a class with fewer clips does not reach, and for the last what a class has on
+        average over classes and splits.
+    """
+    return {size: float(size) for size in sizes[:-1]} | {sizes[-1]: float(_training_counts(inputs).mean())}
+
+
+def draw(clips: pd.DataFrame, size: int, *, seed: int) -> set[str]:
+    """Draw training clips: of each class so many, one of every group before a second of any.
+
+    Parameters
+    ----------
+    clips : pandas.DataFrame
+        Columns `clip_id`, `label`, `group`.
+    size : int
+        Clips of a class; all of one that has fewer.
+    seed : int
+        Another seed draws others. With the same one a smaller draw lies within a larger.
+
+    Returns
+    -------
+    set of str
+        Their ids.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"clip_id": list("abcd"), "label": "flute", "group": list("xxxy")})
+    >>> "d" in draw(clips, 2, seed=0)
+    True
+    """
+    rank = [hash_bytes(str(seed).encode(), one.encode()) for one in clips.clip_id]
+    group_rank = [hash_bytes(str(seed).encode(), one.encode()) for one in clips.group]
+    ordered = clips.assign(rank=rank, group_rank=group_rank).sort_values("rank")
+    ordered["turn"] = ordered.groupby(["label", "group"]).cumcount()
+    ordered = ordered.sort_values(["turn", "group_rank"])
+    return set(ordered.clip_id[ordered.groupby("label").cumcount() < size])
+
+
+def answer_heads(
+    folder: Path,
+    inputs: Inputs,
+    embedded: dict[str, VectorStore],
+    *,
+    head: str,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    workers: int | None = None,
+) -> Answers:
+    """Fit a head on each embedding, on more and more training clips, and let it answer the test part.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the answers are kept; what is there already is not computed again.
+    inputs : Inputs
+        Features and splits of the clips.
+    embedded : dict of str to VectorStore
+        The embeddings of the same clips, by name.
+    head : str
+        `LOGISTIC` or `NETWORK_HEAD`.
+    sizes : sequence of int
+        Training clips of a class; see `sizes`.
+    seeds : sequence of int
+        Each draws other training clips, and is that of the head.
+    workers : int, optional
+        Number of processes; the result does not depend on it.
+
+    Returns
+    -------
+    dict
+        See `Answers`, by name of the embedding.
+    """
+    places = [(name, size, seed) for name in embedded for size in sizes for seed in seeds]
+    tasks = [
+        (_place(folder, f"{name} {head}", size, fold, seed), embedded[name], split, head, size, seed)
+        for name, size, seed in places
+        for fold, split in enumerate(inputs.splits)
+    ]
+    found = fan_out(_answer_head, tasks, workers=workers, describe=head, isolate=True)
+    return _collect(places, list(found), len(inputs.splits))
+
+
+def train_from_scratch(
+    folder: Path,
+    inputs: Inputs,
+    spec: str | tuple[Layer, ...],
+    config: TrainConfig,
+    *,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    workers: int | None = None,
+) -> dict[int, Predictions]:
+    """Train a network on more and more training clips, the same that the heads get, and let it answer the test part.
+
+    With fewer clips an epoch has fewer steps; it gets as many more epochs, and as much more patience, as bring it to
+    the number of steps that it takes on all clips (up to `MAX_EPOCHS`). Otherwise it would lose for want of steps.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folders are made in it; a training that is there already is kept.
+    inputs : Inputs
+        Features and splits.
+    spec, config
+        See `training.train_model`.
+    sizes, seeds, workers
+        See `answer_heads`.
+
+    Returns
+    -------
+    dict of int to dict
+        See `evaluation.Predictions`, by size.
+    """
+    config = config_for(inputs.store, config)
+    # The most expensive, those on all clips, come first so that the processes end together.
+    places = [(SCRATCH, size, seed) for size in sorted(sizes, reverse=True) for seed in seeds]
+    tasks = [
+        (_place(folder, SCRATCH, size, fold, seed), inputs.store, split, spec, config, size, seed)
+        for _, size, seed in places
+        for fold, split in enumerate(inputs.splits)
+    ]
+    found = fan_out(_train_on_draw, tasks, workers=workers, describe="training from scratch", isolate=True)
+    return _collect(places, list(found), len(inputs.splits))[SCRATCH]
+
+
+def baseline(
+    task: Task, folder: Path, trained: Path, config: TrainConfig, *, seeds: Sequence[int], workers: int | None = None
+) -> Outcome:
+    """Return the network of notebook 02 on all training clips of the target.
+
+    Parameters
+    ----------
+    task : Task
+        See `prepare`. Where the classes are divided it is trained anew, on the target's classes alone.
+    folder : Path
+        Run folders are made in it.
+    trained : Path
+        Folder of notebook 02.
+    config : TrainConfig
+        Of notebook 02.
+    seeds : sequence of int
+        A network for each.
+    workers : int, optional
+        Number of processes.
+
+    Returns
+    -------
+    Outcome
+    """
+    store, splits = task.target.store.folder, task.target.splits
+    if task.divided:
+        variant = Variant(BASELINE, "compact", config_for(task.target.store, config), store)
+        return run_variants(folder, [variant], splits=splits, seeds=seeds, workers=workers)[BASELINE]
+    places = [[run_folder(trained, BASELINE, fold=fold, seed=seed) for fold in range(len(splits))] for seed in seeds]
+    return read_outcome(places, store=store, splits=splits, workers=workers)
+
+
+def describe_scratch(folder: Path, inputs: Inputs, *, sizes: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
+    """Say how the trainings from scratch went: the mean over seeds and folds.
+
+    With few clips a network soon grows surer than it is right, and its validation loss is lowest before it has learned
+    much. What the choice by loss costs it in accuracy is seen beside the last epoch.
+
+    Parameters
+    ----------
+    folder, inputs, sizes, seeds
+        As given to `train_from_scratch`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a size: `epochs`, `best_epoch`, and over the segments of the validation part `chosen_accuracy` and
+        `last_accuracy`, of the epoch with the least validation loss and of the last one.
+    """
+    rows = {}
+    for size in sizes:
+        places = [_place(folder, SCRATCH, size, fold, seed) for seed in seeds for fold in range(len(inputs.splits))]
+        history = read_history(places)
+        accuracy, best = history["validation_accuracy"], history["best_epoch"]
+        n_epochs = np.isfinite(accuracy).sum(axis=1)
+        each = np.arange(len(places))
+        rows[size] = {
+            "epochs": n_epochs.mean(),
+            "best_epoch": best.mean(),
+            "chosen_accuracy": accuracy[each, best - 1].mean(),
+            "last_accuracy": accuracy[each, n_epochs - 1].mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("size")
+
+
+def scaled_epochs(config: TrainConfig, n_all: int, n_drawn: int) -> TrainConfig:
+    """Return the settings for fewer training segments: as many steps in all, in more epochs.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings for all segments.
+    n_all, n_drawn : int
+        Number of training segments, all and drawn.
+
+    Returns
+    -------
+    TrainConfig
+
+    Examples
+    --------
+    >>> scaled_epochs(TrainConfig(epochs=10, patience=5, batch_size=16), 160, 16).epochs
+    100
+    """
+    steps_all, steps = (max(1, n // config.batch_size) for n in (n_all, n_drawn))
+    factor = min(steps_all / steps, max(1.0, MAX_EPOCHS / config.epochs))
+    more = {name: math.ceil(factor * getattr(config, name)) for name in ("epochs", "patience")}
+    return dataclasses.replace(config, **more)
+
+
+def curve(answers: Answers, *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """Score every model at every size.
+
+    Parameters
+    ----------
+    answers : dict
+        See `Answers`.
+    n_resamples, seed : int
+        Of the bootstrap over groups and seeds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model`, `size`, `score`, `estimate`, `low`, `high`; see `evaluation.compare_models`.
+    """
+    flat, names = _flatten(answers)
+    table = score_table(flat, n_resamples=n_resamples, seed=seed)
+    table.insert(1, "size", [names[name][1] for name in table.model])
+    return table.assign(model=[names[name][0] for name in table.model])
+
+
+def main_curve(answers: Answers, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `curve` of the main score alone, without its name; see `evaluation.main_score`."""
+    score = main_score(next(iter(next(iter(answers.values())).values())))
+    return table[table.score == score].drop(columns="score").reset_index(drop=True)
+
+
+def against_scratch(answers: Answers, *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """Compare each embedding with the network from scratch at each size, paired by clip and seed.
+
+    Parameters
+    ----------
+    answers : dict
+        See `Answers`; one of the models is `SCRATCH`.
+    n_resamples, seed : int
+        Of the bootstrap over groups and seeds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each pair of `model` and `size`: `difference` of accuracy (with several labels a clip: of label
+        accuracy), embedding minus scratch, `low`, `high`, `p` and
+        `p_holm`, corrected for the number of all rows; see `experiments.compare_pairs`.
+    """
+    flat, names = _flatten(answers)
+    key_of = {pair: key for key, pair in names.items()}
+    pairs = [(key, key_of[SCRATCH, size]) for key, (model, size) in names.items() if model != SCRATCH]
+    table = compare_pairs(flat, pairs, n_resamples=n_resamples, seed=seed).droplevel("second")
+    table.index = pd.MultiIndex.from_tuples([names[key] for key in table.index], names=["model", "size"])
+    return table.reset_index()
+
+
+def against_mark(
+    answers: dict[str, Predictions], embedded: Sequence[str], *, n_resamples: int, seed: int
+) -> pd.DataFrame:
+    """Compare what was trained here with `MARK`, paired by clip and seed.
+
+    Parameters
+    ----------
+    answers : dict of str to dict
+        Predictions by name; those of heads are called "<embedding>, <head>".
+    embedded : sequence of str
+        Names of the embeddings; all but `STATISTICS` and `OWN` were trained by others, and are left out.
+    n_resamples, seed : int
+        Of the bootstrap over groups and seeds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `experiments.against`; empty when the mark is not among the answers.
+    """
+    if MARK not in answers:
+        return pd.DataFrame(columns=["difference", "low", "high", "p", "p_holm"], dtype=float)
+    elsewhere = tuple(f"{name}, " for name in embedded if name not in (STATISTICS, OWN))
+    here = {name: answer for name, answer in answers.items() if name == MARK or not name.startswith(elsewhere)}
+    return against(here, MARK, n_resamples=n_resamples, seed=seed)
+
+
+def describe_heads(
+    folder: Path,
+    inputs: Inputs,
+    embedded: Sequence[str],
+    *,
+    head: str,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """Say what was chosen for each head on validation, and how long it took: the mean over seeds and folds.
+
+    Parameters
+    ----------
+    folder, inputs, head, sizes, seeds
+        As given to `answer_heads`.
+    embedded : sequence of str
+        Names of the embeddings.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each `model` and `size`: `dimensions`, `training_clips`, `validation_clips`, `validation_loss`,
+        `chosen` (the commonest C, or the mean of the best epochs) and `training_s`.
+    """
+    rows = []
+    for name in embedded:
+        for size in sizes:
+            kept = pd.DataFrame(
+                read_json(_place(folder, f"{name} {head}", size, fold, seed) / _HEAD)
+                for seed in seeds
+                for fold in range(len(inputs.splits))
+            )
+            chosen = kept.chosen.mode().iloc[0] if head == LOGISTIC else kept.chosen.mean()
+            means = kept[["dimensions", "training_clips", "validation_clips", "validation_loss", "training_s"]].mean()
+            rows.append({"model": name, "size": size, **means, "chosen": chosen})
+    return pd.DataFrame(rows)
+
+
+def _only(clips: Corpus, classes: Sequence[str]) -> Corpus:
+    kept = clips.manifest[clips.manifest.label.isin(classes)].reset_index(drop=True)
+    return dataclasses.replace(clips, manifest=kept, classes=tuple(classes))
+
+
+def _restricted(split: Split, clip_ids: set[str]) -> Split:
+    return Split(split.parts[split.parts.index.isin(clip_ids)], split.seed)
+
+
+def _inputs(store: FeatureStore, splits: Sequence[Split], folder: Path) -> Inputs:
+    return Inputs(store, tuple(save_splits(splits, folder)), fingerprint_of(splits))
+
+
+def _part(store: FeatureStore, split_path: Path, part: str) -> pd.DataFrame:
+    """Return the clips of a part of a split, one row each."""
+    return part_segments(store, load_split(split_path, store.segments), part).drop_duplicates("clip_id")
+
+
+def _training_counts(inputs: Inputs) -> np.ndarray:
+    """Return how many training clips each class has in each split."""
+    counts = [_part(inputs.store, path, "train").label.value_counts().to_numpy() for path in inputs.splits]
+    return np.concatenate(counts)
+
+
+def _place(folder: Path, name: str, size: int, fold: int, seed: int) -> Path:
+    return run_folder(folder, f"{name} {size}", fold=fold, seed=seed)
+
+
+def _collect(places: Sequence[tuple[str, int, int]], found: Sequence[Predictions], n_folds: int) -> Answers:
+    """Join the folds and the seeds of answers that come place by place, fold by fold."""
+    by_seed: dict[tuple[str, int], list[Sequence[Predictions]]] = {}
+    for number, (name, size, _) in enumerate(places):
+        by_seed.setdefault((name, size), []).append(found[number * n_folds : (number + 1) * n_folds])
+    answers: Answers = {}
+    for name, size in sorted(by_seed, key=lambda pair: pair[1]):
+        answers.setdefault(name, {})[size] = join_seeds(by_seed[name, size])
+    return answers
+
+
+def _flatten(answers: Answers) -> tuple[dict[str, Predictions], dict[str, tuple[str, int]]]:
+    """Return the predictions by one name each, and what the names stand for."""
+    names = {f"{model}, {size}": (model, size) for model, by_size in answers.items() for size in by_size}
+    return {key: answers[model][size] for key, (model, size) in names.items()}, names
+
+
+def _drawn(store: FeatureStore, split_path: Path, size: int, seed: int) -> tuple[Split, bool]:
+    """Return the split without the training clips that are not drawn, and whether it is the whole one."""
+    split = load_split(split_path, store.segments)
+    train = part_segments(store, split, "train").drop_duplicates("clip_id")
+    kept = set(train.clip_id) if store.multilabel else draw(train, size, seed=seed)
+    dropped = set(train.clip_id) - kept
+    return (_restricted(split, set(split.parts.index) - dropped), False) if dropped else (split, True)
+
+
+def _train_on_draw(
+    folder: Path,
+    store: FeatureStore,
+    split_path: Path,
+    spec: str | tuple[Layer, ...],
+    config: TrainConfig,
+    size: int,
+    seed: int,
+) -> Predictions:
+    drawn, whole = _drawn(store, split_path, size, seed)
+    if whole:
+        return read_test(train_model(folder, store.folder, split_path, spec, config, seed), store.folder, split_path)
+    n_all = (store.segments.clip_id.map(load_split(split_path, store.segments).parts) == "train").sum()
+    kept = set(drawn.parts.index)
+
+    def leave_out(segments: pd.DataFrame) -> pd.DataFrame:
+        return segments.assign(usable=segments.usable & segments.clip_id.isin(kept))
+
+    fewer = derive_store(store, leave_out, mark=f"only {hash_json(sorted(kept))}")
+    path = folder.with_name(f"{folder.name}.split.json")
+    save_split(drawn, path)
+    n_drawn = (fewer.segments.clip_id.map(drawn.parts) == "train").sum()
+    changed = scaled_epochs(config, n_all, n_drawn)
+    return read_test(train_model(folder, fewer.folder, path, spec, changed, seed), fewer.folder, path)
+
+
+def _answer_head(folder: Path, store: VectorStore, split_path: Path, head: str, size: int, seed: int) -> Predictions:
+    split, _ = _drawn(store, split_path, size, seed)
+    clips = store.segments[store.segments.clip_id.isin(split.parts.index)].reset_index(drop=True)
+    drawn = dataclasses.replace(store, segments=clips)
+    key = hash_json(
+        {
+            "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
+            "inputs": [store.fingerprint, split.fingerprint],
+            "settings": [head, seed],
+            "versions": versions(),
+        }
+    )
+    train, validation = (part_segments(drawn, split, part) for part in ("train", "validation"))
+    scaler = MinMax.fit(store.read(train.row.to_numpy()))
+    record = folder / _HEAD
+
+    @functools.cache
+    def fit() -> Callable[[np.ndarray], np.ndarray]:
+        began = time.monotonic()
+        known, held_out = (
+            (drawn.read(part.row.to_numpy(), scaler), drawn.label_matrix(part)) for part in (train, validation)
+        )
+        predict, chosen = _HEADS[head](*known, *held_out, several=store.multilabel, seed=seed)
+        answered = predict(held_out[0])
+        made = {
+            "key": key,
+            "dimensions": store.vectors.shape[1],
+            "training_clips": len(train),
+            "validation_clips": len(validation),
+            "validation_loss": head_loss(held_out[1], answered, several=store.multilabel),
+            "chosen": chosen,
+            "training_s": round(time.monotonic() - began, 3),
+            "thresholds": best_thresholds(held_out[1], answered)[0] if store.multilabel else None,
+        }
+        write_json(record, made)
+        return predict
+
+    if not (record.is_file() and read_json(record)["key"] == key):
+        fit()
+    thresholds = np.array(read_json(record)["thresholds"]) if store.multilabel else None
+    kept = {"store": drawn, "scaler": scaler, "split": split, "thresholds": thresholds}
+    return answer_test(folder / "predictions.npz", key, fit, **kept)
+
+
+def head_loss(labels: np.ndarray, probabilities: np.ndarray, *, several: bool) -> float:
+    """Return the cross entropy by which a head's penalty or epoch is chosen, in nats.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_classes)]
+        1 present, 0 absent, NaN not observed.
+    probabilities : np.ndarray [shape=(n_clips, n_classes)]
+        What the head answers.
+    several : bool
+        Whether a clip may have several labels: then the mean over all that were observed. Otherwise the mean over
+        clips, in which every class weighs alike, as when a network's epoch is chosen.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(head_loss(np.array([[1, 0], [0, 1]]), np.array([[0.5, 0.5], [0.5, 0.5]]), several=False), 3)
+    0.693
+    """
+    least = 1e-7
+    likely = np.clip(probabilities, least, 1 - least)
+    if several:
+        return float(-np.nanmean(labels * np.log(likely) + (1 - labels) * np.log(1 - likely)))
+    targets = labels.argmax(axis=1)
+    weights = class_weights(targets, labels.shape[1])[targets]
+    return float(-np.average(np.log(likely[np.arange(len(targets)), targets]), weights=weights))
+
+
+Fitted = tuple[Callable[[np.ndarray], np.ndarray], float]
+"""What a head answers with, and what was chosen on validation: C, or the epoch."""
+
+
+def _fit_logistic(
+    x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool, seed: int
+) -> Fitted:
+    """Fit logistic regressions of several penalties; the one with the least validation loss is taken."""
+    del seed  # the same answers whatever it is
+    fitted = {
+        penalty: _each_class(x, labels, penalty) if several else _one_of_classes(x, labels, penalty)
+        for penalty in PENALTIES
+    }
+    losses = {penalty: head_loss(held_labels, predict(held_x), several=several) for penalty, predict in fitted.items()}
+    best = min(losses, key=losses.__getitem__)
+    return fitted[best], best
+
+
+def _one_of_classes(x: np.ndarray, labels: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(rows), labels.shape[1]))
+        found[:, model.classes_] = model.predict_proba(rows)
+        return found
+
+    return predict
+
+
+def _each_class(x: np.ndarray, labels: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit one regression a class, each on the clips in which it was observed."""
+    from sklearn.linear_model import LogisticRegression
+
+    columns: list[Callable[[np.ndarray], np.ndarray]] = []
+    for column in labels.T:
+        observed = np.isfinite(column)
+        y = column[observed]
+        if len(np.unique(y)) < 2:  # Nothing to tell apart: the share, kept away from 0 and 1.
+            share = (y.sum() + 1) / (len(y) + 2)
+            columns.append(lambda rows, share=share: np.full(len(rows), share))
+        else:
+            model = LogisticRegression(C=penalty, max_iter=5000).fit(x[observed], y)
+            columns.append(lambda rows, model=model: model.predict_proba(rows)[:, 1])
+    return lambda rows: np.stack([column(rows) for column in columns], axis=1)
+
+
+def _fit_network(
+    x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool, seed: int
+) -> Fitted:
+    """Train the dense layers of openmic-vggish as described; the epoch with the least validation loss is taken."""
+    make_deterministic(seed)
+    import keras
+
+    reference = get_reference("openmic-vggish")
+    config = reference.train
+    # Its first row averages over time, which the embeddings have been.
+    model = build(reference.spec[1:], x.shape[1:], labels.shape[1], output="sigmoid" if several else "softmax")
+    loss = masked_cross_entropy if several else keras.losses.CategoricalCrossentropy()
+    model.compile(keras.optimizers.Adam(config.learning_rate), loss, jit_compile=False)
+    n_observed = np.isfinite(labels).sum(axis=1).mean()
+    known, held_out = (_masked(part, n_observed) for part in (labels, held_labels))
+    fitted = model.fit(
+        x,
+        known[0],
+        sample_weight=known[1],
+        validation_data=(held_x, *held_out),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        callbacks=[
+            keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True),
+            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS),
+        ],
+        verbose=0,
+    )
+    return model.predict_on_batch, float(np.argmin(fitted.history["val_loss"]) + 1)
+
+
+def _masked(labels: np.ndarray, n_observed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and weights as Keras takes them: an example weighs as many labels as were observed."""
+    observed = np.isfinite(labels)
+    return np.where(observed, labels, UNOBSERVED), observed.sum(axis=1) / n_observed
+
+
+_HEADS = {LOGISTIC: _fit_logistic, NETWORK_HEAD: _fit_network}

@@ -1,0 +1,76 @@
+"""The patches that VGGish and YAMNet see, against their published parameters and an independent computation."""
+
+import numpy as np
+import pytest
+
+from instrlib import frontends
+from instrlib.frontends import VGGISH, YAMNET, fill_up, log_mel, mel_matrix, patches
+
+NOISE = np.random.default_rng(0).uniform(-1, 1, 3 * 16_000)
+
+
+def test_the_parameters_are_the_published_ones():
+    assert frontends.SAMPLE_RATE_HZ == 16_000
+    assert frontends.FRAME_SAMPLES / 16_000 == 0.025
+    assert frontends.HOP_SAMPLES / 16_000 == 0.010
+    assert (frontends.N_FFT, frontends.N_MELS, frontends.FMIN_HZ, frontends.FMAX_HZ) == (512, 64, 125, 7500)
+    assert frontends.PATCH_FRAMES * frontends.HOP_SAMPLES / 16_000 == 0.96
+    assert (VGGISH.log_offset, VGGISH.hop_s) == (0.01, 0.96)
+    assert (YAMNET.log_offset, YAMNET.hop_s) == (0.001, 0.48)
+
+
+def test_the_mel_matrix_is_tensorflows():
+    import tensorflow as tf
+
+    expected = tf.signal.linear_to_mel_weight_matrix(64, 257, 16_000, 125.0, 7500.0).numpy()
+    np.testing.assert_allclose(mel_matrix(), expected, atol=2e-5)
+
+
+def test_the_mel_matrix_has_the_bands_of_librosas_but_triangles_straight_over_mel():
+    import librosa
+
+    over_hz = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmin=125, fmax=7500, htk=True, norm=None).T
+    gap = np.abs(mel_matrix() - over_hz).max()
+    assert 1e-4 < gap < 1e-2
+
+
+@pytest.mark.parametrize("front_end", [VGGISH, YAMNET])
+def test_the_spectrogram_is_that_of_tensorflows_transform(front_end):
+    import tensorflow as tf
+
+    magnitude = np.abs(tf.signal.stft(NOISE.astype(np.float32), 400, 160, 512).numpy())
+    mel = magnitude @ tf.signal.linear_to_mel_weight_matrix(64, 257, 16_000, 125.0, 7500.0).numpy()
+    np.testing.assert_allclose(log_mel(NOISE, front_end), np.log(mel + front_end.log_offset), atol=1e-4)
+
+
+def test_silence_is_the_logarithm_of_the_offset():
+    assert np.allclose(patches(np.zeros(16_000), VGGISH), np.log(0.01))
+    assert np.allclose(patches(np.zeros(16_000), YAMNET), np.log(0.001))
+
+
+def test_a_constant_counts_nowhere():
+    assert (mel_matrix()[0] == 0).all()
+    assert (mel_matrix()[5:240].sum(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_vggish", "n_yamnet"),
+    # Of YAMNet a further patch begins every 7,680 samples after the first 15,600; VGGish leaves the rest out.
+    [(1, 1, 1), (15_600, 1, 1), (15_601, 1, 2), (23_280, 1, 2), (23_281, 1, 3), (30_960, 2, 3), (160_000, 10, 20)],
+)
+def test_the_number_of_patches_is_that_of_the_published_code(n_samples, n_vggish, n_yamnet):
+    assert len(patches(np.zeros(n_samples), VGGISH)) == n_vggish
+    assert len(patches(np.zeros(n_samples), YAMNET)) == n_yamnet
+
+
+def test_patches_are_cut_from_the_spectrogram_one_hop_apart():
+    whole, cut = log_mel(fill_up(NOISE, YAMNET), YAMNET), patches(NOISE, YAMNET)
+    np.testing.assert_array_equal(cut[0], whole[:96])
+    np.testing.assert_array_equal(cut[3], whole[144:240])
+
+
+def test_a_short_sound_is_followed_by_silence():
+    cut = patches(NOISE[:4000], YAMNET)
+    assert cut.shape == (1, 96, 64)
+    assert (cut[0, :20] > np.log(0.001) + 0.1).all()
+    assert np.allclose(cut[0, 30:], np.log(0.001))
