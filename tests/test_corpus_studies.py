@@ -26,6 +26,7 @@ MAKERS = {
 def test_a_tree_of_its_own_layout_gives_scores_beside_trivial_baselines(corpus, tmp_path):
     MAKERS[corpus](tmp_path / "corpus")
     moved = {f"INSTRLIB_{name.upper()}": str(tmp_path / name) for name in ("data", "runs", "reports", "figures")}
+    moved["INSTRLIB_WORKERS"] = "1"  # other tests have the second core
     code = (
         "import sys; from instrlib.study import run_study; "
         f"run_study(corpus=sys.argv[1], data=sys.argv[2], profile='smoke', seeds=1, notebooks={NOTEBOOKS})"

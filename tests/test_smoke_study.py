@@ -35,6 +35,8 @@ def place(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def environment(place) -> dict[str, str]:
     moved = {f"INSTRLIB_{name.upper()}": str(place / name) for name in ("data", "runs", "reports", "figures")}
+    # Other tests have the second core.
+    moved["INSTRLIB_WORKERS"] = "1"
     return {name: value for name, value in os.environ.items() if not name.startswith("INSTRLIB_")} | moved
 
 
