@@ -138,7 +138,7 @@ _ALL = (0.5, 0.7, 0.8, 0.9, 0.95)
 
 PLANS: dict[str, Plan] = {
     "smoke": Plan(progressive=(0.5, 0.9), one_step=(0.9,), narrow=(0.9,)),
-    "quick": Plan(progressive=_ALL, one_step=(0.5, 0.8, 0.95), narrow=(0.8, 0.9)),
+    "quick": Plan(progressive=_ALL, one_step=(0.5, 0.8, 0.95), narrow=(0.9,)),
     "full": Plan(
         progressive=_ALL,
         one_step=_ALL,
