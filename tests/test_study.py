@@ -295,7 +295,7 @@ def test_an_interrupt_ends_the_kernel_and_says_where_the_next_run_goes_on(alone,
     running = start(alone)
     kernel = int((alone / "notebooks/pid.txt").read_text())
     running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=120)
     assert running.returncode == 2
     assert out == ""
     assert err.splitlines()[1:] == ["Error: Stopped in 03_third; the same command goes on there."]
