@@ -83,7 +83,9 @@ def test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(code):
 def test_at_least_three_cells_are_checked_and_each_says_something(code):
     checked = [cell for cell in code if "nbval-check-output" in tags(cell)]
     assert len(checked) >= 3
-    assert all(any(output.get("text", "").strip() for output in cell.outputs) for cell in checked)
+    said = ["".join(output.get("text", "") for output in cell.outputs) for cell in checked]
+    assert all(text.strip() for text in said)
+    assert not any("nothing is recorded" in text for text in said), "execute it again: it was compared with nothing"
 
 
 def test_what_it_found_is_computed_and_the_last_cell_prints_the_versions(notebook, code):
