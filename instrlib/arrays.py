@@ -1,8 +1,11 @@
-"""Arrays of different lengths in one."""
+"""Arrays of different lengths in one, and lists cut into equal parts."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+Item = TypeVar("Item")
 
 
 def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -28,3 +31,14 @@ def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
     for place, array in zip(stacked, whole, strict=True):
         place[tuple(slice(size) for size in array.shape)] = array
     return stacked
+
+
+def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut a sequence into parts of one size, in order, such as what came seed by seed into its seeds.
+
+    Examples
+    --------
+    >>> in_parts("abcdef", 2)
+    ['ab', 'cd', 'ef']
+    """
+    return [items[first : first + size] for first in range(0, len(items), size)]

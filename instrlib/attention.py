@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from instrlib.arrays import in_parts
 from instrlib.cam import (
     Grid,
     band_centres_hz,
@@ -131,8 +132,7 @@ def explain(
         for fold, split in enumerate(splits)
     ]
     answers = list(fan_out(_explain_one, tasks, workers=workers, describe="activation maps", isolate=True))
-    n_folds = len(splits)
-    by_seed = [answers[first : first + n_folds] for first in range(0, len(answers), n_folds)]
+    by_seed = in_parts(answers, len(splits))
     parts = [
         part_segments(store, load_split(split, store.segments), "validation").assign(fold=fold)
         for fold, split in enumerate(splits)

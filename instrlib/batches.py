@@ -94,7 +94,7 @@ def training_batches(
             y = labels[chosen]
             settings = {"floor": floor, "hop_s": store.config.hop_s, "widths_hz": widths_hz}
             x, y = augment(x, y, config.augment, **settings, rng=rng)
-            return scale(x, store.config, scaler)[..., None], *_weighed(y, weights, n_observed)
+            return scale(x, store.config, scaler)[..., None], *weighed(y, weights, n_observed)
 
     return Batches()
 
@@ -136,16 +136,31 @@ def validation_batches(
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             chosen = parts[index]
             if config.augment.mix != "layers":
-                return store.read(rows[chosen], scaler), *_weighed(labels[chosen], weights, n_observed)
+                return store.read(rows[chosen], scaler), *weighed(labels[chosen], weights, n_observed)
             x = store.features[rows[chosen]].astype(np.float32)
             x, y = augment(x, labels[chosen], layered, **settings, rng=np.random.default_rng((LAYERS_SEED, index)))
-            return scale(x, store.config, scaler)[..., None], *_weighed(y, weights, n_observed)
+            return scale(x, store.config, scaler)[..., None], *weighed(y, weights, n_observed)
 
     return Batches(workers=1, use_multiprocessing=False)
 
 
-def _weighed(y: np.ndarray, weights: np.ndarray | None, n_observed: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets and weights as Keras takes them; see `training_batches`."""
+def weighed(y: np.ndarray, weights: np.ndarray | None, n_observed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and weights as Keras takes them.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n, n_classes), float32]
+        Shares of the classes, or 1 present, 0 absent, NaN not observed.
+    weights : np.ndarray [shape=(n_classes,)] or None
+        See `training_batches`.
+    n_observed : float
+        Labels that an example of weight 1 has observed.
+
+    Returns
+    -------
+    targets : np.ndarray [shape=(n, n_classes), float32]
+    weights : np.ndarray [shape=(n,), float32]
+    """
     if weights is not None:
         return y, (y @ weights).astype(np.float32)
     observed = np.isfinite(y)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from instrlib.arrays import in_parts
 from instrlib.config import AugmentConfig, Profile, TrainConfig, folders
 from instrlib.corpora.base import Corpus, strata
 from instrlib.errors import CorpusError, LeakError
@@ -97,8 +98,7 @@ def train(
         for fold, split in enumerate(inputs.splits)
     ]
     made = list(fan_out(train_model, tasks, workers=workers, describe=f"training {name}", isolate=True))
-    n_folds = len(inputs.splits)
-    return [made[first : first + n_folds] for first in range(0, len(made), n_folds)]
+    return in_parts(made, len(inputs.splits))
 
 
 def answer(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from instrlib.arrays import in_parts
 from instrlib.backend import load_keras, without_stderr
 from instrlib.errors import EvaluationError, RunError
 from instrlib.evaluation import Inputs, Predictions, answer_test, join_seeds
@@ -125,11 +126,10 @@ def convert_networks(
     ]
     tasks = [(network, place, inputs.store.folder, split) for _, network, place, split in places]
     found = list(fan_out(_convert_and_answer, tasks, workers=workers, describe="converting", isolate=True))
-    n_folds = len(inputs.splits)
     converted = {}
     for name in outcomes:
         own = [(place, *result) for (other, _, place, _), result in zip(places, found, strict=True) if other == name]
-        by_seed = [own[first : first + n_folds] for first in range(0, len(own), n_folds)]
+        by_seed = in_parts(own, len(inputs.splits))
         for kind in FORMATS:
             converted[f"{name}, {kind}"] = Converted(
                 name,

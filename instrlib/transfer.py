@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib import corpora, embeddings
-from instrlib.batches import UNOBSERVED
+from instrlib.batches import weighed
 from instrlib.classical import summaries
 from instrlib.config import Profile, TrainConfig
 from instrlib.corpora.base import Corpus
@@ -731,13 +731,13 @@ def _flatten(answers: Answers) -> tuple[dict[str, Predictions], dict[str, tuple[
     return {key: answers[model][size] for key, (model, size) in names.items()}, names
 
 
-def _drawn(store: FeatureStore, split_path: Path, size: int, seed: int) -> tuple[Split, bool]:
-    """Return the split without the training clips that are not drawn, and whether it is the whole one."""
+def _drawn(store: FeatureStore, split_path: Path, size: int, seed: int) -> tuple[Split, Split]:
+    """Return the split, and the same without the training clips that are not drawn; one object when all are."""
     split = load_split(split_path, store.segments)
     train = part_segments(store, split, "train").drop_duplicates("clip_id")
     kept = set(train.clip_id) if store.multilabel else draw(train, size, seed=seed)
     dropped = set(train.clip_id) - kept
-    return (_restricted(split, set(split.parts.index) - dropped), False) if dropped else (split, True)
+    return split, _restricted(split, set(split.parts.index) - dropped) if dropped else split
 
 
 def _train_on_draw(
@@ -749,10 +749,10 @@ def _train_on_draw(
     size: int,
     seed: int,
 ) -> Predictions:
-    drawn, whole = _drawn(store, split_path, size, seed)
-    if whole:
+    split, drawn = _drawn(store, split_path, size, seed)
+    if drawn is split:
         return read_test(train_model(folder, store.folder, split_path, spec, config, seed), store.folder, split_path)
-    n_all = (store.segments.clip_id.map(load_split(split_path, store.segments).parts) == "train").sum()
+    n_all = len(part_segments(store, split, "train"))
     kept = set(drawn.parts.index)
 
     def leave_out(segments: pd.DataFrame) -> pd.DataFrame:
@@ -761,13 +761,13 @@ def _train_on_draw(
     fewer = derive_store(store, leave_out, mark=f"only {hash_json(sorted(kept))}")
     path = folder.with_name(f"{folder.name}.split.json")
     save_split(drawn, path)
-    n_drawn = (fewer.segments.clip_id.map(drawn.parts) == "train").sum()
+    n_drawn = len(part_segments(fewer, drawn, "train"))
     changed = scaled_epochs(config, n_all, n_drawn)
     return read_test(train_model(folder, fewer.folder, path, spec, changed, seed), fewer.folder, path)
 
 
 def _answer_head(folder: Path, store: VectorStore, split_path: Path, head: str, size: int, seed: int) -> Predictions:
-    split, _ = _drawn(store, split_path, size, seed)
+    _, split = _drawn(store, split_path, size, seed)
     clips = store.segments[store.segments.clip_id.isin(split.parts.index)].reset_index(drop=True)
     drawn = dataclasses.replace(store, segments=clips)
     key = hash_json(
@@ -903,7 +903,7 @@ def _fit_network(
     loss = masked_cross_entropy if several else keras.losses.CategoricalCrossentropy()
     model.compile(keras.optimizers.Adam(config.learning_rate), loss, jit_compile=False)
     n_observed = np.isfinite(labels).sum(axis=1).mean()
-    known, held_out = (_masked(part, n_observed) for part in (labels, held_labels))
+    known, held_out = (weighed(part, None, n_observed) for part in (labels, held_labels))
     fitted = model.fit(
         x,
         known[0],
@@ -918,12 +918,6 @@ def _fit_network(
         verbose=0,
     )
     return model.predict_on_batch, float(np.argmin(fitted.history["val_loss"]) + 1)
-
-
-def _masked(labels: np.ndarray, n_observed: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets and weights as Keras takes them: an example weighs as many labels as were observed."""
-    observed = np.isfinite(labels)
-    return np.where(observed, labels, UNOBSERVED), observed.sum(axis=1) / n_observed
 
 
 _HEADS = {LOGISTIC: _fit_logistic, NETWORK_HEAD: _fit_network}

@@ -15,6 +15,7 @@ import pandas as pd
 
 from instrlib.corpora.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table
 from instrlib.corpora.local import (
+    are_there,
     audio_files,
     check_no_class_empty,
     choose_classes,
@@ -22,6 +23,7 @@ from instrlib.corpora.local import (
     find_unusable,
     missing_reason,
     probe_clips,
+    reaches_into_test,
     read_table,
 )
 from instrlib.download import Remote, fetch, unpack
@@ -155,10 +157,10 @@ def load(
     wanted = choose_classes(rows.label, classes)
     rows = rows[rows.label.isin(wanted)]
     rows = rows.assign(path=_paths(root, rows))
-    in_test = rows.group.isin(rows.group[rows.split == "test"]) & (rows.split == "train")
+    in_test = reaches_into_test(rows)
     left_out = [(row.clip_id, row.path, SESSION_IN_TEST) for row in rows[in_test].itertuples()]
     drawn = draw_clips(rows[~in_test], max_clips_per_class, seed=seed)
-    present = np.array([(root / path).exists() for path in drawn.path], dtype=bool)
+    present = are_there(root, drawn.path)
     usable, unusable = probe_clips(root, drawn[present])
     unusable += [(row.clip_id, row.path, missing_reason(row.path)) for row in drawn[~present].itertuples()]
     check_no_class_empty(INFO, root, usable, wanted)
@@ -192,7 +194,7 @@ def download(root: Path) -> None:
         archive.unlink()
     for part, table in _TABLES.items():
         rows = _read_part(root, part)
-        absent = sum(not (root / path).exists() for path in _paths(root, rows))
+        absent = int((~are_there(root, _paths(root, rows))).sum())
         if absent:
             raise CorpusError(
                 f"{root / _FOLDERS[part]} lacks {absent} of the {len(rows)} clips that {table} names; "
@@ -225,7 +227,7 @@ def validate(root: Path) -> list[str]:
             lacking = next(name for name in pair if name not in there)
             findings.append(f"{there[0]} is there, but not {lacking}: this part is not used.")
     rows = rows.assign(path=_paths(root, rows))
-    present = np.array([(root / path).exists() for path in rows.path], dtype=bool)
+    present = are_there(root, rows.path)
     findings += [f"{path}: {missing_reason(path)}" for path in rows.path[~present]]
     findings += [f"{path}: {reason}" for _, path, reason in find_unusable(root, rows[present])]
     for part in rows.part.unique():

@@ -40,6 +40,7 @@ from instrlib.corpora.local import (
     find_unusable,
     missing_reason,
     probe_clips,
+    reaches_into_test,
     read_table,
 )
 from instrlib.errors import CorpusError
@@ -179,7 +180,7 @@ def load(
     unusable += [(row.clip_id, row.path, missing_reason(row.path)) for row in rows[~present].itertuples()]
     usable = usable.assign(group=_join_copies(usable))
     contradicts = usable.groupby(CONTENT).label.transform("nunique") > 1
-    in_test = usable.group.isin(usable.group[usable.split == "test"]) & (usable.split == "train") & ~contradicts
+    in_test = reaches_into_test(usable) & ~contradicts
     left_out = [(row.clip_id, row.path, CONTRADICTION) for row in usable[contradicts].itertuples()]
     left_out += [(row.clip_id, row.path, GROUP_IN_TEST) for row in usable[in_test].itertuples()]
     drawn = draw_clips(usable[~contradicts & ~in_test], max_clips_per_class, seed=seed)

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 
 from instrlib.config import folders
@@ -242,6 +243,26 @@ def audio_files(folder: Path) -> dict[str, str]:
     found = [path for path in folder.iterdir() if is_audio(path)] if folder.is_dir() else []
     ranked = sorted(found, key=lambda path: (ENDINGS.index(path.suffix.lower()), path.name), reverse=True)
     return {path.stem: path.name for path in ranked}
+
+
+def reaches_into_test(clips: pd.DataFrame) -> pd.Series:
+    """Tell which training clips have a clip of their group in the publisher's test part: they must be left out.
+
+    Parameters
+    ----------
+    clips : pandas.DataFrame
+        Columns `group` and `split`.
+
+    Returns
+    -------
+    pandas.Series of bool
+    """
+    return clips.group.isin(clips.group[clips.split == "test"]) & (clips.split == "train")
+
+
+def are_there(root: Path, paths: Iterable[str]) -> np.ndarray:
+    """Tell for each path, relative to the root, whether something is there, bool [shape=(n,)]."""
+    return np.array([(root / path).exists() for path in paths], dtype=bool)
 
 
 def missing_reason(path: str) -> str:

@@ -24,6 +24,7 @@ from instrlib.corpora.local import (
     find_unusable,
     is_audio,
     probe_clips,
+    reaches_into_test,
 )
 from instrlib.download import Remote, fetch, unpack
 from instrlib.errors import CorpusError
@@ -125,7 +126,7 @@ def load(
         rows = rows[(rows.source == "acoustic") & rows.label.isin(ACOUSTIC)]
     wanted = choose_classes(rows.label, classes)
     rows = rows[rows.label.isin(wanted)]
-    in_test = rows.group.isin(rows.group[rows.split == "test"]) & (rows.split == "train")
+    in_test = reaches_into_test(rows)
     left_out = [(row.clip_id, row.path, INSTRUMENT_IN_TEST) for row in rows[in_test].itertuples()]
     drawn = draw_clips(rows[~in_test], max_clips_per_class, seed=seed)
     usable, unusable = probe_clips(root, drawn)

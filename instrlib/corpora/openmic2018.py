@@ -19,6 +19,7 @@ import pandas as pd
 
 from instrlib.corpora.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table, strata
 from instrlib.corpora.local import (
+    are_there,
     audio_files,
     choose_classes,
     compare_with_index,
@@ -27,6 +28,7 @@ from instrlib.corpora.local import (
     mirdata_remotes,
     missing_reason,
     probe_clips,
+    reaches_into_test,
     read_table,
 )
 from instrlib.download import fetch, unpack
@@ -120,12 +122,12 @@ def load(
         )
     clips = clips.assign(path=_paths(root, base, clips.clip_id), row=np.arange(len(clips)))
     clips = clips[np.isfinite(labels).any(axis=1)]
-    in_test = clips.group.isin(clips.group[clips.split == "test"]) & (clips.split == "train")
+    in_test = reaches_into_test(clips)
     problems = [(row.clip_id, row.path, ARTIST_IN_TEST) for row in clips[in_test].itertuples()] + notes
     clips = clips[~in_test]
     clips = clips.assign(label=strata(labels[clips.row], wanted))
     drawn = draw_clips(clips, max_clips_per_class, seed=seed)
-    present = np.array([(root / path).exists() for path in drawn.path], dtype=bool)
+    present = are_there(root, drawn.path)
     usable, unusable = probe_clips(root, drawn[present])
     unusable += [(row.clip_id, row.path, missing_reason(row.path)) for row in drawn[~present].itertuples()]
     usable = usable.sort_values("clip_id").reset_index(drop=True)
@@ -201,7 +203,7 @@ def download(root: Path) -> None:
             archive.unlink()
     base = _base(root)
     clips, *_ = _read_release(base)
-    absent = sum(not (root / path).exists() for path in _paths(root, base, clips.clip_id))
+    absent = int((~are_there(root, _paths(root, base, clips.clip_id))).sum())
     if absent:
         raise CorpusError(
             f"{base / 'audio'} lacks {absent:,} of the {len(clips):,} clips that have labels; move {base} away and run "
@@ -232,7 +234,7 @@ def validate(root: Path) -> list[str]:
     except CorpusError as error:
         return [str(error)]
     clips, known = clips.assign(path=_paths(root, base, clips.clip_id)), set(clips.clip_id)
-    present = np.array([(root / path).exists() for path in clips.path], dtype=bool)
+    present = are_there(root, clips.path)
     problems = [(path, missing_reason(path)) for path in clips.path[~present]]
     problems += [(path, reason) for _, path, reason in find_unusable(root, clips[present])]
     problems += [

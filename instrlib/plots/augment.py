@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instrlib.plots.base import draw_spectrogram, figure_function, label, picture_bar, picture_grid
+from instrlib.plots.base import draw_spectrogram, figure_function, label, level_limits, picture_bar, picture_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def mixed_spectrograms(
     matplotlib.figure.Figure
     """
     figure, panels = picture_grid(len(spectra), mel_frequencies_hz, columns=3, row_height=2.1, n_ticks=5)
-    limits = {"vmin": float(np.min(spectra)), "vmax": float(np.max(spectra))}
+    limits = level_limits(spectra)
     for axes, picture, name, share in zip(panels, spectra, names, shares, strict=True):
         image = draw_spectrogram(axes, picture, hop_s, **limits)
         axes.set_title(f"{label(name)}\n{_shares(share, classes)}", fontsize=8)

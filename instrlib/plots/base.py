@@ -317,6 +317,12 @@ def picture_grid(
     return figure, panels[:n]
 
 
+def level_limits(spectra: np.ndarray) -> dict[str, float]:
+    """Return one range of colours for several spectrograms, as `draw_spectrogram` takes it."""
+    floor = float(np.min(spectra))
+    return {"vmin": floor, "vmax": max(float(np.max(spectra)), floor + 1)}
+
+
 def picture_bar(figure: "Figure", image: Any, text: str) -> Any:
     """Draw the scale of the colours beside a grid of pictures, and return it."""
     rows = figure.axes[0].get_gridspec().nrows

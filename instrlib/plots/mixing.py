@@ -14,6 +14,7 @@ from instrlib.plots.base import (
     draw_spectrogram,
     figure_function,
     label,
+    level_limits,
     new_figure,
     picture_bar,
     picture_grid,
@@ -153,8 +154,7 @@ def expected_and_named(
         margin=0.85,
         xlabel=key,
     )
-    floor = float(np.min(spectra))
-    limits = {"vmin": floor, "vmax": max(float(np.max(spectra)), floor + 1)}
+    limits = level_limits(spectra)
     for number, (axes, picture) in enumerate(zip(panels, spectra, strict=True)):
         image = draw_spectrogram(axes, picture, hop_s, **limits)
         there = present[number].astype(bool)

@@ -9,6 +9,7 @@ from instrlib.plots.base import (
     figure_function,
     frequency_ticks,
     label,
+    level_limits,
     new_figure,
     picture_bar,
     picture_grid,
@@ -44,8 +45,7 @@ def spectrogram_grid(
     height = {3: 1.9, 4: 1.45, 6: 1.15}[columns]
     ticks = 6 if columns == 3 else 4
     figure, panels = picture_grid(n, mel_frequencies_hz, columns=columns, row_height=height, n_ticks=ticks)
-    floor = float(np.min(spectra))
-    limits = {"vmin": floor, "vmax": max(float(np.max(spectra)), floor + 1)}
+    limits = level_limits(spectra)
     for axes, picture, title in zip(panels, spectra, titles, strict=True):
         image = draw_spectrogram(axes, picture, hop_s, **limits)
         axes.set_title(label(title, longest=20 if columns <= 4 else 18), fontsize=8 if columns <= 4 else 6.5)
