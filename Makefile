@@ -26,7 +26,7 @@ study: .venv/.ready  ## set up, then run the whole study: notebooks, numbers, fi
 test: .venv/.ready  ## set up, then pass every test, the committed notebooks among them
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
-	@$(RUN) pytest -q -n 2
+	@$(RUN) pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 	@rm -rf runs/.nbval
 	@INSTRLIB_RUNS="$(CURDIR)/runs/.nbval" $(RUN) pytest -q -p no:xdist --nbval-lax --nbval-cell-timeout=1200 notebooks
 

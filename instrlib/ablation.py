@@ -43,7 +43,9 @@ class Row:
     features: FeatureConfig
 
 
-def rows(spec: tuple[Layer, ...], config: TrainConfig, features: FeatureConfig) -> list[Row]:
+def rows(
+    spec: tuple[Layer, ...], config: TrainConfig, features: FeatureConfig, *, per_kind: int | None = None
+) -> list[Row]:
     """Take a model apart: the full one first, then one change a row.
 
     Parameters
@@ -54,6 +56,8 @@ def rows(spec: tuple[Layer, ...], config: TrainConfig, features: FeatureConfig) 
         How it is trained.
     features : FeatureConfig
         What it sees: a log-mel spectrogram.
+    per_kind : int, optional
+        At most so many changes of each kind; see `Row.about`.
 
     Returns
     -------
@@ -97,9 +101,9 @@ def rows(spec: tuple[Layer, ...], config: TrainConfig, features: FeatureConfig) 
     }
     return [
         Row(FULL, "", spec, config, features),
-        *(Row(name, "network", changed, config, features) for name, changed in networks.items()),
-        *(Row(name, "training", spec, changed, features) for name, changed in trainings.items()),
-        *(Row(name, "input", spec, config, changed) for name, changed in inputs.items()),
+        *[Row(name, "network", changed, config, features) for name, changed in networks.items()][:per_kind],
+        *[Row(name, "training", spec, changed, features) for name, changed in trainings.items()][:per_kind],
+        *[Row(name, "input", spec, config, changed) for name, changed in inputs.items()][:per_kind],
     ]
 
 
@@ -140,7 +144,7 @@ REPORTED = (
 """The ablation of freesound-cutmix, the full network first."""
 
 
-def reference_rows(profile: str) -> list[Row]:
+def reference_rows(profile: str, *, per_kind: int | None = None) -> list[Row]:
     """Return the rows of the reference's ablation: 0 to 3 convolutions and 0 to 3 dense layers, the full network first.
 
     Parameters
@@ -148,6 +152,8 @@ def reference_rows(profile: str) -> list[Row]:
     profile : str
         Decides how many epochs there is time for: these networks have up to nine million weights. As many seeds of the
         study are used as `references.first_seeds` allows.
+    per_kind : int, optional
+        So many rows besides the full network.
 
     Returns
     -------
@@ -165,7 +171,7 @@ def reference_rows(profile: str) -> list[Row]:
             config,
             reference.features,
         )
-        for reported in REPORTED
+        for reported in REPORTED[: None if per_kind is None else 1 + per_kind]
     ]
 
 

@@ -253,6 +253,8 @@ class Profile:
         Epochs of fine-tuning while a network is pruned.
     trials : int
         Trials of a random search.
+    rows_per_kind : int or None
+        Changes of each kind in an ablation; None makes all.
     min_test_clips : int
         With fewer clips in the test part, every clip is tested once, by cross-validation over groups.
     explained_per_class : int
@@ -272,6 +274,7 @@ class Profile:
     experiment: TrainConfig
     fine_tune_epochs: int
     trials: int
+    rows_per_kind: int | None
     min_test_clips: int
     explained_per_class: int
     n_bootstrap: int
@@ -289,6 +292,7 @@ PROFILES: dict[str, Profile] = {
         experiment=TrainConfig(epochs=2, patience=2),
         fine_tune_epochs=1,
         trials=2,
+        rows_per_kind=1,
         min_test_clips=0,
         explained_per_class=2,
         n_bootstrap=100,
@@ -304,6 +308,7 @@ PROFILES: dict[str, Profile] = {
         experiment=TrainConfig(epochs=10, patience=10),
         fine_tune_epochs=2,
         trials=12,
+        rows_per_kind=None,
         min_test_clips=100,
         explained_per_class=4,
         n_bootstrap=1000,
@@ -319,6 +324,7 @@ PROFILES: dict[str, Profile] = {
         experiment=TrainConfig(epochs=80, patience=30),
         fine_tune_epochs=10,
         trials=60,
+        rows_per_kind=None,
         min_test_clips=100,
         explained_per_class=20,
         n_bootstrap=10_000,

@@ -49,7 +49,7 @@ def make_deterministic(seed: int) -> None:
     keras = load_keras()
     import tensorflow as tf
 
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)  # the collector comes by itself; calling it takes .2 s
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -544,44 +544,83 @@ def _fit(
     copied: FeatureStore | None = None,
 ) -> tuple["keras.Model", pd.DataFrame]:
     keras = load_keras()
-
     n_classes = len(store.classes)
-    sigmoid = config.output == "sigmoid"
-    weights = None if sigmoid else class_weights(train.target.to_numpy(), n_classes, balanced=config.class_weights)
+    weights = (
+        None
+        if config.output == "sigmoid"
+        else class_weights(train.target.to_numpy(), n_classes, balanced=config.class_weights)
+    )
     batches = training_batches(store, scaler, train, weights=weights, config=config, seed=seed, copied=copied)
     # Validation is weighed alike, so that the epoch is chosen by all classes and not by the largest.
     held_out = validation_batches(store, scaler, validation, weights=weights, config=config)
 
-    shape = (*store.config.shape, 1)
-    model = build(table, shape, n_classes, fused=True, output=config.output)
+    model = build(table, (*store.config.shape, 1), n_classes, output=config.output)
+    rate = (config.schedule, config.learning_rate, config.epochs * len(batches))
+    trained = _compiled(table, model.input_shape[1:], n_classes, config.output, config.label_smoothing, rate)
+    _start(trained, model, config.learning_rate)
+    keras.utils.set_random_seed(seed)  # wherever the numbers stand after compiling or not
     stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
-    callbacks, rate = [stop, keras.callbacks.TerminateOnNaN()], config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * len(batches))
-    elif config.schedule == "plateau":
+    callbacks = [stop, keras.callbacks.TerminateOnNaN()]
+    if config.schedule == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS))
-    if sigmoid:
-        loss = functools.partial(masked_cross_entropy, label_smoothing=config.label_smoothing)
+    fitted = trained.fit(batches, validation_data=held_out, epochs=config.epochs, callbacks=callbacks, verbose=0)
+    history = pd.DataFrame(fitted.history)
+    # A loss can stay finite when the weights do not: its probabilities are clipped.
+    if not (np.isfinite(history.loss).all() and all(np.isfinite(one).all() for one in trained.get_weights())):
+        raise RunError(
+            f"Training with seed {seed} diverged in epoch {len(history)}: its loss or its weights are not finite; "
+            f"lower the learning rate ({config.learning_rate:g})."
+        )
+    history.insert(0, "epoch", np.arange(1, len(history) + 1))
+    model.set_weights(trained.get_weights())
+    return model, history
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(
+    table: tuple[Layer, ...],
+    shape: tuple[int, int, int],
+    n_classes: int,
+    output: str,
+    label_smoothing: float,
+    rate: tuple[str, float, int],
+) -> "keras.Model":
+    """Build and compile a network for `_start`: half of a small training goes into the graph, seeds can share it."""
+    keras = load_keras()
+    schedule, learning_rate, n_steps = rate
+    if output == "sigmoid":
+        loss = functools.partial(masked_cross_entropy, label_smoothing=label_smoothing)
         metrics = [], [keras.metrics.MeanMetricWrapper(masked_accuracy, name="accuracy")]
     else:
-        loss, metrics = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing), (["accuracy"], [])
+        loss, metrics = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing), (["accuracy"], [])
+    cosine = keras.optimizers.schedules.CosineDecay
+    model = build(table, shape, n_classes, fused=True, output=output)
     model.compile(
-        keras.optimizers.Adam(rate),
+        keras.optimizers.Adam(cosine(learning_rate, n_steps) if schedule == "cosine" else learning_rate),
         loss,
         metrics=metrics[0],
         weighted_metrics=metrics[1],
         steps_per_execution=STEPS_AT_ONCE,
         jit_compile=False,  # Keras does not compile where operations must be deterministic
     )
-    fitted = model.fit(batches, validation_data=held_out, epochs=config.epochs, callbacks=callbacks, verbose=0)
-    history = pd.DataFrame(fitted.history)
-    # A loss can stay finite when the weights do not: its probabilities are clipped.
-    if not (np.isfinite(history.loss).all() and all(np.isfinite(one).all() for one in model.get_weights())):
-        raise RunError(
-            f"Training with seed {seed} diverged in epoch {len(history)}: its loss or its weights are not finite; "
-            f"lower the learning rate ({config.learning_rate:g})."
-        )
-    history.insert(0, "epoch", np.arange(1, len(history) + 1))
-    kept = build(table, shape, n_classes, output=config.output)
-    kept.set_weights(model.get_weights())
-    return kept, history
+    return model
+
+
+def _start(compiled: "keras.Model", first: "keras.Model", learning_rate: float) -> None:
+    """Give a compiled network all that a new one begins with, so that nothing of an earlier training is left.
+
+    Parameters
+    ----------
+    compiled, first : keras.Model
+        From one table; the second was just built, and gives its weights and the seeds of its dropout.
+    learning_rate : float
+        Where a schedule that is not part of the graph begins.
+    """
+    for layer, new in zip(compiled.layers, first.layers, strict=True):
+        for variable, value in zip(layer.variables, new.variables, strict=True):
+            variable.assign(value)
+    optimizer = compiled.optimizer
+    for variable in optimizer.variables:
+        variable.assign(load_keras().ops.zeros_like(variable))
+    if not callable(optimizer._learning_rate):
+        optimizer.learning_rate = learning_rate

@@ -88,3 +88,12 @@ def test_the_cheapest_variant_not_shown_to_be_worse_is_named_with_what_it_may_lo
     assert sentence.endswith("-0.100 [-0.250, +0.050], which leaves room for a loss of up to 0.250.")
     worse = table.assign(p_holm=0.01)
     assert findings.cheaper_sentence(worse, work, ablation.FULL).startswith("Every variant that takes less work")
+
+
+def test_a_small_study_makes_the_first_changes_of_each_kind():
+    few = ablation.rows(get_spec("small"), TrainConfig(), FEATURES, per_kind=1)
+    assert [row.name for row in few] == [ablation.FULL, "without batch norm", "with CutMix", "MFCC"]
+    assert [row.name for row in ablation.reference_rows("smoke", per_kind=1)] == [
+        "3 conv + 3 dense",
+        "0 conv + 3 dense",
+    ]

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from instrlib import evaluation, experiments, training
@@ -53,6 +54,33 @@ def test_training_repeats_to_the_bit_and_does_not_depend_on_the_number_of_proces
     kept = read_arrays(trained[1] / "validation.npz")
     np.testing.assert_array_equal(read_arrays(again[0] / "validation.npz")["probabilities"], kept["probabilities"])
     assert not np.array_equal(read_arrays(trained[0] / "validation.npz")["probabilities"], kept["probabilities"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        dataclasses.replace(CONFIG, schedule="plateau", learning_rate=0.3, epochs=12, patience=12),
+        dataclasses.replace(CONFIG, schedule="constant", output="sigmoid"),
+    ],
+    ids=["cosine", "plateau", "sigmoid"],
+)
+def test_a_graph_that_trained_before_gives_the_bits_of_a_new_one(config, small, tmp_path):
+    def train(name: str, seed: int) -> dict[str, np.ndarray]:
+        folder = training.train_model(tmp_path / name, small.store.folder, small.split_path, "small", config, seed)
+        history = pd.read_csv(folder / "history.csv")
+        return read_arrays(folder / "validation.npz") | dict(history)
+
+    training._compiled.cache_clear()
+    new = train("new", 1)
+    train("before", 0)
+    used = train("used", 1)
+    assert training._compiled.cache_info().hits == 2
+    assert new["loss"].iloc[-1] < new["loss"].iloc[0]
+    if config.schedule == "plateau":
+        assert new["learning_rate"].iloc[-1] < new["learning_rate"].iloc[0]
+    for name, values in new.items():
+        np.testing.assert_array_equal(used[name], values)
 
 
 def test_the_best_epoch_on_validation_is_the_one_that_is_kept(trained, small):

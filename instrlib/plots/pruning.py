@@ -166,9 +166,16 @@ def _log_ticks(axes: "Axes") -> None:
 
 
 def _name_points(axes: "Axes", sizes: np.ndarray, scores: np.ndarray, names: list[str]) -> None:
-    """Name points of a rising line above and left of it, where nothing else is, unless two names would overlap."""
+    """Name points of a rising line above and left of it, where nothing else is, unless two names would overlap.
+
+    Of points alike in name, such as the formats of one network, the best is named.
+    """
     taken: list = []
+    named: set[str] = set()
     for size, score, name in sorted(zip(sizes, scores, names, strict=True), key=lambda point: -point[1]):
+        if name in named:
+            continue
+        named.add(name)
         text = axes.annotate(
             name, (size, score), (-5, 3), textcoords="offset points", ha="right", va="bottom", fontsize=7.5,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
