@@ -14,7 +14,7 @@ STUDY = --corpus "$(CORPUS)" --data "$(DATA)" --profile "$(PROFILE)" --seeds "$(
 IGNORED := $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd)" ] || rm -f .venv/.ready)
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lab figures report bench notebooks lock
+.PHONY: help study test lab demo figures report bench notebooks lock
 
 help:  ## show this list
 	@echo "make TARGET [CORPUS=rendered] [DATA=folder] [PROFILE=smoke|quick|full] [SEEDS=3]"
@@ -32,6 +32,9 @@ test: .venv/.ready  ## set up, then pass every test, the committed notebooks amo
 
 lab: .venv/.ready  ## open the notebooks in JupyterLab
 	@$(RUN) jupyter lab notebooks
+
+demo: .venv/.ready  ## open a page on which to try your own recordings
+	@$(RUN) instrlib.cli demo
 
 figures: .venv/.ready  ## draw every figure of a study again from its committed arrays
 	@$(RUN) instrlib.cli figures --corpus "$(CORPUS)" --profile "$(PROFILE)"

@@ -1,7 +1,9 @@
 """The command `instrlib`. What it needs is imported when a command runs, so that `--help` is there at once."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,8 @@ from instrlib.errors import InstrlibError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from instrlib.predict import Prediction
 
 
 class _Commands(TyperGroup):
@@ -44,6 +48,14 @@ Corpus = Annotated[str, typer.Option(help="Name of the corpus; see: instrlib cor
 Data = Annotated[str, typer.Option(help="Folder of the corpus; data/<corpus> when empty.", metavar="FOLDER")]
 Profile = Annotated[str, typer.Option(help="Size of the study: smoke, quick or full.", metavar="NAME")]
 Seeds = Annotated[int, typer.Option(min=1, metavar="N", help="How many seeds each network is trained with.")]
+Recordings = Annotated[
+    list[Path], typer.Argument(help="wav, flac, ogg or mp3 files of any length, or folders of them.", metavar="FILE...")
+]
+Model = Annotated[str, typer.Option(help="Model folder; the one published last when empty.", metavar="FOLDER")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65_535, metavar="N", envvar="INSTRLIB_DEMO_PORT", help="The first free one from 7860 on."),
+]
 Name = Annotated[str, typer.Argument(help="Name of the corpus; see: instrlib corpora", metavar="NAME")]
 
 
@@ -98,6 +110,55 @@ def status() -> None:
         for state in states
     ]
     _table(("study", "notebook", "state", "when", "took", "detail"), rows)
+
+
+@main.command(
+    epilog=_examples(
+        "instrlib predict recording.wav", "instrlib predict *.mp3 --top 5 --csv", "instrlib predict takes/ --json"
+    )
+)
+def predict(
+    files: Recordings,
+    model: Model = "",
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV.")] = False,
+) -> None:
+    """Name the instrument in recordings; exit code 1 when a file cannot be used."""
+    from instrlib.errors import AudioError, ConfigError
+    from instrlib.predict import predict_file, recordings
+    from instrlib.published import open_model
+
+    if as_json and as_csv:
+        raise ConfigError("Give --json or --csv, not both.")
+    published = open_model(Path(model) if model else None)
+    heard, n_bad = [], 0
+    with _share_done(_console(stderr=True)) as tell:
+        paths = recordings(files)
+        for number, path in enumerate(paths):
+            try:
+                if isinstance(path, AudioError):
+                    raise path
+                heard.append(predict_file(path, published, on_progress=partial(tell, number, len(paths))))
+            except AudioError as error:
+                n_bad += 1
+                _say_error(error)
+    _show_predictions(heard, published.name, top=top, as_json=as_json, as_csv=as_csv)
+    if n_bad:
+        raise typer.Exit(1)
+
+
+@main.command(epilog=_examples("instrlib demo", "instrlib demo --port 8000"))
+def demo(model: Model = "", port: Port = None) -> None:
+    """Serve a page on this machine alone, on which to try your own recordings."""
+    typer.echo("Getting the page ready; this takes a few seconds.")
+    from instrlib.demo import serve
+
+    serve(
+        Path(model) if model else None,
+        port=port,
+        on_ready=lambda address: typer.echo(f"Open {address} in a browser; Ctrl-C ends it."),
+    )
 
 
 @main.command(epilog=_examples("instrlib corpora"))
@@ -178,16 +239,86 @@ def notebooks() -> None:
     """Bring the outputs of the committed notebooks and the README's table up to date."""
     from instrlib.config import folders
     from instrlib.readme import renew
-    from instrlib.study import execute_in_place
+    from instrlib.study import execute_demo, execute_in_place
     from instrlib.terminal import TerminalWatcher
 
-    for path in execute_in_place(watcher=TerminalWatcher(_console(stderr=True))):
+    for path in [*execute_in_place(watcher=TerminalWatcher(_console(stderr=True))), execute_demo()]:
         typer.echo(f"{_near(path)}: outputs up to date")
     renew(folders().notebooks.parent / "README.md")
 
 
+def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        import json
+
+        rows = [
+            {
+                "file": os.fspath(one.path),
+                "duration_s": round(one.duration_s, 3),
+                "answer": one.named[0] if one.named else None,
+                "top": [{"class": name, "probability": share} for name, share in one.top(top)],
+                "model": model,
+            }
+            for one in heard
+        ]
+        typer.echo(json.dumps(rows, indent=2))  # in ASCII: a file's name need not be text
+        return
+    if as_csv:
+        import csv
+        import io
+
+        n_shown = min(top, max((len(one.classes) for one in heard), default=top))
+        columns = [f"{what}_{number}" for number in range(1, n_shown + 1) for what in ("class", "probability")]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", "duration_s", "answer", *columns, "model"])
+        for one in heard:
+            best = [value for name, share in one.top(top) for value in (name, f"{share:.6f}")]
+            writer.writerow([_text(one.path), f"{one.duration_s:.3f}", *(one.named or ("",)), *best, model])
+        typer.echo(text.getvalue(), nl=False)
+        return
+    rows = [
+        (
+            _printable(_text(one.path)),
+            f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}",
+            one.named[0] if one.named else "none of these",
+            ", ".join(f"{name} {100 * share:.0f} %" for name, share in one.top(top)),
+        )
+        for one in heard
+    ]
+    if rows:
+        _table(("file", "min:s", "answer", "most probable"), rows)
+
+
+@contextlib.contextmanager
+def _share_done(console: "Console") -> Iterator[Callable[[int, int, float], None]]:
+    """Show a bar in a terminal; it is told the number of the file, how many there are, and the share done of it."""
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("listening", total=1.0)
+        yield lambda number, n_files, share: bar.update(task, completed=(number + share) / n_files)
+
+
+def _text(path: Path) -> str:
+    """Name a path in characters that can be written: a name need not be UTF-8."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _say_error(message: object) -> None:
+    text = str(message).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    typer.echo(f"Error: {_printable(' '.join(text.split()))}", err=True)
+
+
 def _fail(message: object) -> None:
-    typer.echo(f"Error: {' '.join(str(message).split())}", err=True)
+    _say_error(message)
     raise typer.Exit(2)
 
 

@@ -1,6 +1,5 @@
 """How well mixtures are answered: truth, answers with and without listening, and scores with all sources in mind."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib import baselines
-from instrlib.intervals import LEVEL, Difference, Interval, holm
+from instrlib.intervals import Interval, jackknife_interval, jackknife_pairs, leave_out
 from instrlib.mixing import Mixtures
 from instrlib.multilabel import DEFAULT_THRESHOLD, best_thresholds, decisions, prepare, scores_from_counts
 from instrlib.store import FeatureStore
@@ -206,11 +205,9 @@ def score_table(models: dict[str, Answer], truth: Truth) -> pd.DataFrame:
     """Score models on the same clips, with intervals over the groups of all their sources.
 
     Mixtures that share a source are not independent, and a mixture has several sources, so it belongs to several
-    groups. The variance is the jackknife's: each group in turn is left out, with every mixture that has a source of it.
-    For averages over combinations of drawn items this is right up to being a little too wide [1]_ [2]_. Blocks of
-    groups that are mixed among themselves alone could be drawn instead, but they would be few, with few combinations;
-    going by the first source would leave out what the others have in common. The spread of the seeds is added. The
-    interval is Student's, cut at 0 and 1.
+    groups; see `intervals.leave_out`. Blocks of groups that are mixed among themselves alone could be drawn instead,
+    but they would be few, with few combinations; going by the first source would leave out what the others have in
+    common.
 
     Parameters
     ----------
@@ -223,16 +220,10 @@ def score_table(models: dict[str, Answer], truth: Truth) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns `model`, `score`, `estimate`, `low`, `high`; one row for each pair, in the order of `SCORES`.
-
-    References
-    ----------
-    .. [1] J. N. Arvesen, "Jackknifing U-statistics", Ann. Math. Statist. 40(6), 1969. doi:10.1214/aoms/1177697287
-    .. [2] B. Efron, C. Stein, "The jackknife estimate of variance", Ann. Statist. 9(3), 1981.
-       doi:10.1214/aos/1176345462
     """
-    weights = _weights(truth)
+    weights = leave_out(truth.holds)
     rows = [
-        {"model": name, "score": score, **vars(_interval(values))}
+        {"model": name, "score": score, **vars(jackknife_interval(values))}
         for name, one in models.items()
         for score, values in _scores(one, truth.labels, weights).items()
     ]
@@ -259,18 +250,9 @@ def compare(
         One row a pair and score, indexed by `first`, `second` and `score`: `difference`, first minus second, `low`,
         `high`, `p`, and `p_holm`, which is corrected for the number of rows.
     """
-    weights = _weights(truth)
+    weights = leave_out(truth.holds)
     of = {name: _scores(models[name], truth.labels, weights) for name in {name for pair in pairs for name in pair}}
-    found = {
-        (first, second, score): _difference(of[first][score] - of[second][score])
-        for first, second in pairs
-        for score in scores
-    }
-    table = pd.DataFrame(
-        [vars(one) for one in found.values()],
-        pd.MultiIndex.from_tuples(found, names=["first", "second", "score"]),
-    ).rename(columns={"estimate": "difference"})
-    return table.assign(p_holm=holm(table.p.to_numpy()))
+    return jackknife_pairs(of, pairs, scores)
 
 
 def by_number(models: dict[str, Answer], truth: Truth) -> pd.DataFrame:
@@ -320,7 +302,7 @@ def recall_by_level(models: dict[str, Answer], mixtures: Mixtures, part: str) ->
     target = pd.Categorical(sources.label, categories=list(mixtures.corpus.classes)).codes
     level = np.digitize(sources.share_db, SHARE_EDGES_DB[1:-1], right=True)
     truth = truth_of(mixtures)
-    weights = _weights(truth)[:, at]
+    weights = leave_out(truth.holds)[:, at]
     rows = []
     for name, one in models.items():
         named = one.present[:, at, target].astype(float)
@@ -331,7 +313,7 @@ def recall_by_level(models: dict[str, Answer], mixtures: Mixtures, part: str) ->
             edges = {"above_db": SHARE_EDGES_DB[number], "up_to_db": SHARE_EDGES_DB[number + 1]}
             with np.errstate(invalid="ignore"):  # a class of loudness without a source, or with one group's alone
                 recall = named[:, own] @ weights[:, own].T / weights[:, own].sum(axis=1)
-            found = _interval(recall) if own.any() else Interval(np.nan, np.nan, np.nan)
+            found = jackknife_interval(recall) if own.any() else Interval(np.nan, np.nan, np.nan)
             row = {"recall": found.estimate, "low": found.low, "high": found.high}
             rows.append({"model": name, **edges, **row, "n": int(own.sum()), "false_alarms": float(false_alarms)})
     return pd.DataFrame(rows)
@@ -369,12 +351,6 @@ def _names(present: np.ndarray, classes: tuple[str, ...]) -> str:
     return ", ".join(name for name, there in zip(classes, present, strict=True) if there)
 
 
-def _weights(truth: Truth) -> np.ndarray:
-    """Weights of the clips [1 + n_groups, n_clips]: all of them, then without each group in turn."""
-    own = truth.holds[:, truth.holds.any(axis=0)]
-    return np.concatenate([np.ones((1, len(own))), (~own.T).astype(float)])
-
-
 def _scores(one: Answer, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return every score under every row of weights [shape=(n_seeds, n_weights)]."""
     by_seed = []
@@ -382,36 +358,3 @@ def _scores(one: Answer, labels: np.ndarray, weights: np.ndarray) -> dict[str, n
         prepared = prepare(labels, probabilities, DEFAULT_THRESHOLD) | {"decided": present}
         by_seed.append(scores_from_counts(prepared, weights))
     return {name: np.stack([found[name] for found in by_seed]) for name in SCORES}
-
-
-def _spread(values: np.ndarray) -> tuple[float, float, int]:
-    """Estimate, standard error and groups, of one statistic [n_seeds, 1 + n_groups]; see `score_table`."""
-    of_all, without = values[:, 0], values[:, 1:].mean(axis=0)
-    without = without[np.isfinite(without)]
-    n_groups, n_seeds = len(without), len(values)
-    if n_groups < 2:
-        return float(of_all.mean()), np.nan, n_groups
-    variance = (n_groups - 1) * without.var() + (of_all.var(ddof=1) / n_seeds if n_seeds > 1 else 0.0)
-    return float(of_all.mean()), float(np.sqrt(variance)), n_groups
-
-
-def _interval(values: np.ndarray) -> Interval:
-    estimate, error, n_groups = _spread(values)
-    half = error * _student(n_groups)
-    return Interval(estimate, *(float(end) for end in np.clip([estimate - half, estimate + half], 0, 1)))
-
-
-def _difference(values: np.ndarray) -> Difference:
-    from scipy.stats import t
-
-    estimate, error, n_groups = _spread(values)
-    half = error * _student(n_groups)
-    p = 2 * t.sf(abs(estimate) / error, n_groups - 1) if error > 0 else np.nan
-    return Difference(estimate, estimate - half, estimate + half, float(p))
-
-
-@functools.cache
-def _student(n_groups: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + LEVEL) / 2, n_groups - 1)) if n_groups > 1 else np.nan

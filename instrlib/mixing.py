@@ -49,6 +49,7 @@ _PLAN_COLUMNS = (
 _SOURCE_COLUMNS = (*_PLAN_COLUMNS, "share_db")
 _ACTIVITY_COLUMNS = ("mixture", "label", "onset_s", "offset_s", "level_db")
 _TABLES = ("manifest", "sources", "activity")
+_RECORD = "mixtures.json"
 
 
 @dataclass(frozen=True)
@@ -300,27 +301,13 @@ def render(
     DiskError
         When the folder cannot be written.
     """
-    if corpus.multilabel:
-        raise CorpusError(_SEVERAL.format(corpus.name))
-    strangers = sorted(set(plan.clip_id) - set(corpus.manifest.clip_id))
-    if strangers:
-        raise CorpusError(f"The plan mixes {strangers[0]!r}, which {corpus.name} does not hold; draw it again.")
+    check_sources(corpus, plan)
     rows = plan.assign(**plan.select_dtypes("float").round(6)).to_numpy().tolist()
     setting = {"version": VERSION, "corpus": corpus.fingerprint, "config": config, "plan": rows}
     folder = Path(root) / hash_json(setting)[:16]
-    if not _is_whole(folder):
+    if not is_whole(folder):
         _make(folder, plan, corpus, config, workers)
-    tables = {name: _read_table(folder, name) for name in _TABLES}
-    info = dataclasses.replace(
-        corpus.info,
-        name=f"mixtures of {corpus.name}",
-        title=f"Mixtures of {corpus.info.title}",
-        how_to_get="They are made by notebook 10_layered_audio.",
-        multilabel=True,
-    )
-    labels = _labels(tables["sources"], tables["manifest"].clip_id, corpus.classes)
-    made = Corpus(info, folder, tables["manifest"], corpus.classes, problem_table([]), labels)
-    return Mixtures(made, tables["sources"], tables["activity"])
+    return open_mixtures(folder, corpus, kind="mixtures", notebook="10_layered_audio")
 
 
 def active(notes: pd.DataFrame, *, start_s: float, offset_s: float, duration_s: float) -> list[tuple[float, float]]:
@@ -400,6 +387,34 @@ def sounding_rms(signal: np.ndarray, sample_rate_hz: int) -> float:
     return float(np.sqrt(power[_sounds(power, power.max())].mean()))
 
 
+def sounding_spans(signal: np.ndarray, sample_rate_hz: int) -> list[tuple[float, float]]:
+    """Say when a sound is heard; see `SOUNDING_RANGE_DB`. A pause of up to 0.1 s does not count as one.
+
+    Parameters
+    ----------
+    signal : np.ndarray [shape=(n,)]
+        Mono.
+    sample_rate_hz : int
+        Its rate.
+
+    Returns
+    -------
+    list of (float, float)
+        Begin and end of each stretch in s.
+
+    Examples
+    --------
+    >>> sounding_spans(np.concatenate([np.full(22_050, 0.5), np.zeros(22_050)]), 22_050)
+    [(0.0, 1.0)]
+    """
+    power = _frame_power(signal, sample_rate_hz)
+    frames = np.flatnonzero(_sounds(power, power.max()))
+    frame_s = round(_FRAME_S * sample_rate_hz) / sample_rate_hz
+    end_s = len(signal) / sample_rate_hz
+    spans = [(frame * frame_s, min((frame + 1) * frame_s, end_s)) for frame in frames.tolist()]
+    return _joined(spans, pause_s=_SHORTEST_PAUSE_S)
+
+
 def _placed(signal: np.ndarray, first: int, n: int) -> np.ndarray:
     sound = np.zeros(n)
     part = signal[: n - first]
@@ -434,54 +449,209 @@ def _joined(spans: list[tuple[float, float]], *, pause_s: float) -> list[tuple[f
     return [(round(begin, 4), round(end, 4)) for begin, end in joined]
 
 
-def _sounding_spans(source: np.ndarray, config: MixConfig) -> list[tuple[float, float]]:
-    power = _frame_power(source, config.sample_rate_hz)
-    frames = np.flatnonzero(_sounds(power, power.max()))
-    frame_s = round(_FRAME_S * config.sample_rate_hz) / config.sample_rate_hz
-    spans = [(frame * frame_s, min((frame + 1) * frame_s, config.duration_s)) for frame in frames.tolist()]
-    return _joined(spans, pause_s=_SHORTEST_PAUSE_S)
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _labels(sources: pd.DataFrame, mixtures: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
-    present = pd.crosstab(sources.mixture, sources.label).reindex(index=mixtures, columns=list(classes), fill_value=0)
-    return (present.to_numpy() > 0).astype(np.float32)
+def check_sources(corpus: Corpus, plan: pd.DataFrame | None = None) -> None:
+    """Refuse clips of which nobody knows what is in a mixture of them, and a plan of other clips.
+
+    Raises
+    ------
+    CorpusError
+        When clips have several labels, or the plan names one that the corpus does not hold.
+    """
+    if corpus.multilabel:
+        raise CorpusError(_SEVERAL.format(corpus.name))
+    strangers = sorted(set() if plan is None else set(plan.clip_id) - set(corpus.manifest.clip_id))
+    if strangers:
+        raise CorpusError(f"The plan mixes {strangers[0]!r}, which {corpus.name} does not hold; draw it again.")
+
+
+def open_mixtures(folder: Path, corpus: Corpus, *, kind: str, notebook: str) -> Mixtures:
+    """Open what was rendered.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it lies, whole; see `is_whole`.
+    corpus : Corpus
+        What it was made of.
+    kind : str
+        What it is called: "mixtures" or "pieces".
+    notebook : str
+        Which notebook makes it.
+
+    Returns
+    -------
+    Mixtures
+    """
+    tables = {name: _read_table(folder, name) for name in _TABLES}
+    info = dataclasses.replace(
+        corpus.info,
+        name=f"{kind} of {corpus.name}",
+        title=f"{kind.capitalize()} of {corpus.info.title}",
+        how_to_get=f"They are made by notebook {notebook}.",
+        multilabel=True,
+    )
+    labels = present(tables["sources"], tables["manifest"].clip_id, corpus.classes)
+    made = Corpus(info, folder, tables["manifest"], corpus.classes, problem_table([]), labels)
+    return Mixtures(made, tables["sources"], tables["activity"])
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every table and every file is what was written."""
+    if not (folder / _RECORD).is_file():
+        return False
+    known = read_json(folder / _RECORD)
+    tables = [(folder / f"{name}.csv", known.get(name)) for name in _TABLES]
+    if any(not path.is_file() or hash_file(path) != digest for path, digest in tables):
+        return False
+    files = _read_table(folder, "manifest")
+    return all(
+        (folder / path).is_file() and hash_bytes((folder / path).read_bytes()) == content
+        for path, content in zip(files.path, files[CONTENT], strict=True)
+    )
+
+
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write the manifest, the sources and the activity; the record of their hashes comes last and marks the end."""
+    for name, table in tables.items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_json(folder / _RECORD, {name: hash_file(folder / f"{name}.csv") for name in tables})
+
+
+def write_sound(path: Path, sound: np.ndarray, sample_rate_hz: int) -> str:
+    """Write mono samples as FLAC of 16 bits, unless the file holds them already; return the hash of its bytes."""
+    data = _flac(sound, sample_rate_hz)
+    if not (path.is_file() and path.read_bytes() == data):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+    return hash_bytes(data)
+
+
+def with_files(plan: pd.DataFrame, corpus: Corpus, *, longest_s: float | pd.Series) -> pd.DataFrame:
+    """Add to a plan where the file of each source lies, and how much of the clip is left from its begin on.
+
+    A clip may be a part of its file: what comes after it is not played. `left_s` is at most `longest_s`.
+    """
+    clips = corpus.manifest.set_index("clip_id")
+    end_s = (clips.start_s + clips.duration_s)[plan.clip_id].to_numpy()
+    path = [str(corpus.root / path) for path in clips.path[plan.clip_id]]
+    return plan.assign(path=path, left_s=(end_s - plan.start_s).clip(upper=longest_s))
+
+
+def manifest_table(
+    sources: pd.DataFrame, contents: list[str], classes: tuple[str, ...], duration_s: float | pd.Series
+) -> pd.DataFrame:
+    """Make the manifest of mixtures.
+
+    Parameters
+    ----------
+    sources : pandas.DataFrame
+        One row a source.
+    contents : list of str
+        Hash of each mixture's file, mixtures sorted by name.
+    classes : tuple of str
+        Of the corpus.
+    duration_s : float or pandas.Series
+        Length of all mixtures, or of the mixture of each source.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `Mixtures.corpus`.
+    """
+    first = sources.assign(duration_s=duration_s).groupby("mixture", sort=True).first().reset_index()
+    return pd.DataFrame(
+        {
+            "clip_id": first.mixture,
+            "path": "audio/" + first.mixture + ".flac",
+            "start_s": 0.0,
+            "duration_s": first.duration_s,
+            "label": strata(present(sources, first.mixture, classes), classes),
+            "group": first.part + "-" + first.fold.astype(str),
+            "split": first.part,
+            "fold": first.fold,
+            "n_sources": first.n_sources,
+            CONTENT: contents,
+        }
+    )
+
+
+def activity_table(
+    sources: pd.DataFrame,
+    sounding: list[list[tuple[float, float]]],
+    corpus: Corpus,
+    *,
+    end_s: pd.Series,
+    pause_s: float = 0.0,
+) -> pd.DataFrame:
+    """Say who plays when.
+
+    Parameters
+    ----------
+    sources : pandas.DataFrame
+        One row a source.
+    sounding : list of list of (float, float)
+        When each is heard in its mixture. Of `rendered`, the notes are taken instead.
+    corpus : Corpus
+        Where the sources come from.
+    end_s : pandas.Series
+        When each source ends in its mixture: longer notes are cut.
+    pause_s : float
+        A pause of the same instrument that is no longer does not count as one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `Mixtures.activity`.
+    """
+    if corpus.name == rendered.INFO.name:
+        begins_s = corpus.manifest.set_index("clip_id").start_s
+        sounding = [
+            active(
+                rendered.notes(corpus, one.clip_id),
+                start_s=one.start_s - begins_s[one.clip_id],
+                offset_s=one.offset_s,
+                duration_s=end,
+            )
+            for one, end in zip(sources.itertuples(), end_s, strict=True)
+        ]
+    spans: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
+    for one, own in zip(sources.itertuples(), sounding, strict=True):
+        spans.setdefault((one.mixture, one.label, one.level_db), []).extend(own)
+    rows = [
+        (mixture, label, begin, end, level_db)
+        for (mixture, label, level_db), own in spans.items()
+        for begin, end in _joined(own, pause_s=pause_s)
+    ]
+    return pd.DataFrame(rows, columns=list(_ACTIVITY_COLUMNS)).sort_values(
+        ["mixture", "onset_s", "label"], ignore_index=True
+    )
+
+
+def present(sources: pd.DataFrame, mixtures: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    """Say which classes have a source in each mixture [shape=(n_mixtures, n_classes), float32]: 1 or 0."""
+    counts = pd.crosstab(sources.mixture, sources.label).reindex(index=mixtures, columns=list(classes), fill_value=0)
+    return (counts.to_numpy() > 0).astype(np.float32)
 
 
 def _make(folder: Path, plan: pd.DataFrame, corpus: Corpus, config: MixConfig, workers: int | None) -> None:
-    """Render what is not there and write the tables; `mixtures.json` comes last and marks the folder as whole."""
-    clips = corpus.manifest.set_index("clip_id")
-    begins_s = clips.start_s[plan.clip_id].to_numpy()
-    # How much of the clip is left from the segment's begin on; a clip may be a part of its file.
-    left_s = (begins_s + clips.duration_s[plan.clip_id].to_numpy() - plan.start_s).clip(upper=config.duration_s)
-    plan = plan.assign(path=[str(corpus.root / path) for path in clips.path[plan.clip_id]], left_s=left_s)
+    """Render what is not there and write the tables."""
+    plan = with_files(plan, corpus, longest_s=config.duration_s)
     mixtures = [own for _, own in plan.groupby("mixture", sort=True)]
     batches = [(folder, mixtures[first : first + _BATCH], config) for first in range(0, len(mixtures), _BATCH)]
     made = [one for batch in fan_out(_render_batch, batches, workers=workers, describe="mixing") for one in batch]
 
     sources = pd.concat([own for own, _, _ in made], ignore_index=True)
-    manifest = sources.groupby("mixture", sort=True).first().reset_index()
-    of_mixture = sources.groupby("mixture", sort=True).level_db
-    labels = _labels(sources, manifest.mixture, corpus.classes)
-    manifest = pd.DataFrame(
-        {
-            "clip_id": manifest.mixture,
-            "path": "audio/" + manifest.mixture + ".flac",
-            "start_s": 0.0,
-            "duration_s": config.duration_s,
-            "label": strata(labels, corpus.classes),
-            "group": manifest.part + "-" + manifest.fold.astype(str),
-            "split": manifest.part,
-            "fold": manifest.fold,
-            "n_sources": manifest.n_sources,
-            "level_range_db": (of_mixture.max() - of_mixture.min()).round(3).to_numpy(),
-            CONTENT: [content for _, _, content in made],
-        }
+    levels_db = sources.groupby("mixture", sort=True).level_db
+    manifest = manifest_table(sources, [content for _, _, content in made], corpus.classes, config.duration_s).assign(
+        level_range_db=(levels_db.max() - levels_db.min()).round(3).to_numpy()
     )
-    activity = _activity(sources, [spans for _, spans, _ in made], corpus, config)
-    tables = {"manifest": manifest, "sources": sources[list(_SOURCE_COLUMNS)], "activity": activity}
-    for name, table in tables.items():
-        write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    write_json(folder / "mixtures.json", {name: hash_file(folder / f"{name}.csv") for name in tables})
+    spans = [one for _, of_mixture, _ in made for one in of_mixture]
+    end_s = pd.Series(config.duration_s, sources.index)
+    activity = activity_table(sources, spans, corpus, end_s=end_s)
+    write_tables(folder, {"manifest": manifest, "sources": sources[list(_SOURCE_COLUMNS)], "activity": activity})
 
 
 def _render_batch(
@@ -500,11 +670,8 @@ def _render_batch(
         energy = np.array([np.square(one).sum() for one in placed])
         came_out = sources.assign(offset_s=offsets_s, share_db=(10 * np.log10(energy / energy.sum())).round(3))
         path = folder / "audio" / f"{sources.mixture.iloc[0]}.flac"
-        data = _flac(sound, config.sample_rate_hz)
-        if not (path.is_file() and path.read_bytes() == data):
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(data)
-        made.append((came_out, [_sounding_spans(one, config) for one in placed], hash_bytes(data)))
+        content = write_sound(path, sound, config.sample_rate_hz)
+        made.append((came_out, [sounding_spans(one, config.sample_rate_hz) for one in placed], content))
     return made
 
 
@@ -514,46 +681,6 @@ def _flac(sound: np.ndarray, sample_rate_hz: int) -> bytes:
     buffer = io.BytesIO()  # not straight to disk: libsndfile does not say that a disk is full
     soundfile.write(buffer, sound, sample_rate_hz, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def _activity(
-    sources: pd.DataFrame, sounding: list[list[list[tuple[float, float]]]], corpus: Corpus, config: MixConfig
-) -> pd.DataFrame:
-    spans = [one for of_mixture in sounding for one in of_mixture]
-    if corpus.name == rendered.INFO.name:
-        begins_s = corpus.manifest.set_index("clip_id").start_s
-        spans = [
-            active(
-                rendered.notes(corpus, one.clip_id),
-                start_s=one.start_s - begins_s[one.clip_id],
-                offset_s=one.offset_s,
-                duration_s=config.duration_s,
-            )
-            for one in sources.itertuples()
-        ]
-    rows = [
-        (one.mixture, one.label, begin, end, one.level_db)
-        for one, own in zip(sources.itertuples(), spans, strict=True)
-        for begin, end in own
-    ]
-    return pd.DataFrame(rows, columns=list(_ACTIVITY_COLUMNS)).sort_values(
-        ["mixture", "onset_s", "label"], ignore_index=True
-    )
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether every table and every file is what was written."""
-    if not (folder / "mixtures.json").is_file():
-        return False
-    known = read_json(folder / "mixtures.json")
-    tables = [(folder / f"{name}.csv", known.get(name)) for name in _TABLES]
-    if any(not path.is_file() or hash_file(path) != digest for path, digest in tables):
-        return False
-    files = _read_table(folder, "manifest")
-    return all(
-        (folder / path).is_file() and hash_bytes((folder / path).read_bytes()) == content
-        for path, content in zip(files.path, files[CONTENT], strict=True)
-    )
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From a finished run to what is shown: the notebook's page, results.json, the arrays of figures and the figures."""
+"""From a finished run to what is shown: the notebook's page, results.json, arrays, figures, the model given away."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -8,6 +8,7 @@ from instrlib.config import folders
 from instrlib.errors import StudyError
 from instrlib.files import atomic_path, read_json, write_text
 from instrlib.notebooks import strip_volatile
+from instrlib.published import FILES, RECORD
 
 # Everything that nbconvert's page fetches from other hosts: require.js, MathJax, Mermaid and widgets.
 _OFFLINE = """\
@@ -45,7 +46,7 @@ def write_page(executed: Path) -> None:
 
 
 def publish(run: Path, *, known: Collection[str]) -> None:
-    """Bring the numbers, arrays and figures of a finished run to `reports/` and `figures/`.
+    """Bring the numbers, arrays, figures and model files of a finished run to `reports/` and `figures/`.
 
     What is there already is left alone, so that nothing changes when nothing changed. Arrays and figures of the same
     notebook that the run no longer has are removed, and so are the numbers of notebooks that no longer exist.
@@ -72,6 +73,7 @@ def publish(run: Path, *, known: Collection[str]) -> None:
     mark = f"{notebook[:2]}_"
     _mirror((run / "arrays").glob("*.npz"), arrays_folder(study), mark)
     _mirror((run / "figures").glob("*.*"), figures_folder(study), mark)
+    _mirror_model(run / "model", model_folder(study))
 
 
 def redraw(study: str) -> list[Path]:
@@ -115,6 +117,22 @@ def arrays_folder(study: str) -> Path:
 def figures_folder(study: str) -> Path:
     """Return where the figures of a study lie."""
     return folders().figures / study
+
+
+def model_folder(study: str) -> Path:
+    """Return where the model lies that a study gives away; see `published`."""
+    return folders().reports / study / "model"
+
+
+def _mirror_model(source: Path, folder: Path) -> None:
+    """Copy what a run adds to the model folder; the record of the networks comes last, and with it go old ones."""
+    files = sorted(source.glob("*.*"), key=lambda path: (path.name == RECORD, path.name))
+    for path in files:
+        _write_changed(folder / path.name, path.read_bytes())
+    if (source / RECORD).is_file():
+        for name in FILES.values():
+            if not (source / name).is_file():
+                (folder / name).unlink(missing_ok=True)
 
 
 def _mirror(sources: Iterable[Path], folder: Path, mark: str) -> None:

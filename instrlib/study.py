@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from instrlib import corpora
@@ -23,6 +24,7 @@ SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transf
 """The notebooks that know several instruments a clip; a corpus of such clips is run through these alone."""
 
 _LOCK = ".lock"
+_DEMO_LIMIT_S = 600.0
 _FAILED, _FINISHED = {"failed"}, {"parts", "key", "text", "files", "keeps"}
 
 
@@ -203,6 +205,25 @@ def execute_in_place(notebooks: Collection[str] | None = None, *, watcher: Watch
         take_outputs(notebook.path, outcome.pages / notebook.path.name)
         written.append(notebook.path)
     return written
+
+
+def execute_demo() -> Path:
+    """Bring the outputs of `demo.ipynb` up to date, which uses a study's model and is no part of any study.
+
+    Returns
+    -------
+    Path
+        The notebook; when it fails, it keeps its old outputs.
+    """
+    from instrlib import engine
+
+    path = folders().notebooks / "demo.ipynb"
+    with TemporaryDirectory() as work:
+        copy = Path(work) / path.name
+        environment = _environment() | {"INSTRLIB_RUNS": work}
+        engine.execute(path, copy, parameters={}, limit_s=_DEMO_LIMIT_S, environment=environment)
+        take_outputs(path, copy)
+    return path
 
 
 def status() -> list[State]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from instrlib import litert
 from instrlib.arrays import in_parts
 from instrlib.backend import load_keras, without_stderr
 from instrlib.errors import EvaluationError, RunError
@@ -171,7 +172,7 @@ def convert(network: Path, folder: Path, store_folder: Path, split_path: Path) -
     model, scaler = load_model(network)
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
     chosen = np.linspace(0, len(train) - 1, min(N_REPRESENTATIVE, len(train))).round().astype(int)
-    contents = _contents(model, store.read(train.row.to_numpy()[chosen], scaler))
+    contents = convert_model(model, examples=store.read(train.row.to_numpy()[chosen], scaler))
     counts = {
         "parameters": model.count_params(),
         "nonzero": count_nonzero(model),
@@ -193,6 +194,50 @@ def convert(network: Path, folder: Path, store_folder: Path, split_path: Path) -
     return sizes
 
 
+def convert_model(
+    model: "keras.Model", formats: Sequence[str] = FORMATS, *, examples: np.ndarray | None = None
+) -> dict[str, bytes]:
+    """Convert a network by way of the SavedModel that Keras writes, which is the way that TensorFlow documents.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network; it may have several outputs.
+    formats : sequence of str
+        Some of `FORMATS`.
+    examples : np.ndarray [shape=(n, n_bins, n_frames, 1)], optional
+        Inputs of the training part, which "int8" alone needs.
+
+    Returns
+    -------
+    dict of str to bytes
+        A TFLite file for each format; it takes one segment at a time.
+    """
+    keras = load_keras()
+    import tensorflow as tf
+
+    def representative() -> Iterator[list[np.ndarray]]:
+        for one in examples:
+            yield [one[None]]
+
+    contents = {}
+    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), _quick_collections():
+        warnings.simplefilter("ignore")  # of ranges of the input, which are not given but measured
+        one_segment = keras.InputSpec(dtype="float32", shape=(1, *model.input_shape[1:]))
+        model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
+        for kind in formats:
+            converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+            if kind != "float32":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if kind == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if kind == "int8":
+                converter.representative_dataset = representative
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            contents[kind] = converter.convert()
+    return contents
+
+
 def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Load a TFLite file as a function from features to probabilities, on one thread.
 
@@ -211,16 +256,7 @@ def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     RunError
         When the file is missing or damaged.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        with without_stderr():  # it tells which kernels it uses
-            interpreter = Interpreter(model_path=str(path), num_threads=1)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise RunError(
-            f"{path} is missing or damaged; delete its folder and run the notebook that wrote it."
-        ) from error
+    interpreter = litert.load(path, way_out="delete its folder and run the notebook that wrote it.")
     given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def predict(x: np.ndarray) -> np.ndarray:
@@ -421,33 +457,6 @@ def _convert_and_answer(
             kept, key, functools.partial(predictor, path), store=store, scaler=scaler, split=split
         )
     return sizes, answers
-
-
-def _contents(model: "keras.Model", examples: np.ndarray) -> dict[str, bytes]:
-    """Convert a network by way of the SavedModel that Keras writes, which is the way that TensorFlow documents."""
-    keras = load_keras()
-    import tensorflow as tf
-
-    def representative() -> Iterator[list[np.ndarray]]:
-        for one in examples:
-            yield [one[None]]
-
-    contents = {}
-    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), _quick_collections():
-        warnings.simplefilter("ignore")  # of ranges of the input, which are not given but measured
-        one_segment = keras.InputSpec(dtype="float32", shape=(1, *examples.shape[1:]))
-        model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
-        for kind in FORMATS:
-            converter = tf.lite.TFLiteConverter.from_saved_model(saved)
-            if kind != "float32":
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            if kind == "float16":
-                converter.target_spec.supported_types = [tf.float16]
-            if kind == "int8":
-                converter.representative_dataset = representative
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            contents[kind] = converter.convert()
-    return contents
 
 
 @contextlib.contextmanager

@@ -16,11 +16,9 @@ import numpy as np
 import pandas as pd
 
 from instrlib import corpora, embeddings
-from instrlib.batches import weighed
-from instrlib.classical import summaries
 from instrlib.config import Profile, TrainConfig
 from instrlib.corpora.base import Corpus
-from instrlib.errors import EvaluationError, LeakError
+from instrlib.errors import LeakError
 from instrlib.evaluation import Inputs, Predictions, answer_test, join_seeds, main_score, read_test
 from instrlib.experiments import (
     Outcome,
@@ -33,23 +31,20 @@ from instrlib.experiments import (
     score_table,
 )
 from instrlib.files import hash_bytes, hash_json, read_json, write_json
-from instrlib.models import Layer, build
+from instrlib.heads import HEADS, LOGISTIC, head_loss
+from instrlib.models import Layer
 from instrlib.multilabel import best_thresholds
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint, versions
-from instrlib.references import get_reference
 from instrlib.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
 from instrlib.store import FeatureStore, build_store, derive_store
 from instrlib.training import (
-    PLATEAU_EPOCHS,
-    class_weights,
     config_for,
-    make_deterministic,
-    masked_cross_entropy,
     part_segments,
     read_history,
     train_model,
 )
+from instrlib.vectors import MinMax, VectorStore, statistics, vector_store
 
 SOURCE = "rendered"
 """The corpus that our own embedding is trained on: it needs no download."""
@@ -66,13 +61,10 @@ STATISTICS = "plain statistics"
 
 STORED = "stored VGGish"
 
-LOGISTIC, NETWORK_HEAD = "logistic regression", "openmic-vggish head"
 
 MARK = f"yamnet, {LOGISTIC}"
 """What everything that is trained here is measured by, where YAMNet is at hand."""
 
-PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
-"""Inverse strengths C of the logistic regression's penalty that are tried."""
 
 MAX_EPOCHS = 100
 """A network on few clips gets as many steps as on all of them, but never more epochs than this."""
@@ -181,98 +173,6 @@ def pretrain(folder: Path, source: Inputs, config: TrainConfig, *, spec: str = "
     return next(iter(fan_out(train_model, [task], workers=1, describe="pretraining", isolate=True)))
 
 
-@dataclass(frozen=True)
-class VectorStore(FeatureStore):
-    """One vector a clip in the place of its features: `segments` has one row a clip.
-
-    Attributes
-    ----------
-    vectors : np.ndarray [shape=(n_clips, n_dimensions)]
-        The embedding of each clip.
-    """
-
-    vectors: np.ndarray
-
-    def read(self, rows: np.ndarray, scaler: "MinMax | None" = None) -> np.ndarray:
-        """Read vectors [shape=(n, n_dimensions), float32], scaled when a scaler is given."""
-        found = self.vectors[np.asarray(rows)].astype(np.float32)
-        return scaler.scale(found) if scaler else found
-
-
-@dataclass(frozen=True)
-class MinMax:
-    """The scaling of an embedding to [0, 1], fitted on training clips; others may lie outside.
-
-    Attributes
-    ----------
-    low, span : np.ndarray [shape=(n_dimensions,)]
-        Least value and range of each dimension; the range of one that never changes is 1.
-    """
-
-    low: np.ndarray
-    span: np.ndarray
-
-    @classmethod
-    def fit(cls, vectors: np.ndarray) -> "MinMax":
-        """Fit to the rows of training clips.
-
-        Examples
-        --------
-        >>> MinMax.fit(np.array([[1.0, 5.0], [3.0, 5.0]])).scale(np.array([[2.0, 5.0]])).tolist()
-        [[0.5, 0.0]]
-        """
-        low = vectors.min(axis=0)
-        span = vectors.max(axis=0) - low
-        return cls(low, np.where(span > 0, span, 1))
-
-    def scale(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the vectors scaled."""
-        return (vectors - self.low) / self.span
-
-
-def vector_store(store: FeatureStore, clip_id: np.ndarray, vectors: np.ndarray) -> VectorStore:
-    """Put one vector a clip in the place of stored features.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        Gives the clips with their labels and groups.
-    clip_id : np.ndarray of str [shape=(n,)]
-        Clips that have a vector, in any order; they may be more than those of the store.
-    vectors : np.ndarray [shape=(n, n_dimensions)]
-        Their vectors.
-
-    Returns
-    -------
-    VectorStore
-
-    Raises
-    ------
-    EvaluationError
-        When a clip of the store has no vector, or a vector is not finite.
-    """
-    clips = store.segments.drop_duplicates("clip_id").reset_index(drop=True)
-    place = pd.Series(np.arange(len(clip_id)), index=np.asarray(clip_id, dtype=str))
-    found = clips.clip_id.map(place)
-    if found.isna().any():
-        raise EvaluationError(
-            f"The clip {clips.clip_id[found.isna()].iloc[0]!r} has no embedding; leave it out or compute it again."
-        )
-    kept = np.ascontiguousarray(np.asarray(vectors)[found.astype(int)], dtype=np.float32)
-    if not np.isfinite(kept).all():
-        bad = clips.clip_id[int((~np.isfinite(kept).all(axis=1)).argmax())]
-        raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; compute it again.")
-    return VectorStore(
-        store.folder,
-        store.config,
-        store.classes,
-        clips.assign(row=np.arange(len(clips))),
-        store.problems,
-        f"{store.fingerprint}-{hash_bytes(kept.tobytes())[:16]}",
-        kept,
-    )
-
-
 def embed(task: Task, pretrained: Path, *, root: Path, workers: int | None = None) -> dict[str, VectorStore]:
     """Embed the clips in question by everything that is at hand.
 
@@ -305,22 +205,6 @@ def embed(task: Task, pretrained: Path, *, root: Path, workers: int | None = Non
         windows = openmic2018.vggish_features(task.clips.root, clip_id)
         found[STORED] = vector_store(store, clip_id, windows.mean(axis=1, dtype=np.float32))
     return found
-
-
-def statistics(store: FeatureStore) -> VectorStore:
-    """Return what describes a clip without any training: the statistics of `classical`, averaged over its segments.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        Of log-mel spectrograms.
-
-    Returns
-    -------
-    VectorStore
-    """
-    means = pd.DataFrame(summaries(store, store.segments)).groupby(store.segments.clip_id.to_numpy()).mean()
-    return vector_store(store, means.index.to_numpy(str), means.to_numpy())
 
 
 def sizes(inputs: Inputs) -> list[int]:
@@ -414,7 +298,7 @@ def answer_heads(
     embedded : dict of str to VectorStore
         The embeddings of the same clips, by name.
     head : str
-        `LOGISTIC` or `NETWORK_HEAD`.
+        One of `heads.HEADS`.
     sizes : sequence of int
         Training clips of a class; see `sizes`.
     seeds : sequence of int
@@ -788,7 +672,7 @@ def _answer_head(folder: Path, store: VectorStore, split_path: Path, head: str, 
         known, held_out = (
             (drawn.read(part.row.to_numpy(), scaler), drawn.label_matrix(part)) for part in (train, validation)
         )
-        predict, chosen = _HEADS[head](*known, *held_out, several=store.multilabel, seed=seed)
+        predict, chosen = HEADS[head](*known, *held_out, several=store.multilabel, seed=seed)
         answered = predict(held_out[0])
         made = {
             "key": key,
@@ -808,116 +692,3 @@ def _answer_head(folder: Path, store: VectorStore, split_path: Path, head: str, 
     thresholds = np.array(read_json(record)["thresholds"]) if store.multilabel else None
     kept = {"store": drawn, "scaler": scaler, "split": split, "thresholds": thresholds}
     return answer_test(folder / "predictions.npz", key, fit, **kept)
-
-
-def head_loss(labels: np.ndarray, probabilities: np.ndarray, *, several: bool) -> float:
-    """Return the cross entropy by which a head's penalty or epoch is chosen, in nats.
-
-    Parameters
-    ----------
-    labels : np.ndarray [shape=(n_clips, n_classes)]
-        1 present, 0 absent, NaN not observed.
-    probabilities : np.ndarray [shape=(n_clips, n_classes)]
-        What the head answers.
-    several : bool
-        Whether a clip may have several labels: then the mean over all that were observed. Otherwise the mean over
-        clips, in which every class weighs alike, as when a network's epoch is chosen.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> round(head_loss(np.array([[1, 0], [0, 1]]), np.array([[0.5, 0.5], [0.5, 0.5]]), several=False), 3)
-    0.693
-    """
-    least = 1e-7
-    likely = np.clip(probabilities, least, 1 - least)
-    if several:
-        return float(-np.nanmean(labels * np.log(likely) + (1 - labels) * np.log(1 - likely)))
-    targets = labels.argmax(axis=1)
-    weights = class_weights(targets, labels.shape[1])[targets]
-    return float(-np.average(np.log(likely[np.arange(len(targets)), targets]), weights=weights))
-
-
-Fitted = tuple[Callable[[np.ndarray], np.ndarray], float]
-"""What a head answers with, and what was chosen on validation: C, or the epoch."""
-
-
-def _fit_logistic(
-    x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool, seed: int
-) -> Fitted:
-    """Fit logistic regressions of several penalties; the one with the least validation loss is taken."""
-    del seed  # the same answers whatever it is
-    fitted = {
-        penalty: _each_class(x, labels, penalty) if several else _one_of_classes(x, labels, penalty)
-        for penalty in PENALTIES
-    }
-    losses = {penalty: head_loss(held_labels, predict(held_x), several=several) for penalty, predict in fitted.items()}
-    best = min(losses, key=losses.__getitem__)
-    return fitted[best], best
-
-
-def _one_of_classes(x: np.ndarray, labels: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))
-
-    def predict(rows: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(rows), labels.shape[1]))
-        found[:, model.classes_] = model.predict_proba(rows)
-        return found
-
-    return predict
-
-
-def _each_class(x: np.ndarray, labels: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit one regression a class, each on the clips in which it was observed."""
-    from sklearn.linear_model import LogisticRegression
-
-    columns: list[Callable[[np.ndarray], np.ndarray]] = []
-    for column in labels.T:
-        observed = np.isfinite(column)
-        y = column[observed]
-        if len(np.unique(y)) < 2:  # Nothing to tell apart: the share, kept away from 0 and 1.
-            share = (y.sum() + 1) / (len(y) + 2)
-            columns.append(lambda rows, share=share: np.full(len(rows), share))
-        else:
-            model = LogisticRegression(C=penalty, max_iter=5000).fit(x[observed], y)
-            columns.append(lambda rows, model=model: model.predict_proba(rows)[:, 1])
-    return lambda rows: np.stack([column(rows) for column in columns], axis=1)
-
-
-def _fit_network(
-    x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool, seed: int
-) -> Fitted:
-    """Train the dense layers of openmic-vggish as described; the epoch with the least validation loss is taken."""
-    make_deterministic(seed)
-    import keras
-
-    reference = get_reference("openmic-vggish")
-    config = reference.train
-    # Its first row averages over time, which the embeddings have been.
-    model = build(reference.spec[1:], x.shape[1:], labels.shape[1], output="sigmoid" if several else "softmax")
-    loss = masked_cross_entropy if several else keras.losses.CategoricalCrossentropy()
-    model.compile(keras.optimizers.Adam(config.learning_rate), loss, jit_compile=False)
-    n_observed = np.isfinite(labels).sum(axis=1).mean()
-    known, held_out = (weighed(part, None, n_observed) for part in (labels, held_labels))
-    fitted = model.fit(
-        x,
-        known[0],
-        sample_weight=known[1],
-        validation_data=(held_x, *held_out),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        callbacks=[
-            keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True),
-            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS),
-        ],
-        verbose=0,
-    )
-    return model.predict_on_batch, float(np.argmin(fitted.history["val_loss"]) + 1)
-
-
-_HEADS = {LOGISTIC: _fit_logistic, NETWORK_HEAD: _fit_network}

@@ -1,6 +1,9 @@
 """What all tests share: folders of their own, and the real clips where they are."""
 
+import gc
 import os
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +99,103 @@ def mixtures(small: Small, plan: Any, tmp_path_factory: pytest.TempPathFactory) 
 
     folder = tmp_path_factory.mktemp("mixtures")
     return mixing.render(plan, small.clips, config=mixing.settings(small.store), root=folder, workers=1)
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Any:
+    """Return a corpus of three pure tones; see `trees.make_tones`."""
+    from trees import make_tones
+
+    return make_tones(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def pieces_config() -> Any:
+    """Return how small pieces of two to three instruments are composed."""
+    from instrlib import pieces
+
+    return pieces.PieceConfig(
+        n_pieces={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
+    )
+
+
+@pytest.fixture(scope="session")
+def pieces_plan(small: Small, pieces_config: Any) -> Any:
+    """Return a plan of such pieces."""
+    from instrlib import pieces
+
+    return pieces.compose(small.store, small.split, small.clips, config=pieces_config, seed=0)
+
+
+@pytest.fixture(scope="session")
+def pieces_made(small: Small, pieces_plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return these pieces, rendered."""
+    from instrlib import pieces
+
+    folder = tmp_path_factory.mktemp("pieces")
+    return pieces.render(pieces_plan, small.clips, sample_rate_hz=22_050, root=folder, workers=1)
+
+
+@dataclass(frozen=True)
+class Released:
+    """A model folder, the networks that it was made of, and how to make it again."""
+
+    made: Any
+    trained: dict[str, Path]
+    recipe: Any
+    publish: Any
+
+
+@pytest.fixture(scope="session")
+def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory) -> Released:
+    """Return a model folder of two tiny networks that were trained on the small corpus."""
+    from dataclasses import replace
+
+    from instrlib import experiments, layered, mixing, release, runs
+    from instrlib.config import TrainConfig, get_profile
+    from instrlib.models import Layer
+
+    root = tmp_path_factory.mktemp("released")
+    table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))
+    config = TrainConfig(epochs=12, patience=12)
+    variant = experiments.Variant("compact CNN", table, config, small.store.folder)
+    outcome = experiments.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
+    profile = replace(get_profile("smoke"), train=config)
+    recipe = layered.recipe(profile, mixing.settings(small.store))
+    name = "trained on mixtures"
+    mixed = layered.train(root / "10", name, table, recipe, inputs=inputs, seeds=(0,), workers=1)
+    single = release.choose([release.Candidate("02_baseline_cnn", "compact CNN", outcome["compact CNN"].folders)])
+    candidate = release.Candidate("10_layered_audio", name, tuple(map(tuple, mixed)))
+    several = release.choose([candidate], score="mean_average_precision", fold=single.fold)
+    parameters = {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}
+    run = runs.Run("11_timeline", parameters, root / "11")
+
+    def publish() -> Any:
+        return release.publish(
+            run.folder / "model", single, several, run=run, inputs=inputs, recipe=recipe, n_resamples=50, workers=1
+        )
+
+    return Released(publish(), {"single": single.folder, "several": several.folder}, recipe, publish)
+
+
+@pytest.fixture(scope="session")
+def model_folder(released: Released) -> Path:
+    """Return that model folder."""
+    return released.made.model.folder
+
+
+@pytest.fixture(scope="session")
+def page_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model folder with all that the page can show: a timeline's settings and a condition model."""
+    from recordings import furnished
+
+    return furnished(model_folder, tmp_path_factory.mktemp("furnished") / "model")
+
+
+@pytest.fixture(scope="module")
+def event_loops_closed() -> Iterator[None]:
+    """Let go of the event loops that Gradio leaves open here, where nobody takes their warnings for his own."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()

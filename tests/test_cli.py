@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from instrlib import corpora
 from instrlib.cli import main
 
-COMMANDS = ["study", "status", "corpora", "download", "validate", "figures", "report"]
+COMMANDS = ["study", "status", "predict", "corpora", "download", "validate", "figures", "report"]
 SMALL = ["study", "--profile", "smoke", "--seeds", "1"]
 
 

@@ -6,31 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from trees import TONES_HZ
 
 from instrlib import mixing
 from instrlib.corpora import rendered
-from instrlib.corpora.base import Corpus, problem_table
 from instrlib.errors import ConfigError, CorpusError, SplitError
 
 THREE = mixing.MixConfig(sources=(1, 2, 3))
 RATE_HZ = 22_050
-TONES_HZ = {"low": 220.0, "middle": 880.0, "high": 3520.0}
-
-
-@pytest.fixture
-def tones(tmp_path):
-    """Three instruments that cannot be mistaken: pure tones of half a second to two seconds, of different levels."""
-    rows = []
-    for number, (label, frequency_hz) in enumerate(TONES_HZ.items()):
-        time_s = np.arange(2 * RATE_HZ) / RATE_HZ
-        sound = 0.5 / (number + 1) * np.sin(2 * np.pi * frequency_hz * time_s)
-        sound[(time_s < 0.25) | (time_s > 1.25 + 0.25 * number)] = 0
-        soundfile.write(tmp_path / f"{label}.wav", sound, RATE_HZ)
-        rows.append((label, f"{label}.wav", 0.0, 2.0, label, label, ""))
-    columns = ["clip_id", "path", "start_s", "duration_s", "label", "group", "split"]
-    manifest = pd.DataFrame(rows, columns=columns).sort_values("clip_id", ignore_index=True)
-    info = dataclasses.replace(rendered.INFO, name="tones")
-    return Corpus(info, tmp_path, manifest, tuple(sorted(TONES_HZ)), problem_table([]))
 
 
 def tone_plan(offsets_s=(0.0, 0.5, 0.75), levels_db=(0.0, -7.5, 4.0)):

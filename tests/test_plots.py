@@ -110,6 +110,42 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "hop_s": 0.02,
             "mel_frequencies_hz": bands_hz,
         },
+        "measures_by_condition": {
+            "values": np.where(rng.random((120, 5)) < 0.1, np.nan, rng.lognormal(size=(120, 5))),
+            "measures": np.array(["harmonic-to-noise ratio (dB)", "flatness", "decay_variance", "B", "x" * 60]),
+            "logarithmic": np.array([False, True, True, False, True]),
+            "condition": np.repeat([0, 1, 2], 40),
+            "conditions": np.array(["healthy", "aged", "broken"]),
+        },
+        "accuracy_by_severity": {
+            "names": np.array(["logistic regression", "CNN"]),
+            "conditions": np.array(["aged", "broken"]),
+            "severity": np.array([0.3, 0.5, 0.7, 0.9]),
+            "accuracy": np.array(
+                [[[0.3, 0.4, 0.5, 0.6], [0.4, 0.5, np.nan, 0.8]], [[0.5, 0.6, 0.7, 0.9], [0.4, 0.6, 0.8, 0.9]]]
+            ),
+            "low": np.full((2, 2, 4), 0.2),
+            "high": np.full((2, 2, 4), 0.95),
+            "healthy": np.array([0.6, 0.7]),
+            "n": np.array([[20, 31, 0, 40], [22, 18, 39, 28]]),
+        },
+        "timeline": {
+            "classes": classes,
+            "hop_s": 1.0,
+            "scores": rng.random((75, n_classes)),
+            "active": np.arange(75)[:, None] // 15 % n_classes == np.arange(n_classes),
+            "duration_s": 74.2,
+            "truth_label": classes[[0, -1]],
+            "truth_start_s": np.array([2.5, 40.0]),
+            "truth_end_s": np.array([20.0, 74.2]),
+        },
+        "listened_to": {
+            "picture": spectra[0],
+            "activation": np.maximum(rng.normal(size=spectra[0].shape), 0),
+            "start_s": 12.0,
+            "hop_s": 0.02,
+            "mel_frequencies_hz": bands_hz,
+        },
         "duration_histogram": {"duration_s": rng.uniform(0.3, 30, 100), "segment_s": 3.0},
         "learning_curves": {
             "epoch": np.arange(1, 21),
@@ -442,6 +478,17 @@ def test_no_segment_to_overlay_and_a_class_without_a_map_are_drawn_without_a_war
     plots.class_average_maps(**arguments()["class_average_maps"] | {"maps": np.full((12, 32, 40), np.nan)})
 
 
+def test_what_was_listened_to_stands_at_its_time_in_the_recording_and_may_have_no_map():
+    given = arguments()["listened_to"]
+    figure = plots.listened_to(**given | {"activation": np.zeros_like(given["picture"])}, width=3.7)
+    sound, overlay = figure.axes[0].images
+    assert sound.get_extent()[:2] == overlay.get_extent()[:2] == pytest.approx([11.99, 12.79])
+    assert overlay.get_alpha().max() == 0 and figure.get_figwidth() == 3.7
+    text = plots.svg(figure)
+    assert text == plots.svg(plots.listened_to(**given | {"activation": np.zeros_like(given["picture"])}, width=3.7))
+    assert text.count("<svg") == 1 and "<text" not in text
+
+
 def test_feature_settings_show_each_picture_at_its_own_size():
     figure = plots.feature_settings(**arguments()["feature_settings"])
     shapes = [axes.images[0].get_array().shape for axes in figure.axes if axes.get_title()]
@@ -468,6 +515,20 @@ def test_classes_are_sorted_by_f1_and_those_without_clips_stand_last():
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["c (n = 7)", "a (n = 4)", "b (n = 0)"]
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.90", "0.50", "–"]
+
+
+def test_a_timeline_has_a_row_for_what_was_found_or_plays_and_says_when_there_is_nothing():
+    given = arguments()["timeline"] | {"active": np.zeros((75, 12), bool)}
+    rows = [text.get_text() for text in plots.timeline(**given).axes[0].get_yticklabels()]
+    assert rows == ["cello 0", "electric guitar 11"]
+    found = given | {"truth_label": (), "truth_start_s": (), "truth_end_s": ()}
+    assert "no instrument was found" in texts(plots.timeline(**found))
+    found["active"][30:40, 5] = True
+    figure = plots.timeline(**found, width=5.0)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["piano 5"]
+    assert not figure.legends and figure.get_figwidth() == 5.0
+    (image,) = figure.axes[0].images
+    assert image.get_array().mask.sum() == 65 and image.get_extent()[:2] == [0, 75]
 
 
 def test_padded_keeps_values_and_fills_with_nan():

@@ -20,10 +20,12 @@ NOTEBOOKS = (
     "08_reference_models",
     "09_transfer_learning",
     "10_layered_audio",
+    "11_timeline",
+    "12_instrument_condition",
 )
 
 
-# Trainings of eight notebooks, while other tests run beside them.
+# Trainings of nine notebooks, while other tests run beside them.
 pytestmark = pytest.mark.timeout(1500)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from trees import make_openmic2018
 
-from instrlib import embeddings, experiments, findings, transfer
+from instrlib import embeddings, experiments, findings, heads, transfer, vectors
 from instrlib.config import PROFILES, FeatureConfig, TrainConfig
 from instrlib.corpora import openmic2018, rendered
 from instrlib.errors import EvaluationError, LeakError
@@ -28,16 +28,16 @@ def inputs(small) -> Inputs:
     return Inputs(small.store, (small.split_path,), small.split.fingerprint)
 
 
-def vectors_of(store, *, noise: float = 0.1, seed: int = 0) -> transfer.VectorStore:
+def vectors_of(store, *, noise: float = 0.1, seed: int = 0) -> vectors.VectorStore:
     """Vectors that name the class of a clip, and 20 numbers that say nothing."""
     clips, rng = store.clips, np.random.default_rng(seed)
     named = np.eye(len(store.classes))[clips.target] + noise * rng.normal(size=(len(clips), len(store.classes)))
-    return transfer.vector_store(
+    return vectors.vector_store(
         store, clips.clip_id.to_numpy(str), np.hstack([named, rng.normal(size=(len(clips), 20))])
     )
 
 
-def with_labels(store: transfer.VectorStore, labels: np.ndarray) -> transfer.VectorStore:
+def with_labels(store: vectors.VectorStore, labels: np.ndarray) -> vectors.VectorStore:
     words = np.select([labels == 1, labels == 0], ["1", "0"], "?")
     return dataclasses.replace(store, segments=store.segments.assign(labels=["".join(row) for row in words]))
 
@@ -157,37 +157,37 @@ def test_our_own_embedding_goes_from_the_source_to_the_target(task, pretrained, 
 def test_a_clip_without_an_embedding_or_with_a_broken_one_is_named(small):
     clip_id = small.store.clips.clip_id.to_numpy(str)
     with pytest.raises(EvaluationError, match=f"{clip_id[0]}' has no embedding"):
-        transfer.vector_store(small.store, clip_id[1:], np.ones((len(clip_id) - 1, 2)))
+        vectors.vector_store(small.store, clip_id[1:], np.ones((len(clip_id) - 1, 2)))
     broken = np.ones((len(clip_id), 2))
     broken[3, 1] = np.nan
     with pytest.raises(EvaluationError, match=f"{clip_id[3]}' is not finite"):
-        transfer.vector_store(small.store, clip_id, broken)
+        vectors.vector_store(small.store, clip_id, broken)
 
 
 def test_vectors_are_put_to_their_clips_whatever_their_order(small):
     clips = small.store.clips
     turned = clips.clip_id.to_numpy(str)[::-1]
-    store = transfer.vector_store(small.store, turned, np.arange(len(clips))[::-1, None])
+    store = vectors.vector_store(small.store, turned, np.arange(len(clips))[::-1, None])
     np.testing.assert_array_equal(store.read(store.segments.row)[:, 0], np.arange(len(clips)))
 
 
 def test_the_scaling_to_0_and_1_is_fitted_on_the_training_clips_alone(small, tmp_path):
     store = vectors_of(small.store)
     parts = store.segments.clip_id.map(small.split.parts).to_numpy()
-    scaled = transfer.MinMax.fit(store.vectors[parts == "train"]).scale(store.vectors)
+    scaled = vectors.MinMax.fit(store.vectors[parts == "train"]).scale(store.vectors)
     assert scaled[parts == "train"].min() == 0 and scaled[parts == "train"].max() == pytest.approx(1)
     assert scaled[parts == "test"].min() < 0 or scaled[parts == "test"].max() > 1
     # Whatever the test clips are, the head is the same.
     moved = np.where((parts == "test")[:, None], 1000 + store.vectors, store.vectors)
-    for name, vectors in (("as it is", store.vectors), ("moved", moved)):
-        one = transfer.vector_store(small.store, store.segments.clip_id.to_numpy(str), vectors)
-        transfer._answer_head(tmp_path / name, one, small.split_path, transfer.LOGISTIC, 4, 0)
+    for name, rows in (("as it is", store.vectors), ("moved", moved)):
+        one = vectors.vector_store(small.store, store.segments.clip_id.to_numpy(str), rows)
+        transfer._answer_head(tmp_path / name, one, small.split_path, heads.LOGISTIC, 4, 0)
     made = [json.loads((tmp_path / name / "head.json").read_text()) for name in ("as it is", "moved")]
     assert made[0]["validation_loss"] == made[1]["validation_loss"] and made[0]["chosen"] == made[1]["chosen"]
 
 
 def test_a_head_finds_what_the_vectors_say_and_nothing_where_they_say_nothing(inputs, tmp_path):
-    head = transfer.LOGISTIC
+    head = heads.LOGISTIC
     clear, blind = vectors_of(inputs.store), vectors_of(inputs.store, noise=100.0)
     sizes = transfer.sizes(inputs)[-1:]
     answers = transfer.answer_heads(
@@ -208,7 +208,7 @@ def test_the_dense_layers_of_openmic_vggish_find_it_too_and_say_their_best_epoch
     targets = np.arange(60) % 3
     x = (np.eye(3)[targets] + 0.1 * rng.normal(size=(60, 3))).astype(np.float32)
     known, held_out = ((x[part], np.eye(3)[targets[part]]) for part in (slice(30), slice(30, 60)))
-    predict, epoch = transfer._fit_network(*known, *held_out, several=False, seed=0)
+    predict, epoch = heads._fit_network(*known, *held_out, several=False, seed=0)
     answers = predict(held_out[0])
     assert (answers.argmax(axis=1) == targets[30:]).mean() > 0.9
     np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
@@ -216,7 +216,7 @@ def test_the_dense_layers_of_openmic_vggish_find_it_too_and_say_their_best_epoch
 
 
 def test_heads_that_were_fitted_are_kept_and_another_embedding_is_not_taken_for_them(inputs, tmp_path):
-    given = {"head": transfer.LOGISTIC, "sizes": [2], "seeds": (0,), "workers": 1}
+    given = {"head": heads.LOGISTIC, "sizes": [2], "seeds": (0,), "workers": 1}
     first = transfer.answer_heads(tmp_path, inputs, {"a": vectors_of(inputs.store)}, **given)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     again = transfer.answer_heads(tmp_path, inputs, {"a": vectors_of(inputs.store)}, **given)
@@ -237,7 +237,7 @@ def curve(inputs, tmp_path_factory):
         folder,
         inputs,
         {"planted": vectors_of(inputs.store)},
-        head=transfer.LOGISTIC,
+        head=heads.LOGISTIC,
         sizes=sizes,
         seeds=(0, 1),
         workers=1,
@@ -290,18 +290,18 @@ def test_a_head_for_several_labels_learns_each_class_from_the_clips_in_which_it_
     labels = (x > 0).astype(np.float32)
     wrong = np.arange(80) % 3 == 0
     labels[wrong, 0] = np.nan
-    predict = transfer._each_class(x, labels, 100.0)
+    predict = heads._each_class(x, labels, 100.0)
     filled = labels.copy()
     filled[wrong, 0] = 1 - (x[wrong, 0] > 0)  # what nobody observed would have misled it
     assert ((predict(x)[:, 0] > 0.5) == (x[:, 0] > 0)).mean() > 0.95
-    assert ((transfer._each_class(x, filled, 100.0)(x)[:, 0] > 0.5) == (x[:, 0] > 0)).mean() < 0.9
+    assert ((heads._each_class(x, filled, 100.0)(x)[:, 0] > 0.5) == (x[:, 0] > 0)).mean() < 0.9
     alone = labels.copy()
     alone[:, 1] = np.where(alone[:, 1] == 1, 1, np.nan)  # only ever observed present
     n = int((alone[:, 1] == 1).sum())
-    np.testing.assert_allclose(transfer._each_class(x, alone, 1.0)(x)[:, 1], (n + 1) / (n + 2))
+    np.testing.assert_allclose(heads._each_class(x, alone, 1.0)(x)[:, 1], (n + 1) / (n + 2))
 
 
-@pytest.mark.parametrize("head", [transfer.LOGISTIC, transfer.NETWORK_HEAD])
+@pytest.mark.parametrize("head", [heads.LOGISTIC, heads.NETWORK_HEAD])
 def test_predictions_of_several_labels_carry_the_labels_and_thresholds_from_validation(small, inputs, tmp_path, head):
     store = vectors_of(small.store)
     labels = np.eye(3, dtype=np.float32)[store.segments.target]
@@ -321,12 +321,12 @@ def test_predictions_of_several_labels_carry_the_labels_and_thresholds_from_vali
 def test_the_loss_of_several_labels_counts_the_observed_ones_alone():
     labels, answers = np.array([[1, np.nan], [0, 1]]), np.array([[0.8, 0.01], [0.4, 0.5]])
     expected = -np.mean(np.log([0.8, 0.6, 0.5]))
-    assert transfer.head_loss(labels, answers, several=True) == pytest.approx(expected)
+    assert heads.head_loss(labels, answers, several=True) == pytest.approx(expected)
 
 
 def test_the_loss_of_one_label_weighs_every_class_alike():
     answers = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
-    found = transfer.head_loss(np.eye(2)[[0, 0, 0, 1]], answers, several=False)
+    found = heads.head_loss(np.eye(2)[[0, 0, 0, 1]], answers, several=False)
     assert found == pytest.approx(-(np.log(0.9) + np.log(0.4)) / 2)
 
 
@@ -374,7 +374,7 @@ def test_the_mark_is_compared_with_what_was_trained_here_and_with_nothing_else()
         right = np.eye(3)[np.where(rng.random(60) < share, targets, (targets + 1) % 3)]
         return clips | {"probabilities": np.stack([right, right])}
 
-    own, other = f"{transfer.OWN}, {transfer.LOGISTIC}", "vggish, a head"
+    own, other = f"{transfer.OWN}, {heads.LOGISTIC}", "vggish, a head"
     answers = {"compact CNN": reaching(0.3), own: reaching(0.6), transfer.MARK: reaching(1), other: reaching(0.5)}
     table = transfer.against_mark(answers, [transfer.OWN, "yamnet", "vggish"], n_resamples=100, seed=0)
     assert table.index.tolist() == ["compact CNN", own] and (table.difference < 0).all()
@@ -402,7 +402,7 @@ def test_openmic_brings_its_own_vggish_features_and_its_heads_answer_with_severa
     sizes = transfer.sizes(inputs)
     assert len(sizes) == 1
     answers = transfer.answer_heads(
-        tmp_path / "heads", inputs, embedded, head=transfer.LOGISTIC, sizes=sizes, seeds=(0,), workers=1
+        tmp_path / "heads", inputs, embedded, head=heads.LOGISTIC, sizes=sizes, seeds=(0,), workers=1
     )
     table = transfer.curve(answers, n_resamples=20, seed=0)
     reached = transfer.main_curve(answers, table).set_index("model")

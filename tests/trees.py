@@ -1,6 +1,7 @@
 """Small copies of the public corpora in the layout of their releases, and a server to fetch them from."""
 
 import contextlib
+import dataclasses
 import functools
 import http.server
 import json
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from instrlib.corpora import rendered
+from instrlib.corpora.base import Corpus, problem_table
 from instrlib.files import hash_file
 
 OPENMIC_HEADER = (
@@ -21,6 +24,10 @@ OPENMIC_HEADER = (
     "track_information,track_instrumental,track_interest,track_language_code,track_listens,track_lyricist,track_number,"
     "track_publisher,track_title,track_url,sample_key,start_time"
 )
+
+
+TONES_HZ = {"low": 220.0, "middle": 880.0, "high": 3520.0}
+"""The instruments of `make_tones`."""
 
 
 def tone(timbre, pitch, duration_s, sample_rate_hz=22050):
@@ -310,3 +317,18 @@ def make_folders(root, *, classes=("cello", "flute", "piano"), recordings=8):
     for timbre, label in enumerate(classes):
         for number in range(recordings):
             write_audio(Path(root) / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10))
+
+
+def make_tones(root, sample_rate_hz=22_050):
+    """Write three instruments that cannot be mistaken: pure tones of one second and more, of different levels."""
+    rows = []
+    for number, (label, frequency_hz) in enumerate(TONES_HZ.items()):
+        time_s = np.arange(2 * sample_rate_hz) / sample_rate_hz
+        sound = 0.5 / (number + 1) * np.sin(2 * np.pi * frequency_hz * time_s)
+        sound[(time_s < 0.25) | (time_s > 1.25 + 0.25 * number)] = 0
+        soundfile.write(root / f"{label}.wav", sound, sample_rate_hz)
+        rows.append((label, f"{label}.wav", 0.0, 2.0, label, label, ""))
+    columns = ["clip_id", "path", "start_s", "duration_s", "label", "group", "split"]
+    manifest = pd.DataFrame(rows, columns=columns).sort_values("clip_id", ignore_index=True)
+    info = dataclasses.replace(rendered.INFO, name="tones")
+    return Corpus(info, root, manifest, tuple(sorted(TONES_HZ)), problem_table([]))

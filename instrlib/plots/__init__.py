@@ -12,9 +12,11 @@ from instrlib.plots.cam import (
     frequency_profiles,
     map_similarity,
 )
+from instrlib.plots.condition import accuracy_by_severity, measures_by_condition
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
 from instrlib.plots.experiments import accuracy_against_work, paired_differences
 from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
+from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
 from instrlib.plots.references import honest_and_leaky, scores_by_kind
@@ -26,6 +28,7 @@ from instrlib.plots.scores import (
     reliability_diagram,
 )
 from instrlib.plots.search import hyperparameter_importance, parallel_coordinates, search_progress
+from instrlib.plots.timeline import timeline
 from instrlib.plots.transfer import clips_curve
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "FIGURES",
     "WIDTH",
     "accuracy_against_work",
+    "accuracy_by_severity",
     "activation_overlays",
     "class_average_maps",
     "class_balance",
@@ -47,7 +51,9 @@ __all__ = [
     "honest_and_leaky",
     "hyperparameter_importance",
     "learning_curves",
+    "listened_to",
     "map_similarity",
+    "measures_by_condition",
     "mixed_spectrograms",
     "model_comparison",
     "paired_differences",
@@ -63,5 +69,7 @@ __all__ = [
     "sparsity_curve",
     "spectrogram_grid",
     "split_overview",
+    "svg",
+    "timeline",
     "what_zeros_save",
 ]

@@ -266,11 +266,11 @@ def reference_line(axes: "Axes", position: float, text: str) -> None:
     )
 
 
-def draw_spectrogram(axes: "Axes", picture: np.ndarray, hop_s: float, **limits: float) -> Any:
-    """Draw one spectrogram, time from left to right in seconds, and return the image."""
+def draw_spectrogram(axes: "Axes", picture: np.ndarray, hop_s: float, *, start_s: float = 0.0, **limits: float) -> Any:
+    """Draw one spectrogram, time from left to right in seconds, the first frame at `start_s`; return the image."""
     n_bins, n_frames = picture.shape
-    # Frames are centred on their time, so the picture begins half a step before 0.
-    extent = (-0.5 * hop_s, (n_frames - 0.5) * hop_s, -0.5, n_bins - 0.5)
+    # Frames are centred on their time, so the picture begins half a step before the first.
+    extent = (start_s - 0.5 * hop_s, start_s + (n_frames - 0.5) * hop_s, -0.5, n_bins - 0.5)
     return axes.imshow(
         picture, origin="lower", aspect="auto", cmap="magma", extent=extent, interpolation="nearest", **limits
     )

@@ -1,6 +1,6 @@
 """What networks listen to: activation maps, and how faithful they are."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,26 +60,30 @@ def activation_overlays(
     -------
     matplotlib.figure.Figure
     """
-    import matplotlib
-
     n = len(spectra)
     if not n:
         return _empty("there is no such segment")
     figure, panels = picture_grid(n, mel_frequencies_hz, columns=columns, row_height=1.75, n_ticks=5)
     for axes, picture, own, title in zip(panels, spectra, maps, titles, strict=True):
-        draw_spectrogram(axes, picture, hop_s).set_cmap(matplotlib.colormaps["gray"].resampled(_STEPS))
-        share = own / max(float(np.max(own)), 1e-12)
-        overlay = draw_spectrogram(axes, share, hop_s, vmin=0, vmax=1)
-        overlay.set(
-            cmap=matplotlib.colormaps["viridis"].resampled(_STEPS), alpha=0.75 * np.round(share * _STEPS) / _STEPS
-        )
-        if share.max() > 0:
-            bands, frames = (np.arange(side) for side in share.shape)
-            axes.contour(frames * hop_s, bands, share, levels=[0.5], colors=[ORANGE], linewidths=1.2)
+        overlay = draw_overlay(axes, picture, own, hop_s)
         axes.set_title(label(title, longest=40), fontsize=7.5)
     bar = picture_bar(figure, overlay, "share of the map's maximum")
     bar.ax.axhline(0.5, color=ORANGE, linewidth=1.5)
     return figure
+
+
+def draw_overlay(axes: "Axes", picture: np.ndarray, own: np.ndarray, hop_s: float, *, start_s: float = 0.0) -> Any:
+    """Draw a spectrogram in grey with its map on top, relative to the map's maximum, and return the map's image."""
+    import matplotlib
+
+    draw_spectrogram(axes, picture, hop_s, start_s=start_s).set_cmap(matplotlib.colormaps["gray"].resampled(_STEPS))
+    share = own / max(float(np.max(own)), 1e-12)
+    overlay = draw_spectrogram(axes, share, hop_s, start_s=start_s, vmin=0, vmax=1)
+    overlay.set(cmap=matplotlib.colormaps["viridis"].resampled(_STEPS), alpha=0.75 * np.round(share * _STEPS) / _STEPS)
+    if share.max() > 0:
+        bands, frames = (np.arange(side) for side in share.shape)
+        axes.contour(start_s + frames * hop_s, bands, share, levels=[0.5], colors=[ORANGE], linewidths=1.2)
+    return overlay
 
 
 @figure_function

@@ -1,0 +1,74 @@
+"""Sentences made from numbers: what a notebook found is computed, never typed."""
+
+from instrlib.findings.attention import (
+    agreement_sentence,
+    attention_sentence,
+    faithfulness_sentence,
+    loudness_sentence,
+    randomisation_sentence,
+)
+from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
+from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
+from instrlib.findings.pruning import goal_sentence, narrower_sentence, sparsity_sentence, zeros_sentence
+from instrlib.findings.scores import (
+    calibration_sentence,
+    confusion_sentence,
+    difference_sentence,
+    differences_sentence,
+    help_sentence,
+    multilabel_sentence,
+    pair_sentences,
+    score_sentence,
+)
+from instrlib.findings.search import importance_sentence, regression_sentence, search_sentence, space_costs_sentence
+from instrlib.findings.training import (
+    cheaper_sentence,
+    epochs_sentence,
+    order_sentence,
+    protocols_sentence,
+    rivals_sentence,
+    shortened_sentence,
+)
+from instrlib.findings.transfer import choice_sentence, embedding_sentences, mark_sentence
+from instrlib.findings.words import bullets
+
+__all__ = [
+    "agreement_sentence",
+    "all_present_sentence",
+    "attention_sentence",
+    "bullets",
+    "calibration_sentence",
+    "cheaper_sentence",
+    "choice_sentence",
+    "confusion_sentence",
+    "corpus_sentence",
+    "difference_sentence",
+    "differences_sentence",
+    "embedding_sentences",
+    "epochs_sentence",
+    "faithfulness_sentence",
+    "goal_sentence",
+    "help_sentence",
+    "importance_sentence",
+    "leak_sentence",
+    "level_sentence",
+    "loudness_sentence",
+    "mark_sentence",
+    "multilabel_sentence",
+    "narrower_sentence",
+    "number_sentence",
+    "order_sentence",
+    "pair_sentences",
+    "protocols_sentence",
+    "randomisation_sentence",
+    "regression_sentence",
+    "rivals_sentence",
+    "score_sentence",
+    "search_sentence",
+    "shortened_sentence",
+    "space_costs_sentence",
+    "sparsity_sentence",
+    "split_sentence",
+    "trivial_sentence",
+    "zeros_sentence",
+]

@@ -1,0 +1,87 @@
+"""Sentences about the model that is given away, made from its numbers."""
+
+import pandas as pd
+
+from instrlib.calibration import KEPT_SHARE
+from instrlib.intervals import Interval
+from instrlib.release import Release, size_bytes
+
+
+def release_sentences(release: Release, candidates: pd.DataFrame, noises: pd.DataFrame) -> list[str]:
+    """Say what is given away, how good the file is, what calibration did, and what is refused.
+
+    Parameters
+    ----------
+    release : Release
+        What `release.publish` gives.
+    candidates : pandas.DataFrame
+        See `release.Choice`.
+    noises : pandas.DataFrame
+        What `release.hear_noises` gives.
+
+    Returns
+    -------
+    list of str
+    """
+    return [
+        _chosen(release, candidates),
+        _accuracy(release),
+        _calibrated(release),
+        _refused(release, noises),
+    ]
+
+
+def _chosen(release: Release, candidates: pd.DataFrame) -> str:
+    about, sizes = release.model.about, size_bytes(release.model.folder)
+    mean = candidates.validation_accuracy[(candidates.name == about["network"]) & candidates.fits].max()
+    of = f"of {len(candidates)} kinds of networks, each by its mean validation accuracy ({mean:.3f})"
+    return (
+        f"The model that is given away is {about['network']!r} of notebook {about['notebook'][:2]}, seed "
+        f"{about['seed']}, the best {of}. With a byte a weight the file has {sizes['single.tflite'] / 1000:.0f} kB, "
+        f"the whole folder {sizes.sum() / 1000:.0f} kB, and {about['agreement']:.0%} of its validation answers are "
+        "those of the network."
+    ).replace("%", " %")
+
+
+def _accuracy(release: Release) -> str:
+    about = release.model.about
+    reached = Interval(**about["scores"]["accuracy"])
+    return (
+        f"The file itself, asked once about {about['n_tested']} clips of {about['n_groups']} groups that it has never "
+        f"seen, names the right instrument with accuracy {reached}."
+    )
+
+
+def _calibrated(release: Release) -> str:
+    temperature = release.model.single.temperature
+    was = "too sure" if temperature > 1 else "not sure enough"
+    changes = []
+    for score, words in (("log_loss", "the log loss"), ("expected_calibration_error", "the calibration error")):
+        rows = release.scores[release.scores.score == score].set_index("model").estimate
+        before, after = rows["network as trained"], rows["file, calibrated"]
+        changes.append(f"{words} {'falls' if after < before else 'does not fall'}, from {before:.3f} to {after:.3f}")
+    return (
+        f"On validation the network was {was}: its temperature is {temperature:.2f}. With it, on the test clips, "
+        f"{' and '.join(changes)}."
+    )
+
+
+def _refused(release: Release, noises: pd.DataFrame) -> str:
+    found = release.model.about["refusals"]
+    least, most = noises.refused.idxmin(), noises.refused.idxmax()
+    shares = (
+        f"{noises.refused[least]:.0%} of every noise"
+        if noises.refused[least] == noises.refused[most]
+        else f"{noises.refused[least]:.0%} ({least}) to {noises.refused[most]:.0%} ({most}) of the noises"
+    )
+    lost, refused = (
+        "none there are" if share is None else f"{share:.0%}" for share in (found["right_lost"], found["wrong_refused"])
+    )
+    told_apart = found["wrong_refused"] is not None and (found["wrong_refused"] > (found["right_lost"] or 0))
+    verdict = "" if told_apart else " They refuse right answers as readily as wrong ones and are worth nothing."
+    if noises.refused.mean() < 0.5:
+        verdict += " Noise is mostly taken for an instrument: it is not unlike enough to be doubted."
+    return (
+        f'Thresholds that keep {KEPT_SHARE:.0%} of the right answers on validation answer "none of these" to {lost} of '
+        f"the right answers on test, to {refused} of the wrong ones and to {shares}.{verdict}"
+    ).replace("%", " %")

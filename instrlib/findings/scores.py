@@ -1,0 +1,220 @@
+"""What a score, a difference of two and a matrix of mistakes say."""
+
+import numpy as np
+import pandas as pd
+
+from instrlib.findings.words import begin, listed
+from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.metrics import most_confused
+
+
+def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> str:
+    """Say what a model scores on the test part, with its interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `evaluation.compare_models`.
+    model, score : str
+        A row of it.
+
+    Returns
+    -------
+    str
+    """
+    row = table[(table.model == model) & (table.score == score)].iloc[0]
+    reached = Interval(row.estimate, row.low, row.high)
+    return f"{begin(model)} reaches a test {score.replace('_', ' ')} of {reached}."
+
+
+def difference_sentence(name_a: str, name_b: str, difference: Difference, what: str = "accuracy") -> str:
+    """Say whether one model beats another, or that these clips cannot show it.
+
+    Parameters
+    ----------
+    name_a, name_b : str
+        The models.
+    difference : Difference
+        Score of a minus score of b; higher is better.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    str
+    """
+    if difference.low > 0:
+        verdict = f"{begin(name_a)} is better than {name_b}"
+    elif difference.high < 0:
+        verdict = f"{begin(name_a)} is worse than {name_b}"
+    else:
+        verdict = f"These clips do not show a difference between {name_a} and {name_b}"
+    return f"{verdict}: {what} {difference}."
+
+
+def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accuracy") -> str:
+    """Say which variants are better or worse than a reference, after correction for their number.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.against` gives.
+    reference : str
+        The variant that they were compared with.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    str
+    """
+    sure = table[table.p_holm < 1 - LEVEL]
+    kinds = (("better", sure[sure.difference > 0]), ("worse", sure[sure.difference < 0]))
+    said = [
+        f"{listed(rows.index)} {'is' if len(rows) == 1 else 'are'} {kind} than {reference}"
+        for kind, rows in kinds
+        if len(rows)
+    ]
+    numbers = [
+        f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}" for row in table.itertuples()
+    ]
+    if len(table) == 1:
+        verdict = said[0] if said else f"{table.index[0]} is not shown to differ from {reference}"
+        return f"{begin(verdict)}: {what} {numbers[0]}."
+    verdict = ", ".join(said) if said else f"None of the {len(table)} is shown to differ from {reference}"
+    named = "; ".join(f"{name} {number}" for name, number in zip(table.index, numbers, strict=True))
+    return f"{begin(verdict)} ({what}; p after Holm's correction): {named}."
+
+
+def pair_sentences(table: pd.DataFrame, what: str = "accuracy") -> list[str]:
+    """Say of each pair which is better, or that these clips cannot show it, after correction for their number.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.compare_pairs` gives.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    list of str
+    """
+    said = []
+    for (first, second), row in table.iterrows():
+        if row.p_holm < 1 - LEVEL:
+            verdict = f"“{first}” is {'better' if row.difference > 0 else 'worse'} than “{second}”"
+        else:
+            verdict = f"These clips do not show a difference between “{first}” and “{second}”"
+        said.append(
+            f"{verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f} after "
+            f"Holm's correction for {len(table)} comparisons."
+        )
+    return said
+
+
+def help_sentence(table: pd.DataFrame, name: str, reference: str, what: str = "accuracy") -> str:
+    """Answer plainly whether something helps, by the p that is corrected for the number of comparisons.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `experiments.against` gives.
+    name, reference : str
+        A row of it, and what that was compared with.
+    what : str
+        Name of the score.
+
+    Returns
+    -------
+    str
+    """
+    row = table.loc[name]
+    shown = row.p_holm < 1 - LEVEL
+    verdict = "is not shown to help here" if not shown else "helps" if row.difference > 0 else "does harm here"
+    return (
+        f"{begin(name)} {verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] against "
+        f"{reference}, p = {row.p_holm:.3f} after Holm's correction for {len(table)} comparisons."
+    )
+
+
+def confusion_sentence(counts: np.ndarray, classes: tuple[str, ...], *, several: bool = False) -> str:
+    """Say which class is most often taken for which other, or heard beside which other.
+
+    Parameters
+    ----------
+    counts : np.ndarray of int [shape=(n_classes, n_classes)]
+        Rows are the true classes.
+    classes : tuple of str
+        Name of each row.
+    several : bool
+        Whether a clip may have several labels; see `evaluation.confusion_over_seeds`.
+
+    Returns
+    -------
+    str
+    """
+    pairs = most_confused(counts, classes, 1)
+    if pairs.empty:
+        return (
+            "No class that is observed to be absent was answered beside one that is present."
+            if several
+            else "No clip of the test part was taken for another class."
+        )
+    row = pairs.iloc[0]
+    if several:
+        return (
+            f"The commonest false alarm beside what is there is {row.predicted}, answered {row['count']} times where "
+            f"{row.true} is present and {row.predicted} is observed to be absent (all seeds together)."
+        )
+    return f"The commonest mistake is {row.true} taken for {row.predicted} ({row.share:.0%} of {row.true})."
+
+
+def calibration_sentence(table: pd.DataFrame, model: str, gap: Interval) -> str:
+    """Say whether a model is surer of itself than it is right, or that these clips cannot show it.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `evaluation.compare_models` gives.
+    model : str
+        A model of the table.
+    gap : Interval
+        Mean confidence minus accuracy; see `evaluation.confidence_gap`.
+
+    Returns
+    -------
+    str
+    """
+    rows = table[table.model == model].set_index("score").estimate
+    manner = "too sure of itself" if gap.low > 0 else "not sure enough of itself" if gap.high < 0 else ""
+    verdict = f"it is {manner}" if manner else "these clips do not show that it is too sure of itself, or too little"
+    measure = f"(calibration error {rows['expected_calibration_error']:.3f})"
+    if "accuracy" not in rows:  # several labels a clip, each with a probability of its own
+        return f"Its probabilities are {gap} above the share of labels that are present: {verdict} {measure}."
+    return f"Its confidence is {gap} above its accuracy: {verdict} {measure}."
+
+
+def multilabel_sentence(table: pd.DataFrame, model: str) -> str:
+    """Say in which scores a model beats the trivial answers, and in which it does not.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `evaluation.against_trivial` gives.
+    model : str
+        One of its models.
+
+    Returns
+    -------
+    str
+    """
+    said = []
+    for baseline, rows in table[table.model == model].groupby("baseline", sort=False):
+        for beaten, kept in rows.groupby("beaten", sort=False):
+            numbers = listed(
+                f"{row.score.replace('_', ' ')} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
+                for row in kept.itertuples()
+            )
+            said.append(f"{'beats' if beaten else 'does not beat'} “{baseline}” in {numbers}")
+    return f"{begin(model)} {'; it '.join(said)}."

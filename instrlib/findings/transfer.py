@@ -1,0 +1,123 @@
+"""What a pretrained embedding adds."""
+
+import pandas as pd
+
+from instrlib.findings.words import listed
+from instrlib.intervals import LEVEL, Interval
+
+
+def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list[str]:
+    """Say of each embedding what it adds to a network from scratch, and from how many clips on nothing is shown.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        What `transfer.against_scratch` gives.
+    clips : dict of int to float
+        Training clips of a class at each size; see `transfer.clips_a_class`.
+
+    Returns
+    -------
+    list of str
+    """
+    said = []
+    for model, unordered in compared.groupby("model", sort=False):
+        rows = unordered.set_index("size").sort_index()
+        sure = rows.p_holm < 1 - LEVEL
+        better, worse = (rows.index[sure & (sign * rows.difference > 0)] for sign in (1, -1))
+        verdict = [
+            f"shown to be {word} with {listed(f'{clips[size]:.3g}' for size in found)} training clips a class"
+            for word, found in (("better", better), ("worse", worse))
+            if len(found)
+        ]
+        if not verdict:
+            verdict = ["not shown to differ with any number of training clips"]
+        later = rows.index[rows.index > max(better, default=0)]
+        if len(better) and len(later):
+            verdict.append(f"from {clips[later[0]]:.3g} on it is no longer shown to be better")
+        elif len(better):
+            verdict.append("with all clips the network from scratch has not caught up")
+        numbers = "; ".join(
+            f"{clips[size]:.3g}: {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
+            for size, row in rows.iterrows()
+        )
+        said.append(
+            f"Against the network from scratch “{model}” is {'; '.join(verdict)} (differences by training clips a "
+            f"class, p after Holm's correction for {len(compared)} comparisons: {numbers})."
+        )
+    return said
+
+
+def choice_sentence(described: pd.DataFrame, clips: dict[int, float]) -> str:
+    """Say what the choice of the epoch by validation loss costs a network from scratch on few clips.
+
+    Parameters
+    ----------
+    described : pandas.DataFrame
+        What `transfer.describe_scratch` gives.
+    clips : dict of int to float
+        Training clips of a class at each size; see `transfer.clips_a_class`.
+
+    Returns
+    -------
+    str
+    """
+    cost = described.last_accuracy - described.chosen_accuracy
+    numbers = "; ".join(
+        f"{clips[size]:.3g}: {row.chosen_accuracy:.2f} and {row.last_accuracy:.2f}"
+        for size, row in described.iterrows()
+    )
+    worst = cost.idxmax()
+    verdict = (
+        f"with {clips[worst]:.3g} the rule costs it {cost[worst]:.2f}, so some of what an embedding adds there is "
+        "owed to the rule"
+        if cost[worst] >= 0.05
+        else "the rule costs it next to nothing"
+    )
+    return (
+        "The network from scratch keeps the epoch with the least validation loss. Its validation accuracy then and in "
+        f"its last epoch, by training clips a class ({numbers}): {verdict}."
+    )
+
+
+def mark_sentence(scores: pd.DataFrame, compared: pd.DataFrame, mark: str) -> str:
+    """Say whether anything that was trained here reaches a published embedding.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns `model`, `estimate`, `low`, `high`: the main score.
+    compared : pandas.DataFrame
+        What `experiments.against` gives for `mark`, with the models that were trained here; empty when the mark is
+        not at hand.
+    mark : str
+        The model that is the mark.
+
+    Returns
+    -------
+    str
+    """
+    if compared.empty:
+        return f"“{mark}”, the mark for what is trained here, is not at hand: how near to it they come is not known."
+    rows = scores.set_index("model")
+    sure = compared.p_holm < 1 - LEVEL
+    above, below, open_ = (
+        compared.index[sure & (compared.difference > 0)],
+        compared.index[sure & (compared.difference < 0)],
+        compared.index[~sure],
+    )
+    verdicts = [
+        f"{listed(f'“{name}”' for name in names)} {'is' if len(names) == 1 else 'are'} {words}"
+        for names, words in (
+            (above, "shown to be better"),
+            (below, "shown to be worse"),
+            (open_, "not shown to differ from it"),
+        )
+        if len(names)
+    ]
+    best = compared.difference.idxmax()
+    near, reached = (Interval(*rows.loc[name, ["estimate", "low", "high"]]) for name in (best, mark))
+    return (
+        f"“{mark}”, the mark, reaches {reached}. Of what was trained here “{best}” comes nearest with {near} "
+        f"({compared.difference[best]:+.3f}); {'; '.join(verdicts)} (p after Holm's correction)."
+    )

@@ -1,0 +1,76 @@
+"""What several test files share: an analysis that nobody made, and recordings to give to the page."""
+
+import datetime
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from test_condition import plain_model
+from trees import tone, write_audio
+
+from instrlib import analysis, condition, published, release, timeline
+from instrlib.config import FeatureConfig
+from instrlib.files import write_json
+from instrlib.predict import Prediction
+
+CLASSES = (
+    *("cello", "clarinet", "flute", "acoustic_guitar", "electric_guitar", "organ"),
+    *("piano", "saxophone", "trumpet", "violin", "voice", "drums"),
+)
+ABOUT = {
+    "study": "rendered-quick",
+    "corpus": {"title": "Phrases played by sampled instruments"},
+    "network": "CutMix",
+    "published_at": "2026-11-21T17:00:00+00:00",
+    "commit": "0123456",
+    "n_tested": 120,
+    "scores": {"accuracy": {"estimate": 0.83, "low": 0.78, "high": 0.88}},
+}
+SIMULATED = "The labels are simulated: sounds were damaged by signal processing; no worn instrument was recorded."
+
+
+def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: int = 24) -> analysis.Analysis:
+    """Return an analysis of a recording that does not exist, with everything in it."""
+    rng = np.random.default_rng(n_frames)
+    probabilities = np.full(12, 0.03)
+    probabilities[6] = 0.67 if named else 0.2
+    probabilities /= probabilities.sum()
+    config = FeatureConfig()
+    scores = np.zeros((n_frames, 12))
+    scores[:, 6], scores[n_frames // 3 : n_frames // 2, 2] = 0.9, 0.8
+    active = scores > 0.5
+    events = timeline.events(active, 1.0, CLASSES, scores=scores)
+    return analysis.Analysis(
+        name=name,
+        sha256="ab" * 32,
+        analysed_at=datetime.datetime(2026, 11, 21, 17, 3, tzinfo=datetime.UTC),
+        prediction=Prediction(Path(name), float(n_frames), CLASSES, probabilities, ("piano",) if named else ()),
+        thresholds=dict.fromkeys(CLASSES, 0.45),
+        segment=analysis.Segment(
+            "piano", 5.0, config, rng.uniform(-80, 0, config.shape), rng.uniform(0, 1, config.shape)
+        ),
+        timeline=analysis.Timeline(3.0, 1.0, scores, active, events, ("flute", "piano")),
+        condition=analysis.Condition(
+            "healthy",
+            {"healthy": 0.82, "aged": 0.13, "broken": 0.05},
+            dict.fromkeys(condition.MEASURES, 1.25) | {"inharmonicity": float("nan")},
+            SIMULATED,
+        ),
+        model=SimpleNamespace(name="rendered-quick 1a2b3c4d", classes=CLASSES, about=ABOUT),
+    )
+
+
+def write_tone(path: Path, *, duration_s: float, pitch: int = 0, sample_rate_hz: int = 8000) -> Path:
+    """Write a tone; see `trees.tone`."""
+    write_audio(path, tone(2, pitch, duration_s, sample_rate_hz), sample_rate_hz)
+    return path
+
+
+def furnished(model_folder: Path, folder: Path) -> Path:
+    """Copy a model folder and add what notebooks 11 and 12 add: settings for timelines and a model of conditions."""
+    shutil.copytree(model_folder, folder)
+    decision = {"median_windows": 1, "on": 0.4, "off": 0.3, "pooling": "max", "recording": 0.4}
+    release.note(folder, timeline={"network": "several", "hop_s": 1.0, "window_s": 3.0, **decision})
+    write_json(folder / published.CONDITION, published.sealed(plain_model(about=SIMULATED)))
+    return folder

@@ -1,0 +1,252 @@
+"""The page without a browser: what it computes, what it sends, what it serves and what it refuses."""
+
+import base64
+import dataclasses
+import json
+import os
+import re
+import socket
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import requests
+import soundfile
+import test_notebooks as form
+from recordings import SIMULATED, made_up_analysis, write_tone
+from test_study import write_notebook
+
+from instrlib import analysis, condition, demo, published
+from instrlib.audio import load
+from instrlib.corpora import soundfont
+from instrlib.errors import AudioError, ConfigError, CorpusError, RunError
+from instrlib.study import execute_demo
+
+pytest.importorskip("gradio")
+pytestmark = pytest.mark.usefixtures("event_loops_closed")
+
+
+@pytest.fixture(scope="module")
+def model(page_folder):
+    return published.open_model(page_folder)
+
+
+def fields(values: dict, prefix: str = "") -> set[str]:
+    """Names of all values, those inside of the first dict with dots."""
+    names = set()
+    for name, value in values.items():
+        names |= (
+            {f"{name}.{inner}" for inner in value} if name in ("file", "segment", "timeline", "condition") else {name}
+        )
+    return names
+
+
+# -- the analysis ------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_analysed_in_every_respect_and_every_stage_is_told(model, tmp_path):
+    path = write_tone(tmp_path / "tone.wav", duration_s=7.5)
+    told = []
+    made = analysis.analyse(path, model, on_progress=lambda share, stage: told.append((share, stage)))
+    assert made.name == "tone.wav" and made.duration_s == pytest.approx(7.5)
+    assert made.prediction.probabilities.sum() == pytest.approx(1)
+    assert made.timeline.scores.shape == (8, 3)
+    assert (made.timeline.events.end_s <= 7.5).all()
+    assert made.condition.verdict in condition.CONDITIONS and made.condition.about == SIMULATED
+    assert made.segment.level_db.shape == made.segment.activation.shape == model.single.features.shape
+    assert made.segment.activation.min() >= 0
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
+    assert len(dict.fromkeys(stage for _, stage in told)) == 5
+
+
+def test_the_answer_is_that_of_predict(model, tmp_path):
+    from instrlib.predict import predict_file
+
+    path = write_tone(tmp_path / "tone.wav", duration_s=4)
+    np.testing.assert_array_equal(
+        analysis.analyse(path, model).prediction.probabilities, predict_file(path, model).probabilities
+    )
+
+
+def test_a_model_without_timeline_and_condition_leaves_them_out(model, tmp_path):
+    about = {name: value for name, value in model.about.items() if name != "timeline"}
+    bare = dataclasses.replace(model, condition=None, about=about)
+    made = analysis.analyse(write_tone(tmp_path / "tone.wav", duration_s=4), bare)
+    assert made.timeline is None and made.condition is None
+    assert json.loads(analysis.to_json(made))["timeline"] is None
+    assert "Who plays when" not in demo.result_page(made)
+
+
+def test_what_is_too_long_is_refused_with_a_way_out(model, tmp_path):
+    path = write_tone(tmp_path / "long.wav", duration_s=601, sample_rate_hz=1000)
+    with pytest.raises(
+        AudioError, match=r"10\.0 minutes; at most 10 are analysed here\. Cut it, or use .* `instrlib predict`"
+    ):
+        analysis.analyse(path, model)
+
+
+def test_every_field_of_the_json_is_explained_and_every_explained_field_is_there():
+    written = json.loads(analysis.to_json(made_up_analysis()))
+    assert fields(written) - {"fields"} == set(written["fields"])
+    assert written["condition"]["measures"]["inharmonicity"] is None
+    assert written["answer"] == "piano"
+    assert sum(written["probabilities"].values()) == pytest.approx(1)
+    assert json.loads(analysis.to_json(made_up_analysis(named=False)))["answer"] is None
+
+
+def test_the_example_is_a_tune_made_on_the_spot(tmp_path):
+    first = analysis.example_clip(tmp_path)
+    signal = load(first, sample_rate_hz=22_050)
+    assert 5 < len(signal) / 22_050 < 12 and 0.5 < np.abs(signal).max() < 0.9
+    (tmp_path / "again").mkdir()
+    assert analysis.example_clip(tmp_path / "again").read_bytes() == first.read_bytes()
+
+
+def test_without_a_synthesiser_the_example_is_made_of_sine_waves(tmp_path, monkeypatch):
+    def none() -> str:
+        raise CorpusError("no synthesiser")
+
+    monkeypatch.setattr(soundfont, "engine_name", none)
+    signal, rate_hz = soundfile.read(analysis.example_clip(tmp_path))
+    loudest = np.fft.rfftfreq(rate_hz // 2, 1 / rate_hz)[
+        np.abs(np.fft.rfft(signal[: rate_hz // 4], rate_hz // 2)).argmax()
+    ]
+    assert loudest == pytest.approx(330, abs=3)  # the E above middle C, with which it begins
+
+
+# -- what is sent ------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_holds_its_figures_and_downloads_and_asks_for_nothing():
+    page = demo.result_page(made_up_analysis())
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
+    assert "http" not in re.sub(r'"data:[^"]*"', "", page)
+    kinds = re.findall(r'href="data:([\w/]+);base64,([^"]*)"', page)
+    content = {kind: base64.b64decode(text) for kind, text in kinds}
+    assert content["application/pdf"].startswith(b"%PDF-")
+    assert json.loads(content["application/json"])["answer"] == "piano"
+
+
+def test_every_picture_says_what_it_shows():
+    pictures = re.findall(r"<img [^>]*>", demo.result_page(made_up_analysis()))
+    assert len(pictures) == 2
+    assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    "name", ['<img src=x onerror="alert(1)">.wav', "${alert(1)}.wav", "{{value}}.wav", '" onload="x.wav']
+)
+def test_a_name_stands_in_the_page_as_text(name):
+    page = demo.result_page(made_up_analysis(name=name))
+    assert name not in page
+    assert "<img src=x" not in page and "${" not in page and "{{" not in page and '" onload' not in page
+
+
+# -- what is served ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(page_folder):
+    with demo.opened(page_folder) as address:
+        yield address
+
+
+def call(address: str, data: list) -> requests.Response:
+    body = {"data": data, "fn_index": 0, "session_hash": "test", "event_data": None, "trigger_id": 1}
+    return requests.post(f"{address}gradio_api/queue/join", json=body, timeout=20)
+
+
+def test_it_is_served_on_this_machine_alone(address):
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+    assert requests.get(address, timeout=20).status_code == 200
+    host = socket.gethostbyname(socket.gethostname())
+    if not host.startswith("127."):
+        with pytest.raises(requests.ConnectionError):
+            requests.get(address.replace("127.0.0.1", host), timeout=5)
+
+
+def test_another_name_for_this_machine_is_refused(address):
+    """A foreign page could otherwise reach it by a name that it lets point here."""
+    assert requests.get(address, headers={"Host": "evil.example"}, timeout=20).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "docs", "openapi.json", "gradio_api/info", "gradio_api/openapi.json", "gradio_api/runs", "monitoring/summary",
+        "gradio_api/proxy=http://example.org/", "gradio_api/file=http://example.org/x.wav", "gradio_api/call/listen",
+    ],
+)  # fmt: skip
+def test_documentation_proxies_and_statistics_are_not_served(address, path):
+    assert requests.get(address + path, timeout=20).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ", "/../etc/passwd"])
+def test_files_of_this_machine_are_not_served(address, path):
+    assert requests.get(f"{address}gradio_api/file={path}", timeout=20).status_code in (403, 404)
+
+
+def test_a_recording_that_is_an_address_or_a_file_of_this_machine_is_not_read(address):
+    elsewhere = {"path": "http://example.org/x.wav", "meta": {"_type": "gradio.FileData"}}
+    assert call(address, [elsewhere]).status_code == 403
+    assert requests.post(f"{address}gradio_api/queue/join", data="{", timeout=20).status_code == 403
+
+
+def test_a_file_that_is_too_large_is_refused_by_the_server(address, monkeypatch):
+    import gradio
+
+    page = next(page for page in gradio.Blocks.get_instances() if page.local_url == address)
+    monkeypatch.setattr(page, "max_file_size", 1000)
+    answer = requests.post(f"{address}gradio_api/upload", files={"files": ("big.wav", bytes(5000))}, timeout=20)
+    assert answer.status_code == 413
+
+
+def test_a_taken_port_and_a_missing_model_are_told_in_a_sentence(address, page_folder, tmp_path):
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with (
+        pytest.raises(ConfigError, match=rf"Port {port} is taken; choose another with --port\."),
+        demo.opened(page_folder, port=port),
+    ):
+        pass
+    with pytest.raises(RunError, match="is no model folder"), demo.opened(tmp_path):
+        pass
+
+
+def test_it_leaves_the_environment_as_it_was_and_no_file_behind(page_folder, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/nowhere")
+    monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
+    with demo.opened(page_folder):
+        uploads = os.environ["GRADIO_TEMP_DIR"]
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and "127.0.0.1" in os.environ["NO_PROXY"]
+        assert Path(uploads).stat().st_mode & 0o077 == 0
+    assert os.environ["GRADIO_TEMP_DIR"] == "/nowhere" and "GRADIO_ANALYTICS_ENABLED" not in os.environ
+    assert not Path(uploads).exists()
+
+
+# -- the notebook ------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_notebook_is_executed_in_place_with_its_own_parameters_and_in_no_runs_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
+    write_notebook(
+        tmp_path / "notebooks", "demo", ["import os\nprint(os.path.isdir(os.environ['INSTRLIB_RUNS']), 1 + 1)"]
+    )
+    path = execute_demo()
+    assert path == tmp_path / "notebooks" / "demo.ipynb"
+    _, cell = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert "".join(cell["outputs"][0]["text"]) == "True 2\n" and cell["execution_count"] == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_committed_demo_notebook_has_the_form_of_the_others(repository):
+    path = repository / "notebooks" / "demo.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    form.test_it_is_valid_and_small(path, notebook)
+    form.test_a_cell_is_a_call_a_table_or_a_figure(code)
+    form.test_every_second_code_cell_at_most_stands_without_a_reason_before_it(notebook)
+    form.test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(code)
+    form.test_at_least_three_cells_are_checked_and_each_says_something(code)
+    assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) == 2
