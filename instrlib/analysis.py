@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 MAX_DURATION_S = 600.0
 """What lasts longer is for the command `instrlib predict`: a picture of it would show nothing."""
 
+MAX_CHANNELS = 32
+
 FIELDS = {
-    "file.name": "name that the file was given with",
+    "file.name": "name that the file was given with, less some characters when it came over the page",
     "file.duration_s": "length of the recording, seconds",
     "file.sha256": "hash of the file's bytes, 64 hex digits",
     "analysed_at": "when it was analysed, ISO 8601, UTC",
@@ -46,6 +48,7 @@ FIELDS = {
     "condition.verdict": "healthy, aged or broken",
     "condition.probabilities": "probability of each condition, 0 to 1; they add up to 1",
     "condition.measures": "what was measured on the recording, units in the names; null where it cannot be told",
+    "condition.recall": "share of the held-out test clips of each condition that were named rightly, 0 to 1",
     "condition.about": "where the labels come from that the verdict was learned from",
     "features": "how sound becomes the picture that the network sees, units in the names",
     "model": "the published model: study, date, scores on clips that were held out",
@@ -117,6 +120,8 @@ class Condition:
         By condition.
     measures : dict of str to float
         By name, with the unit in it; NaN where it cannot be told.
+    recall : dict of str to float
+        Share of the held-out test clips of each condition that were named rightly.
     about : str
         Where the labels come from.
     """
@@ -124,6 +129,7 @@ class Condition:
     verdict: str
     probabilities: dict[str, float]
     measures: dict[str, float]
+    recall: dict[str, float]
     about: str
 
 
@@ -299,7 +305,12 @@ def example_clip(folder: Path) -> Path:
 
 
 def _check_length(path: Path) -> None:
-    duration_s = audio.probe(path).duration_s
+    info = audio.probe(path)
+    duration_s = info.duration_s
+    if info.n_channels > MAX_CHANNELS:
+        raise AudioError(
+            f"{path}: too many channels, {info.n_channels}; at most {MAX_CHANNELS} are analysed here. Mix them down."
+        )
     if duration_s > MAX_DURATION_S:
         raise AudioError(
             f"{path}: too long, {duration_s / 60:.1f} minutes; at most {MAX_DURATION_S / 60:.0f} are analysed here. "
@@ -355,9 +366,10 @@ def _condition(path: Path, model: "PublishedModel") -> Condition | None:
     if model.condition is None:
         return None
     rate_hz = model.single.features.sample_rate_hz
-    signal = audio.load(path, sample_rate_hz=rate_hz)
+    # Block by block: all channels at the file's own rate can be a hundred times what is needed of them.
+    signal = np.concatenate(list(audio.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
     verdict, probabilities, measures = condition.verdict(signal, rate_hz, model.condition)
-    return Condition(verdict, probabilities, measures, model.condition["about"])
+    return Condition(verdict, probabilities, measures, model.condition["recall"], model.condition["about"])
 
 
 def _plain_condition(condition: Condition | None) -> dict[str, Any] | None:

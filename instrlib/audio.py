@@ -7,6 +7,8 @@ because its decoder stops with an error.
 
 import contextlib
 import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,15 +200,21 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
 
     path = Path(path)
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}); check its name and permissions.") from error
-    if size == 0:
+    if not stat.S_ISREG(found.st_mode):
+        raise AudioError(f"{path}: not a file; save the sound in one, and give that.")
+    if not os.access(path, os.R_OK):
+        raise AudioError(f"{path}: you have no permission to read it; ask its owner, or copy it as one who may.")
+    if found.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes); copy or download it again.")
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the ending .raw, which asks for a format
         raise _not_decodable(path) from error
+    except UnicodeEncodeError as error:  # libsndfile's binding takes names that are text and no others
+        raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
     with file:
         if file.frames == 0:
             raise AudioError(f"{path}: there are no samples behind the header; export it again.")

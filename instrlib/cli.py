@@ -1,7 +1,9 @@
 """The command `instrlib`. What it needs is imported when a command runs, so that `--help` is there at once."""
 
 import contextlib
+import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,17 @@ if TYPE_CHECKING:
     from instrlib.predict import Prediction
 
 
+_RESUMED = ("study", "download", "notebooks")
+_INTERRUPTED = 130  # as a shell counts a command that Ctrl-C ended
+
+
 class _Commands(TyperGroup):
     """Turns what a user can cause into one line on stderr and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a file's name can hold what the terminal cannot show
         try:
             return super().invoke(ctx)
         except InstrlibError as error:
@@ -31,7 +40,10 @@ class _Commands(TyperGroup):
         except OSError as error:
             _fail(f"{error.strerror or error}: {error.filename}" if error.filename else error)
         except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it was.")
+            if ctx.invoked_subcommand in _RESUMED:
+                _fail("interrupted; the same command goes on where it was.")
+            _say_error("interrupted.")
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 main = typer.Typer(
@@ -132,7 +144,7 @@ def predict(
     if as_json and as_csv:
         raise ConfigError("Give --json or --csv, not both.")
     published = open_model(Path(model) if model else None)
-    heard, n_bad = [], 0
+    heard, n_bad, interrupted = [], 0, False
     with _share_done(_console(stderr=True)) as tell:
         paths = recordings(files)
         for number, path in enumerate(paths):
@@ -143,7 +155,13 @@ def predict(
             except AudioError as error:
                 n_bad += 1
                 _say_error(error)
+            except KeyboardInterrupt:
+                interrupted = True
+                break
     _show_predictions(heard, published.name, top=top, as_json=as_json, as_csv=as_csv)
+    if interrupted:
+        _say_error(f"interrupted; {len(heard)} of {len(paths)} files were heard.")
+        raise typer.Exit(_INTERRUPTED)
     if n_bad:
         raise typer.Exit(1)
 

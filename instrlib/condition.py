@@ -61,8 +61,9 @@ LOGGED = (
 )  # fmt: skip
 """Measures that are positive and run over several powers of ten: models see their logarithm."""
 
-FORMAT = 1
-"""Of the plain model; raised whenever `measure` or `inputs` would give other numbers for the same sound."""
+FORMAT = 2
+"""Of the plain model; raised whenever `measure` or `inputs` would give other numbers for the same sound, or the model
+holds other fields."""
 
 PERIODIC = 0.5
 """A frame has a fundamental when at least this share of its energy is periodic."""

@@ -6,6 +6,7 @@ The labels are simulated throughout: see `ABOUT`.
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +22,10 @@ from instrlib.config import FeatureConfig
 from instrlib.corpora.base import CONTENT, Corpus, problem_table
 from instrlib.errors import EvaluationError
 from instrlib.evaluation import Inputs, Predictions, answer_test, compare_models, join_folds, nested
-from instrlib.experiments import run_folder
+from instrlib.experiments import Outcome, make_outcome, run_folder
 from instrlib.features import spectrum
-from instrlib.files import hash_bytes, hash_json, kept_arrays, read_json, write_json
-from instrlib.intervals import bootstrap_mean, compare_over_seeds
+from instrlib.files import hash_bytes, hash_json, kept_arrays, read_arrays, read_json, write_json
+from instrlib.intervals import LEVEL, bootstrap_mean, compare_over_seeds, holm
 from instrlib.metrics import scores
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint, versions
@@ -61,6 +62,7 @@ SEVERITY_EDGES = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 _BATCH = 24
 _RECORD, _MODEL = "metrics.json", "model.json"
+_VALIDATION_SCORES = ("accuracy", "macro_f1", "log_loss", "expected_calibration_error")
 _PUBLISHED_SCORES = ("accuracy", "log_loss", "expected_calibration_error")
 
 
@@ -356,8 +358,7 @@ def describe(folder: Path, n_folds: int) -> pd.DataFrame:
     for name in CANDIDATES:
         records = [read_json(_place(folder, name, fold) / _RECORD) for fold in range(n_folds)]
         by_seed = [one for record in records for one in record["by_seed"]]
-        kept = ("accuracy", "macro_f1", "log_loss", "expected_calibration_error")
-        means = {score: float(np.mean([one["validation"][score] for one in by_seed])) for score in kept}
+        means = {score: float(np.mean([one["validation"][score] for one in by_seed])) for score in _VALIDATION_SCORES}
         rows[name] = {
             **means,
             "temperature": float(np.mean([one["temperature"] for one in by_seed])),
@@ -382,6 +383,35 @@ def choose(described: pd.DataFrame) -> str:
     return str(described.log_loss.idxmin())
 
 
+def calibrate(outcome: Outcome) -> tuple[Predictions, pd.Series]:
+    """Give networks the temperature that the classifiers of the measures have, so that their log losses compare.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Networks that answered; what each said of the validation part lies in its run folder.
+
+    Returns
+    -------
+    predictions : dict
+        Their answers to the test part, at the temperature that was fitted on validation for each network.
+    validation : pandas.Series
+        What `describe` tells of a classifier: scores on the validation part after it, and `temperature` (means).
+    """
+    answered, validated = [], []
+    for by_fold in outcome.folders:
+        answered.append([])
+        for folder in by_fold:
+            known, tested = read_arrays(folder / "validation.npz"), read_arrays(folder / "predictions.npz")
+            del tested["key"]
+            temperature = fit_temperature(_logs(known["probabilities"]), known["targets"])
+            cooled = {"probabilities": softmax(_logs(tested["probabilities"]), temperature)}
+            answered[-1].append((folder, tested | cooled))
+            told = scores(known["targets"], softmax(_logs(known["probabilities"]), temperature))
+            validated.append({name: told[name] for name in _VALIDATION_SCORES} | {"temperature": temperature})
+    return make_outcome(answered).predictions, pd.DataFrame(validated).mean()
+
+
 def rules(folder: Path) -> dict[str, float]:
     """Return the three thresholds of the first fold: `harmonic_to_noise_db`, `spectral_flatness`, `decay_variance`."""
     return read_json(_place(folder, RULES, 0) / _RECORD)["thresholds"]
@@ -402,7 +432,8 @@ def publish(folder: Path, task: Task, *, n_resamples: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        What `condition.verdict` takes, as plain values of few bytes. Seal it with `published.sealed`.
+        What `condition.verdict` takes, as plain values of few bytes, with `scores` and `recall`: the share of the test
+        versions of each condition that is named rightly. Seal it with `published.sealed`.
     """
     place = _place(folder, GIVEN_AWAY, 0)
     fitted = read_json(place / _RECORD)["by_seed"][0]
@@ -419,6 +450,7 @@ def publish(folder: Path, task: Task, *, n_resamples: int) -> dict[str, Any]:
         for name, ends in nested(table)["it"].items()
         if name in _PUBLISHED_SCORES
     }
+    named, targets = answered["probabilities"].argmax(axis=1), answered["targets"]
     return {
         "format": condition.FORMAT,
         "about": ABOUT,
@@ -430,6 +462,9 @@ def publish(folder: Path, task: Task, *, n_resamples: int) -> dict[str, Any]:
         "corpus": task.corpus.name,
         "n_tested": len(answered["clip_id"]),
         "scores": scored,
+        "recall": {
+            name: round(float((named[targets == number] == number).mean()), 4) for number, name in enumerate(CONDITIONS)
+        },
         **model,
     }
 
@@ -515,17 +550,18 @@ def false_alarms(task: Task, predictions: Predictions) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by instrument, the worst first: `n` (versions), `aged`, `broken` and their sum `damaged`, as shares of
-        the answers of all seeds.
+        Indexed by instrument, in the order of their names: `n` (versions), `n_groups` that they come from, `aged`,
+        `broken` and their sum `damaged`, as shares of the answers of all seeds.
     """
     table = damages(task, predictions["clip_id"].tolist())
     named = np.atleast_2d(predictions["probabilities"].argmax(axis=-1))
     healthy = (table.condition == CONDITIONS[0]).to_numpy()
     shares = {name: (named == number).mean(axis=0)[healthy] for number, name in enumerate(CONDITIONS) if number}
-    found = pd.DataFrame({"instrument": table.instrument[healthy].to_numpy(), **shares}).groupby("instrument")
-    means = found.mean().assign(n=found.size())
+    columns = {"instrument": table.instrument[healthy].to_numpy(), "group": predictions["group"][healthy]}
+    found = pd.DataFrame(columns | shares).groupby("instrument")
+    means = found[list(shares)].mean().assign(n=found.size(), n_groups=found.group.nunique())
     means["damaged"] = means.aged + means.broken
-    return means[["n", "aged", "broken", "damaged"]].sort_values("damaged", ascending=False, kind="stable")
+    return means[["n", "n_groups", "aged", "broken", "damaged"]]
 
 
 def compare_unseen(
@@ -547,9 +583,12 @@ def compare_unseen(
     Returns
     -------
     pandas.DataFrame
-        Indexed by kind: `condition`, `n` (test versions), the shares `named` (rightly) and `noticed` (not called
-        healthy) of both, such as `named_seen` and `named_unseen`, and the difference of `named`, unseen minus seen:
-        `difference`, `low`, `high`.
+        Indexed by kind: `condition`, `n` (test versions, those whose healthy version is tested, too); of both
+        classifiers, such as `named_seen` and `named_unseen`, the shares `named` (rightly), `noticed` (called damaged)
+        and `alarms` (healthy test versions that are called damaged). Then two differences, each with `low`, `high`, `p`
+        and `p_holm`, which is corrected for the number of kinds: `difference` of what is named, unseen minus seen, and
+        `noticed_more`: how much more often the classifier that never saw the kind calls its versions damaged than the
+        healthy versions of the same clips. One that calls everything damaged notices nothing.
 
     Raises
     ------
@@ -558,29 +597,43 @@ def compare_unseen(
     """
     rows = {}
     table = damages(task, seen["clip_id"].tolist())
+    healthy = (table.condition == CONDITIONS[0]).to_numpy()
+    place = pd.Series(np.arange(len(table)), index=seen["clip_id"])
+    siblings = place.reindex([version_id(split_version(one)[0], CONDITIONS[0]) for one in seen["clip_id"]]).to_numpy()
+    # The least p that can be found must stay below the level after correction.
+    draws = {"n_resamples": max(n_resamples, math.ceil(4 * (len(unseen) + 1) / (1 - LEVEL))), "seed": seed}
     for kind, other in unseen.items():
         if not np.array_equal(other["clip_id"], seen["clip_id"]):
             raise EvaluationError(f"The classifier without {kind} was not tested on the same versions.")
-        own = (table.kind == kind).to_numpy()
+        own = (table.kind == kind).to_numpy() & np.isfinite(siblings)
         if not own.any():
             continue
-        answers = [np.atleast_2d(one["probabilities"].argmax(axis=-1))[:, own] for one in (seen, other)]
-        named = [one == seen["targets"][own] for one in answers]
-        found = compare_over_seeds(
-            *np.broadcast_arrays(*reversed(named)), seen["group"][own], n_resamples=n_resamples, seed=seed
-        )
+        answers = [np.atleast_2d(one["probabilities"].argmax(axis=-1)) for one in (seen, other)]
+        named = [one[:, own] == seen["targets"][own] for one in answers]
+        damaged = [one > 0 for one in answers]
+        groups, sibling = seen["group"][own], siblings[own].astype(int)
+        price = compare_over_seeds(*np.broadcast_arrays(named[1], named[0]), groups, **draws)
+        more = compare_over_seeds(damaged[1][:, own], damaged[1][:, sibling], groups, **draws)
         rows[kind] = {
             "condition": CONDITION_OF[kind],
             "n": int(own.sum()),
             "named_seen": named[0].mean(),
             "named_unseen": named[1].mean(),
-            "noticed_seen": (answers[0] > 0).mean(),
-            "noticed_unseen": (answers[1] > 0).mean(),
-            "difference": found.estimate,
-            "low": found.low,
-            "high": found.high,
+            "noticed_seen": damaged[0][:, own].mean(),
+            "noticed_unseen": damaged[1][:, own].mean(),
+            "alarms_seen": damaged[0][:, healthy].mean(),
+            "alarms_unseen": damaged[1][:, healthy].mean(),
+            "difference": price.estimate,
+            "low": price.low,
+            "high": price.high,
+            "p": price.p,
+            "noticed_more": more.estimate,
+            "noticed_more_low": more.low,
+            "noticed_more_high": more.high,
+            "noticed_more_p": more.p,
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    return found.assign(p_holm=holm(found.p.to_numpy()), noticed_more_p_holm=holm(found.noticed_more_p.to_numpy()))
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import json
 import os
 import signal
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +40,8 @@ MAX_MB = 200
 _AT_ONCE = 2
 _MAX_WAITING = 20
 _KEPT_SESSIONS = 50
-_STRAY_AGE_S = 900  # an upload whose page was closed before it was analysed
+_STRAY_AGE_S = 900  # an upload that was broken off, or whose page was closed before it was analysed
+_SWEEP_EVERY_S = 60
 _TITLE = "Which instrument is it?"
 _INTRO = f"""<div class="intro"><h1>{_TITLE}</h1><p>Give a recording, and see which instrument it is, who plays when,
 what the answer rests on and in what condition the instrument is. It stays on this machine and is removed when it has
@@ -80,13 +83,15 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
 
     model = open_model(folder)
     with TemporaryDirectory(prefix="instrlib-page-") as uploads, _environment(uploads):
-        page = _page(model, Path(uploads))
+        kept = _Uploads(Path(uploads))
+        page = _page(model, kept)
         try:
             _, address, _ = page.launch(**_launch_settings(port))
         except OSError as error:
             raise ConfigError(f"Port {port or 'from 7860 on'} is taken; choose another with --port.") from error
         try:
-            yield address
+            with kept.swept():
+                yield address
         finally:
             page.close(verbose=False)
 
@@ -101,8 +106,11 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
     on_ready : callable
         Told the page's address.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: uploads are removed
-    with opened(folder, port=port) as address, contextlib.suppress(KeyboardInterrupt):
+    for name in ("SIGTERM", "SIGHUP"):  # the second, from a terminal that is closed, is not known on Windows
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, signal.default_int_handler)  # ends as Ctrl-C does: uploads are removed
+    with contextlib.suppress(KeyboardInterrupt), opened(folder, port=port) as address:
         on_ready(address)
         threading.Event().wait()
 
@@ -174,24 +182,32 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def _page(model: "PublishedModel", folder: Path) -> "gradio.Blocks":
+def _page(model: "PublishedModel", uploads: "_Uploads") -> "gradio.Blocks":
     import gradio
 
-    def listen(recording: str | None, progress: Any = gradio.Progress()) -> tuple[str, str]:  # noqa: B008
+    def empty(recording: str | None, request: gradio.Request) -> tuple[str, str]:
+        if recording is not None:
+            uploads.wait(request.session_hash, Path(recording))
+        return "", ""
+
+    def listen(
+        recording: str | None,
+        request: gradio.Request,
+        progress: Any = gradio.Progress(),  # noqa: B008
+    ) -> tuple[str, str]:
         if recording is None:
             return "", ""
         path = Path(recording)
-        try:
-            analysis = analyse(path, model, on_progress=lambda share, stage: progress(0.9 * share, desc=stage))
-            progress(0.9, desc="Drawing the figures and writing the report")
-            return "", result_page(analysis)
-        except InstrlibError as error:
-            return _alert(str(error).replace(str(path), path.name)), ""
-        finally:
-            _remove(path, folder)
+        with uploads.heard(request.session_hash, path):
+            try:
+                analysis = analyse(path, model, on_progress=lambda share, stage: progress(0.9 * share, desc=stage))
+                progress(0.9, desc="Drawing the figures and writing the report")
+                return "", result_page(analysis)
+            except InstrlibError as error:
+                return _alert(str(error).replace(str(path), path.name)), ""
 
-    first = _example(model, folder)
-    with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, _STRAY_AGE_S)) as page:
+    first = _example(model, uploads.folder)
+    with gradio.Blocks(title=_TITLE, analytics_enabled=False) as page:
         gradio.HTML(_INTRO)
         recording = gradio.Audio(
             sources=["upload", "microphone"],
@@ -207,7 +223,13 @@ def _page(model: "PublishedModel", folder: Path) -> "gradio.Blocks":
         # What is given while another is analysed waits for its turn; the one that was given last is never lost.
         settings = {"api_visibility": "private", "trigger_mode": "always_last"}
         # The result of the recording before goes first; the wait is then shown where one looks.
-        emptied = {"fn": lambda: ("", ""), "outputs": [status, result], "show_progress": "hidden", **settings}
+        emptied = {
+            "fn": empty,
+            "inputs": recording,
+            "outputs": [status, result],
+            "show_progress": "hidden",
+            **settings,
+        }
         recording.clear(**emptied)
         gradio.on([recording.upload, recording.stop_recording], **emptied).then(
             listen,
@@ -280,7 +302,8 @@ def _environment(uploads: str) -> Iterator[None]:
 class _Guard:
     """Lets through what the page itself asks for, and nothing that would make the server fetch something elsewhere.
 
-    Gradio also serves documentation, proxies addresses and fetches files that are given as addresses.
+    Gradio also serves documentation, proxies addresses and fetches files that are given as addresses. What the page of
+    another site sends from the same browser is known by the origin that the browser names.
     """
 
     _SERVED = (
@@ -306,6 +329,11 @@ class _Guard:
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is not None and origin != b"http://" + headers.get(b"host", b""):
+            await PlainTextResponse("Only this page itself is answered.", 403)(scope, receive, send)
             return
         path = scope["path"]
         if path != "/" and not path.startswith(self._SERVED):
@@ -344,12 +372,84 @@ def _replayed(body: bytes, receive: Any) -> Any:
     return again
 
 
-def _remove(path: Path, folder: Path) -> None:
-    """Remove an upload and the folder that Gradio made for it; anything that lies elsewhere is left alone."""
-    if path.resolve().is_relative_to(folder.resolve()):
+class _Uploads:
+    """The recordings that were given and are not yet analysed; each is removed when nobody needs it any more.
+
+    Gradio names the folder of an upload by its content: whoever gives the same file under the same name shares the
+    path. Of what a page was given while it waited, the last is heard and the others are passed over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._lock = threading.Lock()
+        self._waiting: dict[str | None, list[Path]] = {}
+        self._heard: Counter[Path] = Counter()
+
+    def wait(self, page: str | None, path: Path) -> None:
+        """Note that a page was given a recording, which is to be heard in its turn."""
+        with self._lock:
+            self._waiting.setdefault(page, []).append(path.resolve())
+
+    @contextlib.contextmanager
+    def heard(self, page: str | None, path: Path) -> Iterator[None]:
+        """Keep a recording as long as the block lasts."""
+        path = path.resolve()
+        with self._lock:
+            self._heard[path] += 1
+            given = self._waiting.pop(page, [])
+            n_passed = given.index(path) + 1 if path in given else 0
+            if given[n_passed:]:
+                self._waiting[page] = given[n_passed:]
+            for passed in set(given[:n_passed]):
+                self._let_go(passed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._heard[path] -= 1
+                self._let_go(path)
+
+    @contextlib.contextmanager
+    def swept(self) -> Iterator[None]:
+        """Remove what lies about, time and again, as long as the block lasts."""
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(_SWEEP_EVERY_S):
+                self.sweep()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def sweep(self) -> None:
+        """Remove what was written long ago and is not being analysed; Gradio forgets uploads that were broken off."""
+        oldest = time.time() - _STRAY_AGE_S
+        with self._lock:
+            for path in list(self.folder.rglob("*")):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file() and path.stat().st_mtime < oldest and not self._heard[path]:
+                        self._remove(path)
+            there = {page: [path for path in given if path.exists()] for page, given in self._waiting.items()}
+            self._waiting = {page: given for page, given in there.items() if given}
+
+    def _let_go(self, path: Path) -> None:
+        if not self._heard[path] and not any(path in given for given in self._waiting.values()):
+            del self._heard[path]
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove an upload and the folder that Gradio made for it; anything that lies elsewhere is left alone."""
+        if not path.is_relative_to(self.folder):
+            return
         path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: the same file was given twice, under two names
-            path.parent.rmdir()
+        if path.parent != self.folder:
+            with contextlib.suppress(OSError):  # not empty: the same file was given twice, under two names
+                path.parent.rmdir()
 
 
 def _alert(message: str) -> str:

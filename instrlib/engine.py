@@ -6,9 +6,10 @@ import math
 import os
 import signal
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def execute(
         When a cell raises an `InstrlibError`: its own sentence.
     StudyError
         When the kernel does not start.
+    KeyboardInterrupt
+        On SIGINT and SIGTERM; the kernel is ended.
     """
     papermill = _papermill()
     with warnings.catch_warnings(), tempfile.TemporaryFile("w+", errors="replace") as console:
@@ -115,13 +118,17 @@ def _papermill() -> Any:
             try:
                 super().papermill_execute_cells()
             except BaseException:
-                kernel = self.km.provisioner
-                self.exit_status = kernel.process.poll()
+                self.exit_status = self.km.provisioner.process.poll()
                 # A kernel in the middle of a cell would not answer, and its worker processes would outlive it.
                 self.shutdown_kernel = "immediate"
+                self.kill()
+                raise
+
+        def kill(self) -> None:
+            kernel = getattr(self.km, "provisioner", None)
+            if kernel is not None and kernel.pgid:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(kernel.pgid, signal.SIGKILL)
-                raise
 
     class Engine(NBClientEngine):
         @classmethod
@@ -164,7 +171,8 @@ def _papermill() -> Any:
                 log=logging.getLogger("papermill"),
             )
             try:
-                client.execute(**start)
+                with _interruptible(client.kill):
+                    client.execute(**start)
                 failed = [i for i, cell in enumerate(notebook.cells) if cell.metadata.papermill.exception]
                 if failed:
                     _raise_from_cell(notebook.cells[failed[0]], where(), failed[0] + 1, output)
@@ -183,6 +191,37 @@ def _papermill() -> Any:
 
     papermill_engines.register(_ENGINE, Engine)
     return papermill
+
+
+@contextlib.contextmanager
+def _interruptible(end: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the block, as one KeyboardInterrupt.
+
+    What a handler raises is lost when Python is just clearing something away (it is only written to stderr), and the
+    run would go on. So the handler also ends what the block waits for, and the block looks whether it was called.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        end()
+        raise KeyboardInterrupt
+
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        heeded = []  # handlers belong to the main thread
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    except Exception:
+        if received:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _raise_from_cell(cell: Any, where: str, number: int, output: Path) -> None:

@@ -6,6 +6,7 @@ Nothing here grows with the length of the file but a row of probabilities for ea
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def predict_file(path: Path, model: PublishedModel, *, on_progress: Progress | N
         When the file cannot be used: missing, damaged, too short, silent.
     """
     path, network = Path(path), model.single
-    starts = _starts(_duration_s(path), network.features)
+    starts = _starts(audio.probe(path).duration_s, network.features)
     total, n_heard, length = np.zeros(len(model.classes)), 0, _Length()
     for _, heard in _listen(path, network, starts, network.features.segment_samples, length, on_progress):
         if heard is not None:
@@ -160,14 +161,14 @@ def window_scores(
     if not (math.isfinite(hop_s) and hop_s * config.sample_rate_hz >= 1):
         raise ConfigError(f"The hop between two windows must be a length above 0, not {hop_s!r}.")
     path = Path(path)
-    n_more = math.ceil((_duration_s(path) - window_s) / hop_s - _MARGIN)
-    starts = np.arange(1 + max(0, n_more)) * hop_s
+    starts = np.arange(_n_windows(audio.probe(path).duration_s, window_s, hop_s)) * hop_s
     n_samples = round(window_s * config.sample_rate_hz)
-    begins, rows = [], []
-    for begin, heard in _listen(path, network, starts, n_samples, _Length(), on_progress):
+    begins, rows, length = [], [], _Length()
+    for begin, heard in _listen(path, network, starts, n_samples, length, on_progress):
         begins.append(begin)
         rows.append(np.zeros_like(network.thresholds) if heard is None else heard)
-    return Windows(np.array(begins), window_s, np.stack(rows))
+    n = _n_windows(length.samples / config.sample_rate_hz, window_s, hop_s)  # fewer than begun in a truncated file
+    return Windows(np.array(begins[:n]), window_s, np.stack(rows[:n]))
 
 
 def recordings(paths: Sequence[Path]) -> list[Path | AudioError]:
@@ -185,21 +186,18 @@ def recordings(paths: Sequence[Path]) -> list[Path | AudioError]:
     """
     found: list[Path | AudioError] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - Path's own raises for a name that is too long
             found.append(path)
             continue
         from instrlib.corpora.local import is_audio
 
-        inside = [one for one in sorted(path.rglob("*")) if is_audio(one) and one.is_file()]
+        inside = [one for one in sorted(path.rglob("*")) if is_audio(one) and os.path.isfile(one)]  # noqa: PTH113
         found += inside or [AudioError(f"{path}: this folder holds no wav, flac, ogg or mp3 file.")]
     return found
 
 
-def _duration_s(path: Path) -> float:
-    try:
-        return audio.probe(path).duration_s
-    except UnicodeEncodeError as error:  # libsndfile's binding takes names that are text and no others
-        raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
+def _n_windows(duration_s: float, window_s: float, hop_s: float) -> int:
+    return 1 + max(0, math.ceil((duration_s - window_s) / hop_s - _MARGIN))
 
 
 def _starts(duration_s: float, config: FeatureConfig) -> np.ndarray:

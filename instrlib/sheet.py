@@ -232,6 +232,10 @@ def _condition_words(condition: "Condition | None") -> dict[str, Any] | None:
             {"name": name, "share": share, "percent": percent(share), "threshold": None, "strong": place == 0}
             for place, (name, share) in enumerate(ranked)
         ],
+        "caution": (
+            f"Of healthy test clips, {percent(1 - condition.recall['healthy'])} were called damaged, that is aged or "
+            "broken."
+        ),
         "measures": [(LABELS[name], _number(value)) for name, value in condition.measures.items()],
         "about": condition.about,
     }

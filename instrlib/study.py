@@ -1,10 +1,8 @@
 """The study: runs the numbered notebooks in order, each only when something that it depends on has changed."""
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -310,15 +308,14 @@ def _execute(folder: Path, notebook: Notebook, current: _Current, *, limit_s: fl
         watcher.cell(notebook.name, done, total)
 
     try:
-        with _sigterm_interrupts():
-            engine.execute(
-                notebook.path,
-                copy,
-                parameters=current.parts["parameters"],
-                limit_s=limit_s,
-                environment=_environment(),
-                on_cell=tell,
-            )
+        engine.execute(
+            notebook.path,
+            copy,
+            parameters=current.parts["parameters"],
+            limit_s=limit_s,
+            environment=_environment(),
+            on_cell=tell,
+        )
         if not (folder / "manifest.json").is_file():
             raise StudyError(f"{notebook.name} ended without Run.finish(); call it in the notebook's last cell.")
     except KeyboardInterrupt:
@@ -465,20 +462,3 @@ def _is_locked(study: str) -> bool:
             return False
     except StudyError:
         return True
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that the kernel is shut down."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before: Callable | int | None = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

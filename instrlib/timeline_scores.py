@@ -9,7 +9,8 @@ References
    2016. doi:10.3390/app6060162
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pandas as pd
 from instrlib import layered_scores
 from instrlib.errors import LeakError
 from instrlib.files import hash_file, hash_json, kept_arrays
-from instrlib.intervals import Interval, jackknife_interval, jackknife_pairs, leave_out
+from instrlib.intervals import Interval, holm, jackknife_interval, jackknife_pairs, leave_out
 from instrlib.layered_scores import Answer
 from instrlib.mixing import Mixtures
 from instrlib.multilabel import best_thresholds, label_scores
@@ -59,7 +60,14 @@ FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=
 FIXED_WINDOW_S = 2.0
 """How nsynth-condition reads its network: the mean of windows of 2 s, present from .15 on."""
 
+NEVER = "never on"
+"""The trivial answer that finds nothing: an F1 of 0 that all beat, and an error rate of 1 that not all do."""
+
+FEWEST_ENSEMBLES = 3
+"""With fewer there is no interval: nothing is known of how they differ."""
+
 _MOMENT_FRAMES = 3
+_SAME = 1e-12
 
 Active = Sequence[np.ndarray]
 """What a model finds: for each piece which classes sound in which frames [shape=(n_frames, n_classes), bool]."""
@@ -238,7 +246,7 @@ def trivial(known: Truth, truth: Truth) -> dict[str, Active]:
     frequent[order[: int(f1.argmax()) + 1]] = True
     return {
         "always on": [np.ones_like(frames) for frames in truth.frames],
-        "never on": [np.zeros_like(frames) for frames in truth.frames],
+        NEVER: [np.zeros_like(frames) for frames in truth.frames],
         "the most frequent": [np.broadcast_to(frequent, frames.shape) for frames in truth.frames],
         "its instruments, always": always(truth.labels == 1, truth),
     }
@@ -525,8 +533,38 @@ def compare(
     return jackknife_pairs(of, pairs, scores)
 
 
+def compare_trivial(models: dict[str, Active], model: str, others: Sequence[str], truth: Truth) -> pd.DataFrame:
+    """Compare a timeline with what needs no listening, each by a score that tells something.
+
+    Parameters
+    ----------
+    models, truth
+        See `score_table`.
+    model : str
+        One of them.
+    others : sequence of str
+        Names of what it must beat; see `trivial`. All of them by the F1 of frames, but `NEVER` by the error rate: its
+        F1 is 0, which says nothing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `compare`, corrected for all rows together.
+    """
+    told = [(model, name) for name in others if name != NEVER]
+    silent = [(model, name) for name in others if name == NEVER]
+    return _corrected(
+        compare(models, pairs, truth, scores=[score])
+        for pairs, score in ((told, "frame_micro_f1"), (silent, "error_rate"))
+        if pairs
+    )
+
+
 def by_class(models: dict[str, Active], truth: Truth) -> pd.DataFrame:
     """Score timelines instrument by instrument.
+
+    An instrument plays in a few ensembles, and an interval is over those: in the others it can be named wrongly but not
+    be found, and leaving them out hardly moves its score, so they must not count as if they had told how it varies.
 
     Parameters
     ----------
@@ -537,19 +575,23 @@ def by_class(models: dict[str, Active], truth: Truth) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each model and class: `frame_f1` and `event_f1` (of the longer collar), each with `_low` and
-        `_high`, `sounding_s` and `n_events`.
+        `_high`, which are NaN where fewer than `FEWEST_ENSEMBLES` play it or nothing varies; `sounding_s`, `n_events`
+        and `n_ensembles`, those that play it.
     """
-    weights = leave_out(truth.holds)
+    plays = truth.labels == 1
     rows = []
     for name, active in models.items():
         frames, entries = _frame_counts(truth, active), _event_counts(truth, active, COLLARS_S[0])
         for number, label in enumerate(truth.classes):
+            holds = _own(truth.holds, plays[:, number])
+            weights = leave_out(holds)
             row: dict[str, Any] = {"model": name, "class": label}
             for score, counts in (("frame_f1", frames), ("event_f1", entries)):
-                found = jackknife_interval(counts.f1(weights)[None, :, number])
+                found = _over_few(counts.f1(weights)[:, number])
                 row |= {score: found.estimate, f"{score}_low": found.low, f"{score}_high": found.high}
             row["sounding_s"] = float((frames.hits + frames.missed)[:, number].sum() * HOP_S)
-            rows.append(row | {"n_events": int((entries.hits + entries.missed)[:, number].sum())})
+            row["n_events"] = int((entries.hits + entries.missed)[:, number].sum())
+            rows.append(row | {"n_ensembles": holds.shape[1]})
     return pd.DataFrame(rows)
 
 
@@ -564,12 +606,12 @@ def by_number(models: dict[str, Active], truth: Truth) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each model, number (`n_sounding`) and score, with `estimate`, `low`, `high` and `n`: "frame_f1" over
-        the frames with so many (`n` frames), "event_f1" of events with so many on average over their length (`n` true
-        ones; found ones count where they lie, so precision and recall have each their own hits). Where nothing sounds
-        there is no F1: "frame_f1" is NaN, and "named" is the share of these frames in which something is named.
+        One row for each model, number (`n_sounding`) and score, with `estimate`, `low`, `high`, `n` and `n_ensembles`:
+        "frame_f1" over the frames with so many (`n` frames), "event_f1" of events with so many on average over their
+        length (`n` true ones; found ones count where they lie, so precision and recall have each their own hits).
+        Where nothing sounds there is no F1, but "named": the share of these frames in which something is named.
+        Intervals are over the ensembles that have such frames or events, as in `by_class`.
     """
-    weights = leave_out(truth.holds)
     most = max(int(frames.sum(axis=1).max()) for frames in truth.frames)
     sounding = [frames.sum(axis=1) for frames in truth.frames]
     rows = []
@@ -577,21 +619,16 @@ def by_number(models: dict[str, Active], truth: Truth) -> pd.DataFrame:
         silent = [number == 0 for number in sounding]
         n_silent = np.array([one.sum() for one in silent])
         named = np.array([found[one].any(axis=1).sum() for found, one in zip(active, silent, strict=True)])
-        rows.append(_row(name, 0, "named", _ratio(weights @ named, weights @ n_silent), n_silent.sum()))
+        rows.append(_row(name, 0, "named", n_silent, truth, functools.partial(_share, named, n_silent)))
         events_of = _events_by_number(truth, active, sounding, most)
         for number in range(1, most + 1):
             own = [one == number for one in sounding]
             counts = _frame_counts(
                 Truth(truth.classes, _masked(truth.frames, own), truth.events, truth.holds), _masked(active, own)
             )
-            n_frames = int(sum(one.sum() for one in own))
-            rows.append(_row(name, number, "frame_f1", counts.micro(weights), n_frames))
-            recalled, real, precise, found = events_of[..., number] @ weights.T
-            recall, precision = _ratio(recalled, real), _ratio(precise, found)
-            f1 = _ratio(2 * precision * recall, precision + recall)
-            # Nothing found, or nothing right: no hits at all are an F1 of 0 where there was something to find.
-            f1 = np.where((real > 0) & ~np.isfinite(f1), 0.0, f1)
-            rows.append(_row(name, number, "event_f1", f1, events_of[1, :, number].sum()))
+            rows.append(_row(name, number, "frame_f1", np.array([one.sum() for one in own]), truth, counts.micro))
+            of_number = events_of[..., number]
+            rows.append(_row(name, number, "event_f1", of_number[1], truth, functools.partial(_event_f1, of_number)))
     return pd.DataFrame(rows)
 
 
@@ -626,6 +663,38 @@ def list_table(lists: dict[str, Answer], pieces: Mixtures, part: str) -> pd.Data
     return pd.concat([table, pd.DataFrame(more)], ignore_index=True)
 
 
+def compare_lists(lists: dict[str, Answer], chosen: str, pieces: Mixtures, part: str) -> pd.DataFrame:
+    """Compare the poolings of a recording's list, and the chosen one with lists that need no listening.
+
+    Parameters
+    ----------
+    lists : dict of str to Answer
+        One for each of `timeline.POOLINGS`, to all pieces.
+    chosen : str
+        One of them.
+    pieces : Mixtures
+        All of them.
+    part : str
+        Which are compared.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `compare`, corrected for all rows together. By "micro_f1" the chosen one meets all of
+        `layered_scores.trivial` that name something. By "mean_average_precision" it meets one: to all of them every
+        piece is the same, so theirs is the share of the pieces in which a class plays, whatever they are called.
+    """
+    rows = pieces.rows(part)
+    trivial = {name: one[rows] for name, one in layered_scores.trivial(pieces).items()}
+    naming = [name for name, one in trivial.items() if one.present.any()]
+    models = {name: one[rows] for name, one in lists.items()} | trivial
+    truth = layered_scores.truth_of(pieces)[rows]
+    return _corrected(
+        layered_scores.compare(models, [POOLINGS, *((chosen, name) for name in names)], truth, scores=[score])
+        for names, score in ((naming, "micro_f1"), (naming[:1], "mean_average_precision"))
+    )
+
+
 def _scores(truth: Truth, active: Active, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return every score under every row of weights [shape=(1, n_weights)]: there is one network, so one seed."""
     frames = _frame_counts(truth, active)
@@ -634,7 +703,7 @@ def _scores(truth: Truth, active: Active, weights: np.ndarray) -> dict[str, np.n
     values = (
         frames.micro(weights),
         frames.macro(weights),
-        _ratio(weights @ errors, weights @ sounding),
+        _share(errors, sounding, weights),
         wide.micro(weights),
         wide.macro(weights),
         narrow.micro(weights),
@@ -673,10 +742,49 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.where(whole > 0, part / whole, np.nan)
 
 
-def _row(model: str, number: int, score: str, values: np.ndarray, n: float) -> dict[str, Any]:
+def _row(
+    model: str, number: int, score: str, n: np.ndarray, truth: Truth, values: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Any]:
+    """Return a row of `by_number`; `n` says how many frames or events each piece has."""
+    holds = _own(truth.holds, n > 0)
+    found = _over_few(values(leave_out(holds)))
     return {
-        "model": model, "n_sounding": number, "score": score, **vars(jackknife_interval(values[None])), "n": int(n)
+        "model": model, "n_sounding": number, "score": score, **vars(found), "n": int(n.sum()),
+        "n_ensembles": holds.shape[1],
     }  # fmt: skip
+
+
+def _share(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share under each row of weights, from counts of each piece."""
+    return _ratio(weights @ part, weights @ whole)
+
+
+def _event_f1(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 under each row of weights, from the counts of `_events_by_number` for one number."""
+    recalled, real, precise, found = counts @ weights.T
+    recall, precision = _ratio(recalled, real), _ratio(precise, found)
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    # Nothing found, or nothing right: no hits at all are an F1 of 0 where there was something to find.
+    return np.where((real > 0) & ~np.isfinite(f1), 0.0, f1)
+
+
+def _own(holds: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the columns of the ensembles that play one of these pieces."""
+    return holds[:, holds[rows].any(axis=0)]
+
+
+def _over_few(values: np.ndarray) -> Interval:
+    """Jackknife a score [shape=(1 + n_ensembles,)], but where ensembles are too few or all alike, without ends."""
+    found = jackknife_interval(values[None])
+    if len(values) > FEWEST_ENSEMBLES and np.nanmax(values) - np.nanmin(values) > _SAME:
+        return found
+    return Interval(found.estimate, np.nan, np.nan)
+
+
+def _corrected(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Join comparisons and correct them for their number together."""
+    table = pd.concat(list(tables))
+    return table.assign(p_holm=holm(table.p.to_numpy()))
 
 
 def _interval(score: str, values: np.ndarray) -> Interval:

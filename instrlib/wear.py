@@ -13,15 +13,16 @@ import numpy as np
 from instrlib.errors import ConfigError
 from instrlib.files import hash_bytes, hash_json
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the samples of a degradation change."""
 
 SEVERITIES = (0.2, 1.0)
 """Range that the severity of a version is drawn from, all alike: below a fifth nobody hears anything."""
 
-RECORDING_SNR_DB = (35.0, 55.0)
-"""Range of the faint white noise under every version, the healthy one too. The noise of the original recording is
-filtered and modulated together with the sound; without new noise that alone would give a degradation away."""
+RECORDING_SNR_DB = (25.0, 40.0)
+"""Range of the white noise under every version, the healthy one too. The noise of the original recording is filtered
+and modulated together with the sound, which alone could give a degradation away. New noise masks it in part: where a
+recording's own noise is louder, it is still heard."""
 
 _PAD_S = 0.2
 _SHARE = 0.5
@@ -70,17 +71,13 @@ def uneven_decay(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: 
 def detuned(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Lay a detuned copy over the sound, so that its partials beat, as of strings of one choir that drifted apart.
 
-    The copy is 8 to 30 cents off, times the severity, and at severity 1 nearly as loud. It is read through two delays
-    that grow or shrink by turns and are blended where they start anew.
+    The copy is 8 to 30 cents flat, times the severity, as of strings that lost tension, and at severity 1 nearly as
+    loud. It is the sound read more slowly, so it begins with it and falls behind by 5 to 17 ms a second at severity 1,
+    less in proportion below: it never sounds before an attack. A sharp copy would.
     """
-    cents = rng.choice([-1, 1]) * rng.uniform(8, 30) * severity
-    span = 0.04 * sample_rate_hz
+    cents = rng.uniform(8, 30) * severity
     at = np.arange(len(signal), dtype=float)
-    turn = (at * (2 ** (cents / 1200) - 1) / span + rng.random()) % 1
-    copy = np.zeros(len(signal))
-    for phase in (turn, (turn + 0.5) % 1):
-        copy += np.sin(np.pi * phase) ** 2 * np.interp(at + (phase - 0.5) * span, at, signal)
-    return signal + 0.9 * severity * copy
+    return signal + 0.9 * severity * np.interp(at * 2 ** (-cents / 1200), at, signal)
 
 
 def buzz(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:

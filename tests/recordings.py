@@ -55,6 +55,7 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
             "healthy",
             {"healthy": 0.82, "aged": 0.13, "broken": 0.05},
             dict.fromkeys(condition.MEASURES, 1.25) | {"inharmonicity": float("nan")},
+            {"healthy": 0.52, "aged": 0.7, "broken": 0.9},
             SIMULATED,
         ),
         model=SimpleNamespace(name="rendered-quick 1a2b3c4d", classes=CLASSES, about=ABOUT),

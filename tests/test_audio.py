@@ -1,6 +1,7 @@
 """Sound from files: one decoder for every format, librosa's values, and one sentence for what cannot be used."""
 
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def _short(path: Path) -> None:
 
 BAD = [
     (lambda path: None, "sound.wav", "cannot be read (No such file or directory)"),
-    (lambda path: path.mkdir(), "sound.wav", "cannot be decoded"),
+    (lambda path: path.mkdir(), "sound.wav", "not a file; save the sound in one"),
     (_nothing, "sound.wav", "empty (0 bytes)"),
     (_nothing, "sound.mp3", "empty (0 bytes)"),
     (_header_only, "sound.wav", "no samples behind the header"),
@@ -191,6 +192,23 @@ def test_what_cannot_be_used_is_refused_in_one_sentence_that_names_the_file(tmp_
         assert message.startswith(f"{path}: ")
         assert reason in message
         assert "\n" not in message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes and names there")
+def test_a_pipe_is_not_called_empty_and_a_name_that_is_no_text_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match=r"pipe\.wav: not a file; save the sound in one, and give that\.$"):
+        audio.probe(tmp_path / "pipe.wav")
+    path = written(tmp_path / "a.wav", tone(1.0, 44_100)).rename(tmp_path / "latin-\udce9.wav")
+    with pytest.raises(AudioError, match=r"its name is not in UTF-8; rename the file\.$"):
+        audio.probe(path)
+
+
+def test_a_file_that_one_may_not_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.wav", tone(1.0, 44_100))
+    monkeypatch.setattr(os, "access", lambda asked, mode: not (asked == path and mode == os.R_OK))
+    with pytest.raises(AudioError, match=r"a\.wav: you have no permission to read it; "):
+        audio.probe(path)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The page in a real browser: what a person does with it, and what must not happen while they do."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -28,13 +30,17 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium; install it (Debian: apt-get install chromium)"),
 ]
 
-_called: list[str] = []
+_called: list[str | bytes | None] = []
 _watching = threading.Event()
 
 
 def _watch(event: str, arguments: tuple) -> None:
-    if event == "socket.connect" and _watching.is_set() and isinstance(arguments[1], tuple):
-        _called.append(str(arguments[1][0]))
+    if not _watching.is_set():
+        return
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        _called.append(arguments[1][0])
+    elif event == "socket.getaddrinfo":
+        _called.append(arguments[0])
 
 
 sys.addaudithook(_watch)  # cannot be removed; does nothing unless it is told to watch
@@ -211,6 +217,30 @@ def test_two_users_at_once_keep_their_own_results(visit, tones):
     assert json.loads(downloaded(second, "json"))["file"]["duration_s"] == pytest.approx(6)
 
 
+def test_two_users_who_give_the_same_file_both_get_their_result(visit, tones, monkeypatch):
+    """Gradio keeps it once for both; the first one to be done must not remove it under the other."""
+    first, second = visit(), visit()
+    both_given, first_done = threading.Event(), threading.Event()
+    original, turns = demo.analyse, iter([both_given, first_done])
+
+    def in_turns(path, model, **others):
+        assert next(turns).wait(WAIT_MS / 1000)
+        return original(path, model, **others)
+
+    monkeypatch.setattr(demo, "analyse", in_turns)
+    give(first, tones["low"])
+    first.locator("#result article").wait_for(state="detached")
+    give(second, tones["low"])
+    second.locator("#result article").wait_for(state="detached")
+    second.get_by_text("processing").first.wait_for()
+    both_given.set()
+    wait_for_result(first, "low note.wav")
+    assert left_behind() == ["low note.wav"]
+    first_done.set()
+    wait_for_result(second, "low note.wav")
+    assert left_behind() == []
+
+
 def test_on_a_narrow_screen_nothing_has_to_be_scrolled_sideways(visit, tones):
     page = visit("narrow")
     give(page, tones["low"])
@@ -224,7 +254,14 @@ def test_on_a_narrow_screen_nothing_has_to_be_scrolled_sideways(visit, tones):
 
 def test_the_server_called_no_other_machine_in_all_of_this(address):
     assert _called, "not even its own start was seen: nothing is watched"
-    assert set(_called) <= {"127.0.0.1", "::1"}
+    assert set(_called) <= {None, "127.0.0.1", "localhost", "::1"}
+
+
+def test_a_name_that_is_looked_up_is_seen_though_nothing_is_connected(address):
+    n_called = len(_called)
+    with contextlib.suppress(OSError):
+        socket.getaddrinfo("name.invalid", 80)
+    assert _called.pop() == "name.invalid" and len(_called) == n_called
 
 
 def left_behind() -> list[str]:

@@ -140,6 +140,9 @@ def test_the_systems_own_errors_and_an_interrupt_are_one_line(root, monkeypatch)
     assert refusal("study") == "Error: No space left on device: /data/x"
     monkeypatch.setattr("instrlib.study.run_study", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert refusal("study") == "Error: interrupted; the same command goes on where it was."
+    monkeypatch.setattr("instrlib.study.status", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = call("status")
+    assert result.exit_code == 130 and result.stderr == "Error: interrupted.\n", "there is nothing to go on with"
 
 
 def test_a_file_in_the_way_of_a_folder_is_one_line(root):

@@ -199,6 +199,59 @@ def test_bands_that_keep_together_are_even():
     assert measure(struck, RATE_HZ)["band_unevenness_db"] < 0.1
 
 
+@pytest.mark.parametrize("change_db", [0.0, 15.0, 30.0])
+def test_the_spread_of_the_harmonic_to_noise_ratio_is_the_difference_of_two_ratios(change_db):
+    """Half of the frames have a ratio of 5 dB, half of one that is higher: their middle half spans the two."""
+    signal = np.concatenate([with_noise(tone(), 5.0), with_noise(tone(), 5.0 + change_db)])
+    assert measure(signal, RATE_HZ)["harmonic_to_noise_spread_db"] == pytest.approx(change_db, abs=1.2)
+
+
+def test_the_treble_is_flat_where_it_is_noise_whatever_lies_below():
+    """A loud tone at 440 Hz makes the whole spectrum a line; above 2 kHz there is white noise alone, or one tone."""
+    hissing = [measure(with_noise(tone(), 40) if seed is None else tone() + 0.01 * white(seed=seed), RATE_HZ)
+               for seed in (None, 1, 2)]  # fmt: skip
+    assert np.mean([found["treble_flatness"] for found in hissing]) == pytest.approx(1, abs=0.03)
+    assert max(found["spectral_flatness"] for found in hissing) < 0.1
+    assert measure(tone() + 0.1 * tone(5000.0), RATE_HZ)["treble_flatness"] < 1e-3
+
+
+@pytest.mark.parametrize("swing_db", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("slope_db_s", [0.0, -10.0])
+def test_flutter_is_the_rms_of_a_swing_about_a_straight_line(swing_db, slope_db_s):
+    """At 8 Hz a quarter of a second holds two whole swings, through which a line hardly follows them."""
+    level_db = slope_db_s * seconds() + swing_db * np.sin(2 * np.pi * 8 * seconds())
+    found = measure(10 ** (level_db / 20) * tone(), RATE_HZ)["level_flutter_db"]
+    assert found == pytest.approx(swing_db / math.sqrt(2), rel=0.2)
+    assert measure(10 ** (slope_db_s * seconds() / 20) * tone(), RATE_HZ)["level_flutter_db"] < 0.01
+
+
+@pytest.mark.parametrize("low", [0.01, 0.1, 0.5])
+def test_bursts_are_the_arithmetic_over_the_geometric_mean_of_two_powers(low):
+    """Steps of 6 ms that are loud and soft by turns: the means are (1 + low) / 2 and sqrt(low)."""
+    step = round(0.006 * RATE_HZ)
+    power = np.where(np.arange(2 * RATE_HZ) // step % 2, low, 1.0)
+    found = measure(np.sqrt(power) * tone(8000.0), RATE_HZ)["treble_burstiness_db"]
+    assert found == pytest.approx(10 * math.log10((1 + low) / 2 / math.sqrt(low)), rel=0.1)
+    assert measure(tone(8000.0), RATE_HZ)["treble_burstiness_db"] < 0.01
+
+
+@pytest.mark.parametrize("swing_db", [2.0, 6.0])
+@pytest.mark.parametrize("rate_hz", [0.5, 0.9])
+def test_bands_that_swing_against_a_steady_one_are_uneven_by_the_middle_half_of_their_steps(swing_db, rate_hz):
+    """Of a sine over steps of h the differences are a sine of amplitude 2 d sin(pi f h), half of it within 0.71."""
+    time_s = seconds(10.0)
+    swinging = 0.1 * 10 ** (swing_db * np.sin(2 * np.pi * rate_hz * time_s) / 20)
+    signal = tone(duration_s=10.0) + swinging * (tone(1500.0, 10.0) + tone(4000.0, 10.0))
+    step_s = 2048 / RATE_HZ
+    expected = math.sqrt(2) * 2 * swing_db * math.sin(math.pi * rate_hz * step_s)
+    assert measure(signal, RATE_HZ)["band_unevenness_db"] == pytest.approx(expected, rel=0.1)
+
+
+def test_bands_that_fall_evenly_though_not_alike_are_even():
+    falling = 0.1 * 10 ** (-10 * seconds() / 20) * (tone(1500.0) + tone(4000.0))
+    assert measure(tone() + falling, RATE_HZ)["band_unevenness_db"] < 0.1
+
+
 @pytest.mark.parametrize("gain", [1e-3, 0.1, 30.0])
 def test_no_measure_depends_on_the_loudness(gain):
     sound = with_noise(string(220.0, 5e-4), 25)
@@ -265,6 +318,7 @@ def plain_model(**changes) -> dict:
     weights = np.zeros((n_inputs, 3))
     weights[MEASURES.index("harmonic_to_noise_db")] = (4.0, 0.0, -4.0)
     made = {"format": condition.FORMAT, "measures": " ".join(MEASURES), "sample_rate_hz": RATE_HZ, "segment_s": 1.0}
+    made |= {"recall": {"healthy": 0.6, "aged": 0.7, "broken": 0.8}}
     linear = {"weights": condition.line(weights), "bias": condition.line(np.zeros(3)), "temperature": 1.0}
     return made | {"preparation": preparation} | linear | changes
 

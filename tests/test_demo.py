@@ -3,9 +3,15 @@
 import base64
 import dataclasses
 import json
+import math
 import os
 import re
+import signal
 import socket
+import subprocess
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import nbformat
@@ -16,6 +22,7 @@ import soundfile
 import test_notebooks as form
 from recordings import SIMULATED, made_up_analysis, write_tone
 from test_study import write_notebook
+from trees import tone
 
 from instrlib import analysis, condition, demo, published
 from instrlib.audio import load
@@ -24,7 +31,10 @@ from instrlib.errors import AudioError, ConfigError, CorpusError, RunError
 from instrlib.study import execute_demo
 
 pytest.importorskip("gradio")
-pytestmark = pytest.mark.usefixtures("event_loops_closed")
+pytestmark = [
+    pytest.mark.usefixtures("event_loops_closed"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +95,40 @@ def test_what_is_too_long_is_refused_with_a_way_out(model, tmp_path):
         AudioError, match=r"10\.0 minutes; at most 10 are analysed here\. Cut it, or use .* `instrlib predict`"
     ):
         analysis.analyse(path, model)
+
+
+def test_too_many_channels_are_refused(model, tmp_path):
+    soundfile.write(tmp_path / "many.wav", np.full((8000, 33), 0.1), 8000)
+    with pytest.raises(AudioError, match=r"many\.wav: too many channels, 33; at most 32 are analysed here\."):
+        analysis.analyse(tmp_path / "many.wav", model)
+
+
+def test_channels_and_a_high_rate_take_no_more_memory(model, tmp_path, monkeypatch):
+    """All channels of this file at its own rate are 184 MB."""
+    path = tmp_path / "wide.wav"
+    with soundfile.SoundFile(path, "w", 96_000, 8, subtype="PCM_U8") as file:
+        for _ in range(60):
+            file.write(np.random.default_rng(0).uniform(-0.5, 0.5, (96_000, 8)).astype(np.float32))
+    monkeypatch.setattr(condition, "verdict", lambda signal, *_: ("healthy", {"healthy": 1.0}, {"n": len(signal)}))
+    tracemalloc.start()
+    found = analysis._condition(path, model)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.measures["n"] == 60 * model.single.features.sample_rate_hz
+    assert peak < 80e6
+
+
+def test_of_a_truncated_file_every_event_lies_in_what_is_there(model, tmp_path):
+    sound = tone(2, 0, 60.0, 22_050)
+    soundfile.write(tmp_path / "cut.mp3", sound, 22_050)
+    os.truncate(tmp_path / "cut.mp3", (tmp_path / "cut.mp3").stat().st_size // 3)
+    everyone = model.about["timeline"] | {"on": 0.0, "off": 0.0}
+    eager = dataclasses.replace(model, about=model.about | {"timeline": everyone})
+    made = analysis.analyse(tmp_path / "cut.mp3", eager)
+    events = made.timeline.events
+    assert 10 < made.duration_s < 25 and len(events)
+    assert (events.start_s < events.end_s).all() and (events.end_s <= made.duration_s).all()
+    assert len(made.timeline.scores) == math.ceil(made.duration_s)
 
 
 def test_every_field_of_the_json_is_explained_and_every_explained_field_is_there():
@@ -153,9 +197,20 @@ def address(page_folder):
         yield address
 
 
-def call(address: str, data: list) -> requests.Response:
-    body = {"data": data, "fn_index": 0, "session_hash": "test", "event_data": None, "trigger_id": 1}
+def call(address: str, data: list, *, function: int = 0, session: str = "test") -> requests.Response:
+    body = {"data": data, "fn_index": function, "session_hash": session, "event_data": None, "trigger_id": 1}
     return requests.post(f"{address}gradio_api/queue/join", json=body, timeout=20)
+
+
+def ended(address: str, session: str) -> dict:
+    """Return what the server says when a call has ended."""
+    where = f"{address}gradio_api/queue/data"
+    with requests.get(where, params={"session_hash": session}, stream=True, timeout=20) as answer:
+        for line in answer.iter_lines():
+            said = json.loads(line.removeprefix(b"data:") or b"{}")
+            if said.get("msg") == "process_completed":
+                return said
+    raise AssertionError("it never ended")
 
 
 def test_it_is_served_on_this_machine_alone(address):
@@ -194,6 +249,26 @@ def test_a_recording_that_is_an_address_or_a_file_of_this_machine_is_not_read(ad
     assert requests.post(f"{address}gradio_api/queue/join", data="{", timeout=20).status_code == 403
 
 
+@pytest.mark.parametrize("function", [1, 2])
+def test_a_file_of_this_machine_that_was_not_uploaded_is_not_analysed(address, function, tmp_path):
+    for path in ("/etc/passwd", str(write_tone(tmp_path / "mine.wav", duration_s=3))):
+        recording = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        session = f"{function}{path}"
+        assert call(address, [recording], function=function, session=session).status_code == 200
+        said = ended(address, session)
+        assert said["success"] is False
+        assert "root:" not in json.dumps(said) and "data:" not in json.dumps(said)
+    assert (tmp_path / "mine.wav").exists()
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "https://127.0.0.1", "http://127.0.0.1:1", "null"])
+def test_what_another_sites_page_sends_is_refused(address, origin):
+    for path in ("", "gradio_api/upload", "gradio_api/queue/join"):
+        answer = requests.post(address + path, headers={"Origin": origin}, files={"files": ("a.wav", b"1")}, timeout=20)
+        assert answer.status_code == 403
+    assert requests.get(address, headers={"Origin": address.rstrip("/")}, timeout=20).status_code == 200
+
+
 def test_a_file_that_is_too_large_is_refused_by_the_server(address, monkeypatch):
     import gradio
 
@@ -223,6 +298,92 @@ def test_it_leaves_the_environment_as_it_was_and_no_file_behind(page_folder, mon
         assert Path(uploads).stat().st_mode & 0o077 == 0
     assert os.environ["GRADIO_TEMP_DIR"] == "/nowhere" and "GRADIO_ANALYTICS_ENABLED" not in os.environ
     assert not Path(uploads).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_the_command_ends_without_a_word_and_without_a_file_when_told_to(page_folder, tmp_path, name):
+    command = [sys.executable, "-m", "instrlib.cli", "demo", "--model", str(page_folder)]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert b"Getting" in process.stdout.readline() and b"http://127.0.0.1:" in process.stdout.readline()
+        assert list(tmp_path.glob("instrlib-page-*"))
+        process.send_signal(getattr(signal, name))
+        assert process.wait(20) == 0
+        assert process.stderr.read() == b""
+    assert not list(tmp_path.glob("instrlib-page-*"))
+
+
+# -- uploads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def upload(tmp_path) -> Path:
+    path = tmp_path / "uploads" / "0123" / "a.wav"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+    return path
+
+
+@pytest.fixture
+def uploads(upload):
+    return demo._Uploads(upload.parent.parent)
+
+
+def test_an_upload_is_kept_until_the_last_page_that_waits_for_it_has_heard_it(upload, uploads):
+    uploads.wait("first", upload)
+    uploads.wait("second", upload)
+    with uploads.heard("first", upload):
+        pass
+    assert upload.exists()
+    with uploads.heard("second", upload):
+        uploads.wait("second", upload)  # given once more, before it was done
+    assert upload.exists()
+    with uploads.heard("second", upload):
+        assert upload.exists()
+    assert not upload.parent.exists() and uploads.folder.exists()
+
+
+def test_what_was_given_and_passed_over_is_removed_with_the_one_that_was_heard_instead(upload, uploads):
+    last, later = (upload.with_name(name) for name in ("b.wav", "c.wav"))
+    for path in (upload, last, later):
+        path.write_bytes(b"1")
+        uploads.wait("first", path)
+    with uploads.heard("first", last):
+        assert last.exists() and not upload.exists()
+    assert not last.exists() and later.exists(), "what was given later is still to be heard"
+
+
+def test_what_lies_elsewhere_is_left_alone(uploads, tmp_path):
+    path = tmp_path / "mine.wav"
+    path.write_bytes(b"1")
+    uploads.wait("first", path)
+    with uploads.heard("first", path):
+        pass
+    assert path.exists()
+
+
+def test_what_was_broken_off_is_swept_away_by_its_age_and_what_is_heard_or_new_is_not(upload, uploads, monkeypatch):
+    broken_off, new = uploads.folder / "tmp1", uploads.folder / "tmp2"
+    for path in (broken_off, new):
+        path.write_bytes(b"1")
+    for path in (broken_off, upload):
+        os.utime(path, (0, 0))
+    monkeypatch.setattr(demo, "_SWEEP_EVERY_S", 0.01)
+    with uploads.heard("first", upload), uploads.swept():
+        for _ in range(500):
+            if not broken_off.exists():
+                break
+            time.sleep(0.01)
+    assert not broken_off.exists() and new.exists()
+    assert not upload.exists(), "it was heard"
+    uploads.wait("first", upload)
+    upload.parent.mkdir()
+    upload.write_bytes(b"1")
+    with uploads.heard("first", upload):
+        os.utime(upload, (0, 0))
+        uploads.sweep()
+        assert upload.exists()
 
 
 # -- the notebook ------------------------------------------------------------------------------------------------------

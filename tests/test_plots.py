@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from instrlib.arrays import padded
 from instrlib.errors import DiskError, InstrlibError
 from instrlib.files import hash_file, write_arrays
 from instrlib.metrics import reliability
+from instrlib.plots import base
 
 CLASSES = np.array(
     ["cello", "clarinet", "acoustic_guitar", "electric_guitar", "organ", "piano", "Violin_or_fiddle", "voice"]
@@ -327,6 +329,22 @@ def test_another_process_with_other_settings_of_the_user_writes_the_same_bytes(t
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=tmp_path)
     for path in here:
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
+
+
+def test_one_thread_leaves_the_style_before_another_takes_it():
+    """The settings are those of all threads: left crosswise, one of the two would stay."""
+    before, taken = dict(matplotlib.rcParams), threading.Event()
+
+    def other() -> None:
+        with base.style():
+            taken.set()
+
+    thread = threading.Thread(target=other)
+    with base.style(), base.style():
+        thread.start()
+        assert not taken.wait(0.2)
+    thread.join(20)
+    assert taken.is_set() and dict(matplotlib.rcParams) == before
 
 
 def test_files_carry_no_date_and_no_version(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     write(folder / "short.wav", tone(0.01))
     soundfile.write(folder / "nan.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
     names = ("empty.wav", "text.mp3", "header.wav", "silent.wav", "short.wav", "nan.wav", "missing.wav")
-    return {name: folder / name for name in names}
+    return {name: folder / name for name in (*names, "long" * 100 + ".wav")}
 
 
 def test_each_bad_file_is_one_sentence_that_names_it(model, tmp_path):
@@ -240,7 +241,11 @@ def test_of_a_truncated_file_what_is_there_is_heard(model, tmp_path):
     assert predict.predict_file(tmp_path / "cut.wav", model).duration_s == pytest.approx(10, abs=0.1)
     mp3 = write(tmp_path / "a.mp3", tone(90.0)).read_bytes()
     (tmp_path / "cut.mp3").write_bytes(mp3[: len(mp3) // 3])
-    assert predict.predict_file(tmp_path / "cut.mp3", model).duration_s == pytest.approx(30, abs=1.5)
+    duration_s = predict.predict_file(tmp_path / "cut.mp3", model).duration_s
+    assert duration_s == pytest.approx(30, abs=1.5)
+    found = predict.window_scores(tmp_path / "cut.mp3", model.several)
+    ends = found.start_s + found.window_s
+    assert ends[-2] < duration_s <= ends[-1], "the last window is the first that reaches the end"
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -332,6 +337,34 @@ def test_wrong_usage_is_refused(folder):
     for arguments in (["one.wav", "--top", "0"], ["one.wav", "--json", "--csv"], []):
         result = call(*arguments)
         assert result.exit_code == 2 and result.stdout == "" and "Traceback" not in result.stderr
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_traceback(folder):
+    shutil.copy(folder / "one.wav", folder / "snow☃.wav")
+    run = subprocess.run(
+        [sys.executable, "-m", "instrlib.cli", "predict", "snow☃.wav", "rain☃.wav"],
+        check=False,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )
+    assert run.returncode == 1
+    assert run.stdout.decode("latin-1").splitlines()[1].startswith("snow?.wav\t")
+    assert run.stderr.startswith(b"Error: rain?.wav: cannot be read") and len(run.stderr.splitlines()) == 1
+
+
+def test_what_was_heard_before_an_interrupt_is_shown(folder, monkeypatch):
+    hear = predict.predict_file
+
+    def interrupted(path, *rest, **others):
+        if path.name == "two.flac":
+            raise KeyboardInterrupt
+        return hear(path, *rest, **others)
+
+    monkeypatch.setattr(predict, "predict_file", interrupted)
+    result = call("one.wav", "two.flac", "one.wav", "--json")
+    assert result.exit_code == 130
+    assert [one["file"] for one in json.loads(result.stdout)] == ["one.wav"]
+    assert result.stderr == "Error: interrupted; 1 of 3 files were heard.\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such names do not exist there")

@@ -1,16 +1,19 @@
 """The model that is given away: chosen on validation, checked as a file, scored on clips it never saw, read safely."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from instrlib import cam, evaluation, layered, publish, published, release, training
+from instrlib import cam, evaluation, layered, litert, publish, published, release, training
 from instrlib.calibration import fit_temperature, softmax
 from instrlib.errors import EvaluationError, RunError
 from instrlib.features import scale
@@ -40,6 +43,28 @@ def made_up(folder: Path, name: str, accuracy: list[list[float]], **settings: in
         for seed, by_fold in enumerate(accuracy)
     )
     return Candidate("02_baseline_cnn", name, folders)
+
+
+def test_two_threads_that_load_a_network_leave_stderr_where_it_was(released, monkeypatch):
+    """Each leads it nowhere and back: crosswise, the second would lead it back to nowhere."""
+    inside, most = [], []
+
+    @contextlib.contextmanager
+    def slowly():
+        inside.append(1)
+        time.sleep(0.1)
+        most.append(len(inside))
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(litert, "without_stderr", slowly)
+    model = released.made.model
+    threads = [threading.Thread(target=published.listener, args=(model.single,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert most == [1, 1, 1]
 
 
 def test_the_best_mean_on_validation_decides_and_then_the_best_network_of_its_kind(tmp_path):
@@ -186,7 +211,7 @@ def test_a_section_is_added_to_what_is_known_of_a_model_and_its_card_says_what_i
     assert about["id"] == released.made.model.about["id"]
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     for expected in (
-        "flute, piano, drums", "All of it is synthesised", "GPL", "`several.tflite`",
+        "flute, piano, drums", "All of it is synthesised", "GPL", "`several.tflite`", "`condition.json` | may be there",
         f"answered {about['n_tested']} clips",
         f"| accuracy | {about['scores']['accuracy']['estimate']:.2f}",
     ):  # fmt: skip

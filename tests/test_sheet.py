@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from recordings import CLASSES, SIMULATED, made_up_analysis
 
 from instrlib import sheet, timeline
 
-pytest.importorskip("typst")
+typst = pytest.importorskip("typst")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,16 @@ def test_a_busy_recording_with_a_long_name_still_takes_two_pages():
 @pytest.mark.parametrize(
     "name", ['#panic("x") *bold', "$x _y_ `code", "= heading\n<label> @ref", "// \\ \u202e \U0001f3bb", ""]
 )
-def test_a_name_is_text_and_never_markup(name, figures):
+def test_a_name_is_text_and_never_markup(name, figures, monkeypatch):
     """Each of these, read as markup, would stop typst or be set as something else."""
     assert sheet.pdf(made_up_analysis(name=name), figures).startswith(b"%PDF-")
+
+    def title(template: bytes, *, sys_inputs: dict[str, str], **_) -> str:
+        return typst.query(template, "heading.where(level: 1)", field="body", sys_inputs=sys_inputs)
+
+    monkeypatch.setattr(typst, "compile", title)
+    (set_as,) = json.loads(sheet.pdf(made_up_analysis(name=name), figures))
+    assert set_as["child"] == {"func": "text", "text": name}
 
 
 def test_without_timeline_map_and_condition_it_is_one_page(analysis):
@@ -80,6 +88,7 @@ def test_the_words_say_what_was_found_and_how_probable_it_is(analysis):
     assert found["timeline"]["sentence"] == "Found in the recording: flute and piano."
     assert found["timeline"]["events"] == [["piano", "0.0", "24.0", "0.90"], ["flute", "8.0", "12.0", "0.80"]]
     assert found["condition"]["sentence"] == "It sounds healthy: 82\N{NO-BREAK SPACE}% probable."
+    assert found["condition"]["caution"].startswith("Of healthy test clips, 48\N{NO-BREAK SPACE}% were called damaged")
 
 
 def test_none_of_these_is_an_answer_that_names_the_nearest():

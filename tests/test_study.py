@@ -303,6 +303,24 @@ def test_an_interrupt_ends_the_kernel_and_says_where_the_next_run_goes_on(alone,
     assert [state.state for state in study.status()] == ["stopped"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_whose_exception_is_lost_ends_the_run_all_the_same(alone):
+    class Discarded:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)  # what is raised in here is only written to stderr
+
+    class Interrupting(Watcher):
+        def cell(self, name: str, done: int, total: int) -> None:
+            if done == total - 1:
+                Discarded()
+
+    write_notebook(alone / "notebooks", "03_third", ["import time\ntime.sleep(60)"])
+    began = time.monotonic()
+    with pytest.raises(StudyError, match="Stopped in 03_third; the same command goes on there"):
+        run_study(**SMOKE, watcher=Interrupting())
+    assert time.monotonic() - began < 50
+
+
 def test_publishing_copies_what_a_run_has_and_removes_what_it_no_longer_has(tmp_path):
     def run_with(notebook: str, *figures: str) -> Path:
         folder = tmp_path / "runs/rendered-smoke" / notebook

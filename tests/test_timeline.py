@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import layered_scores, release, timeline, timeline_scores
+from instrlib import intervals, layered_scores, release, timeline, timeline_scores
 from instrlib.config import FeatureConfig
 from instrlib.errors import ConfigError, LeakError
 from instrlib.findings import timeline as timeline_findings
@@ -284,6 +284,75 @@ def test_two_timelines_are_compared_on_the_same_pieces(truth, found):
     assert (table.p_holm >= table.p).all()
 
 
+def test_what_never_names_anybody_is_met_by_its_errors_and_the_others_by_their_f1(truth, found):
+    models = {"model": found, **timeline_scores.trivial(truth, truth)}
+    table = timeline_scores.compare_trivial(models, "model", list(models)[1:], truth)
+    scores = table.reset_index().set_index("second").score
+    assert scores["never on"] == "error_rate" and (scores.drop("never on") == "frame_micro_f1").all()
+    assert table.difference["model", "never on", "error_rate"] == pytest.approx(SED_EVAL["error_rate"] - 1)
+    np.testing.assert_allclose(table.p_holm, intervals.holm(table.p.to_numpy()))
+    assert len(table) == len(models) - 1
+
+
+def ensembles(real, said, *, duration_s=10.0):
+    """Pieces of an ensemble each, of two classes: what plays and what is found, a list of events each."""
+    truth = truth_from(real, duration_s, 2)
+    return truth, [timeline_scores.in_frames(one, duration_s, 2) for one in said]
+
+
+# The first class plays in three of nine ensembles and is found worse in each; the second plays in two, and where it
+# does not play it is found wrongly.
+REAL = [[(0, 0.0, 8.0)]] * 3 + [[(1, 0.0, 8.0)]] * 2 + [[]] * 4
+SAID = [[(0, 0.0, 8.0)], [(0, 0.0, 4.0)], [(0, 0.0, 1.0)], [(1, 0.0, 8.0)], [(1, 0.0, 3.0)], *[[(1, 0.0, 1.0)]] * 4]
+
+
+def test_the_interval_of_an_instrument_is_over_the_ensembles_that_play_it():
+    """The other ensembles are left out by nobody: three ensembles have Student's quantile of two degrees of freedom."""
+    table = timeline_scores.by_class({"model": ensembles(REAL, SAID)[1]}, ensembles(REAL, SAID)[0]).set_index("class")
+    assert table.n_ensembles.to_list() == [3, 2]
+    first = table.iloc[0]
+    # Found 8, 4 and 1 of 8 seconds: by hand, each left out in turn.
+    without = np.array([2 * 5 / (5 + 16), 2 * 9 / (9 + 16), 2 * 12 / (12 + 16)])
+    half = 4.302653 * np.sqrt(2 * without.var())
+    assert first.frame_f1 == pytest.approx(2 * 13 / (13 + 24))
+    assert first[["frame_f1_low", "frame_f1_high"]].to_list() == pytest.approx(
+        [max(0.0, first.frame_f1 - half), min(1.0, first.frame_f1 + half)]
+    )
+    ends = [f"{score}_{end}" for score in ("frame_f1", "event_f1") for end in ("low", "high")]
+    assert table.loc[CLASSES[1], ends].isna().all()
+    # False alarms in ensembles that do not play it still cost.
+    assert table.frame_f1[CLASSES[1]] == pytest.approx(2 * 11 / (2 * 11 + 4 + 5))
+
+
+def test_where_all_ensembles_are_alike_there_is_no_interval():
+    """Never found, or always: nothing varies, which does not make a score sure."""
+    for said, score in (([[]] * 9, 0.0), (REAL, 1.0)):
+        truth, found = ensembles(REAL, said)
+        first = timeline_scores.by_class({"model": found}, truth).iloc[0]
+        assert first.frame_f1 == score and np.isnan(first.frame_f1_low) and np.isnan(first.frame_f1_high)
+
+
+def test_ensembles_without_a_class_do_not_move_its_interval():
+    """Four more, which neither play it nor are said to."""
+    few, many = (
+        timeline_scores.by_class({"model": ensembles(real, said)[1]}, ensembles(real, said)[0]).iloc[0]
+        for real, said in ((REAL[:5], SAID[:5]), (REAL, SAID))
+    )
+    assert few.frame_f1_low == pytest.approx(many.frame_f1_low) and few.frame_f1_high == pytest.approx(
+        many.frame_f1_high
+    )
+
+
+def test_the_interval_of_a_number_is_over_the_ensembles_in_which_so_many_sound():
+    both = [[(0, 0.0, 8.0), (1, 0.0, 8.0)], [(0, 0.0, 8.0), (1, 0.0, 2.0)]]
+    truth, found = ensembles([*REAL[:3], *both], [*SAID[:3], *both])
+    table = timeline_scores.by_number({"model": found}, truth).set_index(["n_sounding", "score"])
+    assert table.n_ensembles[1, "frame_f1"] == 4 and table.n_ensembles[2, "frame_f1"] == 2
+    assert np.isfinite(table.low[1, "frame_f1"]) and np.isnan(table.low[2, "frame_f1"])
+    said = timeline_findings.sounding_sentence(table.reset_index(), "model")
+    assert "2: 1.000." in said and "nan" not in said
+
+
 # -- choices and answers that need no listening ------------------------------------------------------------------------
 
 
@@ -367,14 +436,88 @@ def test_the_sentences_say_what_the_numbers_say(truth, found):
     table = timeline_scores.score_table(models, truth)
     sentence = timeline_findings.timeline_sentence(table, "the network")
     assert "F1 of 0.690" in sentence and "0.450" in sentence and "0.250" in sentence
-    compared = timeline_scores.compare(models, [("the network", name) for name in list(models)[1:]], truth)
+    compared = timeline_scores.compare_trivial(models, "the network", list(models)[1:], truth)
     sentence = timeline_findings.timeline_trivial_sentence(table, compared, "the network")
-    assert "its instruments, always" in sentence
+    assert "its instruments, always" in sentence and "never on" not in sentence
+    assert "Its error rate of 0.446 is" in sentence and "the 1.000 of naming nobody" in sentence
     numbers = timeline_findings.sounding_sentence(timeline_scores.by_number(models, truth), "the network")
     assert numbers.startswith("By how many sound at once")
     instruments = timeline_findings.instruments_sentence(timeline_scores.by_class(models, truth), "the network")
-    assert instruments.startswith("The instrument that the network finds best is `flute`, with a frame F1 of 0.710 [")
-    assert "the worst is `cello` with 0.667 [" in instruments
+    assert "finds best `flute` with a frame F1 of 0.710 (ensembles: 2)" in instruments
+    assert "worst `cello` with a frame F1 of 0.667 (ensembles: 2)" in instruments and "[" not in instruments
+    never = timeline_scores.by_class({"never": models["never on"]}, truth)
+    assert "worst `cello`, `flute` and `piano` with" in timeline_findings.instruments_sentence(never, "never")
+
+
+def compared_rows(rows):
+    """Comparisons as `compare` gives them, from first, second, score, difference, low, high and p_holm."""
+    columns = ["first", "second", "score", "difference", "low", "high", "p_holm"]
+    return pd.DataFrame(rows, columns=columns).set_index(columns[:3])
+
+
+def test_what_is_said_to_differ_is_decided_after_correction_for_the_number_of_comparisons():
+    """An interval of one comparison alone may lie above 0 where the corrected p does not let it count."""
+    frame_f1 = {"net": 0.5, "always on": 0.4, "the list": 0.3, "its instruments, always": 0.7, "never on": 0.0}
+    error_rate = dict.fromkeys(frame_f1, 2.0) | {"net": 0.9, "never on": 1.0}
+    scores = {"frame_micro_f1": frame_f1, "error_rate": error_rate}
+    table = pd.DataFrame(
+        [(name, score, value) for score, of in scores.items() for name, value in of.items()],
+        columns=["model", "score", "estimate"],
+    )
+    rows = [
+        ("net", "always on", "frame_micro_f1", 0.1, 0.01, 0.19, 0.08),
+        ("net", "the list", "frame_micro_f1", 0.2, 0.1, 0.3, 0.004),
+        ("net", "its instruments, always", "frame_micro_f1", -0.2, -0.3, -0.1, 0.004),
+        ("net", "never on", "error_rate", -0.1, -0.19, -0.01, 0.08),
+    ]
+    said = timeline_findings.timeline_trivial_sentence(table, compared_rows(rows), "net")
+    assert "is better than “the list” (0.300); worse than “its instruments, always” (0.700); not shown" in said
+    assert "not shown to differ from “always on” (0.400)." in said
+    assert "Its error rate of 0.900 is not shown to differ from the 1.000 of naming nobody: -0.100" in said
+    for difference, word in ((-0.1, "lower"), (0.1, "higher")):
+        sure = compared_rows([*rows[:3], (*rows[3][:3], difference, difference - 0.05, difference + 0.05, 0.01)])
+        said = timeline_findings.timeline_trivial_sentence(table, sure, "net")
+        assert f"is {word} than the 1.000 of naming nobody" in said
+    said = timeline_findings.comparison_sentence(
+        compared_rows(rows), "net", "always on", "frame_micro_f1", what="frame F1"
+    )
+    assert said.startswith("These pieces do not show a difference between “net” and “always on”: frame F1 +0.100")
+    assert said.endswith("p = 0.080 after Holm's correction for 4 comparisons.")
+    said = timeline_findings.comparison_sentence(
+        compared_rows(rows), "net", "its instruments, always", "frame_micro_f1", what="frame F1"
+    )
+    assert said.startswith("“net” is worse than “its instruments, always”")
+
+
+def test_a_list_that_does_not_beat_naming_everything_is_said_not_to():
+    estimates = {
+        ("max", "micro_f1"): 0.5, ("mean", "micro_f1"): 0.55, ("all present", "micro_f1"): 0.43,
+        ("max", "mean_average_precision"): 0.7, ("mean", "mean_average_precision"): 0.66,
+        ("all present", "mean_average_precision"): 0.27, ("max", "precision"): 0.4, ("max", "recall"): 0.6,
+    }  # fmt: skip
+    table = pd.DataFrame([(*key, value, 0.1, 0.9) for key, value in estimates.items()])
+    table.columns = ["model", "score", "estimate", "low", "high"]
+    compared = compared_rows(
+        [
+            ("max", "mean", "micro_f1", -0.05, -0.2, 0.1, 0.9),
+            ("max", "all present", "micro_f1", 0.07, 0.01, 0.13, 0.06),
+            ("max", "mean", "mean_average_precision", 0.05, -0.1, 0.2, 0.9),
+            ("max", "all present", "mean_average_precision", 0.43, 0.2, 0.6, 0.01),
+        ]
+    )
+    for chosen in ("max", "mean"):
+        of_chosen = compared
+        if chosen == "mean":
+            swapped = [
+                (first if second == "mean" else "mean", second, score) for first, second, score in compared.index
+            ]
+            of_chosen = compared.set_axis(pd.MultiIndex.from_tuples(swapped, names=compared.index.names))
+        said = timeline_findings.list_trivial_sentence(chosen, table, of_chosen)
+        assert "that list is not shown to differ from “all present” (0.430): +0.070 [+0.010, +0.130], p = 0.060" in said
+        assert "it is better than “all present” (0.270)" in said and "“mean”" not in said and "“max”" not in said
+    lists = pd.DataFrame({"micro_f1": {"max": 0.7, "mean": 0.6}})
+    said = timeline_findings.pooling_sentence("max", lists, table, compared)
+    assert "max pooling less mean pooling: -0.050 [-0.200, +0.100], p = 0.900 after Holm's correction for 4" in said
 
 
 # -- listening ---------------------------------------------------------------------------------------------------------
@@ -432,6 +575,23 @@ def test_lists_are_scored_beside_those_that_need_no_listening(pieces_made):
     assert table.estimate.precision["all present"] == pytest.approx(test.mean())
     assert table.estimate.recall["all present"] == 1 and table.estimate.recall["none present"] == 0
     assert pd.isna(table.estimate.precision["none present"])
+
+
+def test_the_chosen_list_meets_each_trivial_list_once_by_a_score_that_tells_something(pieces_made):
+    labels = timeline_scores.truth_of(pieces_made).labels[None]
+    perfect, half = (layered_scores.Answer(scores, scores > 0) for scores in (labels, labels * [1, 0, 1]))
+    trivial = layered_scores.trivial(pieces_made)
+    naming = [name for name, one in trivial.items() if one.present.any()]
+    table = timeline_scores.compare_lists({"max": perfect, "mean": half}, "mean", pieces_made, "validation")
+    pairs = [("max", "mean"), *(("mean", name) for name in naming)]
+    expected = [(*pair, "micro_f1") for pair in pairs] + [(*pair, "mean_average_precision") for pair in pairs[:2]]
+    assert table.index.to_list() == expected and "all present" in naming and "none present" not in naming
+    assert table.p.notna().sum() > 3
+    np.testing.assert_allclose(table.p_holm, intervals.holm(table.p.to_numpy()))
+    # Those that are left out would give the same number again.
+    scored = timeline_scores.list_table(trivial, pieces_made, "validation").set_index("score")
+    assert scored.estimate["mean_average_precision"].nunique() == 1
+    assert (scored.estimate["micro_f1"].to_numpy() == 0).sum() == len(trivial) - len(naming)
 
 
 def test_a_network_that_is_given_away_hears_the_pieces_as_it_would_any_file(model_folder, pieces_made, small, tmp_path):

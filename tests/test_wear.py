@@ -107,6 +107,27 @@ def test_a_detuned_copy_is_off_by_less_than_a_third_of_a_semitone():
     assert 5 < np.abs(off_cents).max() < 40
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_of_a_detuned_copy_sounds_before_an_attack_and_its_delay_goes_to_0_with_severity(seed):
+    click = np.zeros(2 * RATE_HZ)
+    click[RATE_HZ] = 1
+    delays = []
+    for severity in (1.0, 0.5, 0.1, 0.01):
+        worn = degrade(click, RATE_HZ, "detuned", severity, np.random.default_rng(seed))
+        assert not worn[:RATE_HZ].any()
+        delays.append((np.flatnonzero(worn).max() - RATE_HZ) / RATE_HZ)
+    assert 0.004 < delays[0] < 0.018  # one second after the beginning
+    assert delays[1] == pytest.approx(delays[0] / 2, abs=2 / RATE_HZ)
+    assert delays[2] == pytest.approx(delays[0] / 10, abs=2 / RATE_HZ)
+    assert delays[3] < 0.0003
+
+
+def test_a_copy_begins_together_with_the_sound():
+    click = np.zeros(RATE_HZ)
+    click[0] = 1
+    assert np.flatnonzero(degrade(click, RATE_HZ, "detuned", 1.0, rng())).max() <= 1
+
+
 def test_buzz_keeps_the_period_and_adds_partials_above_of_no_more_than_the_severity_says():
     tone = np.sin(2 * np.pi * 220 * np.arange(2 * RATE_HZ) / RATE_HZ)
     worn = degrade(tone, RATE_HZ, "buzz", 0.5, rng())

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from instrlib.intervals import Interval
+from instrlib.findings.words import spread
+from instrlib.intervals import LEVEL, Interval
 
 
 def choice_sentence(described: pd.DataFrame, best: str, given_away: str, cnn: pd.Series) -> str:
@@ -15,7 +16,7 @@ def choice_sentence(described: pd.DataFrame, best: str, given_away: str, cnn: pd
     best, given_away : str
         The one that `condition_study.choose` chose, and the one that is given away.
     cnn : pandas.Series
-        The network's validation scores, with `validation_log_loss` and `validation_accuracy`.
+        The network's validation scores after its own temperature, from `condition_study.calibrate`.
 
     Returns
     -------
@@ -27,11 +28,11 @@ def choice_sentence(described: pd.DataFrame, best: str, given_away: str, cnn: pd
         if best == given_away
         else f"given away is the {given_away}, a few plain numbers, with {described.accuracy[given_away]:.3f} right"
     )
-    network = "better" if cnn.validation_log_loss < described.log_loss[best] else "not better"
+    network = "better" if cnn.log_loss < described.log_loss[best] else "not better"
     return (
         f"Of the classifiers of the measures, {best} has the least validation log loss ({losses}); {kept}. The CNN on "
-        f"the log-mel spectrograms is {network} by validation: log loss {cnn.validation_log_loss:.3f}, accuracy "
-        f"{cnn.validation_accuracy:.3f} against {described.accuracy[best]:.3f}."
+        f"the log-mel spectrograms, at a temperature that was fitted in the same way, is {network} by validation: log "
+        f"loss {cnn.log_loss:.3f}, accuracy {cnn.accuracy:.3f} against {described.accuracy[best]:.3f}."
     )
 
 
@@ -79,7 +80,7 @@ def kind_sentence(table: pd.DataFrame, model: str) -> str:
     own = table[(table.model == model) & (table.kind != "none")].sort_values("estimate", kind="stable")
     worst, best = own.iloc[0], own.iloc[-1]
     return (
-        f"The {model} tells {best.kind} best (its condition is named rightly in {_interval(best)} of the versions) and "
+        f"The {model} tells {best.kind} best (of its versions the condition is named rightly: {_interval(best)}) and "
         f"{worst.kind} worst ({_interval(worst)})."
     )
 
@@ -100,20 +101,24 @@ def unseen_sentence(table: pd.DataFrame, model: str) -> str:
     """
     parts = []
     for kind, row in table.iterrows():
-        # Ends that are not known, of a single group, show nothing.
-        worse = "" if row.high < 0 else ", better" if row.low > 0 else ", not shown to be worse"
+        # A p that is not known, of a single group, shows nothing.
+        sure = row.p_holm < 1 - LEVEL
+        worse = "not shown to differ" if not sure else "worse" if row.difference < 0 else "better"
+        more = row.noticed_more > 0 and row.noticed_more_p_holm < 1 - LEVEL
         parts.append(
-            f"{kind} {row.named_unseen:.2f} instead of {row.named_seen:.2f}{worse} "
-            f"(called damaged at all: {row.noticed_unseen:.2f})"
+            f"{kind} {row.named_unseen:.2f} instead of {row.named_seen:.2f} ({worse}; called damaged at all: "
+            f"{row.noticed_unseen:.2f}, and so are {row.alarms_unseen:.2f} of the healthy versions: "
+            f"{'noticed' if more else 'not shown to be noticed'})"
         )
     return (
         f"Damage of a kind that the {model} was never trained on: its condition is named rightly in "
-        f"{'; '.join(parts)}. What falls is the price of a damage that nobody thought of."
+        f"{'; '.join(parts)}. A kind is noticed where its versions are called damaged more often than the healthy "
+        f"versions of the same clips; p is corrected for {len(table)} kinds after Holm."
     )
 
 
 def false_alarm_sentence(table: pd.DataFrame, model: str) -> str:
-    """Say which instruments are called damaged although they are healthy.
+    """Say how often healthy instruments are called damaged.
 
     Parameters
     ----------
@@ -126,11 +131,13 @@ def false_alarm_sentence(table: pd.DataFrame, model: str) -> str:
     -------
     str
     """
-    every = float((table.damaged * table.n).sum() / table.n.sum())
-    worst, best = table.iloc[0], table.iloc[-1]
+    n = table.n.sum()
+    every = float((table.damaged * table.n).sum() / n)
+    # In the order of their names: the few groups of each do not say which instrument is judged worst.
+    parts = [f"{name} {row.damaged:.0%} of {row.n:.0f}" for name, row in table.iterrows()]
     return (
-        f"The {model} calls {every:.0%} of the healthy versions damaged: most often {worst.name} "
-        f"({worst.damaged:.0%}), least often {best.name} ({best.damaged:.0%})."
+        f"The {model} calls {every:.0%} of the {n} healthy versions damaged ({', '.join(parts)}). Instruments were "
+        f"not compared with each other: the versions of one come from {spread(table.n_groups)} groups."
     )
 
 
@@ -180,5 +187,12 @@ def rules_sentence(thresholds: dict[str, float], labels: dict[str, str]) -> str:
 
 def _interval(row: pd.Series) -> str:
     if pd.isna(row.low):
-        return f"{row.estimate:.3f} (of one group, so without an interval)"
+        return f"{_share(row)} (of one group, so without an interval)"
+    if row.estimate in (0, 1):
+        return _share(row)
     return str(Interval(row.estimate, row.low, row.high))
+
+
+def _share(row: pd.Series) -> str:
+    """Write a share; where no resample could differ, as a count."""
+    return {0: f"none of {row.n:.0f}", 1: f"all {row.n:.0f}"}.get(row.estimate, f"{row.estimate:.3f}")

@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval
+from instrlib.findings.words import listed, spread
+from instrlib.intervals import LEVEL, Interval
+from instrlib.timeline import POOLINGS
+from instrlib.timeline_scores import NEVER
 
 
 def timeline_sentence(table: pd.DataFrame, model: str) -> str:
@@ -37,7 +40,7 @@ def timeline_trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model
     table : pandas.DataFrame
         From `timeline_scores.score_table`.
     compared : pandas.DataFrame
-        From `timeline_scores.compare`: pairs of the model with each of these.
+        From `timeline_scores.compare_trivial`.
     model : str
         Its name.
 
@@ -45,16 +48,42 @@ def timeline_trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model
     -------
     str
     """
-    frames = compared.xs(model, level="first").xs("frame_micro_f1", level="score")
-    f1 = table[table.score == "frame_micro_f1"].set_index("model").estimate
-    better, worse = frames.index[frames.low > 0], frames.index[frames.high < 0]
-    open_ = frames.index.difference([*better, *worse], sort=False)
-    verdicts = [
-        f"{words} {', '.join(f'“{name}” ({f1[name]:.3f})' for name in names)}"
-        for words, names in (("better than", better), ("worse than", worse), ("not shown to differ from", open_))
-        if len(names)
-    ]
-    return f"Second by second {model} (F1 {f1[model]:.3f}) is {'; '.join(verdicts)}."
+    of = table.set_index(["score", "model"]).estimate
+    own = compared.xs(model, level="first")
+    f1 = _verdicts(own.xs("frame_micro_f1", level="score"), of["frame_micro_f1"])
+    errors = own.loc[(NEVER, "error_rate")]
+    way = "lower" if errors.difference < 0 else "higher"
+    verdict = f"is {way} than" if _shown(errors) else "is not shown to differ from"
+    return (
+        f"Second by second {model} (F1 {of['frame_micro_f1', model]:.3f}) is {f1}. Its error rate of "
+        f"{of['error_rate', model]:.3f} {verdict} the {of['error_rate', NEVER]:.3f} of naming nobody: "
+        f"{_numbers(errors)} (all p after Holm's correction for {len(compared)} comparisons)."
+    )
+
+
+def comparison_sentence(compared: pd.DataFrame, first: str, second: str, score: str, *, what: str) -> str:
+    """Say which of two timelines is better, or that these pieces cannot show it, after correction.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        From `timeline_scores.compare`; p is corrected for all of its rows.
+    first, second, score : str
+        One of them.
+    what : str
+        How the score is called.
+
+    Returns
+    -------
+    str
+    """
+    row = compared.loc[(first, second, score)]
+    verdict = (
+        f"“{first}” is {'better' if row.difference > 0 else 'worse'} than “{second}”"
+        if _shown(row)
+        else f"These pieces do not show a difference between “{first}” and “{second}”"
+    )
+    return f"{verdict}: {what} {_numbers(row)} after Holm's correction for {len(compared)} comparisons."
 
 
 def sounding_sentence(by_number: pd.DataFrame, model: str) -> str:
@@ -74,7 +103,8 @@ def sounding_sentence(by_number: pd.DataFrame, model: str) -> str:
     own = by_number[by_number.model == model]
     frames = own[own.score == "frame_f1"]
     parts = [
-        f"{row.n_sounding}: {Interval(row.estimate, row.low, row.high)}"
+        f"{row.n_sounding}: "
+        + (str(Interval(row.estimate, row.low, row.high)) if np.isfinite(row.low) else f"{row.estimate:.3f}")
         for row in frames[np.isfinite(frames.estimate)].itertuples()
     ]
     named = own[own.score == "named"].iloc[0]
@@ -87,7 +117,7 @@ def sounding_sentence(by_number: pd.DataFrame, model: str) -> str:
 
 
 def instruments_sentence(by_class: pd.DataFrame, model: str) -> str:
-    """Say which instrument's seconds are found best and worst.
+    """Say which instrument's seconds are found best and worst, and how few ensembles say so.
 
     Parameters
     ----------
@@ -102,16 +132,18 @@ def instruments_sentence(by_class: pd.DataFrame, model: str) -> str:
     """
     own = by_class[(by_class.model == model) & by_class.frame_f1.notna()].set_index("class")
     best, worst = (
-        (name, Interval(*own.loc[name, ["frame_f1", "frame_f1_low", "frame_f1_high"]]))
-        for name in (own.frame_f1.idxmax(), own.frame_f1.idxmin())
+        f"{listed(f'`{name}`' for name in alike.index)} with a frame F1 of {f1:.3f} "
+        f"(ensembles: {spread(alike.n_ensembles)})"
+        for f1 in (own.frame_f1.max(), own.frame_f1.min())
+        for alike in [own[own.frame_f1 == f1]]
     )
     return (
-        f"The instrument that {model} finds best is `{best[0]}`, with a frame F1 of {best[1]}; the worst is "
-        f"`{worst[0]}` with {worst[1]}."
+        f"Of the instruments in these pieces, {model} finds best {best} and worst {worst}. All are played by few "
+        f"ensembles ({spread(own.n_ensembles)} each): with other players the order may be another."
     )
 
 
-def pooling_sentence(chosen: str, lists: pd.DataFrame, table: pd.DataFrame, difference: Difference) -> str:
+def pooling_sentence(chosen: str, lists: pd.DataFrame, table: pd.DataFrame, compared: pd.DataFrame) -> str:
     """Say which pooling was chosen for the list of a recording, and what it does on test pieces.
 
     Parameters
@@ -122,8 +154,8 @@ def pooling_sentence(chosen: str, lists: pd.DataFrame, table: pd.DataFrame, diff
         From `timeline_scores.choose`.
     table : pandas.DataFrame
         From `timeline_scores.list_table`, with the poolings as models.
-    difference : Difference
-        F1 on test pieces of max pooling minus mean pooling.
+    compared : pandas.DataFrame
+        From `timeline_scores.compare_lists`.
 
     Returns
     -------
@@ -134,9 +166,60 @@ def pooling_sentence(chosen: str, lists: pd.DataFrame, table: pd.DataFrame, diff
     reached = Interval(*of.loc[(chosen, "micro_f1"), ["estimate", "low", "high"]])
     f1 = lists.micro_f1
     precision, recall = (of.estimate[chosen, score] for score in ("precision", "recall"))
+    difference = compared.loc[("max", "mean", "micro_f1")]
     return (
         f"For the list of a recording's instruments {chosen} pooling was chosen on validation pieces (F1 "
         f"{f1[chosen]:.3f} against {f1[other]:.3f} of {other} pooling). On test pieces it has a precision of "
         f"{precision:.3f}, a recall of {recall:.3f} and an F1 of {reached}; max pooling less mean pooling: "
-        f"{difference}."
+        f"{_numbers(difference)} after Holm's correction for {len(compared)} comparisons."
     )
+
+
+def list_trivial_sentence(chosen: str, table: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """Say whether the list of a recording's instruments beats lists that need no listening.
+
+    Parameters
+    ----------
+    chosen : str
+        The pooling that was chosen: "max" or "mean".
+    table : pandas.DataFrame
+        From `timeline_scores.list_table`, with the poolings and the trivial lists as models.
+    compared : pandas.DataFrame
+        From `timeline_scores.compare_lists`.
+
+    Returns
+    -------
+    str
+    """
+    of = table.set_index(["score", "model"]).estimate
+    own = compared.xs(chosen, level="first").drop(index=list(POOLINGS), level="second", errors="ignore")
+    f1, ranking = own.xs("micro_f1", level="score"), own.xs("mean_average_precision", level="score")
+    precision = of["mean_average_precision"]
+    numbers = "; ".join(f"{_numbers(row)} against “{name}”" for name, row in f1.iterrows())
+    return (
+        f"By its F1 ({of['micro_f1', chosen]:.3f}) that list is {_verdicts(f1, of['micro_f1'])}: {numbers}. By its "
+        f"mean average precision ({precision[chosen]:.3f}) it is {_verdicts(ranking, precision)}, which stands for "
+        f"every list that is the same for all pieces: {_numbers(ranking.iloc[0])} (all p after Holm's correction for "
+        f"{len(compared)} comparisons)."
+    )
+
+
+def _shown(row: pd.Series) -> bool:
+    return bool(row.p_holm < 1 - LEVEL)
+
+
+def _verdicts(rows: pd.DataFrame, scores: pd.Series) -> str:
+    """Say what something is better than, worse than, and not shown to differ from; `rows` by the others' names."""
+    shown = rows.p_holm < 1 - LEVEL
+    kinds = (
+        ("better than", rows.index[shown & (rows.difference > 0)]),
+        ("worse than", rows.index[shown & (rows.difference < 0)]),
+        ("not shown to differ from", rows.index[~shown]),
+    )
+    return "; ".join(
+        f"{words} {listed(f'“{name}” ({scores[name]:.3f})' for name in names)}" for words, names in kinds if len(names)
+    )
+
+
+def _numbers(row: pd.Series) -> str:
+    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"

@@ -24,7 +24,7 @@ def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
     str
     """
     rows = described.loc[list(names)]
-    late = rows.index[rows.best_epoch > 0.9 * rows.epochs]
+    late = rows.index[rows.best_epoch >= 0.9 * rows.epochs]
     numbers = ", ".join(f"{name} at epoch {row.best_epoch:.1f} of {row.epochs:.0f}" for name, row in rows.iterrows())
     verdict = (
         f"{listed(late)} still improved at the end, so more epochs may change the result, which was not tried"

@@ -13,6 +13,7 @@ References
 import functools
 import inspect
 import io
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,7 @@ _STYLE = {
     "svg.fonttype": "path",
     "svg.hashsalt": "instrlib",
 }
+_STYLED = threading.RLock()  # matplotlib's settings are those of all threads
 _SHOWN_DPI = 100
 LONGEST_LABEL = 28
 _DECADES = np.array([1.0, 2.0, 5.0])
@@ -152,10 +154,10 @@ def figure_function(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Set the study's style, whatever the user's settings are, for the length of a block."""
+    """Set the study's style, whatever the user's settings are, for the length of a block; one thread at a time."""
     import matplotlib.style
 
-    with matplotlib.style.context(_STYLE, after_reset=True):
+    with _STYLED, matplotlib.style.context(_STYLE, after_reset=True):
         yield
 
 
