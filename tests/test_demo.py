@@ -21,6 +21,7 @@ import requests
 import soundfile
 import test_notebooks as form
 from recordings import SIMULATED, made_up_analysis, write_tone
+from signals import heeding
 from test_study import write_notebook
 from trees import tone
 
@@ -305,7 +306,7 @@ def test_it_leaves_the_environment_as_it_was_and_no_file_behind(page_folder, mon
 def test_the_command_ends_without_a_word_and_without_a_file_when_told_to(page_folder, tmp_path, name):
     command = [sys.executable, "-m", "instrlib.cli", "demo", "--model", str(page_folder)]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(heeding(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert b"Getting" in process.stdout.readline() and b"http://127.0.0.1:" in process.stdout.readline()
         assert list(tmp_path.glob("instrlib-page-*"))
         process.send_signal(getattr(signal, name))

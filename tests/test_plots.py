@@ -1,5 +1,6 @@
 """Figures are functions of plain arrays, show themselves once in a notebook, and give the same files every time."""
 
+import gc
 import inspect
 import subprocess
 import sys
@@ -267,6 +268,7 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
 
 @pytest.fixture(autouse=True)
 def _no_warnings():
+    gc.collect()  # what other tests left is cleared away before warnings count
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield

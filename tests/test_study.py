@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from signals import heeding, interrupts_heeded
 
 from instrlib import notebooks, plots, publish, study
 from instrlib.config import PROFILES
@@ -252,7 +253,7 @@ def start(root: Path, name: str = "03_third") -> subprocess.Popen:
     sleeps = "import os, time\nopen('pid.txt', 'w').write(str(os.getpid()))\ntime.sleep(60)"
     write_notebook(root / "notebooks", name, [sleeps])
     command = [sys.executable, "-m", "instrlib.cli", "study", "--profile", "smoke", "--seeds", "1"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(heeding(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     pid = root / "notebooks/pid.txt"
     wait_until(lambda: running.poll() is not None or (pid.is_file() and pid.read_text()))
     assert running.poll() is None, running.communicate()
@@ -316,7 +317,7 @@ def test_an_interrupt_whose_exception_is_lost_ends_the_run_all_the_same(alone):
 
     write_notebook(alone / "notebooks", "03_third", ["import time\ntime.sleep(60)"])
     began = time.monotonic()
-    with pytest.raises(StudyError, match="Stopped in 03_third; the same command goes on there"):
+    with interrupts_heeded(), pytest.raises(StudyError, match="Stopped in 03_third; the same command goes on there"):
         run_study(**SMOKE, watcher=Interrupting())
     assert time.monotonic() - began < 50
 
