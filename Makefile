@@ -62,4 +62,5 @@ lock: .venv/.ready  ## for maintainers: pin every package again (needs uv)
 		$(RUN) pip -q install --no-deps --require-hashes -r requirements-sdist.lock || \
 		echo "tinysoundfont could not be compiled; FluidSynth plays the embedded corpus, where it is installed."; } || true
 	@PYTHONWARNINGS=ignore $(RUN) pip -q --disable-pip-version-check install --no-deps --no-build-isolation --no-index -e .
+	@.venv/bin/python -c 'import matplotlib.font_manager'  # looks for the fonts now, not in a notebook's output
 	@pwd > $@

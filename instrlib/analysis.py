@@ -336,7 +336,7 @@ def _timeline(
     hop_s = timeline.hop_s(windows)
     events = timeline.events(active, hop_s, model.classes, scores=scores)
     events["end_s"] = events.end_s.clip(upper=duration_s)
-    found = timeline.recording_scores(windows, decision.pooling) >= decision.recording
+    found = timeline.listed(windows, decision)
     instruments = tuple(label for label, there in zip(model.classes, found, strict=True) if there)
     return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
 

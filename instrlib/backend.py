@@ -3,8 +3,12 @@
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from types import ModuleType
+
+_QUIET = threading.RLock()
+"""Two threads that led stderr away in turns would leave it there."""
 
 
 def load_keras() -> ModuleType:
@@ -31,12 +35,13 @@ def load_keras() -> ModuleType:
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
     """Lead file descriptor 2 nowhere; TensorFlow writes there from C++, past Python's sys.stderr."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
+    with _QUIET:
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(nowhere)
+            os.close(kept)

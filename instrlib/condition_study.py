@@ -6,7 +6,6 @@ The labels are simulated throughout: see `ABOUT`.
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,15 +23,15 @@ from instrlib.errors import EvaluationError
 from instrlib.evaluation import Inputs, Predictions, answer_test, compare_models, join_folds, nested
 from instrlib.experiments import Outcome, make_outcome, run_folder
 from instrlib.features import spectrum
-from instrlib.files import hash_bytes, hash_json, kept_arrays, read_arrays, read_json, write_json
-from instrlib.intervals import LEVEL, bootstrap_mean, compare_over_seeds, holm
+from instrlib.files import hash_json, kept_arrays, read_arrays, read_json, write_json
+from instrlib.intervals import bootstrap_mean, compare_over_seeds, enough_resamples, holm
 from instrlib.metrics import scores
 from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.store import FeatureStore, build_store
 from instrlib.training import part_segments, predict_clips
-from instrlib.vectors import VectorStore
+from instrlib.vectors import VectorStore, with_vectors
 from instrlib.wear import CONDITION_OF, KINDS, Wear, degrade, split_version, version_id
 
 if TYPE_CHECKING:
@@ -600,8 +599,7 @@ def compare_unseen(
     healthy = (table.condition == CONDITIONS[0]).to_numpy()
     place = pd.Series(np.arange(len(table)), index=seen["clip_id"])
     siblings = place.reindex([version_id(split_version(one)[0], CONDITIONS[0]) for one in seen["clip_id"]]).to_numpy()
-    # The least p that can be found must stay below the level after correction.
-    draws = {"n_resamples": max(n_resamples, math.ceil(4 * (len(unseen) + 1) / (1 - LEVEL))), "seed": seed}
+    draws = {"n_resamples": enough_resamples(n_resamples, len(unseen)), "seed": seed}
     for kind, other in unseen.items():
         if not np.array_equal(other["clip_id"], seen["clip_id"]):
             raise EvaluationError(f"The classifier without {kind} was not tested on the same versions.")
@@ -657,16 +655,7 @@ def _measured(corpus: Corpus, store: FeatureStore, wear: Wear, path: Path, worke
         made = fan_out(_measure_batch, tasks, workers=workers, describe="measures")
         return {"values": np.concatenate(list(made))}
 
-    values = kept_arrays(path, key, make)["values"]
-    return VectorStore(
-        store.folder,
-        store.config,
-        store.classes,
-        store.segments.assign(row=np.arange(len(store.segments))),
-        store.problems,
-        f"{store.fingerprint}-{hash_bytes(values.tobytes())[:16]}",
-        values,
-    )
+    return with_vectors(store, store.segments, kept_arrays(path, key, make)["values"])
 
 
 def _measure_batch(rows: list[tuple[str, Path, float, float]], config: FeatureConfig, wear: Wear) -> np.ndarray:

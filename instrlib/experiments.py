@@ -1,7 +1,6 @@
 """Many trainings compared: variants of a network, each from several seeds on every fold, tested on the same clips."""
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pandas as pd
 from instrlib.config import TrainConfig
 from instrlib.errors import EvaluationError
 from instrlib.evaluation import Predictions, clip_scores, compare_models, join_seeds, read_test
-from instrlib.intervals import LEVEL, compare_over_seeds, holm
+from instrlib.intervals import compare_over_seeds, enough_resamples, holm
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
 from instrlib.store import open_store
@@ -323,8 +322,7 @@ def compare_pairs(
         When the models were not tested on the same clips.
     """
     clips = _same_clips(predictions)
-    # The least p that can be found must stay below the level after correction.
-    n_resamples = max(n_resamples, math.ceil(4 * (len(pairs) + 1) / (1 - LEVEL)))
+    n_resamples = enough_resamples(n_resamples, len(pairs))
     correct = {name: np.atleast_2d(clip_scores(clips, answer)) for name, answer in predictions.items()}
     rows = []
     for first, second in pairs:

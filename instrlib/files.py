@@ -105,7 +105,7 @@ def write_json(path: Path, value: Any) -> None:
 
     Numpy values and dataclasses become plain ones, and a number that is not finite becomes null.
     """
-    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -187,7 +187,7 @@ def hash_bytes(*parts: bytes) -> str:
 
 def hash_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, as 64 hex digits."""
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hash_bytes(text.encode())
 
 
@@ -197,15 +197,16 @@ def hash_file(path: Path, *, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Make numpy values and dataclasses plain ones, for JSON; a number that is not finite becomes None."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no word for it
     return str(value) if isinstance(value, Path) else value

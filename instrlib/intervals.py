@@ -6,6 +6,7 @@ A test part with a single group says nothing about other groups: its intervals a
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -708,15 +709,27 @@ def jackknife_difference(values: np.ndarray) -> Difference:
     return Difference(estimate, estimate - half, estimate + half, float(p))
 
 
+def enough_resamples(n_resamples: int, n_comparisons: int) -> int:
+    """Return how many resamples comparisons need: the least p that they can find must stay below the level after Holm.
+
+    Examples
+    --------
+    >>> enough_resamples(1000, 3), enough_resamples(100, 9)
+    (1000, 800)
+    """
+    return max(n_resamples, math.ceil(4 * (n_comparisons + 1) / (1 - LEVEL)))
+
+
 def jackknife_pairs(
-    values: dict[str, dict[str, np.ndarray]], pairs: Sequence[tuple[str, str]], scores: Sequence[str]
+    values_of: Callable[[str], dict[str, np.ndarray]], pairs: Sequence[tuple[str, str]], scores: Sequence[str]
 ) -> pd.DataFrame:
     """Compare models two by two; see `jackknife_difference`.
 
     Parameters
     ----------
-    values : dict of str to dict of str to np.ndarray [shape=(n_seeds, 1 + n_groups)]
-        By model and score, as `jackknife_interval` takes them.
+    values_of : callable
+        From the name of a model to its values by score, as `jackknife_interval` takes them [shape=(n_seeds,
+        1 + n_groups)]; called once for each model.
     pairs : sequence of (str, str)
         Names of two models each.
     scores : sequence of str
@@ -728,6 +741,7 @@ def jackknife_pairs(
         One row a pair and score, indexed by `first`, `second` and `score`: `difference`, first minus second, `low`,
         `high`, `p`, and `p_holm`, which is corrected for the number of rows.
     """
+    values = {name: values_of(name) for name in {name for pair in pairs for name in pair}}
     found = {
         (first, second, score): jackknife_difference(values[first][score] - values[second][score])
         for first, second in pairs

@@ -70,9 +70,7 @@ class Answer:
 
 def truth_of(mixtures: Mixtures) -> Truth:
     """Say what is in each mixture and which groups its sources are of, in the order of the manifest."""
-    mixture = mixtures.corpus.manifest.clip_id
-    holds = pd.crosstab(mixtures.sources.mixture, mixtures.sources.group).loc[mixture] > 0
-    return Truth(mixtures.corpus.labels, holds.to_numpy())
+    return Truth(mixtures.corpus.labels, mixtures.holds())
 
 
 def truth_of_clips(store: FeatureStore) -> Truth:
@@ -251,8 +249,7 @@ def compare(
         `high`, `p`, and `p_holm`, which is corrected for the number of rows.
     """
     weights = leave_out(truth.holds)
-    of = {name: _scores(models[name], truth.labels, weights) for name in {name for pair in pairs for name in pair}}
-    return jackknife_pairs(of, pairs, scores)
+    return jackknife_pairs(lambda name: _scores(models[name], truth.labels, weights), pairs, scores)
 
 
 def by_number(models: dict[str, Answer], truth: Truth) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """TFLite files in the LiteRT runtime, which needs no TensorFlow."""
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +8,6 @@ from instrlib.errors import RunError
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
-
-_QUIET = threading.Lock()  # two threads that lead stderr away in turns would leave it there
 
 
 def load(path: Path, *, way_out: str) -> "Interpreter":
@@ -35,7 +32,7 @@ def load(path: Path, *, way_out: str) -> "Interpreter":
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        with _QUIET, without_stderr():  # it tells which kernels it uses
+        with without_stderr():  # it tells which kernels it uses
             interpreter = Interpreter(model_path=str(path), num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:

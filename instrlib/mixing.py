@@ -5,7 +5,7 @@ The labels of a mixture are those of its sources, in the order of the corpus's c
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ class Mixtures:
     def rows(self, part: str) -> np.ndarray:
         """Return the row numbers in the manifest of the mixtures of a part."""
         return np.flatnonzero(self.corpus.manifest.split == part)
+
+    def holds(self) -> np.ndarray:
+        """Tell which groups each mixture has a source of, bool [shape=(n_mixtures, n_groups)]."""
+        counts = pd.crosstab(self.sources.mixture, self.sources.group).loc[self.corpus.manifest.clip_id]
+        return (counts > 0).to_numpy()
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------
@@ -301,13 +306,12 @@ def render(
     DiskError
         When the folder cannot be written.
     """
-    check_sources(corpus, plan)
-    rows = plan.assign(**plan.select_dtypes("float").round(6)).to_numpy().tolist()
-    setting = {"version": VERSION, "corpus": corpus.fingerprint, "config": config, "plan": rows}
-    folder = Path(root) / hash_json(setting)[:16]
-    if not is_whole(folder):
+
+    def make(folder: Path) -> None:
         _make(folder, plan, corpus, config, workers)
-    return open_mixtures(folder, corpus, kind="mixtures", notebook="10_layered_audio")
+
+    setting = {"version": VERSION, "config": config}
+    return open_or_make(plan, corpus, setting, make, root=root, kind="mixtures", notebook="10_layered_audio")
 
 
 def active(notes: pd.DataFrame, *, start_s: float, offset_s: float, duration_s: float) -> list[tuple[float, float]]:
@@ -467,15 +471,30 @@ def check_sources(corpus: Corpus, plan: pd.DataFrame | None = None) -> None:
         raise CorpusError(f"The plan mixes {strangers[0]!r}, which {corpus.name} does not hold; draw it again.")
 
 
-def open_mixtures(folder: Path, corpus: Corpus, *, kind: str, notebook: str) -> Mixtures:
-    """Open what was rendered.
+def open_or_make(
+    plan: pd.DataFrame,
+    corpus: Corpus,
+    setting: dict[str, Any],
+    make: Callable[[Path], None],
+    *,
+    root: Path,
+    kind: str,
+    notebook: str,
+) -> Mixtures:
+    """Open what was rendered by a plan, and render it first where it is not there whole.
 
     Parameters
     ----------
-    folder : Path
-        Where it lies, whole; see `is_whole`.
+    plan : pandas.DataFrame
+        Which clip sounds when.
     corpus : Corpus
-        What it was made of.
+        What it is made of.
+    setting : dict
+        What decides the sound besides the plan and the corpus.
+    make : callable
+        Renders into the folder that it is given, and ends with `write_tables`.
+    root : Path
+        Each plan gets a folder of its own in it.
     kind : str
         What it is called: "mixtures" or "pieces".
     notebook : str
@@ -484,7 +503,21 @@ def open_mixtures(folder: Path, corpus: Corpus, *, kind: str, notebook: str) -> 
     Returns
     -------
     Mixtures
+
+    Raises
+    ------
+    CorpusError
+        See `check_sources`.
     """
+    check_sources(corpus, plan)
+    rows = plan.assign(**plan.select_dtypes("float").round(6)).to_numpy().tolist()
+    folder = Path(root) / hash_json({**setting, "corpus": corpus.fingerprint, "plan": rows})[:16]
+    if not _is_whole(folder):
+        make(folder)
+    return _open(folder, corpus, kind=kind, notebook=notebook)
+
+
+def _open(folder: Path, corpus: Corpus, *, kind: str, notebook: str) -> Mixtures:
     tables = {name: _read_table(folder, name) for name in _TABLES}
     info = dataclasses.replace(
         corpus.info,
@@ -498,7 +531,7 @@ def open_mixtures(folder: Path, corpus: Corpus, *, kind: str, notebook: str) -> 
     return Mixtures(made, tables["sources"], tables["activity"])
 
 
-def is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
     """Whether every table and every file is what was written."""
     if not (folder / _RECORD).is_file():
         return False

@@ -15,16 +15,14 @@ import pandas as pd
 from instrlib import audio
 from instrlib.corpora.base import Corpus
 from instrlib.errors import ConfigError
-from instrlib.files import hash_json
 from instrlib.mixing import (
     PARTS,
     PEAK_DB,
     Mixtures,
     activity_table,
     check_sources,
-    is_whole,
     manifest_table,
-    open_mixtures,
+    open_or_make,
     sounding_rms,
     sounding_spans,
     with_files,
@@ -287,13 +285,12 @@ def render(
     DiskError
         When the folder cannot be written.
     """
-    check_sources(corpus, plan)
-    rows = plan.assign(**plan.select_dtypes("float").round(6)).to_numpy().tolist()
-    setting = {"version": VERSION, "corpus": corpus.fingerprint, "sample_rate_hz": sample_rate_hz, "plan": rows}
-    folder = Path(root) / hash_json(setting)[:16]
-    if not is_whole(folder):
+
+    def make(folder: Path) -> None:
         _make(folder, plan, corpus, sample_rate_hz, workers)
-    return open_mixtures(folder, corpus, kind="pieces", notebook="11_timeline")
+
+    setting = {"version": VERSION, "sample_rate_hz": sample_rate_hz}
+    return open_or_make(plan, corpus, setting, make, root=root, kind="pieces", notebook="11_timeline")
 
 
 def _make(folder: Path, plan: pd.DataFrame, corpus: Corpus, sample_rate_hz: int, workers: int | None) -> None:

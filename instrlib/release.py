@@ -18,13 +18,21 @@ import pandas as pd
 from instrlib import cam, corpora, published, tflite
 from instrlib.backend import load_keras
 from instrlib.batches import validation_batches
-from instrlib.calibration import answer_thresholds, fit_label_temperature, fit_temperature, is_named, refusals
+from instrlib.calibration import (
+    answer_thresholds,
+    fit_label_temperature,
+    fit_temperature,
+    is_named,
+    refusals,
+    sigmoid,
+    softmax,
+)
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.errors import EvaluationError, RunError
 from instrlib.evaluation import Inputs, Predictions, answer_test, compare_models, nested, read_test
 from instrlib.experiments import run_folder
 from instrlib.features import Scaler, spectrum
-from instrlib.files import atomic_path, hash_file, hash_json, read_arrays, read_json, write_json, write_text
+from instrlib.files import atomic_path, hash_file, hash_json, plain, read_arrays, read_json, write_json, write_text
 from instrlib.metrics import clip_probabilities, scores
 from instrlib.models import output_of
 from instrlib.multilabel import best_thresholds, label_scores
@@ -459,9 +467,7 @@ def _calibrate(plain: Network, store: FeatureStore, segments: pd.DataFrame, netw
     clips, clip_index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     targets = segments.groupby("clip_id", sort=True).target.first().to_numpy()
     temperature = fit_temperature(logits, targets, clip_index)
-    as_trained, calibrated = (
-        clip_probabilities(published.softmax(logits, one), clip_index) for one in (1.0, temperature)
-    )
+    as_trained, calibrated = (clip_probabilities(softmax(logits, one), clip_index) for one in (1.0, temperature))
     known = read_arrays(network / "validation.npz")
     if not np.array_equal(known["clip_id"], clips):
         raise RunError(f"{network} was validated on other clips; run the notebook that trains it again.")
@@ -492,7 +498,7 @@ def _calibrate_labels(
     if not np.array_equal(known["labels"], labels, equal_nan=True):
         raise RunError(f"{network} was validated on other examples; run the notebook that trains it again.")
     temperature = fit_label_temperature(logits, labels)
-    as_trained, calibrated = (published.sigmoid(logits, one) for one in (1.0, temperature))
+    as_trained, calibrated = (sigmoid(logits, one) for one in (1.0, temperature))
     agreement = float(((known["probabilities"] >= 0.5) == (as_trained >= 0.5)).mean())
     _check_agreement(np.abs(known["probabilities"] - as_trained), network)
     thresholds, _ = best_thresholds(labels, calibrated)
@@ -578,13 +584,11 @@ def _published_before(folder: Path, identity: str) -> str:
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    path = folder / RECORD
-    write_json(path, published.sealed(record))
-    plain = read_json(path)
-    # Again with a line for each entry: numbers on lines of their own take more room than they are worth.
-    lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items())
-    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
-    write_text(folder / CARD, _card(plain))
+    whole = published.sealed(plain(record))
+    # A line for each entry: numbers on lines of their own take more room than they are worth.
+    lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in whole.items())
+    write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")
+    write_text(folder / CARD, _card(whole))
 
 
 def _card(record: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from instrlib.errors import StudyError
 from instrlib.files import read_json, write_text
 from instrlib.notebooks import Notebook, read_notebook
 from instrlib.publish import figures_folder, results_path
+from instrlib.words import begin, spaced
 
 _TITLE = "Musical instrument recognition"
 _LONGEST_LIST = 24
@@ -104,9 +105,9 @@ def metric_tables(metrics: dict[str, Any], caption: str = "") -> Iterator[Table]
     """
     single = {name: value for name, value in metrics.items() if _is_single(value)}
     if single:
-        yield Table(caption, (), tuple((_words(name), _text(value)) for name, value in single.items()))
+        yield Table(caption, (), tuple((spaced(name), _text(value)) for name, value in single.items()))
     for name, value in metrics.items():
-        inner = f"{caption}: {_words(name)}" if caption else _words(name)
+        inner = f"{caption}: {spaced(name)}" if caption else spaced(name)
         if name in single or not value:
             continue
         rows = value if isinstance(value, dict) else dict(enumerate(value, 1))
@@ -115,10 +116,10 @@ def metric_tables(metrics: dict[str, Any], caption: str = "") -> Iterator[Table]
         ):
             columns = list(dict.fromkeys(column for row in rows.values() for column in row))
             body = [
-                (_words(key), *(_text(row[column]) if column in row else "" for column in columns))
+                (spaced(key), *(_text(row[column]) if column in row else "" for column in columns))
                 for key, row in rows.items()
             ]
-            yield Table(inner, ("", *map(_words, columns)), tuple(body))
+            yield Table(inner, ("", *map(spaced, columns)), tuple(body))
         else:
             yield from metric_tables(rows, inner)
 
@@ -128,13 +129,13 @@ def _part(study: str, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
     figures = [
         {
             "base64": base64.b64encode(path.read_bytes()).decode(),
-            "caption": _sentence(path.stem.partition("_")[2]),
+            "caption": begin(spaced(path.stem.partition("_")[2])),
         }
         for path in sorted(figures_folder(study).glob(f"{name[:2]}_*.png"))
     ]
     return {
         "name": name,
-        "title": (notebook and notebook.title) or _sentence(name.partition("_")[2]),
+        "title": (notebook and notebook.title) or begin(spaced(name.partition("_")[2])),
         "question": notebook.question if notebook else "",
         "findings": [sentence.replace("`", "") for sentence in metrics.get("findings", ())],
         "tables": list(metric_tables({name: value for name, value in metrics.items() if name != "findings"})),
@@ -220,12 +221,3 @@ def _number(value: float) -> str:
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _words(name: object) -> str:
-    return str(name).replace("_", " ")
-
-
-def _sentence(name: str) -> str:
-    words = _words(name)
-    return words[:1].upper() + words[1:]

@@ -5,7 +5,6 @@ The PDF is made by typst inside this process: without TeX, without the network, 
 
 import importlib.resources
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import instrlib
 from instrlib import plots
 from instrlib.cam import band_centres_hz
 from instrlib.condition import LABELS
+from instrlib.words import listed, spaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def content(analysis: "Analysis") -> dict[str, Any]:
         "name": analysis.name,
         "facts": f"{clock(analysis.duration_s)} min, analysed on {analysis.analysed_at:%d %B %Y at %H:%M} UTC",
         "date_parts": {part: getattr(analysis.analysed_at, part) for part in ("year", "month", "day")},
-        "headline": words(analysis.answer).capitalize() if answered else "None of these",
+        "headline": spaced(analysis.answer).capitalize() if answered else "None of these",
         "confidence": percent(float(prediction.probabilities[ranked[0]])) if answered else "",
         "sentence": _answer_sentence(analysis, best, float(prediction.probabilities[ranked[0]])),
         "bars": [
@@ -107,10 +107,10 @@ def content(analysis: "Analysis") -> dict[str, Any]:
         ],
         "timeline": _timeline_words(analysis),
         "segment": {
-            "caption": f"The {segment.config.segment_s:g} s from {clock(segment.start_s)} on, in which {words(best)} "
+            "caption": f"The {segment.config.segment_s:g} s from {clock(segment.start_s)} on, in which {spaced(best)} "
             "shows most clearly: sound in grey, what speaks for the answer in colour"
             + ("." if segment.activation is not None else " (this network has no such map)."),
-            "alt": f"Spectrogram of the segment from {clock(segment.start_s)} on, with the map of {words(best)}",
+            "alt": f"Spectrogram of the segment from {clock(segment.start_s)} on, with the map of {spaced(best)}",
         },
         "condition": _condition_words(analysis.condition),
         "model": _model_rows(analysis.model),
@@ -144,17 +144,6 @@ def pages(analysis: "Analysis", figures: dict[str, str]) -> list[bytes]:
     return made if isinstance(made, list) else [made]
 
 
-def words(name: str) -> str:
-    """Return a class name as it is read.
-
-    Examples
-    --------
-    >>> words("acoustic_guitar")
-    'acoustic guitar'
-    """
-    return name.replace("_", " ")
-
-
 def percent(share: float) -> str:
     r"""Return a probability as it is read, without a place to break it; none is called certain or impossible.
 
@@ -182,19 +171,19 @@ def _answer_sentence(analysis: "Analysis", best: str, probability: float) -> str
     threshold = percent(analysis.thresholds[best])
     if analysis.answer:
         return (
-            f"The recording sounds most like {words(best)}: {percent(probability)} probable. "
+            f"The recording sounds most like {spaced(best)}: {percent(probability)} probable. "
             f"It is named because that is at least {threshold}."
         )
     several = analysis.timeline is not None and len(analysis.timeline.instruments) > 1
     return (
-        f"No single instrument reaches its threshold. The nearest is {words(best)} with {percent(probability)}; it "
+        f"No single instrument reaches its threshold. The nearest is {spaced(best)} with {percent(probability)}; it "
         f"would be named from {threshold} on." + (" Several were found one by one, see below." if several else "")
     )
 
 
 def _bar(name: str, share: float, analysis: "Analysis", *, strong: bool) -> dict[str, Any]:
     return {
-        "name": words(name),
+        "name": spaced(name),
         "share": share,
         "percent": percent(share),
         "threshold": analysis.thresholds[name],
@@ -206,14 +195,14 @@ def _timeline_words(analysis: "Analysis") -> dict[str, Any] | None:
     timeline = analysis.timeline
     if timeline is None:
         return None
-    found = [words(label) for label in timeline.instruments]
+    found = [spaced(label) for label in timeline.instruments]
     events = [
-        [words(row.label), f"{row.start_s:.1f}", f"{row.end_s:.1f}", f"{row.intensity:.2f}"]
+        [spaced(row.label), f"{row.start_s:.1f}", f"{row.end_s:.1f}", f"{row.intensity:.2f}"]
         for row in timeline.events.sort_values(["start_s", "label"]).itertuples()
     ]
     left = len(events) - MAX_EVENTS
     return {
-        "sentence": f"Found in the recording: {_listed(found)}." if found else "No instrument was found for certain.",
+        "sentence": f"Found in the recording: {listed(found)}." if found else "No instrument was found for certain.",
         "caption": f"Windows of {timeline.window_s:g} s, one every {timeline.hop_s:g} s; the darker, the surer.",
         "alt": "Timeline: " + ("; ".join(f"{name} {start} to {end} s" for name, start, end, _ in events) or "nothing"),
         "events": events[:MAX_EVENTS],
@@ -287,7 +276,7 @@ def _compiled(analysis: "Analysis", figures: dict[str, str], **output: Any) -> A
         "bars_note": f"Calibrated probabilities{_of_more(analysis)}. The most probable instrument is named when "
         "it reaches its mark.",
         "limits": "A program's estimate, not an expert's. It knows these instruments alone: "
-        f"{_listed(words(name) for name in analysis.prediction.classes)}.",
+        f"{listed(spaced(name) for name in analysis.prediction.classes)}.",
     }
     for name in ("timeline", "segment"):
         if data[name] is not None:
@@ -311,8 +300,3 @@ def _shortened(name: str, *, longest: int = 44) -> str:
 def _of_more(analysis: "Analysis") -> str:
     left = len(analysis.prediction.classes) - MAX_BARS
     return f", the {MAX_BARS} highest of {MAX_BARS + left}" if left > 0 else "; they add up to 100 %"
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

@@ -120,8 +120,13 @@ def activity(windows: "Windows", decision: Decision) -> np.ndarray:
     np.ndarray of bool [shape=(n_frames, n_classes)]
         See `frame_scores`.
     """
-    listed = recording_scores(windows, decision.pooling) >= decision.recording
-    return hysteresis(smoothed(frame_scores(windows), decision.median_windows), decision.on, decision.off) & listed
+    found = hysteresis(smoothed(frame_scores(windows), decision.median_windows), decision.on, decision.off)
+    return found & listed(windows, decision)
+
+
+def listed(windows: "Windows", decision: Decision) -> np.ndarray:
+    """Say which instruments play in the recording as a whole, bool [shape=(n_classes,)]."""
+    return recording_scores(windows, decision.pooling) >= decision.recording
 
 
 def smoothed(scores: np.ndarray, median_windows: int) -> np.ndarray:

@@ -120,8 +120,7 @@ def truth_of(pieces: Mixtures) -> Truth:
         spans = zip(own.label.map(classes.index), own.onset_s, own.offset_s, strict=True)
         events.append([(int(label), float(onset), float(offset)) for label, onset, offset in spans])
         frames.append(in_frames(events[-1], one.duration_s, len(classes)))
-    holds = pd.crosstab(pieces.sources.mixture, pieces.sources.group).loc[pieces.corpus.manifest.clip_id] > 0
-    return Truth(pieces.corpus.classes, tuple(frames), tuple(events), holds.to_numpy())
+    return Truth(pieces.corpus.classes, tuple(frames), tuple(events), pieces.holds())
 
 
 def in_frames(events: Sequence[Stretch], duration_s: float, n_classes: int, *, hop_s: float = HOP_S) -> np.ndarray:
@@ -529,8 +528,7 @@ def compare(
         `high`, `p`, and `p_holm`, which is corrected for the number of rows.
     """
     weights = leave_out(truth.holds)
-    of = {name: _scores(truth, models[name], weights) for name in {name for pair in pairs for name in pair}}
-    return jackknife_pairs(of, pairs, scores)
+    return jackknife_pairs(lambda name: _scores(truth, models[name], weights), pairs, scores)
 
 
 def compare_trivial(models: dict[str, Active], model: str, others: Sequence[str], truth: Truth) -> pd.DataFrame:

@@ -557,7 +557,7 @@ def _fit(
     model = build(table, (*store.config.shape, 1), n_classes, output=config.output)
     rate = (config.schedule, config.learning_rate, config.epochs * len(batches))
     trained = _compiled(table, model.input_shape[1:], n_classes, config.output, config.label_smoothing, rate)
-    _start(trained, model, config.learning_rate)
+    _start(trained, model, config)
     keras.utils.set_random_seed(seed)  # wherever the numbers stand after compiling or not
     stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
     callbacks = [stop, keras.callbacks.TerminateOnNaN()]
@@ -606,15 +606,15 @@ def _compiled(
     return model
 
 
-def _start(compiled: "keras.Model", first: "keras.Model", learning_rate: float) -> None:
+def _start(compiled: "keras.Model", first: "keras.Model", config: TrainConfig) -> None:
     """Give a compiled network all that a new one begins with, so that nothing of an earlier training is left.
 
     Parameters
     ----------
     compiled, first : keras.Model
         From one table; the second was just built, and gives its weights and the seeds of its dropout.
-    learning_rate : float
-        Where a schedule that is not part of the graph begins.
+    config : TrainConfig
+        Its learning rate is where a schedule begins that is not part of the graph.
     """
     for layer, new in zip(compiled.layers, first.layers, strict=True):
         for variable, value in zip(layer.variables, new.variables, strict=True):
@@ -622,5 +622,5 @@ def _start(compiled: "keras.Model", first: "keras.Model", learning_rate: float) 
     optimizer = compiled.optimizer
     for variable in optimizer.variables:
         variable.assign(load_keras().ops.zeros_like(variable))
-    if not callable(optimizer._learning_rate):
-        optimizer.learning_rate = learning_rate
+    if config.schedule != "cosine":
+        optimizer.learning_rate = config.learning_rate

@@ -92,14 +92,33 @@ def vector_store(store: FeatureStore, clip_id: np.ndarray, vectors: np.ndarray) 
     if not np.isfinite(kept).all():
         bad = clips.clip_id[int((~np.isfinite(kept).all(axis=1)).argmax())]
         raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; compute it again.")
+    return with_vectors(store, clips, kept)
+
+
+def with_vectors(store: FeatureStore, clips: pd.DataFrame, vectors: np.ndarray) -> VectorStore:
+    """Put a row of vectors in the place of each clip's features.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The stored features.
+    clips : pandas.DataFrame
+        One row of `store.segments` a clip.
+    vectors : np.ndarray [shape=(n_clips, n_dimensions)]
+        In the same order.
+
+    Returns
+    -------
+    VectorStore
+    """
     return VectorStore(
         store.folder,
         store.config,
         store.classes,
         clips.assign(row=np.arange(len(clips))),
         store.problems,
-        f"{store.fingerprint}-{hash_bytes(kept.tobytes())[:16]}",
-        kept,
+        f"{store.fingerprint}-{hash_bytes(vectors.tobytes())[:16]}",
+        vectors,
     )
 
 

@@ -194,7 +194,7 @@ def page_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def event_loops_closed() -> Iterator[None]:
-    """Let go of the event loops that Gradio leaves open here, where nobody takes their warnings for his own."""
+    """Let go of event loops that Gradio and notebook clients leave, where no test takes their warnings for its own."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,7 +1,6 @@
 """Traditional classifiers: statistics that padding does not change, settings chosen inside the training part."""
 
 import dataclasses
-import gc
 import warnings
 
 import numpy as np
@@ -145,7 +144,6 @@ def test_settings_are_chosen_on_folds_that_no_group_crosses(separable, monkeypat
 def test_a_class_with_one_group_or_one_row_does_not_stop_the_choice(separable):
     x, targets, groups = separable
     one_group = np.where(targets == 3, 99, groups)
-    gc.collect()  # what other tests left is cleared away before warnings count
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in ("logistic regression", "RBF SVM", "gradient boosting"):

@@ -19,6 +19,8 @@ from instrlib.engine import CellError
 from instrlib.errors import ConfigError, CorpusError, StudyError
 from instrlib.study import Watcher, run_study
 
+pytestmark = pytest.mark.usefixtures("event_loops_closed")
+
 PARAMETERS = 'corpus = "rendered"\ndata = ""\nprofile = "smoke"\nseeds = 1'
 SMOKE = {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}
 

@@ -1,5 +1,6 @@
 """What corpora from disk share: finding audio files, reading their tables, drawing clips and learning their lengths."""
 
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -274,7 +275,8 @@ def mirdata_module(name: str) -> ModuleType:
     """Import what mirdata knows of a corpus: addresses, checksums, licence and how annotations are written.
 
     Importing it takes a third of a second, and sets Python's logging so that every library's chatter goes to stderr;
-    that is set back here.
+    that is set back here. What it imports in turn prints where FluidSynth was found when the variable CI is set; that
+    is nothing for a notebook.
 
     Parameters
     ----------
@@ -288,7 +290,8 @@ def mirdata_module(name: str) -> ModuleType:
     """
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    module = import_module(f"mirdata.datasets.{name}")
+    with contextlib.redirect_stdout(None):
+        module = import_module(f"mirdata.datasets.{name}")
     root.handlers[:] = handlers
     root.setLevel(level)
     return module

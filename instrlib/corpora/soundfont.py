@@ -1,5 +1,6 @@
 """Note events become sound: sampled instruments of a soundfont, played by TinySoundFont or by FluidSynth."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -97,7 +98,8 @@ class FluidSynthEngine:
         self._channel = 0
 
     def _open(self) -> Any:
-        import fluidsynth
+        with contextlib.redirect_stdout(None):  # it prints where it was found when the variable CI is set
+            import fluidsynth
 
         off = {"synth.reverb.active": 0, "synth.chorus.active": 0}
         return fluidsynth.Synth(gain=self._GAIN, samplerate=RENDER_RATE_HZ, channels=16, **off)

@@ -30,7 +30,7 @@ from instrlib.findings.training import (
     shortened_sentence,
 )
 from instrlib.findings.transfer import choice_sentence, embedding_sentences, mark_sentence
-from instrlib.findings.words import bullets
+from instrlib.words import bullets
 
 __all__ = [
     "agreement_sentence",

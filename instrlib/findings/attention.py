@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.findings.words import listed
 from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.words import listed
 
 
 def attention_sentence(summary: pd.DataFrame) -> str:

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from instrlib.findings.words import spread
 from instrlib.intervals import LEVEL, Interval
+from instrlib.words import spread
 
 
 def choice_sentence(described: pd.DataFrame, best: str, given_away: str, cnn: pd.Series) -> str:

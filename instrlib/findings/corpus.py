@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from instrlib.corpora.base import Corpus, unusable
-from instrlib.findings.words import spread
 from instrlib.leak import PROTOCOLS, Leak
 from instrlib.splits import PARTS, Split
 from instrlib.store import FeatureStore
+from instrlib.words import spread
 
 
 def corpus_sentence(clips: Corpus, store: FeatureStore) -> str:

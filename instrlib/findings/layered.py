@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.findings.words import begin, listed
 from instrlib.intervals import Interval
 from instrlib.layered_scores import all_present_f1
+from instrlib.words import begin, listed
 
 
 def trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model: str) -> str:

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.findings.words import listed
 from instrlib.intervals import Difference
+from instrlib.words import listed
 
 
 def sparsity_sentence(networks: pd.DataFrame, compared: pd.DataFrame, max_loss: float) -> str:

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.findings.words import begin, listed
 from instrlib.intervals import LEVEL, Difference, Interval
 from instrlib.metrics import most_confused
+from instrlib.words import begin, listed
 
 
 def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> str:

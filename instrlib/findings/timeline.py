@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.findings.words import listed, spread
 from instrlib.intervals import LEVEL, Interval
 from instrlib.timeline import POOLINGS
 from instrlib.timeline_scores import NEVER
+from instrlib.words import listed, spread
 
 
 def timeline_sentence(table: pd.DataFrame, model: str) -> str:

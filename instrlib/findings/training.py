@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.findings.words import begin, listed
 from instrlib.intervals import LEVEL, Interval
 from instrlib.leak import PROTOCOLS
+from instrlib.words import begin, listed
 
 
 def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from instrlib.findings.words import listed
 from instrlib.intervals import LEVEL, Interval
+from instrlib.words import listed
 
 
 def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list[str]:

@@ -1,8 +1,10 @@
-"""How findings are put into words."""
+"""How names and findings are put into words."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def bullets(sentences: list[str]) -> str:
@@ -21,7 +23,18 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def spread(counts: pd.Series) -> str:
+def spread(counts: "pd.Series") -> str:
     """Return the least and the largest of some counts, or the one that all are."""
     low, high = counts.min(), counts.max()
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def spaced(name: object) -> str:
+    """Return a name as it is read.
+
+    Examples
+    --------
+    >>> spaced("acoustic_guitar")
+    'acoustic guitar'
+    """
+    return str(name).replace("_", " ")
