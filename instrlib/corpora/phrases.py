@@ -285,6 +285,44 @@ def compose(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phr
     return Phrase(notes, bends)
 
 
+def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phrase:
+    """Compose what is recorded of an instrument to show how it sounds: one note, a note again and again, or a scale.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Decides everything; the same state gives the same exercise.
+    voice : Voice
+        Who plays it, in which register; not drums.
+    duration_s : float
+        Length of the clip; notes lie within it, and often end long before.
+
+    Returns
+    -------
+    Phrase
+        One note at a time, of at least 30 ms.
+
+    Examples
+    --------
+    >>> phrase = exercise(np.random.default_rng(1), voices("flute")[0], duration_s=3.0)
+    >>> bool(phrase.notes[:, 2].min() >= 60 and phrase.notes[:, 1].max() <= 3.0)
+    True
+    """
+    kind = _pick(rng, ("note", "note", "repeated", "scale"))
+    start_s = rng.uniform(0, 0.3)
+    step_s, gate = (rng.uniform(0.3, 3.2), 1.0) if kind == "note" else (rng.uniform(0.15, 0.9), rng.uniform(0.4, 1))
+    onset = np.arange(start_s, duration_s - 0.1, step_s)[: 1 if kind == "note" else int(rng.integers(2, 9))]
+    mode, tonic = _MODES[_pick(rng, ("major", "minor"))], int(rng.integers(12))
+    ladder = [pitch for pitch in range(voice.low, voice.high + 1) if (pitch - tonic) % 12 in mode.degrees]
+    moves = np.arange(len(onset)) if kind == "scale" else np.zeros(len(onset), int)
+    turns = ladder + ladder[-2:0:-1]  # up to the end of the register, and down again
+    pitch = np.array(turns)[(int(rng.integers(len(turns))) + moves) % len(turns)]
+    velocity = np.clip(rng.uniform(35, 120) + rng.normal(0, 5, len(onset)), 24, 124)
+    notes = np.column_stack([onset, np.minimum(onset + gate * step_s, duration_s), pitch, np.rint(velocity)])
+    notes[:, :2] = np.round(notes[:, :2], 4)
+    return Phrase(notes, _express(rng, notes, voice.style, duration_s))
+
+
 # -- harmony -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,10 @@
 """The embedded corpus: phrases played by sampled instruments, made on first use from one seed and the same ever after.
 
-A group is a General MIDI program in one register, so that a test part holds combinations that were never trained on.
-For drums it is a kit with straight or with swung grooves. Two groups may still share samples of the font: neighbouring
-registers do at their border, and kits share cymbals.
+Two soundfonts take turns, for it is the variety of sources that carries over to other sounds. A group is a General
+MIDI program in one register, whichever font plays it: the fonts have samples in common, so that two groups of one
+program would not be strangers. A test part then holds combinations that were never trained on. For drums a group is a
+kit with straight or with swung grooves. Two groups may still share samples: neighbouring registers do at their border,
+and kits share cymbals.
 """
 
 import functools
@@ -20,31 +22,40 @@ from instrlib.errors import ConfigError, CorpusError
 from instrlib.files import atomic_path, hash_file, hash_json, read_json, write_json, write_text
 from instrlib.parallel import fan_out
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the bytes of a clip change."""
 
 CLASSES = phrases.CLASSES
+FONTS = ("TimGM6mb", "Merlin")
+"""The soundfonts that play, in turns; see `soundfont.FONTS`."""
+
+EXERCISES = 0.5
+"""Share of the clips, drums apart, in which an instrument shows its sound instead of playing a phrase."""
+
 SAMPLE_RATE_HZ = 22_050
 DURATION_S = 3.0
 
-INFO = CorpusInfo(
-    name="rendered",
-    title="Phrases played by sampled instruments (embedded)",
-    licence=(
-        "Made on this machine with the soundfont TimGM6mb, which is under the GNU GPL version 2; the font is read from "
-        "the installed pretty_midi package and not copied. The clips contain its samples: keep them to yourself, or "
-        "pass them on under the GPL and name the font; anyone can make the same ones from the seed."
-    ),
-    citation=(
-        "Soundfont: T. Brechbill, TimGM6mb, 2004. Carried by pretty_midi: C. Raffel and D. P. W. Ellis, Intuitive "
-        "analysis, creation and manipulation of MIDI data with pretty_midi, ISMIR late-breaking session, 2014."
-    ),
-    url="",
-    size="132 kB a clip: 95 MB for 60 clips of each class",
-    how_to_get="It is made on first use, in a few seconds, and needs no download.",
-)
 
-_MANIFEST_COLUMNS = (*COLUMNS, "program", "register", "sha256", "seed")
+def _info(fonts: Sequence[str]) -> CorpusInfo:
+    licences = "; ".join(f"{name}: {soundfont.FONTS[name].licence}" for name in fonts)
+    return CorpusInfo(
+        name="rendered",
+        title="Phrases played by sampled instruments (embedded)",
+        licence=(
+            f"Made on this machine with soundfonts ({licences}), which are read from the installed packages that carry "
+            "them and not copied. The clips contain their samples: keep them to yourself, or pass them on under the "
+            "fonts' terms and name the fonts; anyone can make the same ones from the seed."
+        ),
+        citation="Soundfonts: " + " ".join(soundfont.FONTS[name].citation for name in fonts),
+        url="",
+        size="132 kB a clip: 95 MB for 60 clips of each class",
+        how_to_get="It is made on first use, in a few seconds, and needs no download.",
+    )
+
+
+INFO = _info(FONTS)
+
+_MANIFEST_COLUMNS = (*COLUMNS, "font", "program", "register", "sha256", "seed")
 _NOTES_COLUMNS = ("clip_id", *phrases.NOTE_COLUMNS)
 _BATCH = 24
 _HEADER_BYTES = 44
@@ -57,12 +68,13 @@ def load(
     clips_per_class: int,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    fonts: Sequence[str] = FONTS,
     workers: int | None = None,
 ) -> Corpus:
     """Return the corpus; what is missing of it is rendered first.
 
-    A clip depends on the version, the seed, its class and its number alone: the first 12 clips of a class are the same
-    in a corpus of 12 and of 600.
+    A clip depends on the version, the fonts, the seed, its class and its number alone: the first 12 clips of a class
+    are the same in a corpus of 12 and of 600. Other fonts play other phrases.
 
     Parameters
     ----------
@@ -74,38 +86,40 @@ def load(
         Seed, 0 or above.
     classes : sequence of str, optional
         Classes to render, in any order; all of `CLASSES` when left out.
+    fonts : sequence of str
+        The soundfonts that take turns: names of `soundfont.FONTS`.
     workers : int, optional
         Number of processes; see `instrlib.parallel.n_workers`.
 
     Returns
     -------
     Corpus
-        With the columns `program` (General MIDI program from 0, or drum kit), `register` (from 1), `sha256` of the
-        file and `seed` besides the common ones.
+        With the columns `font`, `program` (General MIDI program from 0, or drum kit), `register` (from 1), `sha256`
+        of the file and `seed` besides the common ones.
 
     Raises
     ------
     ConfigError
         When a class is unknown or a number is out of range.
     CorpusError
-        When there is no synthesiser or no soundfont, or the folder is damaged.
+        When there is no synthesiser, a soundfont is unknown or missing, or the folder is damaged.
     DiskError
         When the folder cannot be written.
     """
     chosen = _check(clips_per_class, seed, classes)
-    setting = _setting(clips_per_class, seed, chosen)
+    setting = _setting(clips_per_class, seed, chosen, tuple(fonts))
     folder = Path(root) / hash_json(setting)[:16]
     clips = [(label, index) for label in chosen for index in range(clips_per_class)]
-    absent = [clip for clip in clips if not _is_whole(folder / _clip_path(*clip, seed))]
+    absent = [clip for clip in clips if not _is_whole(folder / _clip_path(*clip, seed, tuple(fonts)))]
     if _is_complete(folder):
         altered = _altered_tables(folder)
         if altered:
             raise CorpusError(_damaged(altered[0]))
         if absent:
-            _restore(folder, absent, seed, workers)
+            _restore(folder, absent, setting, workers)
     else:
         _make(folder, clips, setting, workers)
-    return Corpus(INFO, folder, _read_manifest(folder), chosen, problem_table([]))
+    return Corpus(_info(fonts), folder, _read_manifest(folder), chosen, problem_table([]))
 
 
 def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:
@@ -158,7 +172,9 @@ def validate(root: Path) -> list[str]:
     return [sentence for folder in folders for sentence in _validate_folder(folder)]
 
 
-def compose(label: str, index: int, *, seed: int = 0) -> tuple[phrases.Voice, phrases.Phrase]:
+def compose(
+    label: str, index: int, *, seed: int = 0, fonts: Sequence[str] = FONTS
+) -> tuple[str, phrases.Voice, phrases.Phrase]:
     """Return who plays a clip, and what.
 
     Parameters
@@ -169,40 +185,39 @@ def compose(label: str, index: int, *, seed: int = 0) -> tuple[phrases.Voice, ph
         Number of the clip in its class, from 0.
     seed : int
         Seed, 0 or above.
+    fonts : sequence of str
+        The soundfonts that take turns.
 
     Returns
     -------
+    font : str
     voice : instrlib.corpora.phrases.Voice
     phrase : instrlib.corpora.phrases.Phrase
 
     Examples
     --------
-    >>> voice, phrase = compose("cello", 0)
-    >>> voice.program, voice.low, voice.high
-    (42, 36, 41)
+    >>> font, voice, phrase = compose("cello", 0)
+    >>> font, voice.program, voice.low, voice.high
+    ('TimGM6mb', 42, 36, 41)
     """
-    return _compose(_generators(label, index, seed)[0], label, index)
+    return _compose(_generators(label, index, seed, fonts)[0], label, index, fonts)
 
 
-def render(label: str, index: int, *, seed: int = 0) -> np.ndarray:
+def render(label: str, index: int, *, seed: int = 0, fonts: Sequence[str] = FONTS) -> np.ndarray:
     """Render one clip.
 
     Parameters
     ----------
-    label : str
-        One of `CLASSES`.
-    index : int
-        Number of the clip in its class, from 0.
-    seed : int
-        Seed, 0 or above.
+    label, index, seed, fonts
+        See `compose`.
 
     Returns
     -------
     np.ndarray [shape=(66150,)]
         Mono, float32 at 22,050 Hz, between -1 and 1.
     """
-    composing, recording = _generators(label, index, seed)
-    return _render(recording, *_compose(composing, label, index))
+    composing, recording = _generators(label, index, seed, fonts)
+    return _render(recording, *_compose(composing, label, index, fonts))
 
 
 def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
@@ -286,15 +301,27 @@ def _rms(sound: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
 
 
-def _compose(rng: np.random.Generator, label: str, index: int) -> tuple[phrases.Voice, phrases.Phrase]:
-    all_voices = phrases.voices(label)
-    voice = all_voices[index % len(all_voices)]
-    return voice, phrases.compose(rng, voice, duration_s=DURATION_S)
+def _compose(
+    rng: np.random.Generator, label: str, index: int, fonts: Sequence[str]
+) -> tuple[str, phrases.Voice, phrases.Phrase]:
+    font = fonts[index % len(fonts)]
+    cast = _cast(label, font)
+    voice = cast[index // len(fonts) % len(cast)]
+    shows = not voice.drums and rng.random() < EXERCISES
+    return font, voice, (phrases.exercise if shows else phrases.compose)(rng, voice, duration_s=DURATION_S)
 
 
-def _render(rng: np.random.Generator, voice: phrases.Voice, phrase: phrases.Phrase) -> np.ndarray:
+def _cast(label: str, font: str) -> list[phrases.Voice]:
+    """Return the voices of a class that a soundfont has."""
+    there = soundfont.presets(soundfont.find_soundfont(font))
+    return [
+        voice for voice in phrases.voices(label) if (soundfont.DRUM_BANK if voice.drums else 0, voice.program) in there
+    ]
+
+
+def _render(rng: np.random.Generator, font: str, voice: phrases.Voice, phrase: phrases.Phrase) -> np.ndarray:
     dry = soundfont.render(
-        soundfont.open_engine(soundfont.engine_name(), soundfont.find_soundfont()),
+        soundfont.open_engine(soundfont.engine_name(), soundfont.find_soundfont(font)),
         phrase.notes,
         program=voice.program,
         duration_s=DURATION_S,
@@ -309,9 +336,13 @@ def _render(rng: np.random.Generator, voice: phrases.Voice, phrase: phrases.Phra
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _generators(label: str, index: int, seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+def _generators(
+    label: str, index: int, seed: int, fonts: Sequence[str]
+) -> tuple[np.random.Generator, np.random.Generator]:
     """Return one generator for what is played and one for how it is recorded."""
-    sequence = np.random.SeedSequence([VERSION, seed, CLASSES.index(label), index])
+    # The fonts count, so that no phrase that one font played is heard again from another, by a network that knows it.
+    played_by = int(hash_json(list(fonts))[:8], 16)
+    sequence = np.random.SeedSequence([VERSION, played_by, seed, CLASSES.index(label), index])
     first, second = sequence.spawn(2)
     return np.random.default_rng(first), np.random.default_rng(second)
 
@@ -328,23 +359,27 @@ def _check(clips_per_class: int, seed: int, classes: Sequence[str] | None) -> tu
 
 
 @functools.cache
-def _source() -> dict[str, Any]:
+def _source(fonts: tuple[str, ...]) -> dict[str, Any]:
     """Return what decides the bytes of a clip, besides the seed."""
-    font = soundfont.font_hash(soundfont.find_soundfont())
-    return {"version": VERSION, "engine": soundfont.engine_name(), "soundfont_sha256": font}
+    hashes = [[name, soundfont.font_hash(soundfont.find_soundfont(name))] for name in fonts]
+    return {"version": VERSION, "engine": soundfont.engine_name(), "soundfonts": hashes}
 
 
-def _setting(clips_per_class: int, seed: int, classes: tuple[str, ...]) -> dict[str, Any]:
-    return {**_source(), "clips_per_class": clips_per_class, "seed": seed, "classes": list(classes)}
+def _setting(clips_per_class: int, seed: int, classes: tuple[str, ...], fonts: tuple[str, ...]) -> dict[str, Any]:
+    return {**_source(fonts), "clips_per_class": clips_per_class, "seed": seed, "classes": list(classes)}
 
 
-def _clip_id(label: str, index: int, seed: int) -> str:
-    # The mark tells corpora apart that differ in version, engine, font or seed, so their fingerprints differ too.
-    return f"{label}-{index:05d}-{hash_json({**_source(), 'seed': seed})[:8]}"
+def _fonts_of(setting: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, _ in setting["soundfonts"])
 
 
-def _clip_path(label: str, index: int, seed: int) -> str:
-    return f"audio/{label}/{_clip_id(label, index, seed)}.wav"
+def _clip_id(label: str, index: int, seed: int, fonts: tuple[str, ...]) -> str:
+    # The mark tells corpora apart that differ in version, engine, fonts or seed, so their fingerprints differ too.
+    return f"{label}-{index:05d}-{hash_json({**_source(fonts), 'seed': seed})[:8]}"
+
+
+def _clip_path(label: str, index: int, seed: int, fonts: tuple[str, ...]) -> str:
+    return f"audio/{label}/{_clip_id(label, index, seed, fonts)}.wav"
 
 
 def _is_complete(folder: Path) -> bool:
@@ -353,21 +388,21 @@ def _is_complete(folder: Path) -> bool:
 
 def _make(folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any], workers: int | None) -> None:
     """Render what is not there and write the tables; `corpus.json` comes last and marks the folder as whole."""
-    rows, played = _render_all(folder, clips, setting["seed"], workers)
+    rows, played = _render_all(folder, clips, setting, workers)
     manifest = pd.DataFrame(rows, columns=list(_MANIFEST_COLUMNS)).sort_values("clip_id", ignore_index=True)
     table = pd.DataFrame(played, columns=list(_NOTES_COLUMNS)).sort_values(
         ["clip_id", "onset_s", "pitch"], ignore_index=True
     )
     write_text(folder / "notes.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "manifest.csv", manifest.to_csv(index=False, lineterminator="\n"))
-    corpus = Corpus(INFO, folder, manifest, tuple(setting["classes"]), problem_table([]))
+    corpus = Corpus(_info(_fonts_of(setting)), folder, manifest, tuple(setting["classes"]), problem_table([]))
     hashes = {name: hash_file(folder / name) for name in ("manifest.csv", "notes.csv")}
     write_json(folder / "corpus.json", {**setting, "fingerprint": corpus.fingerprint, "sha256": hashes})
 
 
-def _restore(folder: Path, clips: list[tuple[str, int]], seed: int, workers: int | None) -> None:
+def _restore(folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any], workers: int | None) -> None:
     """Render clips that were lost from a whole folder; they must come out as the manifest has them."""
-    rows, _ = _render_all(folder, clips, seed, workers)
+    rows, _ = _render_all(folder, clips, setting, workers)
     known = _read_manifest(folder).set_index("clip_id").sha256
     column = _MANIFEST_COLUMNS.index("sha256")
     other = [row[0] for row in rows if known.get(row[0]) != row[column]]
@@ -379,9 +414,10 @@ def _restore(folder: Path, clips: list[tuple[str, int]], seed: int, workers: int
 
 
 def _render_all(
-    folder: Path, clips: list[tuple[str, int]], seed: int, workers: int | None
+    folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any], workers: int | None
 ) -> tuple[list[tuple], list[tuple]]:
-    batches = [(folder, seed, clips[first : first + _BATCH]) for first in range(0, len(clips), _BATCH)]
+    same = (folder, setting["seed"], _fonts_of(setting))
+    batches = [(*same, clips[first : first + _BATCH]) for first in range(0, len(clips), _BATCH)]
     rows: list[tuple] = []
     played: list[tuple] = []
     for batch_rows, batch_notes in fan_out(_render_batch, batches, workers=workers, describe="rendering"):
@@ -390,21 +426,23 @@ def _render_all(
     return rows, played
 
 
-def _render_batch(folder: Path, seed: int, clips: list[tuple[str, int]]) -> tuple[list[tuple], list[tuple]]:
+def _render_batch(
+    folder: Path, seed: int, fonts: tuple[str, ...], clips: list[tuple[str, int]]
+) -> tuple[list[tuple], list[tuple]]:
     """Render a few clips; those that an interrupted run has left are kept. Returns rows of the manifest and notes."""
     rows, played = [], []
     for label, index in clips:
-        clip_id, relative = _clip_id(label, index, seed), _clip_path(label, index, seed)
-        composing, recording = _generators(label, index, seed)
-        voice, phrase = _compose(composing, label, index)
+        clip_id, relative = _clip_id(label, index, seed, fonts), _clip_path(label, index, seed, fonts)
+        composing, recording = _generators(label, index, seed, fonts)
+        font, voice, phrase = _compose(composing, label, index, fonts)
         path = folder / relative
         if not _is_whole(path):
-            data = _wav(_render(recording, voice, phrase))
+            data = _wav(_render(recording, font, voice, phrase))
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
         group = f"{label}/p{voice.program:03d}/r{voice.register}"
-        sha256 = hash_file(path)
-        rows.append((clip_id, relative, 0.0, DURATION_S, label, group, "", voice.program, voice.register, sha256, seed))
+        known = (clip_id, relative, 0.0, DURATION_S, label, group, "")
+        rows.append((*known, font, voice.program, voice.register, hash_file(path), seed))
         played += [(clip_id, onset, offset, int(p), int(v)) for onset, offset, p, v in phrase.notes.tolist()]
     return rows, played
 

