@@ -1,4 +1,4 @@
-"""Mixed, layered and masked spectrograms: CutMix, MixUp, layers and SpecAugment, drawn anew for every batch.
+"""Retaken, mixed, layered and masked spectrograms: CutMix, MixUp, SpecAugment and others, drawn anew for every batch.
 
 All act on features as `features.spectrum` gives them, before scaling: a pasted patch is then a piece of a spectrogram,
 and a mask is silence. Everything is decided by the generator that is given, so the same one gives the same batch in
@@ -9,8 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from instrlib.config import AugmentConfig, FeatureConfig
-from instrlib.features import mel_edges_hz
+from instrlib.config import AugmentConfig
+from instrlib.takes import retake
 
 LATEST_SHARE = 1 / 3
 """A layer begins later by at most this share of a segment, and keeps at least half of its energy."""
@@ -24,9 +24,9 @@ def augment(
     floor: np.ndarray,
     hop_s: float,
     rng: np.random.Generator,
-    widths_hz: np.ndarray | None = None,
+    edges_hz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment one batch: first mix its examples, then mask each of them.
+    """Augment one batch: first each example is put into another recording, then they are mixed, then masked.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def augment(
         Step between two frames in seconds.
     rng : np.random.Generator
         Decides everything.
-    widths_hz : np.ndarray [shape=(n_bins,)], optional
-        Needed for layers alone; see `band_widths_hz`.
+    edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
+        Needed for layers and other recordings alone; see `features.mel_edges_hz`.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def augment(
 
     See Also
     --------
-    cutmix, mixup, layers, mask
+    instrlib.takes.retake, cutmix, mixup, layers, mask
 
     Examples
     --------
@@ -66,15 +66,16 @@ def augment(
     >>> bool(np.allclose(share, labels[:, 1]))  # ... is the label's share of tone
     True
     """
+    if config.retake:
+        x = retake(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
     if config.mix != "none" and rng.random() < config.share:
         if config.mix == "cutmix":
             x, y = cutmix(x, y, axes=config.axes, beta=config.beta, rng=rng)
         elif config.mix == "mixup":
             x, y = mixup(x, y, beta=config.beta, rng=rng)
         else:
-            x, y = layers(
-                x, y, number=config.layers, range_db=config.level_range_db, floor=floor, widths_hz=widths_hz, rng=rng
-            )
+            settings = {"number": config.layers, "range_db": config.level_range_db, "floor": floor}
+            x, y = layers(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
     if config.time_masks or config.frequency_masks:
         x = mask(
             x,
@@ -271,12 +272,6 @@ def layers(
     observed = np.where(taken[:, :, None], y[None], 0.0)
     labels = np.where((observed == 1).any(axis=1), 1.0, observed.sum(axis=1))
     return np.maximum(level_db, floor[:, None]).astype(x.dtype), labels.astype(y.dtype)
-
-
-def band_widths_hz(config: FeatureConfig) -> np.ndarray:
-    """Return the width of each mel band between its outer edges, in Hz [shape=(n_mels,)]; see `layers`."""
-    edges_hz = mel_edges_hz(config)
-    return edges_hz[2:] - edges_hz[:-2]
 
 
 def mask(

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from instrlib.augment import augment, band_widths_hz
+from instrlib.augment import augment
 from instrlib.backend import load_keras
 from instrlib.config import TrainConfig
-from instrlib.features import Scaler, scale, silence
+from instrlib.features import Scaler, mel_edges_hz, scale, silence
 from instrlib.store import FeatureStore
 from instrlib.waveform import draw_copies, rows_of_copies
 
@@ -65,7 +65,7 @@ def training_batches(
     keras = load_keras()
     rows, labels = segments.row.to_numpy(), store.label_matrix(segments)
     n_observed = np.isfinite(labels).sum(axis=1).mean()
-    widths_hz = band_widths_hz(store.config)
+    edges_hz = mel_edges_hz(store.config)
     n_batches = max(1, len(rows) // config.batch_size)
     floor = silence(store.config)
     copies = None if copied is None else rows_of_copies(segments, copied)
@@ -92,7 +92,7 @@ def training_batches(
             if copies is not None:
                 x = draw_copies(x, copied, copies[chosen], rng)
             y = labels[chosen]
-            settings = {"floor": floor, "hop_s": store.config.hop_s, "widths_hz": widths_hz}
+            settings = {"floor": floor, "hop_s": store.config.hop_s, "edges_hz": edges_hz}
             x, y = augment(x, y, config.augment, **settings, rng=rng)
             return scale(x, store.config, scaler)[..., None], *weighed(y, weights, n_observed)
 
@@ -122,8 +122,8 @@ def validation_batches(
     keras = load_keras()
     rows, labels = segments.row.to_numpy(), store.label_matrix(segments)
     n_observed = np.isfinite(labels).sum(axis=1).mean()
-    layered = dataclasses.replace(config.augment, share=1.0, time_masks=0, frequency_masks=0)
-    settings = {"floor": silence(store.config), "hop_s": store.config.hop_s, "widths_hz": band_widths_hz(store.config)}
+    layered = dataclasses.replace(config.augment, share=1.0, time_masks=0, frequency_masks=0, retake=0.0)
+    settings = {"floor": silence(store.config), "hop_s": store.config.hop_s, "edges_hz": mel_edges_hz(store.config)}
     order = np.arange(len(rows))
     if config.augment.mix == "layers":  # partners come from the same batch, so each must hold several classes
         order = np.random.default_rng(LAYERS_SEED).permutation(len(rows))

@@ -156,6 +156,8 @@ class AugmentConfig:
         Longest stripe over time, in seconds.
     frequency_mask_bins : int
         Widest stripe over frequency, in rows of the picture.
+    retake : float
+        Share of the examples that are heard as in another recording, 0 to 1; see `takes.retake`.
     """
 
     mix: Literal["none", "cutmix", "mixup", "layers"] = "none"
@@ -168,6 +170,7 @@ class AugmentConfig:
     time_mask_s: float = 0.0
     frequency_masks: int = 0
     frequency_mask_bins: int = 0
+    retake: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
@@ -175,8 +178,9 @@ class AugmentConfig:
         _one_of("axes", self.axes, ("both", "time", "frequency"))
         if not self.beta > 0:
             raise ConfigError(f"beta must be above 0, not {self.beta!r}.")
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"share must lie between 0 and 1, not {self.share!r}.")
+        for name in ("share", "retake"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
         if not (len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]):
             raise ConfigError(f"layers must be the fewest and the most examples, from 1, not {self.layers!r}.")
         if not 0 <= self.level_range_db < math.inf:

@@ -284,20 +284,22 @@ def test_finding_the_soundfonts_does_not_import_the_packages_that_carry_them():
 
 
 def test_one_font_alone_plays_other_phrases_and_says_whose_sounds_they_are(small):
-    alone = small(fonts=("Merlin",))
+    alone = small(players=rendered.Players(("Merlin",)))
     assert set(alone.manifest.font) == {"Merlin"}
     assert not set(alone.manifest.clip_id) & set(small().manifest.clip_id)
     assert not set(alone.manifest.sha256) & set(small().manifest.sha256)
     assert "Merlin" in alone.info.citation
     assert "TimGM6mb" not in alone.info.citation
-    mine, together = (rendered.compose("flute", 0, fonts=fonts) for fonts in (("TimGM6mb",), rendered.FONTS))
+    mine, together = (
+        rendered.compose("flute", 0, players=rendered.Players(fonts)) for fonts in (("TimGM6mb",), rendered.FONTS)
+    )
     assert mine[0] == together[0]
     assert not np.array_equal(mine[2].notes, together[2].notes)
 
 
 def test_a_font_that_is_not_known_is_refused(small):
     with pytest.raises(CorpusError, match="no soundfont 'Grand'; there is: TimGM6mb"):
-        small(fonts=("Grand",))
+        small(players=rendered.Players(("Grand",)))
 
 
 def test_a_class_is_played_by_the_programs_that_its_font_has(corpus):

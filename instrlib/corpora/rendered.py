@@ -10,6 +10,7 @@ and kits share cymbals.
 import functools
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,25 @@ FONTS = ("TimGM6mb", "Merlin")
 
 EXERCISES = 0.5
 """Share of the clips, drums apart, in which an instrument shows its sound instead of playing a phrase."""
+
+
+@dataclass(frozen=True)
+class Players:
+    """Who plays, and how much of it are exercises.
+
+    Attributes
+    ----------
+    fonts : tuple of str
+        The soundfonts that take turns: names of `soundfont.FONTS`.
+    exercises : float
+        Share of the clips, drums apart, in which an instrument shows its sound instead of playing a phrase.
+    """
+
+    fonts: tuple[str, ...] = FONTS
+    exercises: float = EXERCISES
+
+
+PLAYERS = Players()
 
 SAMPLE_RATE_HZ = 22_050
 DURATION_S = 3.0
@@ -68,13 +88,13 @@ def load(
     clips_per_class: int,
     seed: int = 0,
     classes: Sequence[str] | None = None,
-    fonts: Sequence[str] = FONTS,
+    players: Players = PLAYERS,
     workers: int | None = None,
 ) -> Corpus:
     """Return the corpus; what is missing of it is rendered first.
 
-    A clip depends on the version, the fonts, the seed, its class and its number alone: the first 12 clips of a class
-    are the same in a corpus of 12 and of 600. Other fonts play other phrases.
+    A clip depends on the version, the players, the seed, its class and its number alone: the first 12 clips of a class
+    are the same in a corpus of 12 and of 600. Other players play other phrases.
 
     Parameters
     ----------
@@ -86,8 +106,8 @@ def load(
         Seed, 0 or above.
     classes : sequence of str, optional
         Classes to render, in any order; all of `CLASSES` when left out.
-    fonts : sequence of str
-        The soundfonts that take turns: names of `soundfont.FONTS`.
+    players : Players
+        The soundfonts that take turns, and what they play.
     workers : int, optional
         Number of processes; see `instrlib.parallel.n_workers`.
 
@@ -107,10 +127,10 @@ def load(
         When the folder cannot be written.
     """
     chosen = _check(clips_per_class, seed, classes)
-    setting = _setting(clips_per_class, seed, chosen, tuple(fonts))
+    setting = _setting(clips_per_class, seed, chosen, players)
     folder = Path(root) / hash_json(setting)[:16]
     clips = [(label, index) for label in chosen for index in range(clips_per_class)]
-    absent = [clip for clip in clips if not _is_whole(folder / _clip_path(*clip, seed, tuple(fonts)))]
+    absent = [clip for clip in clips if not _is_whole(folder / _clip_path(*clip, seed, players))]
     if _is_complete(folder):
         altered = _altered_tables(folder)
         if altered:
@@ -119,7 +139,7 @@ def load(
             _restore(folder, absent, setting, workers)
     else:
         _make(folder, clips, setting, workers)
-    return Corpus(_info(fonts), folder, _read_manifest(folder), chosen, problem_table([]))
+    return Corpus(_info(players.fonts), folder, _read_manifest(folder), chosen, problem_table([]))
 
 
 def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:
@@ -173,7 +193,7 @@ def validate(root: Path) -> list[str]:
 
 
 def compose(
-    label: str, index: int, *, seed: int = 0, fonts: Sequence[str] = FONTS
+    label: str, index: int, *, seed: int = 0, players: Players = PLAYERS
 ) -> tuple[str, phrases.Voice, phrases.Phrase]:
     """Return who plays a clip, and what.
 
@@ -185,8 +205,8 @@ def compose(
         Number of the clip in its class, from 0.
     seed : int
         Seed, 0 or above.
-    fonts : sequence of str
-        The soundfonts that take turns.
+    players : Players
+        The soundfonts that take turns, and what they play.
 
     Returns
     -------
@@ -200,15 +220,15 @@ def compose(
     >>> font, voice.program, voice.low, voice.high
     ('TimGM6mb', 42, 36, 41)
     """
-    return _compose(_generators(label, index, seed, fonts)[0], label, index, fonts)
+    return _compose(_generators(label, index, seed, players)[0], label, index, players)
 
 
-def render(label: str, index: int, *, seed: int = 0, fonts: Sequence[str] = FONTS) -> np.ndarray:
+def render(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS) -> np.ndarray:
     """Render one clip.
 
     Parameters
     ----------
-    label, index, seed, fonts
+    label, index, seed, players
         See `compose`.
 
     Returns
@@ -216,8 +236,8 @@ def render(label: str, index: int, *, seed: int = 0, fonts: Sequence[str] = FONT
     np.ndarray [shape=(66150,)]
         Mono, float32 at 22,050 Hz, between -1 and 1.
     """
-    composing, recording = _generators(label, index, seed, fonts)
-    return _render(recording, *_compose(composing, label, index, fonts))
+    composing, recording = _generators(label, index, seed, players)
+    return _render(recording, *_compose(composing, label, index, players))
 
 
 def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
@@ -302,12 +322,12 @@ def _rms(sound: np.ndarray) -> float:
 
 
 def _compose(
-    rng: np.random.Generator, label: str, index: int, fonts: Sequence[str]
+    rng: np.random.Generator, label: str, index: int, players: Players
 ) -> tuple[str, phrases.Voice, phrases.Phrase]:
-    font = fonts[index % len(fonts)]
+    font = players.fonts[index % len(players.fonts)]
     cast = _cast(label, font)
-    voice = cast[index // len(fonts) % len(cast)]
-    shows = not voice.drums and rng.random() < EXERCISES
+    voice = cast[index // len(players.fonts) % len(cast)]
+    shows = not voice.drums and rng.random() < players.exercises
     return font, voice, (phrases.exercise if shows else phrases.compose)(rng, voice, duration_s=DURATION_S)
 
 
@@ -336,12 +356,10 @@ def _render(rng: np.random.Generator, font: str, voice: phrases.Voice, phrase: p
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _generators(
-    label: str, index: int, seed: int, fonts: Sequence[str]
-) -> tuple[np.random.Generator, np.random.Generator]:
+def _generators(label: str, index: int, seed: int, players: Players) -> tuple[np.random.Generator, np.random.Generator]:
     """Return one generator for what is played and one for how it is recorded."""
-    # The fonts count, so that no phrase that one font played is heard again from another, by a network that knows it.
-    played_by = int(hash_json(list(fonts))[:8], 16)
+    # The players count, so that no phrase that one font played is heard again from another, by a network that knows it.
+    played_by = int(hash_json(players)[:8], 16)
     sequence = np.random.SeedSequence([VERSION, played_by, seed, CLASSES.index(label), index])
     first, second = sequence.spawn(2)
     return np.random.default_rng(first), np.random.default_rng(second)
@@ -359,27 +377,28 @@ def _check(clips_per_class: int, seed: int, classes: Sequence[str] | None) -> tu
 
 
 @functools.cache
-def _source(fonts: tuple[str, ...]) -> dict[str, Any]:
+def _source(players: Players) -> dict[str, Any]:
     """Return what decides the bytes of a clip, besides the seed."""
-    hashes = [[name, soundfont.font_hash(soundfont.find_soundfont(name))] for name in fonts]
-    return {"version": VERSION, "engine": soundfont.engine_name(), "soundfonts": hashes}
+    hashes = [[name, soundfont.font_hash(soundfont.find_soundfont(name))] for name in players.fonts]
+    made_by = {"version": VERSION, "engine": soundfont.engine_name()}
+    return {**made_by, "soundfonts": hashes, "exercises": players.exercises}
 
 
-def _setting(clips_per_class: int, seed: int, classes: tuple[str, ...], fonts: tuple[str, ...]) -> dict[str, Any]:
-    return {**_source(fonts), "clips_per_class": clips_per_class, "seed": seed, "classes": list(classes)}
+def _setting(clips_per_class: int, seed: int, classes: tuple[str, ...], players: Players) -> dict[str, Any]:
+    return {**_source(players), "clips_per_class": clips_per_class, "seed": seed, "classes": list(classes)}
 
 
-def _fonts_of(setting: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(name for name, _ in setting["soundfonts"])
+def _players_of(setting: dict[str, Any]) -> Players:
+    return Players(tuple(name for name, _ in setting["soundfonts"]), setting["exercises"])
 
 
-def _clip_id(label: str, index: int, seed: int, fonts: tuple[str, ...]) -> str:
+def _clip_id(label: str, index: int, seed: int, players: Players) -> str:
     # The mark tells corpora apart that differ in version, engine, fonts or seed, so their fingerprints differ too.
-    return f"{label}-{index:05d}-{hash_json({**_source(fonts), 'seed': seed})[:8]}"
+    return f"{label}-{index:05d}-{hash_json({**_source(players), 'seed': seed})[:8]}"
 
 
-def _clip_path(label: str, index: int, seed: int, fonts: tuple[str, ...]) -> str:
-    return f"audio/{label}/{_clip_id(label, index, seed, fonts)}.wav"
+def _clip_path(label: str, index: int, seed: int, players: Players) -> str:
+    return f"audio/{label}/{_clip_id(label, index, seed, players)}.wav"
 
 
 def _is_complete(folder: Path) -> bool:
@@ -395,7 +414,7 @@ def _make(folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any], w
     )
     write_text(folder / "notes.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "manifest.csv", manifest.to_csv(index=False, lineterminator="\n"))
-    corpus = Corpus(_info(_fonts_of(setting)), folder, manifest, tuple(setting["classes"]), problem_table([]))
+    corpus = Corpus(_info(_players_of(setting).fonts), folder, manifest, tuple(setting["classes"]), problem_table([]))
     hashes = {name: hash_file(folder / name) for name in ("manifest.csv", "notes.csv")}
     write_json(folder / "corpus.json", {**setting, "fingerprint": corpus.fingerprint, "sha256": hashes})
 
@@ -416,7 +435,7 @@ def _restore(folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any]
 def _render_all(
     folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any], workers: int | None
 ) -> tuple[list[tuple], list[tuple]]:
-    same = (folder, setting["seed"], _fonts_of(setting))
+    same = (folder, setting["seed"], _players_of(setting))
     batches = [(*same, clips[first : first + _BATCH]) for first in range(0, len(clips), _BATCH)]
     rows: list[tuple] = []
     played: list[tuple] = []
@@ -427,14 +446,14 @@ def _render_all(
 
 
 def _render_batch(
-    folder: Path, seed: int, fonts: tuple[str, ...], clips: list[tuple[str, int]]
+    folder: Path, seed: int, players: Players, clips: list[tuple[str, int]]
 ) -> tuple[list[tuple], list[tuple]]:
     """Render a few clips; those that an interrupted run has left are kept. Returns rows of the manifest and notes."""
     rows, played = [], []
     for label, index in clips:
-        clip_id, relative = _clip_id(label, index, seed, fonts), _clip_path(label, index, seed, fonts)
-        composing, recording = _generators(label, index, seed, fonts)
-        font, voice, phrase = _compose(composing, label, index, fonts)
+        clip_id, relative = _clip_id(label, index, seed, players), _clip_path(label, index, seed, players)
+        composing, recording = _generators(label, index, seed, players)
+        font, voice, phrase = _compose(composing, label, index, players)
         path = folder / relative
         if not _is_whole(path):
             data = _wav(_render(recording, font, voice, phrase))
