@@ -16,7 +16,7 @@ from instrlib.intervals import compare_over_seeds, enough_resamples, holm
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
 from instrlib.store import open_store
-from instrlib.training import summary, train_model
+from instrlib.training import Start, summary, train_model
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Variant:
         Its own, when its clips are not those of the other variants.
     seeds : tuple of int, optional
         Its own, when it has fewer than the other variants.
+    start : training.Start, optional
+        What it begins with, when it does not begin with random weights.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Variant:
     copies: Path | None = None
     splits: tuple[Path, ...] | None = None
     seeds: tuple[int, ...] | None = None
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def run_variants(
         for fold, split in enumerate(variant.splits or splits)
     ]
     tasks = [
-        (place, variant.store, split, variant.spec, variant.config, seed, variant.copies)
+        (place, variant.store, split, variant.spec, variant.config, seed, variant.copies, variant.start)
         for variant, place, split, seed in places
     ]
     describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
@@ -341,8 +344,9 @@ def _train_and_answer(
     config: TrainConfig,
     seed: int,
     copies: Path | None,
+    start: Start | None,
 ) -> Predictions:
-    return read_test(train_model(folder, store, split, spec, config, seed, copies), store, split)
+    return read_test(train_model(folder, store, split, spec, config, seed, copies, start), store, split)
 
 
 def _same_clips(predictions: dict[str, Predictions]) -> Predictions:

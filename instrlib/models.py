@@ -205,7 +205,7 @@ def _fused_normalization() -> type:
 
     class FusedBatchNormalization(keras.layers.BatchNormalization):
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            if not training or len(inputs.shape) != 4:
+            if not training or not self.trainable or len(inputs.shape) != 4:
                 return super().call(inputs, training=training, mask=mask)
             outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 inputs, self.gamma.value, self.beta.value, epsilon=self.epsilon, is_training=True

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,41 @@ STEPS_AT_ONCE = 8
 
 PLATEAU_EPOCHS = 3
 """Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
+
+
+class Start(Protocol):
+    """What a training begins with that does not begin with random weights; it travels to other processes.
+
+    Attributes
+    ----------
+    rates : tuple of float
+        Factor of the learning rate for each row of the network's table, and last for the scores.
+    frozen_norm : bool
+        Whether batch normalisation keeps its statistics, its scale and its shift as they are.
+    fingerprint : str
+        Hash of what decides the weights, besides the training and the validation part.
+    """
+
+    rates: tuple[float, ...]
+    frozen_norm: bool
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def scaler(self, store: FeatureStore) -> Scaler:
+        """Return the scaling of features that the weights go with."""
+        ...
+
+    def begin(
+        self,
+        model: "keras.Model",
+        store: FeatureStore,
+        scaler: Scaler,
+        train: pd.DataFrame,
+        validation: pd.DataFrame,
+    ) -> None:
+        """Give a network that was just built its weights."""
+        ...
 
 
 def make_deterministic(seed: int) -> None:
@@ -166,6 +202,7 @@ def train_model(
     config: TrainConfig,
     seed: int,
     copies: Path | None = None,
+    start: Start | None = None,
 ) -> Path:
     """Train one network and keep it in a run folder; a folder that already holds the same run is left as it is.
 
@@ -184,6 +221,8 @@ def train_model(
         Decides the first weights, the order of the batches, the augmentation and the dropout.
     copies : Path, optional
         A store of augmented copies of the same clips; those of the training part are drawn as often as the originals.
+    start : Start, optional
+        What it begins with in the place of random weights, such as `finetune.Pretrained`.
 
     Returns
     -------
@@ -218,6 +257,7 @@ def train_model(
             "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
             "inputs": [store.fingerprint, split.fingerprint, copied and copied.fingerprint],
             "settings": [table, config, store.config.to_dict(), seed],
+            "start": start and start.fingerprint,
             "versions": versions(),
         }
     )
@@ -227,8 +267,8 @@ def train_model(
     began = time.monotonic()
     make_deterministic(seed)
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
-    scaler = fit_scaler(store, train.row.to_numpy())
-    model, history = _fit(store, scaler, train, validation, table, config, seed, copied)
+    scaler = start.scaler(store) if start else fit_scaler(store, train.row.to_numpy())
+    model, history = _fit(store, scaler, train, validation, table, config, seed, copied, start)
     training_s = time.monotonic() - began
 
     with atomic_path(folder / "history.csv") as path:
@@ -518,6 +558,8 @@ def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
         raise ConfigError('A clip of these features may have several labels: train with output="sigmoid".')
     if config.augment.mix == "layers" and store.config.kind != "log_mel":
         raise ConfigError(f'mix="layers" adds powers, so it needs log-mel spectrograms, not {store.config.kind}.')
+    if config.augment.retake and store.config.kind != "log_mel":
+        raise ConfigError(f"Other takes are drawn on log-mel spectrograms, not on {store.config.kind}; set retake=0.")
 
 
 def _answer_layered(
@@ -542,6 +584,7 @@ def _fit(
     config: TrainConfig,
     seed: int,
     copied: FeatureStore | None = None,
+    start: Start | None = None,
 ) -> tuple["keras.Model", pd.DataFrame]:
     keras = load_keras()
     n_classes = len(store.classes)
@@ -555,8 +598,11 @@ def _fit(
     held_out = validation_batches(store, scaler, validation, weights=weights, config=config)
 
     model = build(table, (*store.config.shape, 1), n_classes, output=config.output)
+    if start:
+        start.begin(model, store, scaler, train, validation)
     rate = (config.schedule, config.learning_rate, config.epochs * len(batches))
-    trained = _compiled(table, model.input_shape[1:], n_classes, config.output, config.label_smoothing, rate)
+    moved = (start.rates, start.frozen_norm) if start else (None, False)
+    trained = _compiled(table, model.input_shape[1:], n_classes, config.output, config.label_smoothing, rate, *moved)
     _start(trained, model, config)
     keras.utils.set_random_seed(seed)  # wherever the numbers stand after compiling or not
     stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
@@ -572,7 +618,8 @@ def _fit(
             f"lower the learning rate ({config.learning_rate:g})."
         )
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
-    model.set_weights(trained.get_weights())
+    for layer, learned in zip(model.layers, trained.layers, strict=True):
+        layer.set_weights(learned.get_weights())
     return model, history
 
 
@@ -584,6 +631,8 @@ def _compiled(
     output: str,
     label_smoothing: float,
     rate: tuple[str, float, int],
+    rates: tuple[float, ...] | None = None,
+    frozen_norm: bool = False,
 ) -> "keras.Model":
     """Build and compile a network for `_start`: half of a small training goes into the graph, seeds can share it."""
     keras = load_keras()
@@ -595,8 +644,12 @@ def _compiled(
         loss, metrics = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing), (["accuracy"], [])
     cosine = keras.optimizers.schedules.CosineDecay
     model = build(table, shape, n_classes, fused=True, output=output)
+    for layer in model.layers:
+        if frozen_norm and isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    adam = keras.optimizers.Adam if rates is None else _adam_by_row(model, rates)
     model.compile(
-        keras.optimizers.Adam(cosine(learning_rate, n_steps) if schedule == "cosine" else learning_rate),
+        adam(cosine(learning_rate, n_steps) if schedule == "cosine" else learning_rate),
         loss,
         metrics=metrics[0],
         weighted_metrics=metrics[1],
@@ -604,6 +657,21 @@ def _compiled(
         jit_compile=False,  # Keras does not compile where operations must be deterministic
     )
     return model
+
+
+def _adam_by_row(model: "keras.Model", rates: tuple[float, ...]) -> type:
+    """Return Adam with a factor of the learning rate for each row of the table: a row that has 0 stays as it is."""
+    factors = [
+        rates[-1 if layer.name == "scores" else int(re.sub(r"\D", "", layer.name)) - 1]
+        for layer in model.layers
+        for _ in layer.trainable_variables
+    ]
+
+    class AdamByRow(load_keras().optimizers.Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            super().update_step(gradient, variable, learning_rate * factors[self._get_variable_index(variable)])
+
+    return AdamByRow
 
 
 def _start(compiled: "keras.Model", first: "keras.Model", config: TrainConfig) -> None:

@@ -263,6 +263,40 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "relative": np.stack([np.ones(4), [1, 0.6, 0.3, 0.2], np.ones(4), [1, 1.02, 0.98, 1], np.ones(4)]),
         },
         "model_comparison": {"names": classes, "scores": f1, **scores, "baseline": 0.1, "metric": "macro_f1"},
+        "domain_matrix": {
+            "sources": np.array(["rendered", "TimGM6mb", "FluidR3_GM"]),
+            "targets": np.array(["rendered", "TimGM6mb", "FluidR3_GM", "fsdkaggle2018"]),
+            "scores": np.array([[0.97, np.nan, 0.6, 0.4], [np.nan, 0.95, 0.5, 0.3], [0.55, 0.5, 1.0, 0.05]]),
+            "low": np.array([[0.95, np.nan, 0.5, 0.3], [np.nan, 0.9, 0.4, 0.2], [0.45, 0.4, 1.0, np.nan]]),
+            "high": np.array([[0.99, np.nan, 0.7, 0.5], [np.nan, 0.99, 0.6, 0.4], [0.65, 0.6, 1.0, np.nan]]),
+            "n_common": np.array([[12, 0, 12, 7], [0, 12, 12, 7], [12, 12, 12, 7]]),
+            "constant": np.array([[1 / 12, 1 / 12, 1 / 12, 1 / 7]] * 3),
+        },
+        "embedding_map": {
+            "places": rng.normal(size=(120, 2)),
+            "classes": np.array([f"class {number % 14}" for number in range(120)]),
+            "domains": np.repeat(["rendered", "FluidR3_GM", "a_folder_of_one's_own"], 40),
+            "perplexity": 30.0,
+        },
+        "robustness_curves": {
+            "degradation": np.array(["pink noise"] * 5 + ["room"] * 4 + ["MP3"] * 3 + ["a way of being made worse"]),
+            "unit": np.array(["dB SNR"] * 5 + ["s RT60"] * 4 + ["kbit/s"] * 3 + ["semitones"]),
+            "level": np.array([40, 30, 20, 10, 0, 0.25, 0.5, 1, 2, 64, 32, 16, -7.0]),
+            "estimate": np.linspace(0.9, 0.2, 13),
+            "low": np.where(np.arange(13) == 4, np.nan, np.linspace(0.8, 0.1, 13)),
+            "high": np.where(np.arange(13) == 4, np.nan, np.linspace(0.95, 0.3, 13)),
+            "shown": np.arange(13) % 4 == 3,
+            "untouched": np.array([0.9, 0.8, 0.95]),
+            "chance": 1 / 12,
+        },
+        "shift_reliability": {
+            "names": np.array(["rendered, held out", "FluidR3_GM", "fsdkaggle2018", "a_folder_of_one's_own"]),
+            "n": np.array([144, 400, 129, 7]),
+            "confidence": np.tile(np.linspace(0.1, 0.95, 8), (4, 1)),
+            "accuracy": np.where(rng.random((4, 8)) < 0.2, np.nan, rng.random((4, 8))),
+            "share": np.full((4, 8), 1 / 8),
+            "ece": np.array([0.03, 0.1, 0.25, 0.4]),
+        },
     }
 
 

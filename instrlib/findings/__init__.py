@@ -8,6 +8,12 @@ from instrlib.findings.attention import (
     randomisation_sentence,
 )
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
+from instrlib.findings.finetune import (
+    pretraining_sentence,
+    tuning_choice_sentence,
+    tuning_recipe_sentence,
+    tuning_rivals_sentence,
+)
 from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
 from instrlib.findings.pruning import goal_sentence, narrower_sentence, sparsity_sentence, zeros_sentence
 from instrlib.findings.scores import (
@@ -59,6 +65,7 @@ __all__ = [
     "number_sentence",
     "order_sentence",
     "pair_sentences",
+    "pretraining_sentence",
     "protocols_sentence",
     "randomisation_sentence",
     "regression_sentence",
@@ -70,5 +77,8 @@ __all__ = [
     "sparsity_sentence",
     "split_sentence",
     "trivial_sentence",
+    "tuning_choice_sentence",
+    "tuning_recipe_sentence",
+    "tuning_rivals_sentence",
     "zeros_sentence",
 ]

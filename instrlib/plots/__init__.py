@@ -14,12 +14,14 @@ from instrlib.plots.cam import (
 )
 from instrlib.plots.condition import accuracy_by_severity, measures_by_condition
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
+from instrlib.plots.domains import domain_matrix, embedding_map
 from instrlib.plots.experiments import accuracy_against_work, paired_differences
 from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
 from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
 from instrlib.plots.references import honest_and_leaky, scores_by_kind
+from instrlib.plots.robustness import robustness_curves, shift_reliability
 from instrlib.plots.scores import (
     confusion_matrix,
     learning_curves,
@@ -43,8 +45,10 @@ __all__ = [
     "clips_curve",
     "confusion_matrix",
     "deletion_insertion",
+    "domain_matrix",
     "draw_stored",
     "duration_histogram",
+    "embedding_map",
     "expected_and_named",
     "feature_settings",
     "frequency_profiles",
@@ -61,10 +65,12 @@ __all__ = [
     "per_class_scores",
     "recall_by_level",
     "reliability_diagram",
+    "robustness_curves",
     "save",
     "scores_by_kind",
     "scores_by_number",
     "search_progress",
+    "shift_reliability",
     "size_against_accuracy",
     "sparsity_curve",
     "spectrogram_grid",

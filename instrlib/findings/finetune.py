@@ -1,0 +1,121 @@
+"""What learning on from another corpus gives."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.words import begin, listed
+
+
+def pretraining_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: str, scratch: str, source: str) -> str:
+    """Say whether pretraining helps a network against the same one from scratch.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns `model`, `estimate`, `low`, `high`: the main score.
+    compared : pandas.DataFrame
+        What `experiments.compare_pairs` gives.
+    tuned, scratch : str
+        A pair of it: the fine-tuned network and the one from scratch.
+    source : str
+        What the first was pretrained on.
+
+    Returns
+    -------
+    str
+    """
+    row = compared.loc[(tuned, scratch)]
+    verdict = "is not shown to help" if row.p_holm >= 1 - LEVEL else "helps" if row.difference > 0 else "does harm"
+    return (
+        f"Pretraining on {source} {verdict}: fine-tuned the network reaches {_reached(scores, tuned)}, from scratch, "
+        f"on the same clips and with the same epochs and augmentation, {_reached(scores, scratch)} ({_numbers(row)} "
+        f"after Holm's correction for {len(compared)} comparisons)."
+    )
+
+
+def tuning_rivals_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: str, rivals: Sequence[str]) -> str:
+    """Say how a fine-tuned network stands against other models.
+
+    Parameters
+    ----------
+    scores, compared, tuned
+        See `pretraining_sentence`.
+    rivals : sequence of str
+        Models that it is compared with.
+
+    Returns
+    -------
+    str
+    """
+    said = []
+    for rival in rivals:
+        row = compared.loc[(tuned, rival)]
+        shown = row.p_holm < 1 - LEVEL
+        verdict = "not shown to differ from" if not shown else "better than" if row.difference > 0 else "worse than"
+        said.append(f"{verdict} “{rival}” ({_reached(scores, rival)}; {_numbers(row)})")
+    return f"The fine-tuned network is {listed(said)}."
+
+
+def tuning_recipe_sentence(losses: pd.DataFrame, chosen: Sequence[str]) -> str:
+    """Say which recipe was chosen on how many splits, and what each loses on validation.
+
+    Parameters
+    ----------
+    losses : pandas.DataFrame
+        What `finetune.validation_losses` gives.
+    chosen : sequence of str
+        What `finetune.chosen_recipes` gives.
+
+    Returns
+    -------
+    str
+    """
+    counts = listed(f"“{name}” on {number}" for name, number in Counter(chosen).most_common())
+    means = listed(f"“{name}” {loss:.2f}" for name, loss in losses.mean(axis=1).items())
+    splits = "split" if len(chosen) == 1 else "splits"
+    return begin(
+        f"of {len(chosen)} {splits} validation chose {counts}; the validation losses in nats, in the mean over splits "
+        f"and seeds: {means}."
+    )
+
+
+def tuning_choice_sentence(kept: pd.DataFrame, tuned: str, scratch: str) -> str:
+    """Say how much of a difference may be owed to the rule by which the epoch is chosen.
+
+    Parameters
+    ----------
+    kept : pandas.DataFrame
+        What `finetune.epochs_kept` gives.
+    tuned, scratch : str
+        Two of its rows.
+
+    Returns
+    -------
+    str
+    """
+    cost = kept.last_accuracy - kept.chosen_accuracy
+    verdict = (
+        "so some of what pretraining adds is owed to this rule"
+        if cost[scratch] - max(cost[tuned], 0) >= 0.05
+        else "so what pretraining adds is not owed to this rule"
+    )
+    numbers = listed(
+        f"{words} {kept.chosen_accuracy[name]:.2f} and {kept.last_accuracy[name]:.2f}"
+        for words, name in (("from scratch", scratch), ("fine-tuned", tuned))
+    )
+    return (
+        "All keep the epoch with the least validation loss. The validation accuracy over segments then and in the last "
+        f"epoch is {numbers}, {verdict}."
+    )
+
+
+def _reached(scores: pd.DataFrame, model: str) -> Interval:
+    row = scores.set_index("model").loc[model]
+    return Interval(row.estimate, row.low, row.high)
+
+
+def _numbers(row: pd.Series) -> Difference:
+    return Difference(row.difference, row.low, row.high, row.p_holm)
