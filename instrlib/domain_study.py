@@ -25,9 +25,8 @@ from instrlib.evaluation import Predictions, answer_test, compare_models
 from instrlib.experiments import Outcome, Variant, run_variants
 from instrlib.files import hash_json, kept_arrays, read_json
 from instrlib.intervals import (
-    LEVEL,
-    Difference,
     Interval,
+    balanced_difference,
     bootstrap_mean,
     compare_over_seeds,
     enough_resamples,
@@ -742,7 +741,11 @@ def _drop(one: Answered, of_itself: Answered, draws: dict[str, int]) -> dict[str
         in_common_classes(said, common)
         for said, common in ((of_itself.predictions, same_classes), (one.predictions, one.common))
     )
-    found = _independent_difference(here, there, **draws)
+    sides = [
+        (np.atleast_2d(said["probabilities"].argmax(axis=-1) == said["targets"]), said["targets"], said["group"])
+        for said in (here, there)
+    ]
+    found = balanced_difference(*sides, **draws)
     return {
         "own": float(_class_weighted(here).mean()),
         "drop": found.estimate,
@@ -750,37 +753,6 @@ def _drop(one: Answered, of_itself: Answered, draws: dict[str, int]) -> dict[str
         "drop_high": found.high,
         "p": found.p,
     }
-
-
-def _independent_difference(first: Predictions, second: Predictions, *, n_resamples: int, seed: int) -> Difference:
-    """Balanced accuracy on one set of clips minus that on another, each with groups of its own that are drawn apart.
-
-    The mean over the networks. `intervals.unpaired_difference` is of plain means, in which a resample with more groups
-    of a hard class than the whole has counts as a worse one.
-    """
-    rng = np.random.default_rng(seed)
-    estimates, samples, fewest = [], [], []
-    for told in (first, second):
-        names, codes = np.unique(told["group"], return_inverse=True)
-        right = np.atleast_2d(told["probabilities"].argmax(axis=-1) == told["targets"]).mean(axis=0)
-        sums = np.zeros((2, len(names), told["targets"].max() + 1))
-        np.add.at(sums[0], (codes, told["targets"]), right)
-        np.add.at(sums[1], (codes, told["targets"]), 1)
-        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
-        drawn = np.concatenate([np.ones((1, len(names))), counts])
-        hits, asked = drawn @ sums[0], drawn @ sums[1]
-        # A class that a resample lacks does not count in it.
-        recall = np.divide(hits, asked, out=np.full(hits.shape, np.nan), where=asked > 0)
-        balanced = np.nanmean(recall, axis=1)
-        estimates.append(balanced[0])
-        samples.append(balanced[1:])
-        fewest.append(len(names))
-    estimate, differences = float(estimates[0] - estimates[1]), samples[0] - samples[1]
-    if min(fewest) < 2:
-        return Difference(estimate, np.nan, np.nan, np.nan)
-    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    tail = (1 + min((differences <= 1e-12).sum(), (differences >= -1e-12).sum())) / (1 + n_resamples)
-    return Difference(estimate, float(low), float(high), min(1.0, 2 * float(tail)))
 
 
 def _map(vectors: np.ndarray, perplexity: float, seed: int) -> dict[str, np.ndarray]:

@@ -201,14 +201,14 @@ def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[
     pairs : list of (Domain, Domain)
         Trained on, tested on; two different ones, ordered.
     left_out : list of str
-        A sentence on each two that are not compared: with fewer than two classes in common, or with a soundfont in
-        common, whose samples the network would know.
+        A sentence on each two that are not compared: with fewer than two classes in common, or with the same soundfont
+        or two that borrowed from each other, whose samples the network would know.
     """
     kept, left_out = set(), []
     for first, second in combinations(domains, 2):
         names = in_common(first, second).names
-        if shared := first.fonts & second.fonts:
-            left_out.append(f"{first.label} and {second.label} share the sounds of {listed(sorted(shared))}.")
+        if shared := _shared_sounds(first.fonts, second.fonts):
+            left_out.append(f"{first.label} and {second.label} share sounds of {listed(shared)}.")
         elif len(names) < _FEWEST:
             told = f"only {names[0]}" if names else "no class"
             left_out.append(f"{first.label} and {second.label} have {told} in common.")
@@ -313,6 +313,17 @@ def _shared_name(source: Domain, target: Domain, own: set[str], others: set[str]
     sides = [sorted({domain.common[label] for label in labels}) for domain, labels in ((source, own), (target, others))]
     _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
     return name
+
+
+def _shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
+    """Return the soundfonts of the first of which a recording stands in one of the second too."""
+    places = soundfont.fonts()
+
+    def borrow(name: str, other: str) -> bool:
+        both_there = name in places and other in places
+        return name == other or (both_there and soundfont.shared_samples(places[name], places[other]) > 0)
+
+    return [name for name in sorted(first) if any(borrow(name, other) for other in second)]
 
 
 def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:

@@ -638,6 +638,56 @@ def unpaired_difference(
     return _difference(float(estimate["difference"]), kept, n_groups if len(kept) else 1, level)
 
 
+def balanced_difference(
+    first: tuple[np.ndarray, np.ndarray, np.ndarray],
+    second: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> Difference:
+    """Balanced accuracy on one set of clips minus that on another, each with groups of its own that are drawn apart.
+
+    `unpaired_difference` is of plain means, in which a resample with more groups of a hard class than the whole has
+    counts as a worse one.
+
+    Parameters
+    ----------
+    first, second : tuple
+        Right or wrong [shape=(n_networks, n_clips)], whose mean over the networks counts; class of each clip
+        [shape=(n_clips,)], from 0; group of each [shape=(n_clips,)].
+    n_resamples, seed
+        As for `bootstrap_groups`. A class that a resample lacks does not count in it.
+
+    Returns
+    -------
+    Difference
+        Of the first minus the second; without an interval where one has a single group.
+
+    Examples
+    --------
+    >>> right, wrong = np.ones((1, 4)), np.zeros((1, 4))
+    >>> classes, groups = np.array([0, 0, 1, 1]), np.array(list("wxyz"))
+    >>> balanced_difference((right, classes, groups), (wrong, classes, groups), n_resamples=100, seed=0).estimate
+    1.0
+    """
+    rng = np.random.default_rng(seed)
+    estimates, samples, fewest = [], [], []
+    for right, classes, groups in (first, second):
+        codes, n_groups = _codes(groups)
+        sums = np.zeros((2, n_groups, classes.max() + 1))
+        np.add.at(sums[0], (codes, classes), right.mean(axis=0))
+        np.add.at(sums[1], (codes, classes), 1)
+        counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
+        drawn = np.concatenate([np.ones((1, n_groups)), counts])
+        hits, asked = drawn @ sums[0], drawn @ sums[1]
+        recall = np.divide(hits, asked, out=np.full(hits.shape, np.nan), where=asked > 0)
+        balanced = np.nanmean(recall, axis=1)
+        estimates.append(balanced[0])
+        samples.append(balanced[1:])
+        fewest.append(n_groups)
+    return _difference(float(estimates[0] - estimates[1]), samples[0] - samples[1], min(fewest), LEVEL)
+
+
 def leave_out(holds: np.ndarray) -> np.ndarray:
     """Return weights for a jackknife over groups, where a clip may belong to several: a mixture, a piece.
 

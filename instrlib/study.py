@@ -262,13 +262,14 @@ class _Look:
             # The rendered corpus is made by code and a seed; its files are a cache.
             root = Path(data) if data else folders().data / corpus
             self._files[corpus, data] = "" if corpus == "rendered" else tree_fingerprint(root)
-        parts = {
-            # The corpora are imported by name, which no syntax tree shows.
-            "code": code_hashes([*notebook.code, f"import instrlib.corpora.{corpus}"]),
-            "parameters": parameters,
-            "versions": versions(),
-            "files": {"the corpus's files": self._files[corpus, data]},
-        }
+        # The corpora are imported by name, which no syntax tree shows.
+        code = code_hashes([*notebook.code, f"import instrlib.corpora.{corpus}"])
+        files = {"the corpus's files": self._files[corpus, data]}
+        if "instrlib.domains" in code:
+            from instrlib.domains import on_this_machine
+
+            files |= on_this_machine()
+        parts = {"code": code, "parameters": parameters, "versions": versions(), "files": files}
         folder = _folder(study, notebook.name)
         record = _read_record(folder)
         uses = {name: self._keys.get(name, "") for name in record.get("parts", {}).get("uses", {})}

@@ -25,7 +25,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("data", "runs", "reports", "figures"):
         monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
     monkeypatch.delenv("INSTRLIB_ROOT", raising=False)
-    for name in ("INSTRLIB_WORKERS", "INSTRLIB_SCHEDULER", "INSTRLIB_WEIGHTS", "INSTRLIB_HUB", "TFHUB_CACHE_DIR"):
+    settings = ("CORPORA", "WORKERS", "SCHEDULER", "WEIGHTS", "HUB")
+    for name in (*(f"INSTRLIB_{setting}" for setting in settings), "TFHUB_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
 
 

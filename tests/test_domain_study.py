@@ -270,25 +270,6 @@ def test_a_fall_is_shown_where_there_is_one_and_not_where_there_is_none(monkeypa
     assert "from a to c: from 0.75" in sentence
 
 
-def test_the_interval_of_a_fall_is_that_of_all_resamples_of_the_groups_of_both_sides():
-    """Two groups on each side have four equally likely draws each: all sixteen differences are known."""
-    first = said([0, 1, 0, 1], [[0, 1, 0, 1], [0, 0, 0, 1]], 2, groups=["u", "u", "v", "v"])
-    second = said([0, 1, 0, 1], [0, 0, 1, 0], 2, groups=["u", "u", "v", "v"])
-    # Balanced accuracy of u and of v, and of one of each: first (3/4, 1, 7/8), second (1/2, 0, 1/4).
-    sides = [np.array([u, v, both, both]) for u, v, both in ((0.75, 1.0, 0.875), (0.5, 0.0, 0.25))]
-    every = np.sort((sides[0][:, None] - sides[1][None]).ravel())
-    found = domain_study._independent_difference(first, second, n_resamples=20_000, seed=0)
-    assert found.estimate == pytest.approx(0.875 - 0.25)
-    assert (found.low, found.high) == pytest.approx((every[0], every[-1]))
-    assert found.p == pytest.approx(2 / 20_001)
-
-
-def test_what_one_group_alone_shows_is_not_known():
-    one_group = said([0, 1], [0, 1], 2, groups=["u", "u"])
-    found = domain_study._independent_difference(one_group, one_group, n_resamples=50, seed=0)
-    assert found.estimate == 0 and np.isnan([found.low, found.high, found.p]).all()
-
-
 def test_adaptation_is_paired_and_told_with_its_doubt():
     source, near, far = (world(name, ("cello", "flute")) for name in "abc")
     targets = np.tile([0, 1], 20)

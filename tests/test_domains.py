@@ -231,8 +231,12 @@ def test_a_domain_has_all_its_classes_in_common_with_itself():
     assert common.names == ("Applause", "Cello") and common.of_source.tolist() == common.of_target.tolist() == [0, 1]
 
 
-def test_pairs_without_classes_or_with_sounds_in_common_are_left_out_and_told():
+def test_pairs_without_classes_or_with_sounds_in_common_are_left_out_and_told(fonts, monkeypatch):
+    fonts.there.update({name: Path(name) for name in ("TimGM6mb", "Merlin", "FluidR3_GM")})
+    borrowed = {Path("TimGM6mb"), Path("Merlin")}
+    monkeypatch.setattr(domains.soundfont, "shared_samples", lambda a, b: 0.1 * ({a, b} == borrowed))
     found = [
+        world("Tim", "rendered", ("cello", "flute"), fonts=("TimGM6mb",)),
         world("study", "rendered", ("cello", "flute"), fonts=("TimGM6mb", "Merlin")),
         world("Merlin", "rendered", ("cello", "flute"), fonts=("Merlin",)),
         world("Fluid", "rendered", ("cello", "flute"), fonts=("FluidR3_GM",)),
@@ -241,9 +245,10 @@ def test_pairs_without_classes_or_with_sounds_in_common_are_left_out_and_told():
     ]
     kept, left_out = domains.pairs(found)
     assert {(one.name, other.name) for one, other in kept} == {
-        ("study", "Fluid"), ("Fluid", "study"), ("Merlin", "Fluid"), ("Fluid", "Merlin"),
-    }  # fmt: skip
-    assert "study and Merlin share the sounds of Merlin." in left_out
+        (one, other) for name in ("study", "Merlin", "Tim") for one, other in ((name, "Fluid"), ("Fluid", name))
+    }
+    assert "study and Merlin share sounds of Merlin and TimGM6mb." in left_out
+    assert "Tim and Merlin share sounds of TimGM6mb." in left_out
     assert "study and drums have no class in common." in left_out
     assert "Fluid and strings have only cello in common." in left_out
-    assert len(left_out) == 10 - 2
+    assert len(left_out) == 15 - 3

@@ -8,6 +8,7 @@ from instrlib.errors import EvaluationError
 from instrlib.intervals import (
     Difference,
     Interval,
+    balanced_difference,
     bootstrap_groups,
     bootstrap_mean,
     class_intervals,
@@ -248,3 +249,24 @@ def test_inputs_that_do_not_fit_are_refused_in_one_sentence():
         mcnemar(np.ones(3), np.ones(4))
     with pytest.raises(EvaluationError, match="2 class names for 3"):
         class_intervals(targets, probabilities, groups, ("a", "b"), **settings)
+
+
+def test_a_balanced_difference_is_that_of_all_resamples_of_the_groups_of_both_sides():
+    """Two groups on each side have four equally likely draws each: all sixteen differences are known."""
+    classes, groups = np.array([0, 1, 0, 1]), np.array(list("uuvv"))
+    first = (np.array([[1, 1, 1, 1], [1, 0, 1, 1]]), classes, groups)
+    second = (np.array([[1, 0, 0, 0]]), classes, groups)
+    # Balanced accuracy of u and of v, and of one of each: first (3/4, 1, 7/8), second (1/2, 0, 1/4).
+    sides = [np.array([u, v, both, both]) for u, v, both in ((0.75, 1.0, 0.875), (0.5, 0.0, 0.25))]
+    every = np.sort((sides[0][:, None] - sides[1][None]).ravel())
+    found = balanced_difference(first, second, n_resamples=20_000, seed=0)
+    assert found.estimate == pytest.approx(0.875 - 0.25)
+    assert (found.low, found.high) == pytest.approx((every[0], every[-1]))
+    assert found.p == pytest.approx(2 / 20_001)
+
+
+def test_a_balanced_difference_of_one_group_alone_has_no_interval():
+    one = (np.ones((1, 2)), np.array([0, 1]), np.array(["u", "u"]))
+    found = balanced_difference(one, one, n_resamples=50, seed=0)
+    assert found.estimate == 0
+    assert np.isnan([found.low, found.high, found.p]).all()
