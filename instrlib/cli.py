@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from instrlib.predict import Prediction
 
 
-_RESUMED = ("study", "download", "notebooks")
+_RESUMED = ("study", "download", "notebooks", "trials")
 _INTERRUPTED = 130  # as a shell counts a command that Ctrl-C ended
 
 
@@ -263,6 +263,26 @@ def notebooks() -> None:
     for path in [*execute_in_place(watcher=TerminalWatcher(_console(stderr=True))), execute_demo()]:
         typer.echo(f"{_near(path)}: outputs up to date")
     renew(folders().notebooks.parent / "README.md")
+
+
+@main.command(hidden=True, epilog=_examples("instrlib trials", "instrlib trials simple 'two fonts'"))
+def trials(
+    names: Annotated[list[str] | None, typer.Argument(help="Recipes; all when left out.", metavar="NAME...")] = None,
+    seeds: Seeds = 2,
+) -> None:
+    """Try every recipe for training on rendered sounds and write the log that notebook 13 shows; hours."""
+    from instrlib import trials as recipes
+    from instrlib.config import folders, get_profile
+
+    profile, rows = get_profile("quick"), []
+    for trial in recipes.chosen(names):
+        place = folders().runs / "trials" / trial.name
+        answered = recipes.hear(trial, place, profile=profile, seeds=range(seeds))
+        rows.append(recipes.row(trial, answered, n_resamples=profile.n_bootstrap))
+        typer.echo(f"{trial.name}: {rows[-1][recipes.JUDGE]:.3f} by {recipes.JUDGE}")
+    if not names:
+        recipes.write_log(rows, seeds=range(seeds))
+        typer.echo(f"Log: {_near(recipes.log_path())}")
 
 
 def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:

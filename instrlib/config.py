@@ -253,6 +253,10 @@ class Profile:
         The network of the comparisons that train many: a name of `models.SPECS`.
     experiment : TrainConfig
         How it is trained.
+    given_away_clips_per_class : int
+        So many clips are rendered for one more network that may be given away; see `enlarge`.
+    given_away : TrainConfig
+        How that one is trained.
     fine_tune_epochs : int
         Epochs of fine-tuning while a network is pruned.
     trials : int
@@ -276,6 +280,8 @@ class Profile:
     train: TrainConfig
     network: str
     experiment: TrainConfig
+    given_away_clips_per_class: int
+    given_away: TrainConfig
     fine_tune_epochs: int
     trials: int
     rows_per_kind: int | None
@@ -294,6 +300,8 @@ PROFILES: dict[str, Profile] = {
         train=TrainConfig(epochs=2, patience=2),
         network="small",
         experiment=TrainConfig(epochs=2, patience=2),
+        given_away_clips_per_class=24,
+        given_away=TrainConfig(epochs=2, patience=2),
         fine_tune_epochs=1,
         trials=2,
         rows_per_kind=1,
@@ -310,6 +318,8 @@ PROFILES: dict[str, Profile] = {
         train=TrainConfig(epochs=30, patience=10),
         network="small",
         experiment=TrainConfig(epochs=10, patience=10),
+        given_away_clips_per_class=400,
+        given_away=TrainConfig(epochs=10, patience=10, batch_size=32),
         fine_tune_epochs=2,
         trials=12,
         rows_per_kind=None,
@@ -326,6 +336,8 @@ PROFILES: dict[str, Profile] = {
         train=TrainConfig(epochs=80, patience=30),
         network="compact",
         experiment=TrainConfig(epochs=80, patience=30),
+        given_away_clips_per_class=3000,
+        given_away=TrainConfig(epochs=20, patience=20, batch_size=32),
         fine_tune_epochs=10,
         trials=60,
         rows_per_kind=None,

@@ -42,6 +42,9 @@ from instrlib.training import load_model, load_scaler, read_manifest
 if TYPE_CHECKING:
     import keras
 
+CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 600}
+"""Cap for all domains but the study's own, by profile."""
+
 _QUESTIONS = ("domain", "class, from another domain", "class, from the same domain")
 _BATCH = 128
 _MEASURED = 1000  # segments: each has hundreds of places in every channel, and all have to be in memory

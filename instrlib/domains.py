@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from instrlib import corpora
 from instrlib.config import FeatureConfig, Profile, folders
@@ -250,6 +251,31 @@ def in_common(source: Domain, target: Domain) -> Common:
         for side, labels in ((1, given), (2, asked))
     ]
     return Common(tuple(name for name, *_ in named), *places)
+
+
+def unheard(domains: Sequence[Domain]) -> list[Domain]:
+    """Return the domains that share no sound with the first, the study's own.
+
+    Parameters
+    ----------
+    domains : sequence of Domain
+        From `at_hand`.
+
+    Returns
+    -------
+    list of Domain
+    """
+    own = domains[0]
+    return [domain for domain in domains[1:] if not _shared_sounds(domain.fonts, own.fonts)]
+
+
+def overview(domains: Sequence[Domain]) -> pd.DataFrame:
+    """Return a table of domains: `known instruments`, `clips`, `groups` and `splits` of each."""
+    rows = [
+        (len(one.common), len(one.store.clips), one.store.clips.group.nunique(), len(one.splits)) for one in domains
+    ]
+    names = pd.Index([one.label for one in domains], name="domain")
+    return pd.DataFrame(rows, columns=["known instruments", "clips", "groups", "splits"], index=names)
 
 
 def check_no_shared_recording(domains: Sequence[Domain]) -> None:

@@ -40,8 +40,9 @@ from instrlib.parallel import fan_out
 from instrlib.provenance import code_fingerprint, commit, versions
 from instrlib.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
 from instrlib.runs import Run
+from instrlib.splits import load_split
 from instrlib.store import FeatureStore
-from instrlib.training import COMPLETE, load_model, open_trained, part_segments, read_manifest, summary
+from instrlib.training import COMPLETE, load_model, open_trained, part_segments, summary
 
 if TYPE_CHECKING:
     import keras
@@ -82,11 +83,14 @@ class Candidate:
         What it calls them.
     folders : tuple of tuple of Path
         Run folders, first by seed, then by fold.
+    inputs : Inputs, optional
+        Features and splits that they were trained with, when these are not the study's; see `enlarge.enlarge`.
     """
 
     notebook: str
     name: str
     folders: tuple[tuple[Path, ...], ...]
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,7 @@ def publish(
     run : Run
         Whose notebook publishes.
     inputs : Inputs
-        Features and splits.
+        Features and splits of the study. Candidates with their own have the same validation and test parts.
     recipe : TrainConfig, optional
         How `several` was trained: its validation examples follow from it.
     n_resamples : int
@@ -279,10 +283,13 @@ def publish(
             f"The networks are of folds {single.fold} and {several.fold}: what the one was tested on, the other may "
             "have been trained on; choose both from one fold."
         )
-    work, split = folder.with_name("published"), inputs.splits[single.fold]
+    work = folder.with_name("published")
     chosen = {"single": single} | ({} if several is None else {"several": several})
     recipes = {"single": None, "several": recipe}
-    tasks = [(work / name, one.folder, inputs.store.folder, split, recipes[name]) for name, one in chosen.items()]
+    tasks = []
+    for name, one in chosen.items():
+        given = one.candidate.inputs or inputs
+        tasks.append((work / name, one.folder, given.store.folder, given.splits[one.fold], recipes[name]))
     results = fan_out(_make, tasks, workers=workers, describe="converting the networks", isolate=True)
     made = dict(zip(chosen, results, strict=True))
     kept = made["single"]
@@ -295,6 +302,7 @@ def publish(
     )
     about = {
         **_origin(run, single, len(inputs.splits), made),
+        "split": load_split(inputs.splits[single.fold], inputs.store.segments).fingerprint,
         "features": inputs.store.fingerprint,
         "n_tested": len(after["targets"]),
         "n_groups": len(set(after["group"])),
@@ -534,7 +542,6 @@ def _origin(run: Run, single: Choice, n_folds: int, made: dict[str, Any]) -> dic
         "seed": single.seed,
         "fold": single.fold,
         "n_folds": n_folds,
-        "split": read_manifest(single.folder)["split"],
         "commit": commit(),
         "versions": versions(),
     }

@@ -12,7 +12,7 @@ from typing import Any
 from instrlib import corpora
 from instrlib.config import folders, get_profile
 from instrlib.errors import ConfigError, InstrlibError, StudyError
-from instrlib.files import disk_errors, hash_json, read_json, write_json
+from instrlib.files import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
 from instrlib.provenance import code_hashes, tree_fingerprint, versions
 from instrlib.publish import figures_folder, publish, results_path, write_page
@@ -269,6 +269,10 @@ class _Look:
             from instrlib.domains import on_this_machine
 
             files |= on_this_machine()
+        if "instrlib.trials" in code:
+            from instrlib.trials import log_path
+
+            files["the log of recipes"] = hash_file(log_path()) if log_path().is_file() else ""
         parts = {"code": code, "parameters": parameters, "versions": versions(), "files": files}
         folder = _folder(study, notebook.name)
         record = _read_record(folder)

@@ -263,6 +263,14 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "relative": np.stack([np.ones(4), [1, 0.6, 0.3, 0.2], np.ones(4), [1, 1.02, 0.98, 1], np.ones(4)]),
         },
         "model_comparison": {"names": classes, "scores": f1, **scores, "baseline": 0.1, "metric": "macro_f1"},
+        "recipes_by_domain": {
+            "names": [f"recipe number {row} with a long name" for row in range(n_classes)],
+            "domains": ["own test part", "FluidR3_GM", "fsdkaggle2018"],
+            "scores": np.where(np.arange(3 * n_classes).reshape(-1, 3) == 5, np.nan, np.linspace(0.3, 0.7, 3)),
+            "low": np.full((n_classes, 3), 0.25),
+            "high": np.full((n_classes, 3), 0.8),
+            "chosen": 1,
+        },
         "domain_matrix": {
             "sources": np.array(["rendered", "TimGM6mb", "FluidR3_GM"]),
             "targets": np.array(["rendered", "TimGM6mb", "FluidR3_GM", "fsdkaggle2018"]),

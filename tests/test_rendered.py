@@ -308,6 +308,16 @@ def test_a_class_is_played_by_the_programs_that_its_font_has(corpus):
         assert (bank, row.program) in soundfont.presets(soundfont.find_soundfont(row.font))
 
 
+def test_no_note_falls_on_a_key_for_which_its_font_has_no_sound():
+    """TimGM6mb has a hole: its alto saxophone cannot play the E above middle C."""
+    font = soundfont.find_soundfont("TimGM6mb")
+    assert soundfont.silent_keys(font, 65, 60, 69, drums=False) == {64}
+    played = [rendered.compose("saxophone", index, players=rendered.Players(("TimGM6mb",))) for index in range(60)]
+    pitches = np.concatenate([phrase.notes[:, 2] for _, voice, phrase in played if voice.program == 65])
+    assert {63, 65} <= set(pitches)
+    assert 64 not in pitches
+
+
 def test_a_file_that_is_no_soundfont_is_refused(tmp_path):
     (tmp_path / "a.sf2").write_bytes(b"RIFFxxxxWAVE" + bytes(99))
     with pytest.raises(CorpusError, match=r"a\.sf2 is not a soundfont"):

@@ -7,6 +7,7 @@ kit with straight or with swung grooves. Two groups may still share samples: nei
 and kits share cymbals.
 """
 
+import dataclasses
 import functools
 import io
 from collections.abc import Sequence
@@ -328,7 +329,19 @@ def _compose(
     cast = _cast(label, font)
     voice = cast[index // len(players.fonts) % len(cast)]
     shows = not voice.drums and rng.random() < players.exercises
-    return font, voice, (phrases.exercise if shows else phrases.compose)(rng, voice, duration_s=DURATION_S)
+    phrase = (phrases.exercise if shows else phrases.compose)(rng, voice, duration_s=DURATION_S)
+    return font, voice, _heard(phrase, voice, font)
+
+
+def _heard(phrase: phrases.Phrase, voice: phrases.Voice, font: str) -> phrases.Phrase:
+    """Move notes off the keys for which the font has no sound, to the nearest that has one."""
+    place = soundfont.find_soundfont(font)
+    silent = soundfont.silent_keys(place, voice.program, voice.low, voice.high, drums=voice.drums)
+    sounding = np.array([key for key in range(voice.low, voice.high + 1) if key not in silent])
+    notes = phrase.notes.copy()
+    for row in np.flatnonzero(np.isin(notes[:, 2], list(silent))):
+        notes[row, 2] = sounding[np.abs(sounding - notes[row, 2]).argmin()]
+    return dataclasses.replace(phrase, notes=notes)
 
 
 def _cast(label: str, font: str) -> list[phrases.Voice]:

@@ -366,6 +366,36 @@ def open_engine(name: str, font: Path) -> Engine:
     return _ENGINES[name](font)
 
 
+@functools.cache
+def silent_keys(font: Path, program: int, low: int, high: int, *, drums: bool) -> frozenset[int]:
+    """Find the keys of a program for which a soundfont has no sound; fonts have such holes between their samples.
+
+    Parameters
+    ----------
+    font : Path
+        A soundfont (SF2).
+    program : int
+        General MIDI program from 0, or number of the drum kit.
+    low, high : int
+        First and last MIDI pitch to be tried.
+    drums : bool
+        Whether `program` is a drum kit.
+
+    Returns
+    -------
+    frozenset of int
+        MIDI pitches at which the engine in force plays nothing but zeros.
+    """
+    engine = open_engine(engine_name(), font)
+    silent = set()
+    for key in range(low, high + 1):
+        engine.start(program, drums=drums)
+        engine.note_on(key, 100)
+        if not engine.play(RENDER_RATE_HZ // 20).any():
+            silent.add(key)
+    return frozenset(silent)
+
+
 def render(
     engine: Engine,
     notes: np.ndarray,

@@ -15,7 +15,7 @@ from instrlib.plots.cam import (
 from instrlib.plots.condition import accuracy_by_severity, measures_by_condition
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
 from instrlib.plots.domains import domain_matrix, embedding_map
-from instrlib.plots.experiments import accuracy_against_work, paired_differences
+from instrlib.plots.experiments import accuracy_against_work, paired_differences, recipes_by_domain
 from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
 from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
@@ -64,6 +64,7 @@ __all__ = [
     "parallel_coordinates",
     "per_class_scores",
     "recall_by_level",
+    "recipes_by_domain",
     "reliability_diagram",
     "robustness_curves",
     "save",

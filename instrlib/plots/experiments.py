@@ -9,6 +9,7 @@ from instrlib.plots.base import (
     GREY,
     INK,
     ORANGE,
+    PARTS,
     figure_function,
     label,
     margin_numbers,
@@ -110,4 +111,52 @@ def accuracy_against_work(
     axes.set_xlabel("multiply-adds of a clip (millions); points of about equal work stand side by side")
     axes.set_ylabel("accuracy")
     figure.legend(loc="outside lower center", ncols=2, handlelength=1)
+    return figure
+
+
+@figure_function
+def recipes_by_domain(
+    *,
+    names: np.ndarray,
+    domains: np.ndarray,
+    scores: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    chosen: int,
+    metric: str = "balanced accuracy",
+) -> "Figure":
+    """Draw what each recipe scores on each domain, with intervals; the chosen one is shaded.
+
+    Parameters
+    ----------
+    names : np.ndarray of str [shape=(n_recipes,)]
+        The recipes, from top to bottom.
+    domains : np.ndarray of str [shape=(n_domains,)]
+        What they are tested on.
+    scores, low, high : np.ndarray [shape=(n_recipes, n_domains)]
+        From 0 to 1; NaN where a domain was not asked.
+    chosen : int
+        Row of the chosen recipe.
+    metric : str
+        What the score is called.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    scores, low, high = (np.asarray(values, dtype=float) for values in (scores, low, high))
+    figure = new_figure(height=1.3 + 0.36 * len(names))
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    axes.axhspan(chosen - 0.5, chosen + 0.5, color=GREY, alpha=0.2, linewidth=0)
+    for number, name in enumerate(domains):
+        place = rows + 0.22 * (number - (len(domains) - 1) / 2)
+        colour, marker = PARTS[number % len(PARTS)], "os^Dv"[number % 5]
+        whiskers(axes, scores[:, number], place, low[:, number], high[:, number], colour=colour, marker=marker)
+        axes.plot([], [], marker, color=colour, label=label(name))
+    name_rows(axes, names, longest=40)
+    axes.set_xlim(0, 1)
+    axes.grid(axis="x")
+    axes.set_xlabel(f"{metric} (shaded: the recipe that was chosen)")
+    figure.legend(loc="outside upper center", ncols=len(domains))
     return figure

@@ -1,0 +1,56 @@
+"""What the log of recipes says."""
+
+import pandas as pd
+
+from instrlib.trials import JUDGE
+from instrlib.words import listed
+
+
+def trial_sentences(log: pd.DataFrame, winner: str) -> list[str]:
+    """Put into words what closed the gap, and how far.
+
+    Parameters
+    ----------
+    log : pandas.DataFrame
+        From `trials.read_log`: the first recipe is the simplest.
+    winner : str
+        The recipe that was chosen.
+
+    Returns
+    -------
+    list of str
+    """
+    table = log.set_index("trial")
+    first, best = table.iloc[0], table.loc[winner]
+    said = [
+        f"Of {len(log)} recipes for training on rendered sounds, {JUDGE}, which plays none of the sounds that are "
+        f"trained on, prefers “{winner}”: {best[JUDGE]:.2f} instead of {first[JUDGE]:.2f} for the simplest."
+    ]
+    ordered = table[JUDGE].sort_values(ascending=False)
+    close = [name for name in ordered.index if name != winner and ordered[name] >= best[f"{JUDGE}_low"]]
+    if close:
+        said.append(f"Within its interval lie also {listed(f'“{name}”' for name in close)}: no difference is shown.")
+    for name in _recorded(log):
+        said.append(
+            f"On {name}, of which nothing was trained on and nothing chosen, it reaches {best[name]:.2f} "
+            f"[{best[f'{name}_low']:.2f}, {best[f'{name}_high']:.2f}] instead of {first[name]:.2f}; the highest of all "
+            f"recipes there is {table[name].max():.2f} (“{table[name].idxmax()}”)."
+        )
+        said.append(_adapted(table, name))
+    return said
+
+
+def _recorded(log: pd.DataFrame) -> list[str]:
+    """Return the domains of the log that are no part of any choice."""
+    known = ("own test part", JUDGE)
+    return [
+        name.removesuffix("_low") for name in log if name.endswith("_low") and name.removesuffix("_low") not in known
+    ]
+
+
+def _adapted(table: pd.DataFrame, name: str) -> str:
+    higher = int((table[f"{name}_adapted"] > table[name]).sum())
+    return (
+        f"Batch normalisation adapted to the unlabelled clips of {name} ends higher in {higher} of {len(table)} "
+        f"recipes, by {(table[f'{name}_adapted'] - table[name]).mean():+.2f} on average."
+    )
