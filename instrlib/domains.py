@@ -31,6 +31,9 @@ from instrlib.words import listed
 VARIABLE = "INSTRLIB_CORPORA"
 """Names corpora beside the study's own: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", as PATH separates folders."""
 
+_CHANCE = 1e-3
+"""Share of a soundfont's sound that may stand in another by chance: simple waves are alike in all."""
+
 _FEWEST = 2
 """Classes that two domains must have in common: of one alone, every answer among the common ones is right."""
 
@@ -347,7 +350,7 @@ def _shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
 
     def borrow(name: str, other: str) -> bool:
         both_there = name in places and other in places
-        return name == other or (both_there and soundfont.shared_samples(places[name], places[other]) > 0)
+        return name == other or (both_there and soundfont.shared_samples(places[name], places[other]) > _CHANCE)
 
     return [name for name in sorted(first) if any(borrow(name, other) for other in second)]
 

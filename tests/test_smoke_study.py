@@ -22,10 +22,11 @@ NOTEBOOKS = (
     "10_layered_audio",
     "11_timeline",
     "12_instrument_condition",
+    "13_domain_shift",
 )
 
 
-# Trainings of nine notebooks, while other tests run beside them.
+# Trainings of all notebooks, while other tests run beside them.
 pytestmark = pytest.mark.timeout(1500)
 
 
