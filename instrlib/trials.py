@@ -98,8 +98,6 @@ def _trials() -> tuple[Trial, ...]:
         but("small network", "the network of the comparisons", spec="small"),
         but("128 bands", "128 mel bands", features=dataclasses.replace(many.features, n_mels=128)),
         but("PCEN", "per-channel energy normalisation", features=dataclasses.replace(many.features, kind="pcen")),
-        but("scaled by segment", "each segment to mean 0 and deviation 1",
-            features=dataclasses.replace(many.features, scaling="segment")),
         but("three times as long", "30 epochs", config=trained(epochs=30, patience=30)),
     )  # fmt: skip
 
