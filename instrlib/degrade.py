@@ -7,13 +7,13 @@ mild to severe. `wear` is about damaged instruments, `waveform` about copies to 
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from instrlib.errors import ConfigError
-from instrlib.files import hash_bytes
+from instrlib.files import hash_bytes, hash_json
 
 ROOM_VOLUME_M3 = 200.0
 """Volume of the room: that of a rehearsal room or a small hall."""
@@ -365,6 +365,41 @@ def generator(clip_id: str, name: str, *, seed: int) -> np.random.Generator:
     np.random.Generator
     """
     return np.random.default_rng(int(hash_bytes(str(seed).encode(), clip_id.encode(), name.encode())[:16], 16))
+
+
+EVERYDAY = ("room", "noise", "low_pass", "mp3")
+"""What recordings suffer every day, in the order in which it happens."""
+
+
+@dataclass(frozen=True)
+class EverydayRecordings:
+    """One worse recording of every segment: give it to `store.build_store` as `change`.
+
+    Each of `EVERYDAY` happens to half of the segments, at any of its levels but the most severe.
+
+    Attributes
+    ----------
+    seed : int
+        Decides all of them, with the segment's name.
+    """
+
+    seed: int = 0
+
+    n_copies = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the copies."""
+        return hash_json([self.seed, {name: DEGRADATIONS[name].levels for name in EVERYDAY}])[:16]
+
+    def copies(self, signal: np.ndarray, *, sample_rate_hz: int, clip_id: str, offset_s: float) -> Iterator[np.ndarray]:
+        """Yield the worse recording, as long as the signal; see `store.Change`."""
+        rng = generator(f"{clip_id} {offset_s:.3f}", "everyday", seed=self.seed)
+        for name in EVERYDAY:
+            level = rng.choice(DEGRADATIONS[name].levels[:-1])
+            if rng.random() < 0.5:
+                signal = degrade(signal, sample_rate_hz, name, float(level), rng)
+        yield signal
 
 
 def encode(signal: np.ndarray, sample_rate_hz: int, **settings: str | float) -> io.BytesIO:

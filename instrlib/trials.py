@@ -1,7 +1,8 @@
 """How to train on rendered sounds for recordings: what was tried, one change at a time, and what each thing gave.
 
 No recording takes part in any choice. A soundfont that shares no sample with those that are trained on is the domain
-that recipes are chosen on; recordings, where any are at hand, are a test, read once for each recipe and looked at last.
+that recipes are chosen on, half as it is and half in rooms, noise and codecs of every day: what is clean alone would
+choose what holds on clean sounds. Recordings, where any are at hand, are a test, read once for each recipe.
 The log is long work, hours for all recipes, so it is written by a command of its own and committed.
 """
 
@@ -16,6 +17,7 @@ import pandas as pd
 from instrlib import domain_study, domains
 from instrlib.config import AugmentConfig, FeatureConfig, Profile, TrainConfig, folders
 from instrlib.corpora import rendered
+from instrlib.degrade import EverydayRecordings
 from instrlib.domain_study import Answered
 from instrlib.errors import ConfigError, CorpusError
 from instrlib.evaluation import Inputs
@@ -28,6 +30,9 @@ from instrlib.training import part_segments, summary
 
 JUDGE = "FluidR3_GM"
 """The soundfont that recipes are chosen on: it shares no sample with those that are trained on."""
+
+EVERYDAY = f"{JUDGE}, every day"
+"""The same clips, each in a worse recording; see `degrade.EverydayRecordings`."""
 
 JUDGE_CLIPS = 60
 """Clips of each class that it plays."""
@@ -98,7 +103,11 @@ def _trials() -> tuple[Trial, ...]:
         but("small network", "the network of the comparisons", spec="small"),
         but("128 bands", "128 mel bands", features=dataclasses.replace(many.features, n_mels=128)),
         but("PCEN", "per-channel energy normalisation", features=dataclasses.replace(many.features, kind="pcen")),
+        but("1000 clips", "1000 clips a class, 4 epochs", clips_per_class=1000, config=trained(epochs=4, patience=4)),
         but("three times as long", "30 epochs", config=trained(epochs=30, patience=30)),
+        but("everything", "1000 clips, 12 epochs, other takes and CutMix for half, twice as wide", clips_per_class=1000,
+            spec=widen(get_spec("compact"), 2),
+            config=trained(epochs=12, patience=12, augment=AugmentConfig(retake=0.5, mix="cutmix", share=0.5))),
     )  # fmt: skip
 
 
@@ -157,8 +166,13 @@ def hear(
     worlds, _ = domains.at_hand(
         corpus, inputs, profile=profile, clips_per_class=JUDGE_CLIPS, folder=folder, workers=workers
     )
-    if not any(world.fonts == {JUDGE} for world in worlds):
+    judge = next((world for world in worlds if world.fonts == {JUDGE}), None)
+    if judge is None:
         raise CorpusError(f"Recipes are judged by the soundfont {JUDGE}, which is missing; install fluid-soundfont-gm.")
+    worse = build_store(
+        judge.corpus, trial.features, root=folders().data / "features", workers=workers, change=EverydayRecordings()
+    )
+    worlds.append(dataclasses.replace(judge, name=EVERYDAY, label=EVERYDAY, store=worse, splits=()))
     trained = domain_study.train(folder, worlds[:1], trial.spec, trial.config, seeds=seeds, workers=workers)
     return domain_study.answer(folder, worlds, trained, workers=workers)
 
@@ -178,7 +192,8 @@ def row(trial: Trial, answered: Sequence[Answered], *, n_resamples: int) -> dict
     Returns
     -------
     dict
-        `trial`, `change`, `examples` (seen in training), `parameters`, and for each domain `<label>`, `<label>_low` and
+        `trial`, `change`, `examples` (seen in training), `parameters`, `judged` (the mean of the judge's scores, clean
+        and every day), and for each domain `<label>`, `<label>_low` and
         `<label>_high`: balanced accuracy among all twelve classes; `<label>_adapted`, that of networks whose batch
         normalisation was adapted to its clips.
     """
@@ -198,7 +213,7 @@ def row(trial: Trial, answered: Sequence[Answered], *, n_resamples: int) -> dict
         found |= {f"{name}_{end}": one[f"balanced_accuracy_{end}"] for end in ("low", "high")}
     for one in domain_study.adaptation(answered, n_resamples=n_resamples).to_dict("records"):
         found[f"{one['tested_on']}_adapted"] = one["adapted"]
-    return found
+    return found | {"judged": (found[JUDGE] + found[EVERYDAY]) / 2}
 
 
 def log_path() -> Path:
@@ -239,8 +254,8 @@ def read_log() -> pd.DataFrame:
 
 
 def winner(log: pd.DataFrame) -> str:
-    """Return the name of the recipe that the judge prefers; recordings have no say in it."""
-    return str(log.trial[log[JUDGE].idxmax()])
+    """Return the name of the recipe that the judge prefers, clean and every day alike; recordings have no say in it."""
+    return str(log.trial[log.judged.idxmax()])
 
 
 def figure_arrays(log: pd.DataFrame) -> dict[str, Any]:

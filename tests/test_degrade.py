@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib.degrade import DEGRADATIONS, degrade, encode, generator
+from instrlib.degrade import DEGRADATIONS, EverydayRecordings, degrade, encode, generator
 from instrlib.errors import ConfigError
 
 RATE_HZ = 22_050
@@ -264,3 +264,16 @@ def test_the_pitch_moves_by_its_semitones(name, semitones):
     inner = changed[RATE_HZ:-RATE_HZ] * np.hanning(2 * RATE_HZ)
     peak_hz = np.abs(np.fft.rfft(inner, 2**20)).argmax() * RATE_HZ / 2**20
     assert 12 * np.log2(peak_hz / 440) == pytest.approx(semitones, abs=0.1)
+
+
+def test_recordings_of_every_day_are_worse_by_the_segment_and_the_same_in_every_process():
+    tone = np.sin(np.arange(11_025) / 10).astype(np.float32)
+    where = {"sample_rate_hz": 22_050, "offset_s": 0.0}
+    made = [next(EverydayRecordings().copies(tone, clip_id=f"flute-{one}", **where)) for one in range(40)]
+    again = next(EverydayRecordings().copies(tone, clip_id="flute-3", **where))
+    assert all(one.shape == tone.shape for one in made)
+    assert np.array_equal(made[3], again)
+    assert len({one.tobytes() for one in made}) > 35
+    untouched = sum(np.array_equal(one, tone) for one in made)
+    assert untouched < 10  # one in sixteen has luck
+    assert EverydayRecordings().fingerprint != EverydayRecordings(seed=1).fingerprint

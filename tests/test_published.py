@@ -210,7 +210,8 @@ def test_a_section_is_added_to_what_is_known_of_a_model_and_its_card_says_what_i
     assert about["id"] == released.made.model.about["id"]
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     for expected in (
-        "flute, piano, drums", "All of it is synthesised", "General Public License", "`several.tflite`", "`condition.json` | may be there",
+        "flute, piano, drums", "All of it is synthesised", "General Public License",
+        "`several.tflite`", "`condition.json` | may be there",
         f"answered {about['n_tested']} clips",
         f"| accuracy | {about['scores']['accuracy']['estimate']:.2f}",
     ):  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from instrlib.trials import JUDGE
+from instrlib.trials import EVERYDAY, JUDGE
 from instrlib.words import listed
 
 
@@ -24,12 +24,14 @@ def trial_sentences(log: pd.DataFrame, winner: str) -> list[str]:
     first, best = table.iloc[0], table.loc[winner]
     said = [
         f"Of {len(log)} recipes for training on rendered sounds, {JUDGE}, which plays none of the sounds that are "
-        f"trained on, prefers “{winner}”: {best[JUDGE]:.2f} instead of {first[JUDGE]:.2f} for the simplest."
+        f"trained on, prefers “{winner}”: {best.judged:.2f}, the mean of {best[JUDGE]:.2f} on clean clips and "
+        f"{best[EVERYDAY]:.2f} in recordings of every day, instead of {first.judged:.2f} for the simplest."
     ]
-    ordered = table[JUDGE].sort_values(ascending=False)
-    close = [name for name in ordered.index if name != winner and ordered[name] >= best[f"{JUDGE}_low"]]
-    if close:
-        said.append(f"Within its interval lie also {listed(f'“{name}”' for name in close)}: no difference is shown.")
+    half = (best[f"{JUDGE}_high"] - best[f"{JUDGE}_low"]) / 2
+    ordered = table.judged.drop(winner).sort_values(ascending=False)
+    close = ordered.index[ordered > best.judged - half]
+    if len(close):
+        said.append(f"Nearer to it than half of its interval come {listed(f'“{name}”' for name in close)}.")
     for name in _recorded(log):
         said.append(
             f"On {name}, of which nothing was trained on and nothing chosen, it reaches {best[name]:.2f} "
@@ -42,7 +44,7 @@ def trial_sentences(log: pd.DataFrame, winner: str) -> list[str]:
 
 def _recorded(log: pd.DataFrame) -> list[str]:
     """Return the domains of the log that are no part of any choice."""
-    known = ("own test part", JUDGE)
+    known = ("own test part", JUDGE, EVERYDAY)
     return [
         name.removesuffix("_low") for name in log if name.endswith("_low") and name.removesuffix("_low") not in known
     ]
