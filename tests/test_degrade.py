@@ -273,7 +273,7 @@ def test_recordings_of_every_day_are_worse_by_the_segment_and_the_same_in_every_
     again = next(EverydayRecordings().copies(tone, clip_id="flute-3", **where))
     assert all(one.shape == tone.shape for one in made)
     assert np.array_equal(made[3], again)
-    assert len({one.tobytes() for one in made}) > 35
+    assert len({one.tobytes() for one in made}) > 25
     untouched = sum(np.array_equal(one, tone) for one in made)
     assert untouched < 10  # one in sixteen has luck
     assert EverydayRecordings().fingerprint != EverydayRecordings(seed=1).fingerprint
