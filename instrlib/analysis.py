@@ -29,6 +29,7 @@ MAX_DURATION_S = 600.0
 """What lasts longer is for the command `instrlib predict`: a picture of it would show nothing."""
 
 MAX_CHANNELS = 32
+"""What a block of a file takes in memory grows with them; a recording of one ensemble has fewer."""
 
 FIELDS = {
     "file.name": "name that the file was given with, less some characters when it came over the page",

@@ -13,6 +13,7 @@ from instrlib.audio import load
 from instrlib.config import FeatureConfig
 from instrlib.corpora.base import Corpus
 from instrlib.store import Change
+from instrlib.words import spaced
 
 PLAYER_RATE_HZ = 22_050
 MAX_PLAYER_S = 3.0
@@ -191,7 +192,7 @@ def _read(path: Path, start_s: float, duration_s: float) -> np.ndarray:
 
 
 def _captions(table: pd.DataFrame, caption: list[str]) -> list[dict[str, Any]]:
-    return table[caption].rename(columns=lambda name: name.replace("_", " ")).to_dict("records")
+    return table[caption].rename(columns=spaced).to_dict("records")
 
 
 def _player(sound: bytes) -> str:

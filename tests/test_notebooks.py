@@ -1,6 +1,7 @@
 """The committed notebooks read as pages and can be trusted: one form, executed, no logic of their own."""
 
 import ast
+import importlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,3 +104,25 @@ def test_its_figures_are_in_it(code):
     for cell in drawn:
         images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         assert len(images) == 1, cell.source
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS[0].parent.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_all_that_it_calls_in_the_library_is_there(path):
+    """A name that was changed in the library alone is told in seconds, before the notebooks are executed."""
+    cells = nbformat.read(path, as_version=4).cells
+    nodes = list(ast.walk(ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module.startswith("instrlib")]
+    found = {name.asname or name.name: _found(node.module, name.name) for node in imports for name in node.names}
+    asked = [(node.value.id, node.attr) for node in nodes if isinstance(node, ast.Attribute) and _named(node.value)]
+    missing = [f"{name}.{what}" for name, what in asked if name in found and not hasattr(found[name], what)]
+    assert imports
+    assert not missing
+
+
+def _named(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name)
+
+
+def _found(module: str, name: str):
+    within = importlib.import_module(module)
+    return getattr(within, name) if hasattr(within, name) else importlib.import_module(f"{module}.{name}")

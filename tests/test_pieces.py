@@ -139,25 +139,27 @@ def marked(n_samples, begin_s, end_s):
     return busy
 
 
+def heard(made):
+    """Yield of each piece its name, its sound, and where clips are played in it."""
+    for one in made.corpus.manifest.itertuples():
+        sound, _ = soundfile.read(made.corpus.root / one.path)
+        own = made.sources[made.sources.mixture == one.clip_id]
+        yield one.clip_id, sound, marked(len(sound), own.offset_s, own.offset_s + own.length_s)
+
+
 def test_where_no_clip_is_played_there_is_silence(pieces_made):
     checked = 0
-    for one in pieces_made.corpus.manifest.itertuples():
-        sound, _ = soundfile.read(pieces_made.corpus.root / one.path)
-        own = pieces_made.sources[pieces_made.sources.mixture == one.clip_id]
-        busy = marked(len(sound), own.offset_s, own.offset_s + own.length_s)
-        assert np.abs(sound[~busy]).max(initial=0) == 0
-        checked += (~busy).sum()
+    for _, sound, in_clips in heard(pieces_made):
+        assert np.abs(sound[~in_clips]).max(initial=0) == 0
+        checked += (~in_clips).sum()
     assert checked > RATE_HZ
 
 
 def test_within_clips_there_is_hardly_a_sound_where_nobody_is_said_to_play(pieces_made):
     """What rings on after a key is released aside, so half a second after the last note."""
     checked = 0
-    for one in pieces_made.corpus.manifest.itertuples():
-        sound, _ = soundfile.read(pieces_made.corpus.root / one.path)
-        own = pieces_made.sources[pieces_made.sources.mixture == one.clip_id]
-        in_clips = marked(len(sound), own.offset_s, own.offset_s + own.length_s)
-        said = pieces_made.activity[pieces_made.activity.mixture == one.clip_id]
+    for clip_id, sound, in_clips in heard(pieces_made):
+        said = pieces_made.activity[pieces_made.activity.mixture == clip_id]
         playing = marked(len(sound), said.onset_s, said.offset_s)
         ringing = marked(len(sound), said.onset_s, said.offset_s + 0.5)
         quiet = in_clips & ~ringing

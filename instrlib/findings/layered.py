@@ -6,7 +6,7 @@ import pandas as pd
 
 from instrlib.intervals import Interval
 from instrlib.layered_scores import all_present_f1
-from instrlib.words import begin, listed
+from instrlib.words import begin, listed, spaced
 
 
 def trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model: str) -> str:
@@ -33,7 +33,7 @@ def trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model: str) ->
         best = of[rows.index.get_level_values("second")].agg("idxmin" if lower_is_better else "idxmax")
         row = rows.loc[best].squeeze()
         better = row.high < 0 if lower_is_better else row.low > 0
-        words = score.replace("_", " ").replace("f1", "F1")
+        words = spaced(score).replace("f1", "F1")
         parts.append(f"{words} {of[model]:.3f} against {of[best]:.3f} of “{best}”")
         if not better:
             failed.append(f"its {words} is not shown to beat “{best}”")
