@@ -68,6 +68,14 @@ Port = Annotated[
     int | None,
     typer.Option(min=1, max=65_535, metavar="N", envvar="INSTRLIB_DEMO_PORT", help="The first free one from 7860 on."),
 ]
+Compared = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--compare",
+        metavar="STUDY STUDY",
+        help="Two studies, or two versions of one: names, folders, results.json files, or NAME@REVISION of git.",
+    ),
+]
 Name = Annotated[str, typer.Argument(help="Name of the corpus; see: instrlib corpora", metavar="NAME")]
 
 
@@ -84,20 +92,13 @@ def _examples(*lines: str) -> str:
 )
 def study(corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", seeds: Seeds = 3) -> None:
     """Run the notebooks in order, each only when something has changed, and publish their results."""
-    from instrlib.report import write_report
     from instrlib.study import run_study
     from instrlib.terminal import TerminalWatcher
 
     watcher = TerminalWatcher(_console(stderr=True))
     outcome = run_study(corpus=corpus, data=data, profile=profile, seeds=seeds, watcher=watcher)
-    report = write_report(outcome.study)
-    places = {
-        "Results": outcome.results,
-        "report": report,
-        "figures": outcome.figures,
-        "notebooks and their pages": outcome.pages,
-    }
-    typer.echo("; ".join(f"{what}: {_near(path)}" for what, path in places.items()))
+    places = {"results": outcome.results, "figures": outcome.figures, "notebooks and their pages": outcome.pages}
+    _say_where(places | _write_reports(outcome.study))
 
 
 @main.command(epilog=_examples("instrlib status"))
@@ -243,13 +244,22 @@ def figures(corpus: Corpus = "rendered", profile: Profile = "quick") -> None:
     typer.echo(f"{len(drawn)} figures in {_near(figures_folder(name))}")
 
 
-@main.command(epilog=_examples("instrlib report", "instrlib report --corpus fsdkaggle2018"))
-def report(corpus: Corpus = "rendered", profile: Profile = "quick") -> None:
-    """Write a study's report page from its stored results."""
-    from instrlib.report import write_report
+@main.command(
+    epilog=_examples(
+        "instrlib report",
+        "instrlib report --corpus fsdkaggle2018",
+        "instrlib report --compare rendered-quick fsdkaggle2018-quick",
+        "instrlib report --compare rendered-quick@v1.0 rendered-quick",
+    )
+)
+def report(corpus: Corpus = "rendered", profile: Profile = "quick", compare: Compared = None) -> None:
+    """Write a study's report and cards from its stored results, or put two studies side by side."""
+    if compare:
+        _compare(*compare)
+        return
     from instrlib.runs import study_name
 
-    typer.echo(f"Report: {_near(write_report(study_name(corpus, profile)))}")
+    _say_where(_write_reports(study_name(corpus, profile)))
 
 
 @main.command(hidden=True, epilog=_examples("instrlib notebooks"))
@@ -283,6 +293,40 @@ def trials(
     if not names:
         recipes.write_log(rows, seeds=range(seeds))
         typer.echo(f"Log: {_near(recipes.log_path())}")
+
+
+def _write_reports(name: str) -> dict[str, Path]:
+    """Write what is made of a study's results, and return where it lies."""
+    from instrlib.cards import write_data_card, write_model_card
+    from instrlib.report import write_pdf, write_report
+
+    # The cards come first, so that the report finds them.
+    cards = {"data card": write_data_card(name), "model card": write_model_card(name)}
+    written = {"report": write_report(name), "PDF": write_pdf(name)} | cards
+    return {what: path for what, path in written.items() if path}
+
+
+def _compare(first: str, second: str) -> None:
+    from instrlib import compare
+
+    found = compare.side_by_side(first, second)
+    if len(found.primary):
+        header = (*compare.COLUMNS[:3], found.first, found.second, *compare.COLUMNS[5:-1], "p (Holm)")
+        _table(header, compare.terminal_rows(found))
+    for name, one, other in found.differing:
+        typer.echo(f"{name}: {one} against {other}")
+    for name, parts in found.only.items():
+        for part in parts:
+            typer.echo(f"only in {name}: {part}")
+    typer.echo(f"\n{compare.METHOD}")
+    for sentence in found.findings:
+        typer.echo(f"- {sentence}")
+    _say_where({"page": compare.write_comparison(found)})
+
+
+def _say_where(places: dict[str, Path]) -> None:
+    for what, path in places.items():
+        typer.echo(f"{what[0].upper()}{what[1:]}: {_near(path)}")
 
 
 def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:

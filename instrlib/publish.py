@@ -1,14 +1,27 @@
 """From a finished run to what is shown: the notebook's page, results.json, arrays, figures, the model given away."""
 
+import functools
+import importlib.metadata
 import json
-from collections.abc import Collection, Iterable
+import platform
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from instrlib import runs
 from instrlib.config import folders
 from instrlib.errors import StudyError
-from instrlib.files import atomic_path, read_json, write_text
+from instrlib.files import atomic_path, hash_json, read_json, write_text
 from instrlib.notebooks import strip_volatile
+from instrlib.parallel import fan_out
 from instrlib.published import FILES, RECORD
+
+DRAWING = ("matplotlib", "seaborn", "pillow")
+"""The packages that, with numpy, decide the bytes of a figure."""
+
+ITS_CODE = "its code"
+"""What the code of a notebook's own cells is called, among the modules that they use."""
+
+_N_DIGITS = 16
 
 # Everything that nbconvert's page fetches from other hosts: require.js, MathJax, Mermaid and widgets.
 _OFFLINE = """\
@@ -45,11 +58,50 @@ def write_page(executed: Path) -> None:
     write_text(executed.with_suffix(".html"), page)
 
 
+@functools.cache
+def drawing_versions() -> dict[str, str]:
+    """Return what decides the bytes of a figure: the system, its processor, and the packages in `DRAWING`."""
+    found = {"system": f"{platform.system()} {platform.machine()}"}
+    return found | {name: importlib.metadata.version(name) for name in DRAWING}
+
+
+def code_record(
+    hashes: Mapping[str, str], *, uses: Iterable[str], codes: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Say in hashes which code a notebook's results come from, that of the notebooks before it included.
+
+    Parameters
+    ----------
+    hashes : mapping of str to str
+        From `provenance.code_hashes`: of the notebook's own cells ("code") and of the modules that they use.
+    uses : iterable of str
+        The notebooks whose runs it opened.
+    codes : mapping of str to mapping
+        Such records of other notebooks, by name.
+
+    Returns
+    -------
+    dict of str to str
+        A hash, 16 hex digits, for "its code", for each module, and for each notebook that it used.
+
+    Examples
+    --------
+    >>> record = code_record({"code": "c0", "instrlib.audio": "a1"}, uses=["01_first"], codes={"01_first": {}})
+    >>> list(record)
+    ['01_first', 'instrlib.audio', 'its code']
+    """
+    named = {ITS_CODE if name == "code" else name: value for name, value in hashes.items()}
+    named |= {name: hash_json(codes.get(name, {})) for name in uses}
+    return {name: named[name][:_N_DIGITS] for name in sorted(named)}
+
+
 def publish(run: Path, *, known: Collection[str]) -> None:
     """Bring the numbers, arrays, figures and model files of a finished run to `reports/` and `figures/`.
 
     What is there already is left alone, so that nothing changes when nothing changed. Arrays and figures of the same
-    notebook that the run no longer has are removed, and so are the numbers of notebooks that no longer exist.
+    notebook that the run no longer has are removed, and so are the numbers of notebooks that no longer exist. The
+    manifest is told which code made the run (`code_record`) and what its figures were drawn with, as far as the study
+    that executed it has written that down.
 
     Parameters
     ----------
@@ -59,15 +111,19 @@ def publish(run: Path, *, known: Collection[str]) -> None:
         Names of all notebooks of the study.
     """
     study, notebook = run.parent.name, run.name
-    metrics = run / "metrics.json"
-    entry = {
-        "metrics": read_json(metrics) if metrics.is_file() else {},
-        "manifest": read_json(run / "manifest.json"),
-    }
+    metrics, record = run / "metrics.json", run / runs.RECORD
     results = results_path(study)
-    entry = json.loads(json.dumps(entry), parse_constant=lambda _: None)  # NaN is no JSON for other readers
     old = read_json(results)["notebooks"] if results.is_file() else {}
-    merged = {name: value for name, value in old.items() if name in known} | {notebook: entry}
+    kept = {name: value for name, value in old.items() if name in known}
+    manifest = read_json(run / "manifest.json")
+    if record.is_file():
+        parts = read_json(record)["parts"]
+        codes = {name: value["manifest"].get("code", {}) for name, value in kept.items()}
+        manifest["versions"] = parts["versions"]
+        manifest["code"] = code_record(parts["code"], uses=manifest["uses"], codes=codes)
+    entry = {"metrics": read_json(metrics) if metrics.is_file() else {}, "manifest": manifest}
+    entry = json.loads(json.dumps(entry), parse_constant=lambda _: None)  # NaN is no JSON for other readers
+    merged = kept | {notebook: entry}
     whole = {"study": study, "notebooks": dict(sorted(merged.items()))}
     _write_changed(results, (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
     mark = f"{notebook[:2]}_"
@@ -77,7 +133,7 @@ def publish(run: Path, *, known: Collection[str]) -> None:
 
 
 def redraw(study: str) -> list[Path]:
-    """Draw every figure of a study again from its stored arrays.
+    """Draw every figure of a study again from its stored arrays, on all cores; nothing is trained.
 
     Parameters
     ----------
@@ -97,10 +153,8 @@ def redraw(study: str) -> list[Path]:
     stored = sorted(arrays_folder(study).glob("*.npz"))
     if not stored:
         raise StudyError(f"There are no arrays in {arrays_folder(study)}; run `instrlib study` first.")
-    from instrlib import plots
-
-    for path in stored:
-        plots.save(plots.draw_stored(path), figures_folder(study), path.stem)
+    folder = figures_folder(study).absolute()
+    list(fan_out(_redraw, [(path.absolute(), folder) for path in stored], describe="drawing"))
     return stored
 
 
@@ -122,6 +176,12 @@ def figures_folder(study: str) -> Path:
 def model_folder(study: str) -> Path:
     """Return where the model lies that a study gives away; see `published`."""
     return folders().reports / study / "model"
+
+
+def _redraw(arrays: Path, folder: Path) -> None:
+    from instrlib import plots
+
+    plots.save(plots.draw_stored(arrays), folder, arrays.stem)
 
 
 def _mirror_model(source: Path, folder: Path) -> None:

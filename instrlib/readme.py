@@ -1,39 +1,105 @@
-"""The README's tables: results from the committed numbers, questions from the notebooks, never written by hand."""
+"""What the README tells of notebooks and results: read from the committed files, never written by hand.
 
+`python -m instrlib.readme` brings all of it up to date; so does `make notebooks`.
+"""
+
+import re
 from pathlib import Path
 from typing import Any
 
-from instrlib.config import folders
+from instrlib.config import PROFILES, folders
 from instrlib.errors import InstrlibError
 from instrlib.files import read_json, write_text
 from instrlib.notebooks import read_notebook
+from instrlib.overview import main_score
+from instrlib.words import spaced
 
-BEGIN = "<!-- results: written by `make notebooks` from reports/, do not edit -->"
-END = "<!-- end of results -->"
-QUESTIONS_BEGIN = "<!-- questions: written by `make notebooks` from notebooks/, do not edit -->"
+QUESTIONS = "<!-- questions: written by `python -m instrlib.readme` from notebooks/, do not edit -->"
 QUESTIONS_END = "<!-- end of questions -->"
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "map_at_3": "MAP@3"}
+RESULTS = "<!-- results: written by `python -m instrlib.readme` from reports/ and figures/, do not edit -->"
+RESULTS_END = "<!-- end of results -->"
+
+MAIN = "02_baseline_cnn"
+MODEL = "compact CNN"
+
+TOLD = (
+    ("14_report", r"^Of the \d+ main comparisons"),
+    ("01_preprocessing", r"^The same random forest scores"),
+    (MAIN, r"^Compact CNN (is|beats|does)|between compact CNN and"),
+    ("03_cutmix", r"^CutMix (is not shown to help|helps|does harm)"),
+    ("05_pruning", r"^Chosen on validation"),
+    ("06_class_activation_maps", r"the loudest points within the map"),
+    ("13_domain_shift", r"^Trained on one domain and tested on another|^No two domains"),
+    ("13_domain_shift", r"^Pretraining on"),
+)
+"""The findings that tell most: a notebook, and what marks the sentence among its findings, whatever the verdict."""
+
+FIGURES = {
+    "01_leak": "the leak",
+    "06_right": "what it listens to",
+    "07_paired_differences": "what each part is worth",
+    "13_domain_matrix": "trained on one, tested on another",
+}
+"""The figures that tell most, and what they show."""
+
+
+def results_section() -> str:
+    """Return what the committed studies found, as Markdown: the main scores, the findings and the figures."""
+    return "\n\n".join(filter(None, (results_table(), findings_list(), figure_table())))
 
 
 def results_table() -> str:
-    """Return the scores of every committed study as a Markdown table, with intervals.
+    """Return the main result of every committed study as a Markdown table, with intervals.
 
     Returns
     -------
     str
-        One row for each study and model, in the order of `results.json`.
+        One row a study: the network, and the best of the trivial answers beside it.
     """
     lines = [
-        f"| study | clips tested | model | {' | '.join(SCORES.values())} |",
-        f"|---|---|---|{'---|' * len(SCORES)}",
+        f"| study | clips tested | score | {MODEL} | best trivial answer |",
+        "|---|---|---|---|---|",
     ]
-    for path in sorted(folders().reports.glob("*/results.json")):
-        notebooks = read_json(path)["notebooks"]
-        n_tested = notebooks["02_baseline_cnn"]["metrics"]["n_tested"]
-        for model, scores in notebooks["02_baseline_cnn"]["metrics"]["scores"].items():
-            cells = [_interval(scores[name]) for name in SCORES]
-            lines.append(f"| {path.parent.name} | {n_tested} | {model} | {' | '.join(cells)} |")
+    for study, notebooks in studies().items():
+        metrics = notebooks.get(MAIN, {}).get("metrics")
+        if metrics:
+            score = main_score(metrics["scores"][MODEL])
+            by_model = {name: scores[score] for name, scores in metrics["scores"].items()}
+            reached = _interval(by_model.pop(MODEL))
+            best = max(by_model, key=lambda name: by_model[name]["estimate"])
+            cells = (spaced(score), reached, f"{best} {_interval(by_model[best])}")
+            lines.append(f"| [{study}](reports/{study}) | {metrics['n_tested']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def findings_list() -> str:
+    """Return the findings that tell most, each from the largest study that has it, word for word.
+
+    Returns
+    -------
+    str
+        For each study a line and a Markdown list; each sentence links to the notebook that computed it.
+    """
+    parts, missing = [], list(TOLD)
+    for study, notebooks in studies().items():
+        told = {(name, mark): finding(notebooks, name, mark) for name, mark in missing}
+        bullets = [
+            f"- [{name[:2]}](notebooks/{name}.ipynb): {sentence}" for (name, _), sentence in told.items() if sentence
+        ]
+        missing = [one for one in missing if not told[one]]
+        if bullets:
+            parts.append("\n".join([f"Found in `{study}`:", "", *bullets]))
+    return "\n\n".join(parts)
+
+
+def figure_table() -> str:
+    """Return the figures that tell most, each from the largest study that has it, two in a row of a Markdown table."""
+    found = [(study, name) for name in FIGURES if (study := _with_figure(name))]
+    cells = [f"![{FIGURES[name]}](figures/{study}/{name}.png)" for study, name in found]
+    captions = [f"{FIGURES[name]} (`{study}`)" for study, name in found]
+    rows = [one[first : first + 2] for first in range(0, len(found), 2) for one in (captions, cells)]
+    lines = [f"| {' | '.join([*row, ''][:2])} |" for row in rows]
+    return "\n".join([*lines[:1], *["|---|---|"][: len(lines)], *lines[1:]])
 
 
 def questions_table() -> str:
@@ -45,21 +111,45 @@ def questions_table() -> str:
     return "\n".join(lines)
 
 
+def studies() -> dict[str, dict[str, Any]]:
+    """Return what `results.json` holds of every committed study, by name; the largest profile first.
+
+    Returns
+    -------
+    dict of str to dict
+        Of each study its notebooks, by name.
+    """
+    found = {path.parent.name: read_json(path)["notebooks"] for path in folders().reports.glob("*/results.json")}
+    sizes = list(PROFILES)
+    return dict(sorted(found.items(), key=lambda one: (-sizes.index(one[0].rpartition("-")[2]), one[0])))
+
+
+def finding(notebooks: dict[str, Any], name: str, mark: str) -> str:
+    """Return the sentence of a notebook that a mark of `TOLD` stands for; "" where the study has none."""
+    sentences = notebooks.get(name, {}).get("metrics", {}).get("findings", ())
+    return next((one for one in sentences if re.search(mark, one)), "")
+
+
 def renewed(text: str) -> str:
-    """Return the README's text with the tables between its marks replaced.
+    """Return the README's text with all between its marks replaced.
 
     Raises
     ------
     InstrlibError
         When the marks are not there.
     """
-    text = _between(text, QUESTIONS_BEGIN, QUESTIONS_END, questions_table())
-    return _between(text, BEGIN, END, results_table())
+    text = _between(text, QUESTIONS, QUESTIONS_END, questions_table())
+    return _between(text, RESULTS, RESULTS_END, results_section())
 
 
 def renew(path: Path) -> None:
-    """Write the tables into the README at `path`."""
+    """Write all between the marks of the README at `path`."""
     write_text(path, renewed(path.read_text(encoding="utf-8")))
+
+
+def _with_figure(name: str) -> str:
+    """Return the largest study that has a figure; "" where none has."""
+    return next((study for study in studies() if (folders().figures / study / f"{name}.png").is_file()), "")
 
 
 def _between(text: str, begin: str, end: str, table: str) -> str:
@@ -74,3 +164,7 @@ def _interval(score: dict[str, Any]) -> str:
     if score["low"] is None:
         return f"{score['estimate']:.2f}"
     return f"{score['estimate']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+if __name__ == "__main__":
+    renew(folders().notebooks.parent / "README.md")

@@ -28,12 +28,13 @@ from instrlib.calibration import (
     softmax,
 )
 from instrlib.config import FeatureConfig, TrainConfig
+from instrlib.corpora import soundfont
 from instrlib.errors import EvaluationError, RunError
-from instrlib.evaluation import Inputs, Predictions, answer_test, compare_models, nested, read_test
+from instrlib.evaluation import Inputs, Predictions, answer_test, class_table, compare_models, nested, read_test
 from instrlib.experiments import run_folder
 from instrlib.features import Scaler, spectrum
 from instrlib.files import atomic_path, hash_file, hash_json, plain, read_arrays, read_json, write_json, write_text
-from instrlib.metrics import clip_probabilities, scores
+from instrlib.metrics import CLASS_SCORES, clip_probabilities, scores
 from instrlib.models import output_of
 from instrlib.multilabel import best_thresholds, label_scores
 from instrlib.parallel import fan_out
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     import keras
 
 MAX_BYTES = 200_000
-"""The model folder that is committed stays under this; a kB is 1000 bytes."""
+"""The model folder that is committed stays under this, but for its card; a kB is 1000 bytes."""
 
 MAX_PARAMETERS = 90_000
 """Of a network with a byte a weight, two of which fit into such a folder. A corpus of so many classes that even the
@@ -67,6 +68,8 @@ N_NOISES = 20
 _KIND = "dynamic int8"
 _SYNTHESISED = "rendered"
 """The corpus whose clips are played by a synthesiser; what was learned from it is said to be so."""
+
+_INTERVAL = ("estimate", "low", "high")
 
 _NOISES = ("white noise", "pink noise", "brown noise", "mains hum", "clicks")
 
@@ -266,9 +269,9 @@ def publish(
         `model.about` holds `study`, `id`, `corpus` (`name`, `title`, `licence`, `citation`), `profile`, `notebook` and
         `network` (where and what it was trained as), `seed`, `fold`, `n_folds`, `split` and `features` (fingerprints),
         `commit`, `versions`, `published_at` (UTC), `n_tested`, `n_groups`, `scores` (each with `estimate`, `low`,
-        `high`; of the file on the test part), `refusals` (see `calibration.refusals`), `noises` (the share of each
-        kind that is refused), `validation`, `agreement` (with the network) and `several` (`notebook`, `network`,
-        `seed`, `validation`, `agreement`) or None.
+        `high`; of the file on the test part), `by_class` (`n`, `n_groups`, and such scores), `refusals` (see
+        `calibration.refusals`), `noises` (the share of each kind that is refused), `validation`, `agreement` (with the
+        network) and `several` (`notebook`, `network`, `seed`, `validation`, `agreement`) or None.
 
     Raises
     ------
@@ -307,6 +310,7 @@ def publish(
         "n_tested": len(after["targets"]),
         "n_groups": len(set(after["group"])),
         "scores": nested(table)["file, calibrated"],
+        "by_class": _by_class(after, inputs.store.classes, n_resamples),
         "refusals": refusals(after["targets"], after["probabilities"], np.array(kept["settings"]["thresholds"])),
         "validation": kept["validation"]["calibrated"],
         "agreement": kept["agreement"],
@@ -595,22 +599,67 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     # A line for each entry: numbers on lines of their own take more room than they are worth.
     lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in whole.items())
     write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")
-    write_text(folder / CARD, _card(whole))
+    write_text(folder / CARD, model_card(whole))
 
 
-def _card(record: dict[str, Any]) -> str:
+def model_card(
+    record: dict[str, Any], *, condition: dict[str, Any] | None = None, shift: dict[str, Any] | None = None
+) -> str:
+    """Write the card of a model in words and tables.
+
+    Parameters
+    ----------
+    record : dict
+        What `model.json` holds. One that an older version wrote may lack scores by class: the card then says so.
+    condition : dict, optional
+        What `condition.json` holds.
+    shift : dict, optional
+        How the model does on other sounds; see `cards.under_shift`. When left out, the card says that nobody measured.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     import jinja2
 
     loader = jinja2.PackageLoader("instrlib")
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return (
-        environment.get_template("model_card.md").render(
-            record, synthesised=_SYNTHESISED, share=_percent, n_noises=N_NOISES
-        )
-        + "\n"
+    corpus = record["about"]["corpus"]
+    fonts = [{"name": name, **vars(font)} for name, font in soundfont.FONTS.items() if name in corpus["licence"]]
+    text = environment.get_template("model_card.md").render(
+        record,
+        condition=condition,
+        shift=shift,
+        fonts=fonts,
+        synthesised=corpus["name"] == _SYNTHESISED,
+        share=_percent,
+        interval=_bracketed,
+        n_noises=N_NOISES,
     )
+    return text + "\n"
+
+
+def _by_class(answers: Predictions, classes: tuple[str, ...], n_resamples: int) -> dict[str, dict[str, Any]]:
+    """Score each class, in as few digits as say something: the record is to stay small."""
+    table = class_table(answers, classes, n_resamples=n_resamples, seed=0).round(3)
+    columns = {
+        score: dict(zip(_INTERVAL, (score, f"{score}_low", f"{score}_high"), strict=True)) for score in CLASS_SCORES
+    }
+    return {
+        name: {"n": int(row.support), "n_groups": int(row.n_groups)}
+        | {score: {end: row[column] for end, column in of.items()} for score, of in columns.items()}
+        for name, row in table.iterrows()
+    }
+
+
+def _bracketed(value: dict[str, float | None], pattern: str = ".2f") -> str:
+    estimate, low, high = (
+        "–" if value[end] is None else format(round(value[end], 2) + 0.0, pattern) for end in _INTERVAL
+    )
+    return estimate if "–" in (low, high) else f"{estimate} [{low}, {high}]"
 
 
 def _percent(share: float | None) -> str:

@@ -15,7 +15,7 @@ from instrlib.errors import ConfigError, InstrlibError, StudyError
 from instrlib.files import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
 from instrlib.provenance import code_hashes, tree_fingerprint, versions
-from instrlib.publish import figures_folder, publish, results_path, write_page
+from instrlib.publish import drawing_versions, figures_folder, publish, results_path, write_page
 from instrlib.runs import RECORD, study_name
 
 SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning")
@@ -152,7 +152,7 @@ def run_study(
     study = study_name(corpus, profile)
     everything = numbered_notebooks()
     chosen = _choose(everything, notebooks)
-    unsuited = {notebook.name: why for notebook in everything if (why := _unsuited(corpus, notebook.name))}
+    unsuited = {notebook.name: why for notebook in everything if (why := why_unsuited(corpus, notebook.name))}
     _check_parameters([notebook for notebook in chosen if notebook.name not in unsuited], parameters)
     names = [notebook.name for notebook in everything]
     watcher = watcher or Watcher()
@@ -224,6 +224,36 @@ def execute_demo() -> Path:
     return path
 
 
+def why_unsuited(corpus: str, notebook: str) -> str:
+    """Say why a notebook is not made for a corpus; "" when it is."""
+    several = corpus in corpora.NAMES and corpora.info(corpus).multilabel
+    return "it is made for one instrument a clip" if several and notebook not in SEVERAL_LABELS else ""
+
+
+def code_of(notebook: Notebook, corpus: str) -> dict[str, str]:
+    """Hash all that is written down and decides a notebook's results: its cells, modules, and a log that it shows.
+
+    Parameters
+    ----------
+    notebook : Notebook
+        From `notebooks.read_notebook`.
+    corpus : str
+        Name of the corpus that it is run with.
+
+    Returns
+    -------
+    dict of str to str
+        Hashes by name; see `provenance.code_hashes`.
+    """
+    # The corpora are imported by name, which no syntax tree shows.
+    code = code_hashes([*notebook.code, f"import instrlib.corpora.{corpus}"])
+    if "instrlib.trials" in code:
+        from instrlib.trials import log_path
+
+        code["the log of recipes"] = hash_file(log_path()) if log_path().is_file() else ""
+    return code
+
+
 def status() -> list[State]:
     """Tell how every notebook stands in every study that has been begun.
 
@@ -262,18 +292,14 @@ class _Look:
             # The rendered corpus is made by code and a seed; its files are a cache.
             root = Path(data) if data else folders().data / corpus
             self._files[corpus, data] = "" if corpus == "rendered" else tree_fingerprint(root)
-        # The corpora are imported by name, which no syntax tree shows.
-        code = code_hashes([*notebook.code, f"import instrlib.corpora.{corpus}"])
+        code = code_of(notebook, corpus)
         files = {"the corpus's files": self._files[corpus, data]}
         if "instrlib.domains" in code:
             from instrlib.domains import on_this_machine
 
             files |= on_this_machine()
-        if "instrlib.trials" in code:
-            from instrlib.trials import log_path
-
-            files["the log of recipes"] = hash_file(log_path()) if log_path().is_file() else ""
-        parts = {"code": code, "parameters": parameters, "versions": versions(), "files": files}
+        installed = versions() | drawing_versions()
+        parts = {"code": code, "parameters": parameters, "versions": installed, "files": files}
         folder = _folder(study, notebook.name)
         record = _read_record(folder)
         uses = {name: self._keys.get(name, "") for name in record.get("parts", {}).get("uses", {})}
@@ -366,7 +392,7 @@ def _states(study: str, notebooks: Sequence[Notebook]) -> Iterator[State]:
         folder = _folder(study, notebook.name)
         record = _read_record(folder)
         ended = {"when": datetime.fromisoformat(record["ended"]), "duration_s": record["duration_s"]} if record else {}
-        why_not = _unsuited(study.rpartition("-")[0], notebook.name)
+        why_not = why_unsuited(study.rpartition("-")[0], notebook.name)
         if why_not:
             yield State(study, notebook.name, "left out", why_not)
         elif "failed" in record:
@@ -388,12 +414,6 @@ def _choose(everything: Sequence[Notebook], names: Collection[str] | None) -> li
         there = ", ".join(notebook.name for notebook in everything)
         raise StudyError(f"Unknown notebook {', '.join(unknown)}; there is: {there}.")
     return [notebook for notebook in everything if notebook.name in names]
-
-
-def _unsuited(corpus: str, notebook: str) -> str:
-    """Say why a notebook is not made for a corpus; "" when it is."""
-    several = corpus in corpora.NAMES and corpora.info(corpus).multilabel
-    return "it is made for one instrument a clip" if several and notebook not in SEVERAL_LABELS else ""
 
 
 def _check_parameters(notebooks: Sequence[Notebook], parameters: dict[str, Any]) -> None:

@@ -14,6 +14,10 @@ from instrlib import corpora
 from instrlib.cli import main
 
 COMMANDS = ["study", "status", "predict", "corpora", "download", "validate", "figures", "report"]
+WRITTEN = (
+    "Report: reports/rendered-smoke/report.html\nPDF: reports/rendered-smoke/report.pdf\n"
+    "Data card: reports/rendered-smoke/DATA_CARD.md\n"
+)
 SMALL = ["study", "--profile", "smoke", "--seeds", "1"]
 
 
@@ -64,11 +68,12 @@ def test_a_study_runs_ends_with_where_its_results_are_and_costs_little_when_noth
     assert "03_third: executed, because it has no finished run" in result.stderr
     assert "03_third: done in " in result.stderr
     assert result.stdout == (
-        "Results: reports/rendered-smoke/results.json; report: reports/rendered-smoke/report.html; "
-        "figures: figures/rendered-smoke; notebooks and their pages: runs/rendered-smoke\n"
+        "Results: reports/rendered-smoke/results.json\nFigures: figures/rendered-smoke\n"
+        "Notebooks and their pages: runs/rendered-smoke\n" + WRITTEN
     )
     assert json.loads((root / "reports/rendered-smoke/results.json").read_text())["notebooks"]["03_third"]
-    assert (root / "reports/rendered-smoke/report.html").is_file()
+    for name in ("report.html", "report.pdf", "DATA_CARD.md"):
+        assert (root / "reports/rendered-smoke" / name).is_file()
 
     code = (
         "import atexit, sys, instrlib.cli\n"
@@ -84,7 +89,7 @@ def test_a_study_runs_ends_with_where_its_results_are_and_costs_little_when_noth
     header, row = call("status").stdout.splitlines()
     assert header.split("\t") == ["study", "notebook", "state", "when", "took", "detail"]
     assert row.startswith("rendered-smoke\t03_third\tdone\t20")
-    assert call("report", "--profile", "smoke").stdout == "Report: reports/rendered-smoke/report.html\n"
+    assert call("report", "--profile", "smoke").stdout == WRITTEN
 
 
 def test_a_cell_that_fails_is_one_line(root):
@@ -181,3 +186,42 @@ def test_what_has_no_download_shows_its_licence_and_the_way_to_get_it(name):
     assert result.exit_code == 2
     assert f"Licence: {corpora.info(name).licence}" in result.stdout
     assert result.stderr == f"Error: `instrlib download` does not fetch {name}. {corpora.info(name).how_to_get}\n"
+
+
+def write_results(root, study: str, accuracy: float):
+    scores = {"compact CNN": {"accuracy": {"estimate": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}}}
+    parameters = {"corpus": "rendered", "data": "", "profile": study.partition("-")[2], "seeds": 3}
+    manifest = {"parameters": parameters, "inputs": {}, "uses": [], "versions": {"numpy": "2.4.6"}, "commit": "0123abc"}
+    results = {"study": study, "notebooks": {"02_baseline_cnn": {"metrics": {"scores": scores}, "manifest": manifest}}}
+    path = root / "reports" / study / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(results))
+
+
+def test_two_studies_are_put_side_by_side_in_the_terminal_and_on_a_page(root):
+    write_results(root, "rendered-quick", 0.5)
+    write_results(root, "rendered-full", 0.75)
+    result = call("report", "--compare", "rendered-quick", "rendered-full")
+    assert result.exit_code == 0, result.output
+    header, row, *rest = result.stdout.splitlines()
+    assert header.split("\t") == [
+        "notebook", "model", "score", "rendered-quick", "rendered-full", "difference", "p (Holm)",
+    ]  # fmt: skip
+    assert row.split("\t") == [
+        "02", "compact CNN", "accuracy", "0.50 [0.45, 0.55]", "0.75 [0.70, 0.80]", "+0.25 [+0.18, +0.32]", "< 0.001",
+    ]  # fmt: skip
+    assert "profile: quick against full" in rest
+    assert any("takes the two as independent" in line for line in rest)
+    assert "- Higher in rendered-full: compact CNN in 02 (+0.25 [+0.18, +0.32])." in rest
+    assert rest[-1] == "Page: reports/compare/rendered-quick--rendered-full.html"
+    assert (root / "reports/compare/rendered-quick--rendered-full.html").is_file()
+
+
+def test_a_comparison_needs_two_studies_that_are_there(root):
+    write_results(root, "rendered-quick", 0.5)
+    assert "There are no results of rendered-full" in refusal("report", "--compare", "rendered-quick", "rendered-full")
+    assert "git has no results of rendered-quick at HEAD" in refusal(
+        "report", "--compare", "rendered-quick@HEAD", "rendered-quick"
+    )
+    assert call("report", "--compare", "rendered-quick").exit_code == 2
+    assert not (root / "reports/compare").exists()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from committed import results
+
+from instrlib.words import bullets
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MAX_LINES = 15
@@ -96,6 +99,14 @@ def test_what_it_found_is_computed_and_the_last_cell_prints_the_versions(noteboo
     assert found.cell_type == "code" and "findings." in found.source
     assert "versions()" in code[-1].source
     assert "tensorflow" in code[-1].outputs[0].data["text/plain"]
+
+
+def test_what_it_found_is_word_for_word_what_the_results_hold(path, notebook):
+    titles = [cell.source.splitlines()[0] for cell in notebook.cells]
+    shown = notebook.cells[titles.index("## What we found") + 1].outputs
+    entries = [numbers[path.stem] for numbers in results("rendered-quick") if path.stem in numbers]
+    said = [output.data["text/markdown"] for output in shown if "text/markdown" in output.get("data", {})]
+    assert "\n".join(said) in [bullets(entry["metrics"]["findings"]) for entry in entries]
 
 
 def test_its_figures_are_in_it(code):

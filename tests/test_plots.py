@@ -305,6 +305,27 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "share": np.full((4, 8), 1 / 8),
             "ece": np.array([0.03, 0.1, 0.25, 0.4]),
         },
+        "main_differences": {
+            "names": np.array(["02  compact CNN − nearest mean spectrum", "03  CutMix − no augmentation", "04  a − b"]),
+            "differences": np.array([0.24, -0.01, np.nan]),
+            "low": np.array([0.11, -0.07, np.nan]),
+            "high": np.array([0.38, 0.06, np.nan]),
+            "shown": np.array([True, False, False]),
+        },
+        "models_side_by_side": {
+            "names": classes,
+            "notebooks": np.array(["02", "03", "07"])[np.arange(n_classes) % 3],
+            "scores": f1,
+            **scores,
+            "trivial": np.arange(n_classes) % 5 == 0,
+        },
+        "score_against_work": {
+            "names": classes,
+            "notebooks": np.array(["02", "03", "07"])[np.arange(n_classes) % 3],
+            "scores": f1,
+            "multiply_adds": np.geomspace(2e5, 4e7, n_classes),
+            "unbeaten": np.arange(n_classes) % 4 == 0,
+        },
     }
 
 

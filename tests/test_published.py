@@ -219,6 +219,27 @@ def test_a_section_is_added_to_what_is_known_of_a_model_and_its_card_says_what_i
     assert "nan" not in card and "None" not in card and card.endswith("\n") and "\n\n\n" not in card
 
 
+def test_scores_by_class_are_those_of_the_answers_to_the_test_part(released):
+    about, after = released.made.model.about, released.made.after
+    answers = after["probabilities"].argmax(axis=1)
+    assert list(about["by_class"]) == list(released.made.model.classes)
+    for number, one in enumerate(about["by_class"].values()):
+        own, named = after["targets"] == number, answers == number
+        assert (one["n"], one["n_groups"]) == (own.sum(), len(set(after["group"][own])))
+        assert one["recall"]["estimate"] == pytest.approx((answers[own] == number).mean(), abs=5e-4)
+        if named.any():
+            assert one["precision"]["estimate"] == pytest.approx((after["targets"][named] == number).mean(), abs=5e-4)
+        for name in ("recall", "precision", "f1"):
+            low, high = one[name]["low"], one[name]["high"]
+            assert low is None if one["n_groups"] < 2 else 0 <= low <= high <= 1
+
+
+def test_the_card_shows_the_scores_by_class(released):
+    card = (released.made.model.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for name, one in released.made.model.about["by_class"].items():
+        assert f"| {name} | {one['n']} | {one['n_groups']} | {one['recall']['estimate']:.2f}" in card
+
+
 def test_noises_are_heard_and_the_share_that_is_refused_is_counted(released):
     table = release.hear_noises(released.made.model, n=3)
     assert len(table) == 5 and table.refused.between(0, 1).all() and table.confidence.between(1 / 3, 1).all()

@@ -1,15 +1,57 @@
-"""What the README says is so: its commands, pictures and links exist, and its table is that of the results."""
+"""What the README says is so: its commands run, its pictures and links exist, its results are the committed ones."""
 
+import importlib
+import importlib.util
+import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from trees import tone, write_audio
+from typer.testing import CliRunner
 
-from instrlib import cli, corpora
+from instrlib import cli, corpora, findings, readme
 from instrlib.config import PROFILES
+from instrlib.findings.domains import fall_sentence
+from instrlib.findings.overview import held_sentence
+from instrlib.intervals import Difference, Interval
+from instrlib.leak import Leak
 from instrlib.readme import questions_table, renewed
+
+TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
+LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
+LINES_OF_MAKE = [line for line in LINES if re.search(r"^(\w+=\S+ )*make ", line)]
+
+RUN_HERE = ("make figures", ".venv/bin/instrlib predict recording.wav", ".venv/bin/instrlib corpora")
+
+RUN_ELSEWHERE = {
+    "make study": ("test_smoke_study.py", '"instrlib.cli", "study"'),
+    "make demo": ("test_browser.py", "demo"),
+    "make study CORPUS=folder DATA=/path/to/recordings": ("test_corpus_studies.py", '"folder": make_folders'),
+    "make study CORPUS=fsdkaggle2018 DATA=/path/to/FSDKaggle2018": ("test_smoke_study.py", "corpus='fsdkaggle2018'"),
+    ".venv/bin/dask scheduler --host 127.0.0.1 --port 8786": ("test_parallel.py", '"scheduler"'),
+    ".venv/bin/dask worker tcp://127.0.0.1:8786 --nthreads 1 --nworkers 2": ("test_parallel.py", '"--nthreads"'),
+    "INSTRLIB_SCHEDULER=tcp://127.0.0.1:8786 make study": ("test_parallel.py", "INSTRLIB_SCHEDULER"),
+    "INSTRLIB_CORPORA=fsdkaggle2018=/sound/FSDKaggle2018:folder=/sound/mine make study": (
+        "test_domains.py",
+        "INSTRLIB_CORPORA",
+    ),
+}
+"""The file of tests in which the same is run, and words of it that show it."""
+
+NOT_RUN = {
+    "make test": "it is what runs these tests",
+    ".venv/bin/instrlib download fsdkaggle2018": "5 GB from elsewhere; test_fsdkaggle2018.py fetches a small copy",
+    "make study CORPUS=fsdkaggle2018": "it needs that download; the same runs on a sample in test_smoke_study.py",
+}
+"""Lines that no test runs, and why."""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +70,13 @@ def test_every_make_target_that_it_names_is_there(text, targets):
 
 
 def test_every_command_that_it_names_is_there(text):
-    named = set(re.findall(r"instrlib (\w+)", text))
+    named = set(re.findall(r"(?<!from )instrlib (\w+)", text))
     assert named <= {command.callback.__name__ for command in cli.main.registered_commands} | {"study"}
 
 
 def test_the_corpora_and_profiles_that_it_names_are_there(text):
-    assert set(re.findall(r"CORPUS=(\w+)", text)) <= set(corpora.NAMES)
+    of_the_example = set(re.findall(r'CorpusInfo\("(\w+)"', text))
+    assert set(re.findall(r"CORPUS=(\w+)", text)) <= set(corpora.NAMES) | of_the_example
     assert set(re.findall(r"PROFILE=(\w+)", text)) <= set(PROFILES)
 
 
@@ -49,19 +92,44 @@ def test_every_folder_that_it_explains_is_there_or_is_made(text, repository):
     assert not [name for name in folders if not (repository / name).is_dir() and f"{name}/" not in ignored]
 
 
+def test_every_file_and_module_that_it_names_is_there(text, repository):
+    named = re.findall(r"`((?:figures|reports|instrlib|tests)/[\w./-]*\w)`", text)
+    assert len(named) > 5
+    to_be_made = {"instrlib/corpora/players.py"}  # by the reader, after the example
+    assert not [path for path in named if path not in to_be_made and not (repository / path).exists()]
+    (modules,) = re.findall(r"one module for each task: (.*?) \|$", text, re.M)
+    there = {path.stem for path in (repository / "instrlib").iterdir()}
+    assert set(re.findall(r"`(\w+)`", modules)) <= there
+
+
+def test_every_name_of_the_library_in_its_words_is_there(text):
+    named = re.findall(r"`(\w+)\.((?!html|pdf)\w+)`", text)
+    of_modules = [(module, name) for module, name in named if importlib.util.find_spec(f"instrlib.{module}")]
+    assert of_modules
+    assert not [one for one in of_modules if not hasattr(importlib.import_module(f"instrlib.{one[0]}"), one[1])]
+
+
+def test_every_option_that_it_names_is_there(text):
+    for command, rest in re.findall(r"\.venv/bin/instrlib (\w+)([^`\n]*)", text):
+        for option in re.findall(r"--[a-z]+", rest):
+            shown = CliRunner().invoke(cli.main, [command, "--help"], env={"COLUMNS": "200"}).output
+            assert option in shown, f"instrlib {command} {option}"
+
+
 def test_its_list_of_questions_is_that_of_the_notebooks(text):
     assert questions_table() in text
 
 
-def test_its_table_is_made_from_the_committed_results(text, repository, monkeypatch):
-    monkeypatch.setenv("INSTRLIB_REPORTS", str(repository / "reports"))
+def test_its_results_are_made_from_the_committed_ones(text, repository, monkeypatch):
+    for name in ("reports", "figures"):
+        monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(repository / name))
     committed = subprocess.run(
         ["git", "ls-files", "reports/*/results.json"], cwd=repository, capture_output=True, text=True, check=False
     )
     if set(committed.stdout.split()) != {
         str(path.relative_to(repository)) for path in Path(repository).glob("reports/*/results.json")
     }:
-        pytest.skip("studies of your own lie in reports/; the table holds the committed ones alone")
+        pytest.skip("studies of your own lie in reports/; the README holds the committed ones alone")
     assert renewed(text) == text
 
 
@@ -79,3 +147,174 @@ def test_every_command_explains_itself_with_an_example():
             check=True,
         )
         assert f"instrlib {command.callback.__name__}" in run.stdout.split("Examples:")[1]
+
+
+def test_each_line_to_type_is_run_by_a_test_or_it_is_said_why_not():
+    assert set(LINES) == {*RUN_HERE, *RUN_ELSEWHERE, *NOT_RUN}
+    assert len({*RUN_HERE, *RUN_ELSEWHERE, *NOT_RUN}) == len(RUN_HERE) + len(RUN_ELSEWHERE) + len(NOT_RUN)
+
+
+@pytest.mark.parametrize("line", RUN_ELSEWHERE)
+def test_a_line_that_is_run_elsewhere_is_run_there(line, repository):
+    file, words = RUN_ELSEWHERE[line]
+    assert words in (repository / "tests" / file).read_text(encoding="utf-8")
+
+
+def typed(line: str, *, folder: Path, repository: Path, **moved: Path) -> subprocess.CompletedProcess:
+    """Run a line of the README with this interpreter, without setting up an environment."""
+    command = shlex.split(line.replace(".venv/bin/instrlib", f"{shlex.quote(sys.executable)} -m instrlib.cli"))
+    if command[0] == "make":
+        interpreter = f"RUN={shlex.quote(sys.executable)} -m"
+        command += ["-s", "-C", str(repository), "-o", ".venv/.ready", interpreter]
+    quiet = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    quiet |= {f"INSTRLIB_{name.upper()}": str(path) for name, path in moved.items()}
+    return subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, check=False)
+
+
+def test_make_figures_draws_what_the_committed_arrays_hold(tmp_path, repository):
+    arrays = tmp_path / "reports/rendered-quick/arrays"
+    arrays.mkdir(parents=True)
+    shutil.copy(repository / "reports/rendered-quick/arrays/01_leak.npz", arrays)
+    moved = {"reports": tmp_path / "reports", "figures": tmp_path / "figures"}
+    run = typed("make figures", folder=tmp_path, repository=repository, **moved)
+    assert run.returncode == 0, run.stderr
+    drawn = {path.name for path in (tmp_path / "figures/rendered-quick").iterdir()}
+    assert drawn == {"01_leak.png", "01_leak.svg"}
+
+
+def test_the_model_of_the_clone_names_an_instrument_before_any_study(tmp_path, repository):
+    write_audio(tmp_path / "recording.wav", tone(2, 3, 4.0))
+    reports = repository / "reports"
+    run = typed(".venv/bin/instrlib predict recording.wav", folder=tmp_path, repository=repository, reports=reports)
+    assert run.returncode == 0, run.stderr
+    assert "recording.wav" in run.stdout and re.search(r"\d %|0\.\d", run.stdout)
+    files = [path for path in (reports / "rendered-quick/model").iterdir() if path.suffix != ".md"]
+    assert sum(path.stat().st_size for path in files) < 200_000  # "under 200 kB"
+
+
+def test_the_list_of_corpora_names_each_of_them_with_its_licence(tmp_path, repository):
+    run = typed(".venv/bin/instrlib corpora", folder=tmp_path, repository=repository)
+    assert run.returncode == 0, run.stderr
+    for name in corpora.NAMES:
+        assert name in run.stdout and corpora.info(name).licence in run.stdout
+
+
+@pytest.mark.parametrize("line", LINES_OF_MAKE)
+def test_each_line_of_make_hands_its_settings_on(line, tmp_path, repository):
+    settings = dict(re.findall(r"(\w+)=(\S+)", line.partition("make ")[2]))
+    run = typed(f"make {line.partition('make ')[2]} -n", folder=tmp_path, repository=repository)
+    assert run.returncode == 0, run.stderr
+    assert f"instrlib.cli {line.split()[-1 - len(settings)]}" in run.stdout or "pytest" in run.stdout
+    for name, value in settings.items():
+        assert f'--{name.lower()} "{value}"' in run.stdout
+
+
+def test_its_licences_name_every_soundfont_that_plays_the_corpus(text):
+    from instrlib.corpora import rendered, soundfont
+
+    (said,) = re.findall(r"^## Licence\n(.*)", text, re.M | re.S)
+    for name in rendered.FONTS:
+        assert name in said and soundfont.FONTS[name].package in said
+    assert "not for\ncommercial use" in said or "not for commercial use" in said
+
+
+# What is written between the marks.
+
+
+def publish(place: Path, study: str, found: dict[str, list[str]], *, pictures: tuple[str, ...] = ()) -> None:
+    """Write the results of a study in which each notebook found these sentences."""
+    interval = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    scores = {"compact CNN": {"accuracy": interval}, "majority class": {"accuracy": interval | {"estimate": 0.1}}}
+    scores["nearest mean spectrum"] = {"accuracy": interval | {"estimate": 0.25}}
+    notebooks = {name: {"metrics": {"findings": sentences}} for name, sentences in found.items()}
+    notebooks.setdefault(readme.MAIN, {"metrics": {"findings": []}})["metrics"] |= {"scores": scores, "n_tested": 40}
+    path = place / "reports" / study / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"study": study, "notebooks": notebooks}))
+    for name in pictures:
+        (place / "figures" / study).mkdir(parents=True, exist_ok=True)
+        (place / "figures" / study / f"{name}.png").touch()
+
+
+def test_the_main_result_of_a_study_stands_beside_the_best_trivial_answer(tmp_path):
+    publish(tmp_path, "rendered-quick", {})
+    (row,) = readme.results_table().splitlines()[2:]
+    assert "| 40 | accuracy | 0.50 [0.40, 0.60] | nearest mean spectrum 0.25 [0.40, 0.60] |" in row
+
+
+def test_findings_and_figures_are_those_of_the_largest_study_that_has_them(tmp_path):
+    leak, fall = "The same random forest scores ", "Trained on one domain and tested on another, "
+    publish(
+        tmp_path,
+        "rendered-quick",
+        {"01_preprocessing": ["A corpus.", leak + "a"], "13_domain_shift": [fall + "b", "More."]},
+        pictures=("01_leak", "13_domain_matrix"),
+    )
+    publish(tmp_path, "fsdkaggle2018-full", {"01_preprocessing": [leak + "c"]}, pictures=("01_leak", "06_right"))
+    assert list(readme.studies()) == ["fsdkaggle2018-full", "rendered-quick"]
+    told = readme.findings_list()
+    assert leak + "c" in told and fall + "b" in told
+    assert leak + "a" not in told and "A corpus." not in told
+    assert told.index("fsdkaggle2018-full") < told.index(leak) < told.index("`rendered-quick`") < told.index(fall)
+    shown = re.findall(r"\((figures/\S+)\)", readme.figure_table())
+    assert shown == [
+        "figures/fsdkaggle2018-full/01_leak.png",
+        "figures/fsdkaggle2018-full/06_right.png",
+        "figures/rendered-quick/13_domain_matrix.png",
+    ]
+    assert {line.count("|") for line in readme.figure_table().splitlines()} == {3}  # an odd one leaves a cell empty
+
+
+def test_without_results_there_is_nothing_to_tell():
+    assert readme.findings_list() == readme.figure_table() == ""
+
+
+@pytest.mark.parametrize("difference", [-0.2, 0.0, 0.2])
+def test_a_finding_is_told_whatever_the_verdict(difference, tmp_path):
+    found = Difference(difference, difference - 0.1, difference + 0.1, 0.001 if difference else 0.9)
+    row = {"difference": difference, "low": found.low, "high": found.high, "p": found.p, "p_holm": found.p}
+    main = row | {"first": "a", "second": "b", "score": "accuracy", "shown": bool(difference)}
+    drop = {"drop": difference, "drop_low": found.low, "drop_high": found.high, "p_holm": found.p, "own": 0.5}
+    fall = drop | {"trained_on": "a", "tested_on": "b", "balanced_accuracy": 0.3, "n_common": 4}
+    pairs = pd.DataFrame([row], pd.MultiIndex.from_tuples([("tuned", "scratch")]))
+    scores = pd.DataFrame({"model": ["tuned", "scratch"], "estimate": 0.5, "low": 0.4, "high": 0.6})
+    chosen = pd.DataFrame([("int8", 90_000, 10_000_000, True)], columns=["name", "bytes", "multiply_adds", "met"])
+    goal = {"max_bytes": 128_000, "max_multiply_adds": 30_000_000, "max_loss": 0.01}
+    said = {
+        "14_report": [held_sentence(pd.DataFrame([main], ["01_preprocessing"]))],
+        "01_preprocessing": [findings.leak_sentence(Leak(5, (Interval(0.5, 0.4, 0.6),) * 2, (1.0, 0.0), found))],
+        readme.MAIN: [findings.difference_sentence("compact CNN", "majority class", found)],
+        "03_cutmix": [findings.help_sentence(pd.DataFrame([row], ["CutMix"]), "CutMix", "no augmentation")],
+        "05_pruning": [findings.goal_sentence(chosen, found, **goal)],
+        "06_class_activation_maps": [findings.loudness_sentence(found)],
+        "13_domain_shift": [
+            fall_sentence(pd.DataFrame([fall])),
+            findings.pretraining_sentence(scores, pairs, "tuned", "scratch", "rendered"),
+        ],
+    }
+    assert set(said) == {name for name, _ in readme.TOLD}
+    publish(tmp_path, "rendered-quick", said)
+    told = readme.findings_list()
+    assert [sentence for sentences in said.values() for sentence in sentences if sentence not in told] == []
+
+
+def test_every_finding_that_it_should_tell_is_in_the_committed_results(repository, monkeypatch):
+    monkeypatch.setenv("INSTRLIB_REPORTS", str(repository / "reports"))
+    for study, notebooks in readme.studies().items():
+        names = [name for name, _ in readme.TOLD if name in notebooks]
+        told = [name for name, mark in readme.TOLD if readme.finding(notebooks, name, mark)]
+        assert told == names, study
+
+
+def test_one_command_brings_it_up_to_date(tmp_path, repository):
+    shutil.copytree(repository / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
+    publish(tmp_path, "rendered-quick", {"03_cutmix": ["CutMix helps: a lot."]})
+    moved = {"root": tmp_path, "reports": tmp_path / "reports", "figures": tmp_path / "figures"}
+    environment = os.environ | {f"INSTRLIB_{name.upper()}": str(path) for name, path in moved.items()}
+    subprocess.run([sys.executable, "-m", "instrlib.readme"], env=environment, check=True)
+    made = (tmp_path / "README.md").read_text(encoding="utf-8")
+    begin, end = made.index(readme.RESULTS), made.index(readme.RESULTS_END)
+    assert "CutMix helps: a lot." in made[begin:end]
+    assert made[:begin] == TEXT[: TEXT.index(readme.RESULTS)]
+    assert made[end:] == TEXT[TEXT.index(readme.RESULTS_END) :]

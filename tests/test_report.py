@@ -1,26 +1,53 @@
-"""The report page: everything that the results hold, and nothing from any other host."""
+"""The report: a study's argument as a page and as a PDF, every number traced, and nothing from any other host."""
 
 import base64
+import io
 import json
 import math
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from instrlib.errors import StudyError
-from instrlib.report import metric_tables, write_report
+from instrlib import freshness
+from instrlib.config import get_profile
+from instrlib.errors import InstrlibError, StudyError
+from instrlib.report import bibliography, keys, methods, metric_tables, write_pdf, write_report
+from instrlib.report.argument import argument
 
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+STUDY = "fsdkaggle2018-quick"
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect width="30" height="20" fill="#0072B2"/></svg>'
 )
 MANIFEST = {
     "notebook": "01_preprocessing",
-    "study": "fsdkaggle2018-quick",
+    "study": STUDY,
     "parameters": {"corpus": "fsdkaggle2018", "data": "sample", "profile": "quick", "seeds": 3},
     "inputs": {"corpus": "0123abcd"},
     "uses": [],
     "versions": {"python": "3.11.7", "numpy": "2.4.0"},
     "commit": "abcdef012345+",
+}
+SCORE = {"estimate": 0.875, "low": 0.8, "high": 0.925}
+METRICS = {
+    "findings": ["The `folder` holds <b>not markup</b>, #panic() and $x$ [0.1, 0.2]."],
+    "n_clips": 1234,
+    "parts": {"train": 1000, "validation": 100, "test": 134},
+    "models": {"compact": {"accuracy": SCORE}},
+    "text": "<b>not markup</b>",
+}
+BASELINE = {
+    "findings": ["It is better."],
+    "n_tested": 134,
+    "scores": {
+        "compact CNN": {"accuracy": SCORE, "macro_f1": SCORE},
+        "majority class": {"accuracy": {"estimate": 0.1, "low": 0.05, "high": 0.15}, "macro_f1": SCORE},
+    },
+    "comparison": {"against": "majority class", "difference": SCORE | {"p": 0.002}},
 }
 
 
@@ -52,66 +79,266 @@ class Page(HTMLParser):
     def text(self) -> str:
         return " ".join(self.words)
 
+    def attributes(self, tag: str, name: str) -> list[str]:
+        """Return an attribute of all tags of a kind."""
+        return [given[name] for found, given in self.found if found == tag and name in given]
+
 
 @pytest.fixture
-def page(tmp_path, monkeypatch):
-    """Return the page of a study with two notebooks and a figure."""
+def study(tmp_path, monkeypatch):
+    """Lay out a study of two notebooks with two figures, none of it stale, and return its folder of numbers."""
     monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
-    metrics = {
-        "n_clips": 1234,
-        "models": {"compact": {"accuracy": {"estimate": 0.875, "low": 0.8, "high": 0.925}}},
-        "text": "<b>not markup</b>",
-    }
+    monkeypatch.setattr(freshness, "stale", lambda study: {})
     notebooks = {
-        "01_preprocessing": {"metrics": metrics, "manifest": MANIFEST},
+        "01_preprocessing": {"metrics": METRICS, "manifest": MANIFEST},
         "02_baseline_cnn": {
-            "metrics": {},
-            "manifest": MANIFEST | {"uses": ["01_preprocessing"], "versions": {"numpy": "2.3"}},
+            "metrics": BASELINE,
+            "manifest": MANIFEST
+            | {"uses": ["01_preprocessing"], "versions": {"numpy": "2.3"}, "commit": "feed00000000"},
         },
     }
-    results = tmp_path / "reports/fsdkaggle2018-quick/results.json"
-    results.parent.mkdir(parents=True)
-    results.write_text(json.dumps({"study": "fsdkaggle2018-quick", "notebooks": notebooks}))
-    figure = tmp_path / "figures/fsdkaggle2018-quick/01_class_balance.png"
-    figure.parent.mkdir(parents=True)
-    figure.write_bytes(PIXEL)
+    folder = tmp_path / "reports" / STUDY
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"study": STUDY, "notebooks": notebooks}))
+    figures = tmp_path / "figures" / STUDY
+    figures.mkdir(parents=True)
+    for number, stem in enumerate(("01_class_balance", "02_model_comparison")):
+        Image.fromarray(np.full((20, 30, 3), 90 * number, np.uint8)).save(figures / f"{stem}.png")
+        (figures / f"{stem}.svg").write_text(SVG)
     words = "# 01 · What we hear\n\n**What is in the corpus?** `reads` nothing"
     cell = {"cell_type": "markdown", "source": words, "metadata": {}}
-    notebook = tmp_path / "notebooks/01_preprocessing.ipynb"
-    notebook.parent.mkdir()
-    notebook.write_text(json.dumps({"cells": [cell]}))
-    assert write_report("fsdkaggle2018-quick") == results.with_name("report.html")
-    return Page(results.with_name("report.html").read_text())
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/01_preprocessing.ipynb").write_text(json.dumps({"cells": [cell]}))
+    return folder
 
 
-def test_it_shows_titles_questions_numbers_with_intervals_and_origin(page):
-    assert "01 · What we hear What is in the corpus? reads nothing" in page.text
-    assert "Baseline cnn" in page.text, "a notebook that is gone goes by its name"
-    assert "n clips 1,234" in page.text
-    assert "compact 0.875 [0.800, 0.925]" in page.text
-    assert "<b>not markup</b>" in page.text
-    assert "abcdef012345+" in page.text and "numpy 2.4.0 and 2.3" in page.text and "python 3.11.7 and none" in page.text
+@pytest.fixture
+def page(study):
+    """Return the page of that study."""
+    assert write_report(STUDY) == study / "report.html"
+    return Page((study / "report.html").read_text())
+
+
+def blocks(document):
+    """List all that stands in the sections of an argument."""
+    sections = [part for section in document["sections"] for part in (section, *section["sections"])]
+    return [block for section in sections for block in section["blocks"]]
+
+
+def words(pieces):
+    """Join pieces to the text that they are read as."""
+    return "".join(piece["text"] for piece in pieces)
+
+
+def test_it_tells_the_argument_in_order(study):
+    document = argument(STUDY)
+    assert [section["title"] for section in document["sections"]] == [
+        "What was asked",
+        "The data",
+        "Methods",
+        "Results",
+        "What was found",
+        "Limits",
+        "How to reproduce it",
+    ]
+    results = document["sections"][3]["sections"]
+    assert [(part["number"], part["title"]) for part in results] == [
+        ("4.1", "Side by side"),
+        ("4.2", "What we hear"),
+        ("4.3", "Baseline cnn"),
+    ], "a notebook that is gone goes by its name"
+
+
+def test_it_shows_questions_findings_data_with_licences_and_the_way_to_do_it_again(page):
+    assert "What is in the corpus? reads nothing" in page.text
+    assert "The folder holds <b>not markup</b>, #panic() and $x$ [0.1, 0.2]." in page.text
+    assert "FSDKaggle2018" in page.text and "Creative Commons" in page.text and "1,234" in page.text
+    assert "Of the 1 main comparisons of this study, one a notebook, 1 shows a difference" in page.text
     assert "make study CORPUS=fsdkaggle2018 DATA=path/to/sample PROFILE=quick SEEDS=3" in page.text
-    assert "FSDKaggle2018" in page.text and "Creative Commons" in page.text
+    assert "numpy 2.4.0 and 2.3" in page.text and "python 3.11.7 and none" in page.text
+    assert "from 3 seeds for at most 30 epochs" in page.text, "methods are filled from the profile"
+
+
+def test_every_table_and_figure_names_and_links_the_notebook_the_run_and_the_commit(study):
+    traced = [block for block in blocks(argument(STUDY)) if block["kind"] in ("figure", "table")]
+    assert {block["kind"] for block in traced} == {"figure", "table"}
+    for block in traced:
+        source, links = words(block["source"]), [piece["url"] for piece in block["source"] if "url" in piece]
+        assert f"runs/{STUDY}/" in source and ("abcdef012345+" in source or "feed00000000" in source)
+        assert any(link.startswith("../../notebooks/0") for link in links) and "results.json" in links
+        if block["kind"] == "figure":
+            assert f"arrays/{block['stem']}.npz" in links
+    for kind in ("figure", "table"):
+        numbers = [block["number"] for block in traced if block["kind"] == kind]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_section_of_results_has_a_key_table_with_its_interval_and_test(study):
+    baseline = argument(STUDY)["sections"][3]["sections"][2]
+    (table,) = [block for block in baseline["blocks"] if block["kind"] == "table"]
+    assert table["header"] == ("Model", "Accuracy", "Macro F1", "Difference from majority class", "p")
+    assert table["rows"][0] == ("compact CNN", *["0.875 [0.800, 0.925]"] * 2, "+0.875 [+0.800, +0.925]", ".002")
+
+
+def test_nothing_is_lost_all_other_figures_and_numbers_stand_in_the_appendix(page):
+    assert "n clips 1,234" in page.text and "compact 0.875 [0.800, 0.925]" in page.text
+    assert "text <b>not markup</b>" in page.text[page.text.index("Appendix: all figures and numbers What each") :]
+    assert len(page.attributes("img", "src")) == 2
+    assert page.attributes("img", "alt") == [keys.FIGURES["02"]["model_comparison"], "Class balance"]
 
 
 def test_it_asks_no_other_host_for_anything_and_fits_a_phone(page):
-    for tag, attributes in page.found:
-        assert tag not in ("script", "iframe", "object")
-        for name in ("src", "href"):
-            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    assert not {"script", "iframe", "object"} & {tag for tag, _ in page.found}
+    assert all(source.startswith("data:") for source in page.attributes("img", "src"))
+    assert page.attributes("link", "href") == ["data:,"]
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.found
 
 
-def test_figures_are_embedded_and_described(page):
-    (image,) = [attributes for tag, attributes in page.found if tag == "img"]
-    assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == PIXEL
-    assert image["alt"] == "Class balance"
+def test_every_link_within_the_page_leads_somewhere(page):
+    names = [given["id"] for _, given in page.found if "id" in given]
+    assert len(names) == len(set(names))
+    inside = {link[1:] for link in page.attributes("a", "href") if link.startswith("#")}
+    assert inside and inside <= set(names)
 
 
-def test_a_study_without_results_is_named_with_the_way_out():
+def test_figures_are_embedded_without_loss(page, tmp_path):
+    first = page.attributes("img", "src")[0]
+    embedded = Image.open(io.BytesIO(base64.b64decode(first.removeprefix("data:image/webp;base64,"))))
+    with Image.open(tmp_path / "figures" / STUDY / "02_model_comparison.png") as stored:
+        np.testing.assert_array_equal(np.asarray(embedded.convert("RGB")), np.asarray(stored.convert("RGB")))
+
+
+def test_what_is_stale_is_said_in_one_sentence_at_the_top(study, monkeypatch):
+    assert argument(STUDY)["notice"] == []
+    changed = {name: ["its code", "instrlib.audio", "a", "b"] for name in ("01_preprocessing", "02_baseline_cnn")}
+    monkeypatch.setattr(freshness, "stale", lambda study: changed)
+    assert "01 and 02 (its code, instrlib.audio, a and 1 more)" in words(argument(STUDY)["notice"])
+    text = Page(write_report(STUDY).read_text()).text
+    assert text.index("Not up to date") < text.index("What was asked")
+
+
+@pytest.mark.parametrize("write", [write_report, write_pdf])
+def test_a_study_without_results_is_named_with_the_way_out(write):
     with pytest.raises(StudyError, match=r"none-quick/results\.json is missing; run `instrlib study`"):
-        write_report("none-quick")
+        write("none-quick")
+
+
+def test_cards_are_linked_where_there_are_any(study):
+    before = argument(STUDY)
+    (study / "model").mkdir()
+    for path in (study / "DATA_CARD.md", study / "model" / "MODEL_CARD.md"):
+        path.write_text("# Card")
+    linked = [piece.get("url") for block in blocks(argument(STUDY)) for piece in block.get("pieces", ())]
+    assert {"DATA_CARD.md", "model/MODEL_CARD.md"} <= set(linked)
+    assert "card" not in json.dumps(before)
+
+
+def test_a_study_of_several_labels_a_clip_is_told_by_its_own_scores(study):
+    found = dict.fromkeys(("mean_average_precision", "micro_f1", "macro_f1"), SCORE)
+    metrics = {
+        "findings": ["It hears some."],
+        "scores": {"compact CNN": found, "all present": found},
+        "comparison": {"against": "all present", "difference": SCORE | {"p": 0.5}}
+        | {"mean_average_precision": SCORE | {"p": 0.02}},
+    }
+    manifest = MANIFEST | {"parameters": {"corpus": "openmic2018", "data": "", "profile": "smoke", "seeds": 1}}
+    notebooks = {"02_baseline_cnn": {"metrics": metrics, "manifest": manifest}}
+    (study / "results.json").write_text(json.dumps({"study": STUDY, "notebooks": notebooks}))
+    tables = [block for block in blocks(argument(STUDY)) if block["kind"] == "table"]
+    headers = [table["header"] for table in tables]
+    assert ("Model", "Mean average precision", "Micro F1", "Difference from all present", "p") in headers
+    assert "OpenMIC" in Page(write_report(STUDY).read_text()).text
+    assert write_pdf(STUDY).is_file()
+
+
+def test_a_missing_figure_is_named_with_the_way_out(study, tmp_path):
+    (tmp_path / "figures" / STUDY / "02_model_comparison.svg").unlink()
+    with pytest.raises(StudyError, match=r"02_model_comparison\.svg is missing; run `instrlib figures`"):
+        write_pdf(STUDY)
+    assert not (study / "report.pdf").exists()
+
+
+def test_works_are_numbered_as_they_are_cited_and_listed_in_that_order(study):
+    document = argument(STUDY)
+    cited = [piece["cite"] for block in blocks(document) for piece in block.get("pieces", ()) if "cite" in piece]
+    assert [work["key"] for work in document["works"]] == list(dict.fromkeys(cited))
+    assert [work["number"] for work in document["works"]] == list(range(1, len(document["works"]) + 1))
+
+
+def test_every_work_that_any_study_may_cite_stands_in_the_file_of_references_and_none_is_idle():
+    cited = bibliography.Citations()
+    entry = {"metrics": {}, "manifest": {}}
+    for profile in ("smoke", "quick", "full"):
+        notebooks = {f"{number:02d}_x": entry for number in range(1, 14)}
+        for paragraph in methods.paragraphs(notebooks, get_profile(profile), 3):
+            cited.pieces(paragraph)
+    for works in methods.CORPUS_WORKS.values():
+        cited.pieces(works)
+    cited.pieces("PCEN [@wang2017] is a variant of the features")
+    assert set(cited.numbers) == set(bibliography._formatted())
+    with pytest.raises(InstrlibError, match=r"'nobody1900' is cited, but templates/references\.bib does not hold it"):
+        cited.pieces("As told [@nobody1900].")
+
+
+def test_a_work_is_set_with_its_authors_title_and_a_link():
+    cited = bibliography.Citations()
+    cited.pieces("CutMix [@yun2019]")
+    (work,) = cited.works()
+    assert words(work["pieces"]).startswith("Sangdoo Yun, Dongyoon Han,") and "CutMix: reg" in words(work["pieces"])
+    assert {"text": "arXiv:1905.04899", "url": "https://arxiv.org/abs/1905.04899"} in work["pieces"]
+
+
+def test_texts_are_cut_at_their_marks_alone():
+    pieces = bibliography.Citations().pieces("**Bold** `code` [0.1, 0.2] [@holm1979; @yun2019] end_of *it*")
+    assert pieces == [
+        {"text": "Bold", "strong": "yes"},
+        {"text": " "},
+        {"text": "code", "code": "yes"},
+        {"text": " [0.1, 0.2] "},
+        {"text": "[1]", "cite": "holm1979"},
+        {"text": "[2]", "cite": "yun2019"},
+        {"text": " end_of *it*"},
+    ]
+
+
+def test_the_pdf_is_the_same_to_the_byte_and_reads_no_text_as_markup(study):
+    first = write_pdf(STUDY).read_bytes()
+    assert first.startswith(b"%PDF-") and b"/CreationDate" not in first
+    assert write_pdf(STUDY).read_bytes() == first
+
+
+def test_a_notebook_that_is_not_known_shows_its_first_figures_and_numbers():
+    assert keys.key_figures("77", ["a_b", "c", "d"]) == {"a_b": "A b.", "c": "C."}
+    assert keys.key_table("77", {"findings": ["x"], "n": 3}).rows == (("n", "3"),)
+    assert keys.key_table("03", {"findings": ["x"], "n": 3}).rows == (("n", "3"),), "laid out otherwise"
+    assert keys.key_table("77", {"findings": ["x"]}) is None
+
+
+def test_both_forms_of_the_committed_study_are_written_without_tensorflow_and_stay_small(
+    repository, tmp_path, monkeypatch
+):
+    folder = tmp_path / "reports" / "rendered-quick"
+    folder.mkdir(parents=True)
+    shutil.copy(repository / "reports/rendered-quick/results.json", folder)
+    shutil.copytree(repository / "figures/rendered-quick", tmp_path / "figures/rendered-quick")
+    code = (
+        "import sys\nfrom instrlib.report import write_pdf, write_report\n"
+        "write_report('rendered-quick'); write_pdf('rendered-quick')\n"
+        "print([name for name in ('tensorflow', 'keras', 'librosa', 'sklearn') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository)
+    assert ran.stdout == "[]\n" and ran.stderr == ""
+    page = (folder / "report.html").read_text()
+    assert len(page) + (folder / "report.pdf").stat().st_size < 3_500_000
+    monkeypatch.setattr(freshness, "stale", lambda study: {})
+    shown = {block["stem"] for block in blocks(argument("rendered-quick")) if block["kind"] == "figure"}
+    told = json.loads((folder / "results.json").read_text())["notebooks"]
+    wanted = {f"{name[:2]}_{stem}" for name in told for stem in keys.FIGURES.get(name[:2], ())}
+    assert wanted <= shown, "every key figure is there"
+    text = Page(page).text
+    for name, entry in told.items():
+        for sentence in entry["metrics"]["findings"] if name[:2] != keys.OVERVIEW else ():
+            assert " ".join(sentence.replace("`", "").split())[:60] in text
 
 
 def test_numbers_become_tables_by_their_form():

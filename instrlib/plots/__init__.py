@@ -17,6 +17,7 @@ from instrlib.plots.corpus import class_balance, duration_histogram, split_overv
 from instrlib.plots.domains import domain_matrix, embedding_map
 from instrlib.plots.experiments import accuracy_against_work, paired_differences, recipes_by_domain
 from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
+from instrlib.plots.overview import main_differences, models_side_by_side, score_against_work
 from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
@@ -56,10 +57,12 @@ __all__ = [
     "hyperparameter_importance",
     "learning_curves",
     "listened_to",
+    "main_differences",
     "map_similarity",
     "measures_by_condition",
     "mixed_spectrograms",
     "model_comparison",
+    "models_side_by_side",
     "paired_differences",
     "parallel_coordinates",
     "per_class_scores",
@@ -68,6 +71,7 @@ __all__ = [
     "reliability_diagram",
     "robustness_curves",
     "save",
+    "score_against_work",
     "scores_by_kind",
     "scores_by_number",
     "search_progress",
