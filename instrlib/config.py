@@ -291,6 +291,9 @@ class Profile:
     notebook_limit_s: float
 
 
+FOR_RECORDINGS = AugmentConfig(retake=0.5, mix="cutmix", share=0.5)
+"""What a network that learns from rendered sounds and is to hold on recordings is trained with; see `trials`."""
+
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         name="smoke",
@@ -301,7 +304,7 @@ PROFILES: dict[str, Profile] = {
         network="small",
         experiment=TrainConfig(epochs=2, patience=2),
         given_away_clips_per_class=24,
-        given_away=TrainConfig(epochs=2, patience=2),
+        given_away=TrainConfig(epochs=2, patience=2, augment=FOR_RECORDINGS),
         fine_tune_epochs=1,
         trials=2,
         rows_per_kind=1,
@@ -312,14 +315,14 @@ PROFILES: dict[str, Profile] = {
     ),
     "quick": Profile(
         name="quick",
-        clips_per_class=60,
+        clips_per_class=50,
         max_clips_per_class=None,
         features=FeatureConfig(hop_length=1024),
         train=TrainConfig(epochs=30, patience=10),
         network="small",
         experiment=TrainConfig(epochs=10, patience=10),
         given_away_clips_per_class=400,
-        given_away=TrainConfig(epochs=10, patience=10, batch_size=32),
+        given_away=TrainConfig(epochs=30, patience=30, batch_size=32, augment=FOR_RECORDINGS),
         fine_tune_epochs=2,
         trials=12,
         rows_per_kind=None,
@@ -337,7 +340,7 @@ PROFILES: dict[str, Profile] = {
         network="compact",
         experiment=TrainConfig(epochs=80, patience=30),
         given_away_clips_per_class=3000,
-        given_away=TrainConfig(epochs=20, patience=20, batch_size=32),
+        given_away=TrainConfig(epochs=20, patience=20, batch_size=32, augment=FOR_RECORDINGS),
         fine_tune_epochs=10,
         trials=60,
         rows_per_kind=None,

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -480,6 +481,27 @@ def holm(p: np.ndarray) -> np.ndarray:
     steps = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
+
+
+def is_shown(p: Any) -> Any:
+    """Say whether a difference is shown: whether chance alone would seldom bring it about.
+
+    Parameters
+    ----------
+    p : float, np.ndarray or pandas.Series
+        After `holm` where there are several.
+
+    Returns
+    -------
+    bool, or one for each
+        Below 1 - `LEVEL`; never where no test was possible.
+
+    Examples
+    --------
+    >>> is_shown(0.01), is_shown(float("nan"))
+    (True, False)
+    """
+    return p < 1 - LEVEL
 
 
 def paired_bootstrap(

@@ -95,7 +95,8 @@ def compare_protocols(
     segments = store.segments[store.segments.clip_id.map(split.parts) != "test"].reset_index(drop=True)
     x = summaries(store, segments)
     targets, groups = segments.target.to_numpy(), segments.group.to_numpy(str)
-    n_folds = int(np.clip(segments.target.value_counts().min(), 2, MAX_FOLDS))
+    at_most = min(segments.target.value_counts().min(), segments.group.nunique(), MAX_FOLDS)
+    n_folds = max(int(at_most), 2)
     at_random = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(x, targets)
     by_groups = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(x, targets, groups)
     tested = [[np.isin(np.arange(len(x)), test) for _, test in folds] for folds in (at_random, by_groups)]

@@ -22,13 +22,13 @@ from instrlib.errors import AudioError, EvaluationError, LeakError
 from instrlib.evaluation import Predictions
 from instrlib.files import disk_errors, hash_file, hash_json, kept_arrays
 from instrlib.intervals import (
-    LEVEL,
     Interval,
     bootstrap_groups,
     bootstrap_mean,
     compare_over_seeds,
     enough_resamples,
     holm,
+    is_shown,
     label_intervals,
     score_intervals,
     unpaired_difference,
@@ -335,7 +335,7 @@ def curve_arrays(scores: pd.DataFrame, compared: pd.DataFrame, chance: float) ->
         "unit": at.degradation.map({name: one.unit for name, one in DEGRADATIONS.items()}).to_numpy(str),
         "level": at.level.to_numpy(float),
         **{name: at[name].to_numpy() for name in ("estimate", "low", "high")},
-        "shown": placed.p_holm.to_numpy() < 1 - LEVEL,
+        "shown": is_shown(placed.p_holm.to_numpy()),
         "untouched": np.array([untouched.estimate, untouched.low, untouched.high]),
         "chance": chance,
     }

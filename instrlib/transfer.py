@@ -208,7 +208,7 @@ def embed(task: Task, pretrained: Path, *, root: Path, workers: int | None = Non
 
 
 def sizes(inputs: Inputs) -> list[int]:
-    """Return the numbers of training clips of a class at which models are compared: 1, 2, 4, ... and all.
+    """Return the numbers of training clips of a class at which models are compared: 1, 4, 16, ... and all.
 
     Parameters
     ----------
@@ -218,12 +218,12 @@ def sizes(inputs: Inputs) -> list[int]:
     Returns
     -------
     list of int
-        Powers of two up to three quarters of what a class has on average, and last as many as the largest has: all.
+        Powers of four up to three quarters of what a class has on average, and last as many as the largest has: all.
         Where clips have several labels just that, because clips of one class are of others too; a clip then counts for
         the class of its stratum (see `corpora.base.strata`).
     """
     counts = _training_counts(inputs)
-    powers = 2 ** np.arange(0 if inputs.store.multilabel else int(counts.max()).bit_length())
+    powers = 4 ** np.arange(0 if inputs.store.multilabel else int(counts.max()).bit_length())
     return [*powers[powers <= 0.75 * counts.mean()].tolist(), int(counts.max())]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from instrlib import domain_study, domains
-from instrlib.config import AugmentConfig, FeatureConfig, Profile, TrainConfig, folders
+from instrlib.config import FOR_RECORDINGS, AugmentConfig, FeatureConfig, Profile, TrainConfig, folders
 from instrlib.corpora import rendered
 from instrlib.degrade import EverydayRecordings
 from instrlib.domain_study import Answered
@@ -105,9 +105,13 @@ def _trials() -> tuple[Trial, ...]:
         but("PCEN", "per-channel energy normalisation", features=dataclasses.replace(many.features, kind="pcen")),
         but("1000 clips", "1000 clips a class, 4 epochs", clips_per_class=1000, config=trained(epochs=4, patience=4)),
         but("three times as long", "30 epochs", config=trained(epochs=30, patience=30)),
-        but("everything", "1000 clips, 12 epochs, other takes and CutMix for half, twice as wide", clips_per_class=1000,
-            spec=widen(get_spec("compact"), 2),
-            config=trained(epochs=12, patience=12, augment=AugmentConfig(retake=0.5, mix="cutmix", share=0.5))),
+        but("takes and CutMix", "other takes and CutMix, each for half", config=trained(augment=FOR_RECORDINGS)),
+        but("takes, CutMix, three times as long", "both, 30 epochs",
+            config=trained(epochs=30, patience=30, augment=FOR_RECORDINGS)),
+        but("takes, CutMix, 1000 clips", "both, 1000 clips a class, 12 epochs", clips_per_class=1000,
+            config=trained(epochs=12, patience=12, augment=FOR_RECORDINGS)),
+        but("everything", "both, 1000 clips a class, 12 epochs, twice as wide", clips_per_class=1000,
+            spec=widen(get_spec("compact"), 2), config=trained(epochs=12, patience=12, augment=FOR_RECORDINGS)),
     )  # fmt: skip
 
 

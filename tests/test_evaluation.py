@@ -1,5 +1,7 @@
 """The test part is read once for each model, in one place, and the leak is shown for what it is."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,6 +108,13 @@ def test_random_folds_of_segments_leave_siblings_in_training_and_whole_groups_do
     assert leak.siblings[1] == 0
     assert leak.accuracy[0].estimate >= leak.accuracy[1].estimate - 0.1
     assert leak.difference.estimate == pytest.approx(leak.accuracy[0].estimate - leak.accuracy[1].estimate)
+
+
+def test_where_few_groups_are_left_there_are_as_many_folds(small):
+    names = sorted(small.store.segments.group.unique())
+    three = {name: f"player {number % 3}" for number, name in enumerate(names)}
+    few = dataclasses.replace(small.store, segments=small.store.segments.assign(group=lambda t: t.group.map(three)))
+    assert compare_protocols(few, small.split, seed=0, n_resamples=50, workers=1).n_folds == 3
 
 
 @pytest.mark.real_data

@@ -62,11 +62,11 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_order_of_the_rows(small):
     assert transfer.draw(clips, 2, seed=0) != transfer.draw(clips, 2, seed=1)
 
 
-def test_sizes_double_up_to_three_quarters_of_a_class_and_end_with_all(inputs):
+def test_sizes_grow_fourfold_up_to_three_quarters_of_a_class_and_end_with_all(inputs):
     counts = small_counts(inputs)
     sizes = transfer.sizes(inputs)
-    assert sizes[-1] == counts.max() and sizes[:-1] == [2**power for power in range(len(sizes) - 1)]
-    assert sizes[-2] <= 0.75 * counts.mean() < 2 * sizes[-2]
+    assert sizes[-1] == counts.max() and sizes[:-1] == [4**power for power in range(len(sizes) - 1)]
+    assert sizes[-2] <= 0.75 * counts.mean() < 4 * sizes[-2]
     assert transfer.clips_a_class(inputs, sizes) == dict(zip(sizes, [*sizes[:-1], counts.mean()], strict=True))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.intervals import Difference, Interval, is_shown
 from instrlib.words import listed
 
 
@@ -75,7 +75,7 @@ def faithfulness_sentence(table: pd.DataFrame, areas: pd.DataFrame) -> str:
     -------
     str
     """
-    sure = table.p_holm < 1 - LEVEL
+    sure = is_shown(table.p_holm)
     kinds = (
         ("more faithful than", table[sure & (table.difference < 0)]),
         ("less faithful than", table[sure & (table.difference > 0)]),

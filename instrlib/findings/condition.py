@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Interval
+from instrlib.intervals import Interval, is_shown
 from instrlib.words import spread
 
 
@@ -102,9 +102,9 @@ def unseen_sentence(table: pd.DataFrame, model: str) -> str:
     parts = []
     for kind, row in table.iterrows():
         # A p that is not known, of a single group, shows nothing.
-        sure = row.p_holm < 1 - LEVEL
+        sure = is_shown(row.p_holm)
         worse = "not shown to differ" if not sure else "worse" if row.difference < 0 else "better"
-        more = row.noticed_more > 0 and row.noticed_more_p_holm < 1 - LEVEL
+        more = row.noticed_more > 0 and is_shown(row.noticed_more_p_holm)
         parts.append(
             f"{kind} {row.named_unseen:.2f} instead of {row.named_seen:.2f} ({worse}; called damaged at all: "
             f"{row.noticed_unseen:.2f}, and so are {row.alarms_unseen:.2f} of the healthy versions: "

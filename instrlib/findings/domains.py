@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.intervals import Difference, Interval, is_shown
 from instrlib.words import listed, spaced
 
 
@@ -21,7 +21,7 @@ def fall_sentence(table: pd.DataFrame) -> str:
     others = table[table["drop"].notna()]
     if others.empty:
         return "No two domains could be compared, so nothing is known of how far scores fall on other sounds."
-    sure = others.p_holm < 1 - LEVEL
+    sure = is_shown(others.p_holm)
     falls, rises = others[sure & (others["drop"] > 0)], others[sure & (others["drop"] < 0)]
     worst = others.loc[others["drop"].idxmax()]
     said = (
@@ -82,7 +82,7 @@ def adaptation_sentence(table: pd.DataFrame) -> str:
     """
     if table.empty:
         return "There was no other domain to adapt batch normalisation to."
-    sure = table.p_holm < 1 - LEVEL
+    sure = is_shown(table.p_holm)
     verdicts = []
     for word, rows in (
         ("helps", table[sure & (table.difference > 0)]),

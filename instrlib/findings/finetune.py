@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.intervals import Difference, Interval, is_shown
 from instrlib.words import begin, listed
 
 
@@ -28,7 +28,7 @@ def pretraining_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: st
     str
     """
     row = compared.loc[(tuned, scratch)]
-    verdict = "is not shown to help" if row.p_holm >= 1 - LEVEL else "helps" if row.difference > 0 else "does harm"
+    verdict = ("helps" if row.difference > 0 else "does harm") if is_shown(row.p_holm) else "is not shown to help"
     return (
         f"Pretraining on {source} {verdict}: fine-tuned the network reaches {_reached(scores, tuned)}, from scratch, "
         f"on the same clips and with the same epochs and augmentation, {_reached(scores, scratch)} ({_numbers(row)} "
@@ -53,7 +53,7 @@ def tuning_rivals_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: 
     said = []
     for rival in rivals:
         row = compared.loc[(tuned, rival)]
-        shown = row.p_holm < 1 - LEVEL
+        shown = is_shown(row.p_holm)
         verdict = "not shown to differ from" if not shown else "better than" if row.difference > 0 else "worse than"
         said.append(f"{verdict} “{rival}” ({_reached(scores, rival)}; {_numbers(row)})")
     return f"The fine-tuned network is {listed(said)}."

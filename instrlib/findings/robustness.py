@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.degrade import DEGRADATIONS
-from instrlib.intervals import LEVEL, Interval
+from instrlib.intervals import Interval, is_shown
 from instrlib.robustness import UNTOUCHED
 from instrlib.words import begin, listed, spaced
 
@@ -124,7 +124,7 @@ def unknown_sentence(answers: pd.DataFrame, domain: str) -> str:
 def _curve(name: str, rows: pd.DataFrame) -> str:
     one = DEGRADATIONS[name]
     levels = [level for level in one.levels if level in rows.index]
-    worse = [bool(rows.p_holm[level] < 1 - LEVEL and rows.difference[level] < 0) for level in levels]
+    worse = [bool(is_shown(rows.p_holm[level]) and rows.difference[level] < 0) for level in levels]
     # From where on every level costs something: a single one among others that do not would be no threshold.
     first = len(levels) - next((n for n, lost in enumerate(reversed(worse)) if not lost), len(levels))
     last = rows.loc[levels[-1]]
@@ -155,7 +155,7 @@ def _domain(rows: pd.DataFrame, name: str) -> str:
 
 
 def _refusal(name: str, row: pd.Series, n: int) -> str:
-    shown = bool(row.p_holm < 1 - LEVEL)
+    shown = bool(is_shown(row.p_holm))
     refuses = (
         f"refuses unknown instruments {'more' if row.difference > 0 else 'less'} often than known ones"
         if shown

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Difference, Interval
+from instrlib.intervals import Difference, Interval, is_shown
 from instrlib.metrics import most_confused
 from instrlib.words import begin, listed
 
@@ -68,7 +68,7 @@ def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accur
     -------
     str
     """
-    sure = table[table.p_holm < 1 - LEVEL]
+    sure = table[is_shown(table.p_holm)]
     kinds = (("better", sure[sure.difference > 0]), ("worse", sure[sure.difference < 0]))
     said = [
         f"{listed(rows.index)} {'is' if len(rows) == 1 else 'are'} {kind} than {reference}"
@@ -102,7 +102,7 @@ def pair_sentences(table: pd.DataFrame, what: str = "accuracy") -> list[str]:
     """
     said = []
     for (first, second), row in table.iterrows():
-        if row.p_holm < 1 - LEVEL:
+        if is_shown(row.p_holm):
             verdict = f"“{first}” is {'better' if row.difference > 0 else 'worse'} than “{second}”"
         else:
             verdict = f"These clips do not show a difference between “{first}” and “{second}”"
@@ -130,7 +130,7 @@ def help_sentence(table: pd.DataFrame, name: str, reference: str, what: str = "a
     str
     """
     row = table.loc[name]
-    shown = row.p_holm < 1 - LEVEL
+    shown = is_shown(row.p_holm)
     verdict = "is not shown to help here" if not shown else "helps" if row.difference > 0 else "does harm here"
     return (
         f"{begin(name)} {verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] against "

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Interval
+from instrlib.intervals import Interval, is_shown
 from instrlib.timeline import POOLINGS
 from instrlib.timeline_scores import NEVER
 from instrlib.words import listed, spread
@@ -53,7 +53,7 @@ def timeline_trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model
     f1 = _verdicts(own.xs("frame_micro_f1", level="score"), of["frame_micro_f1"])
     errors = own.loc[(NEVER, "error_rate")]
     way = "lower" if errors.difference < 0 else "higher"
-    verdict = f"is {way} than" if _shown(errors) else "is not shown to differ from"
+    verdict = f"is {way} than" if is_shown(errors.p_holm) else "is not shown to differ from"
     return (
         f"Second by second {model} (F1 {of['frame_micro_f1', model]:.3f}) is {f1}. Its error rate of "
         f"{of['error_rate', model]:.3f} {verdict} the {of['error_rate', NEVER]:.3f} of naming nobody: "
@@ -80,7 +80,7 @@ def comparison_sentence(compared: pd.DataFrame, first: str, second: str, score: 
     row = compared.loc[(first, second, score)]
     verdict = (
         f"“{first}” is {'better' if row.difference > 0 else 'worse'} than “{second}”"
-        if _shown(row)
+        if is_shown(row.p_holm)
         else f"These pieces do not show a difference between “{first}” and “{second}”"
     )
     return f"{verdict}: {what} {_numbers(row)} after Holm's correction for {len(compared)} comparisons."
@@ -204,13 +204,9 @@ def list_trivial_sentence(chosen: str, table: pd.DataFrame, compared: pd.DataFra
     )
 
 
-def _shown(row: pd.Series) -> bool:
-    return bool(row.p_holm < 1 - LEVEL)
-
-
 def _verdicts(rows: pd.DataFrame, scores: pd.Series) -> str:
     """Say what something is better than, worse than, and not shown to differ from; `rows` by the others' names."""
-    shown = rows.p_holm < 1 - LEVEL
+    shown = is_shown(rows.p_holm)
     kinds = (
         ("better than", rows.index[shown & (rows.difference > 0)]),
         ("worse than", rows.index[shown & (rows.difference < 0)]),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Interval
+from instrlib.intervals import Interval, is_shown
 from instrlib.leak import PROTOCOLS
 from instrlib.words import begin, listed
 
@@ -73,7 +73,7 @@ def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: st
     str
     """
     work = described.multiply_adds_a_clip
-    worse = table.index[(table.difference < 0) & (table.p_holm < 1 - LEVEL)]
+    worse = table.index[(table.difference < 0) & is_shown(table.p_holm)]
     cheapest = work.drop(worse).idxmin()
     if cheapest == reference:
         return f"Every variant that takes less work than the {reference} is worse."
@@ -104,7 +104,7 @@ def order_sentence(measured: pd.Series, reported: pd.Series, what: str) -> str:
     found = kendalltau(measured, reported[measured.index])
     alike = (
         "in much the same order"
-        if found.pvalue < 1 - LEVEL and found.statistic > 0
+        if is_shown(found.pvalue) and found.statistic > 0
         else "not shown to be in the same order"
     )
     return (
@@ -137,7 +137,7 @@ def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str, *
         for kind, rows in overview[overview.index != ours].groupby("kind", observed=True)
     ]
     row = overview.loc[ours]
-    sure = compared.p_holm < 1 - LEVEL
+    sure = is_shown(compared.p_holm)
     better, worse = (compared.index[sure & (sign * compared.difference > 0)] for sign in (1, -1))
     open_ = len(compared) - len(better) - len(worse)
     return (

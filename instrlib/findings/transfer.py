@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from instrlib.intervals import LEVEL, Interval
+from instrlib.intervals import Interval, is_shown
 from instrlib.words import listed
 
 
@@ -23,7 +23,7 @@ def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list
     said = []
     for model, unordered in compared.groupby("model", sort=False):
         rows = unordered.set_index("size").sort_index()
-        sure = rows.p_holm < 1 - LEVEL
+        sure = is_shown(rows.p_holm)
         better, worse = (rows.index[sure & (sign * rows.difference > 0)] for sign in (1, -1))
         verdict = [
             f"shown to be {word} with {listed(f'{clips[size]:.3g}' for size in found)} training clips a class"
@@ -100,7 +100,7 @@ def mark_sentence(scores: pd.DataFrame, compared: pd.DataFrame, mark: str) -> st
     if compared.empty:
         return f"“{mark}”, the mark for what is trained here, is not at hand: how near to it they come is not known."
     rows = scores.set_index("model")
-    sure = compared.p_holm < 1 - LEVEL
+    sure = is_shown(compared.p_holm)
     above, below, open_ = (
         compared.index[sure & (compared.difference > 0)],
         compared.index[sure & (compared.difference < 0)],
