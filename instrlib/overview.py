@@ -412,9 +412,8 @@ def _difference(row: dict[str, Any]) -> dict[str, Any]:
 def _turned(row: dict[str, Any]) -> dict[str, Any]:
     """Return a difference the other way round."""
     found = _difference(row)
-    if found["difference"] is None:
-        return found
-    return found | {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
+    ends = {"difference": found["difference"], "low": found["high"], "high": found["low"]}
+    return found | {name: None if value is None else -value for name, value in ends.items()}
 
 
 def _paired(metrics: Metrics) -> str:

@@ -18,7 +18,7 @@ from instrlib.provenance import code_hashes, tree_fingerprint, versions
 from instrlib.publish import drawing_versions, figures_folder, publish, results_path, write_page
 from instrlib.runs import RECORD, study_name
 
-SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning")
+SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
 """The notebooks that know several instruments a clip; a corpus of such clips is run through these alone."""
 
 _LOCK = ".lock"

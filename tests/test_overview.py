@@ -103,6 +103,9 @@ def test_which_comparison_is_read_does_not_depend_on_the_result(notebooks):
     row = overview.comparisons(notebooks).loc["08_h"]
     assert (row["first"], row.second, row.difference) == ("compact CNN", "random forest", 0.2)
     assert (row.low, row.high) == pytest.approx((0.1, 0.3)), "the interval is turned with the difference"
+    notebooks["08_h"]["metrics"]["against"]["random forest"] |= {"low": None, "high": None, "p": None}
+    row = overview.comparisons(notebooks).loc["08_h"]
+    assert row.difference == 0.2 and pd.isna(row.low) and not row.shown, "a single group has no interval"
 
 
 def test_a_comparison_without_a_test_has_no_p_and_is_not_shown():
