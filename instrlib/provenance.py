@@ -49,18 +49,19 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit of the clone that this package lies in, with "+" when files differ; "" outside a clone."""
+    """Return the commit of the clone that this package lies in, with "+" when the package differs; "" outside a clone.
+
+    Notebooks and results differ while a study is being written; the hashes of a notebook's code tell what it was.
+    """
     try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            cwd=_PACKAGE,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + "+" if _git("status", "--porcelain", "--", ".") else head
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _git(*command: str) -> str:
+    run = subprocess.run(["git", *command], cwd=_PACKAGE, capture_output=True, text=True, check=True, timeout=10)
     return run.stdout.strip()
 
 

@@ -121,3 +121,19 @@ def test_the_commit_is_that_of_the_clone_and_empty_elsewhere(tmp_path, monkeypat
     monkeypatch.setattr(provenance, "_PACKAGE", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.commit() == ""
+
+
+def test_a_plus_says_that_the_package_differs_from_the_commit_and_nothing_else_does(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    monkeypatch.setattr(provenance, "_PACKAGE", tmp_path / "package")
+    module, page = tmp_path / "package" / "module.py", tmp_path / "page.md"
+    for path in (module, page):
+        path.write_text("1\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for command in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    clean = provenance.commit()
+    page.write_text("2\n")
+    assert len(clean) == 12 and provenance.commit() == clean
+    module.write_text("2\n")
+    assert provenance.commit() == clean + "+"
