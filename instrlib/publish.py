@@ -23,6 +23,8 @@ ITS_CODE = "its code"
 
 _N_DIGITS = 16
 
+_DIGITS = 8
+
 # Everything that nbconvert's page fetches from other hosts: require.js, MathJax, Mermaid and widgets.
 _OFFLINE = """\
 {%- extends 'lab/index.html.j2' -%}
@@ -122,10 +124,11 @@ def publish(run: Path, *, known: Collection[str]) -> None:
         manifest["versions"] = parts["versions"]
         manifest["code"] = code_record(parts["code"], uses=manifest["uses"], codes=codes)
     entry = {"metrics": read_json(metrics) if metrics.is_file() else {}, "manifest": manifest}
-    entry = json.loads(json.dumps(entry), parse_constant=lambda _: None)  # NaN is no JSON for other readers
+    # NaN is no JSON for other readers; and digits that no two machines share make the file a third larger.
+    entry = json.loads(json.dumps(entry), parse_constant=lambda _: None, parse_float=_shortened)
     merged = kept | {notebook: entry}
     whole = {"study": study, "notebooks": dict(sorted(merged.items()))}
-    _write_changed(results, (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
+    _write_changed(results, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode())
     mark = f"{notebook[:2]}_"
     _mirror((run / "arrays").glob("*.npz"), arrays_folder(study), mark)
     _mirror((run / "figures").glob("*.*"), figures_folder(study), mark)
@@ -182,6 +185,10 @@ def _redraw(arrays: Path, folder: Path) -> None:
     from instrlib import plots
 
     plots.save(plots.draw_stored(arrays), folder, arrays.stem)
+
+
+def _shortened(text: str) -> float:
+    return float(f"{float(text):.{_DIGITS}g}")
 
 
 def _mirror_model(source: Path, folder: Path) -> None:
