@@ -5,6 +5,7 @@ notebook's main one is fixed here, by name or by a rule that is corrected for it
 correcting for their number means something. Earlier runs had been seen when it was fixed; it is no preregistration.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 
 from instrlib.config import folders, get_profile
 from instrlib.errors import RunError
-from instrlib.files import read_json
+from instrlib.files import hash_bytes, read_json
 from instrlib.intervals import LEVEL, holm
 from instrlib.runs import Run
 from instrlib.words import spaced
@@ -125,6 +126,12 @@ def open_notebooks(run: Run) -> tuple[Notebooks, list[str]]:
             continue
         found[path.stem] = {"metrics": other.metrics(), "manifest": read_json(other.folder / "manifest.json")}
     return found, missing
+
+
+def fingerprint(notebooks: Notebooks) -> str:
+    """Return a hash of the numbers that the other notebooks saved, 16 hex digits."""
+    numbers = {name: entry["metrics"] for name, entry in notebooks.items()}
+    return hash_bytes(json.dumps(numbers, sort_keys=True).encode())[:16]  # some are NaN, which `hash_json` refuses
 
 
 def comparisons(notebooks: Notebooks) -> pd.DataFrame:

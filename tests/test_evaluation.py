@@ -69,7 +69,8 @@ def test_the_baselines_answer_the_same_clips_and_chance_is_at_chance(small, test
     table = evaluation.compare_models(test_part, answers, n_resamples=50, seed=0)
     accuracy = table[table.score == "accuracy"].set_index("model").estimate
     assert accuracy["majority class"] == np.mean(test_part["targets"] == answers["majority class"][0].argmax())
-    assert accuracy["nearest mean spectrum"] > 0.5  # drums, piano and flute differ in their mean spectrum alone
+    # Drums, piano and flute differ in their mean spectrum alone.
+    assert accuracy["nearest mean spectrum"] > accuracy["majority class"]
     assert set(table.columns) == {"model", "score", "estimate", "low", "high"}
     for name, probabilities in answers.items():
         draws = probabilities.reshape(-1, *probabilities.shape[-2:])

@@ -96,7 +96,7 @@ def test_the_folder_holds_all_that_it_takes_and_is_small(released):
     assert {path.name for path in folder.iterdir()} == {
         "model.json", "single.tflite", "several.tflite", "MODEL_CARD.md",
     }  # fmt: skip
-    assert release.size_bytes(folder).sum() < release.MAX_BYTES
+    assert release.size_bytes(folder).drop("MODEL_CARD.md").sum() < release.MAX_BYTES
     model = published.open_model(folder)
     assert model.classes == ("flute", "piano", "drums") and model.condition is None
     assert (model.single.output, model.several.output) == ("softmax", "sigmoid")
@@ -354,7 +354,7 @@ def test_what_is_said_of_it_is_computed(released):
     noises = release.hear_noises(released.made.model, n=3)
     chosen, right, calibrated, refused_share = release_sentences(released.made, table, noises)
     about = released.made.model.about
-    assert "'compact CNN' of notebook 02, seed 0, the best of 1 kinds" in chosen
+    assert "'compact CNN' of notebook 02, seed 0, the only network of its kind (validation accuracy " in chosen
     assert f"{about['n_tested']} clips of {about['n_groups']} groups" in right
     assert f"accuracy {about['scores']['accuracy']['estimate']:.3f} [" in right
     temperature = released.made.model.single.temperature
@@ -414,7 +414,7 @@ def test_a_study_without_a_model_makes_no_folder_for_one(tmp_path):
 def test_the_committed_model_is_small_whole_and_hears_an_instrument(repository, small):
     """What a fresh clone answers with, before any study."""
     folder = repository / "reports" / "rendered-quick" / "model"
-    assert release.size_bytes(folder).sum() < release.MAX_BYTES
+    assert release.size_bytes(folder).drop("MODEL_CARD.md").sum() < release.MAX_BYTES
     assert not [path.name for path in folder.iterdir() if path.suffix not in (".json", ".tflite", ".md")]
     model = published.open_model(folder)
     assert {"flute", "piano", "drums"} <= set(model.classes) and model.several is not None

@@ -45,11 +45,14 @@ def first(environment) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_one_command_ends_with_a_line_that_says_where_everything_is(first, place):
+def test_one_command_ends_with_lines_that_say_where_everything_is(first, place):
     assert first.returncode == 0, first.stderr
-    last = first.stdout.strip().splitlines()[-1]
-    for path in ("reports/rendered-smoke/results.json", "reports/rendered-smoke/report.html", "figures/rendered-smoke"):
-        assert str(place / path) in last
+    said = [line.rpartition(": ")[2] for line in first.stdout.splitlines()]
+    for path in ("results.json", "report.html", "report.pdf", "DATA_CARD.md", "model/MODEL_CARD.md"):
+        assert str(place / "reports/rendered-smoke" / path) in said
+        assert (place / "reports/rendered-smoke" / path).exists()
+    for path in ("figures/rendered-smoke", "runs/rendered-smoke"):
+        assert str(place / path) in said
         assert (place / path).exists()
 
 

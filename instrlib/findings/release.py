@@ -34,11 +34,13 @@ def release_sentences(release: Release, candidates: pd.DataFrame, noises: pd.Dat
 def _chosen(release: Release, candidates: pd.DataFrame) -> str:
     about, sizes = release.model.about, size_bytes(release.model.folder)
     mean = candidates.validation_accuracy[(candidates.name == about["network"]) & candidates.fits].max()
-    chosen = (
-        f"the best of {len(candidates)} kinds of networks, each by its mean validation accuracy ({mean:.3f})"
-        if len(candidates) > 1
-        else f"the best of its {candidates.networks.iloc[0]} networks by validation accuracy (mean {mean:.3f})"
-    )
+    n_networks = candidates.networks.iloc[0]
+    if len(candidates) > 1:
+        chosen = f"the best of {len(candidates)} kinds of networks, each by its mean validation accuracy ({mean:.3f})"
+    elif n_networks > 1:
+        chosen = f"the best of {n_networks} networks of its kind by validation accuracy (mean {mean:.3f})"
+    else:
+        chosen = f"the only network of its kind (validation accuracy {mean:.3f})"
     return (
         f"The model that is given away is {about['network']!r} of notebook {about['notebook'][:2]}, seed "
         f"{about['seed']}, {chosen}. With a byte a weight the file has {sizes['single.tflite'] / 1000:.0f} kB, "
