@@ -282,7 +282,8 @@ def trials(
 ) -> None:
     """Try every recipe for training on rendered sounds and write the log that notebook 13 shows; hours."""
     from instrlib import trials as recipes
-    from instrlib.config import folders, get_profile
+    from instrlib.config import folders
+    from instrlib.profiles import get_profile
 
     profile, rows = get_profile("quick"), []
     for trial in recipes.chosen(names):

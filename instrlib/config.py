@@ -11,7 +11,8 @@ from instrlib.errors import ConfigError
 from instrlib.files import hash_json
 
 
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
+def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Return a value that is allowed; refuse any other with a `ConfigError` that lists those there are."""
     if value not in allowed:
         raise ConfigError(f"Unknown {what} {value!r}; there is: {', '.join(allowed)}.")
     return value
@@ -63,8 +64,8 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work together."""
-        _one_of("kind", self.kind, ("log_mel", "mfcc", "pcen"))
-        _one_of("scaling", self.scaling, ("fixed", "segment", "train"))
+        one_of("kind", self.kind, ("log_mel", "mfcc", "pcen"))
+        one_of("scaling", self.scaling, ("fixed", "segment", "train"))
         for name in (
             "sample_rate_hz",
             "segment_s",
@@ -174,8 +175,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        _one_of("mix", self.mix, ("none", "cutmix", "mixup", "layers"))
-        _one_of("axes", self.axes, ("both", "time", "frequency"))
+        one_of("mix", self.mix, ("none", "cutmix", "mixup", "layers"))
+        one_of("axes", self.axes, ("both", "time", "frequency"))
         if not self.beta > 0:
             raise ConfigError(f"beta must be above 0, not {self.beta!r}.")
         for name in ("share", "retake"):
@@ -202,7 +203,7 @@ class TrainConfig:
     schedule : {"cosine", "plateau", "constant"}
         How it goes on: to 0 along a cosine; halved after some epochs without a better validation loss; as it is.
     patience : int
-        Stop after so many epochs without a better validation loss; the best weights are kept.
+        Stop after so many epochs without a better one on validation; its weights are kept, see `training.train_model`.
     class_weights : bool
         Weigh each class by the inverse of its share of the training part; softmax outputs alone. With sigmoid outputs
         every observed label weighs the same: heavier present ones would raise all probabilities above what is found.
@@ -227,145 +228,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that there are not, or that cannot work together."""
-        _one_of("schedule", self.schedule, ("cosine", "plateau", "constant"))
-        _one_of("output", self.output, ("softmax", "sigmoid"))
+        one_of("schedule", self.schedule, ("cosine", "plateau", "constant"))
+        one_of("output", self.output, ("softmax", "sigmoid"))
         if self.augment.mix == "layers" and self.output != "sigmoid":
             raise ConfigError('Layered examples have several labels: mix="layers" needs output="sigmoid".')
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How large a study is.
-
-    Attributes
-    ----------
-    name : str
-        "smoke" (seconds, for tests), "quick" (minutes on a laptop) or "full" (the real findings).
-    clips_per_class : int
-        Size of the rendered corpus.
-    max_clips_per_class : int or None
-        Cap for corpora from disk; None takes all.
-    features : FeatureConfig
-        What the networks see; the smaller profiles step by twice as many samples, which halves the work.
-    train : TrainConfig
-        How the baseline is trained.
-    network : str
-        The network of the comparisons that train many: a name of `models.SPECS`.
-    experiment : TrainConfig
-        How it is trained.
-    given_away_clips_per_class : int
-        So many clips are rendered for one more network that may be given away; see `enlarge`.
-    given_away : TrainConfig
-        How that one is trained.
-    fine_tune_epochs : int
-        Epochs of fine-tuning while a network is pruned.
-    trials : int
-        Trials of a random search.
-    rows_per_kind : int or None
-        Changes of each kind in an ablation; None makes all.
-    min_test_clips : int
-        With fewer clips in the test part, every clip is tested once, by cross-validation over groups.
-    explained_per_class : int
-        Clips of each class whose activation maps are put to the test.
-    n_bootstrap : int
-        Resamples behind an interval.
-    notebook_limit_s : float
-        A notebook that takes longer is stopped.
-    """
-
-    name: str
-    clips_per_class: int
-    max_clips_per_class: int | None
-    features: FeatureConfig
-    train: TrainConfig
-    network: str
-    experiment: TrainConfig
-    given_away_clips_per_class: int
-    given_away: TrainConfig
-    fine_tune_epochs: int
-    trials: int
-    rows_per_kind: int | None
-    min_test_clips: int
-    explained_per_class: int
-    n_bootstrap: int
-    notebook_limit_s: float
-
-
-FOR_RECORDINGS = AugmentConfig(retake=0.5, mix="cutmix", share=0.5)
-"""What a network that learns from rendered sounds and is to hold on recordings is trained with; see `trials`."""
-
-PROFILES: dict[str, Profile] = {
-    "smoke": Profile(
-        name="smoke",
-        clips_per_class=12,
-        max_clips_per_class=12,
-        features=FeatureConfig(hop_length=1024),
-        train=TrainConfig(epochs=2, patience=2),
-        network="small",
-        experiment=TrainConfig(epochs=2, patience=2),
-        given_away_clips_per_class=24,
-        given_away=TrainConfig(epochs=2, patience=2, augment=FOR_RECORDINGS),
-        fine_tune_epochs=1,
-        trials=2,
-        rows_per_kind=1,
-        min_test_clips=0,
-        explained_per_class=2,
-        n_bootstrap=100,
-        notebook_limit_s=600.0,
-    ),
-    "quick": Profile(
-        name="quick",
-        clips_per_class=50,
-        max_clips_per_class=None,
-        features=FeatureConfig(hop_length=1024),
-        train=TrainConfig(epochs=30, patience=10),
-        network="small",
-        experiment=TrainConfig(epochs=10, patience=10),
-        given_away_clips_per_class=400,
-        given_away=TrainConfig(epochs=12, patience=12, batch_size=32, augment=FOR_RECORDINGS),
-        fine_tune_epochs=2,
-        trials=10,
-        rows_per_kind=3,
-        min_test_clips=100,
-        explained_per_class=4,
-        n_bootstrap=1000,
-        notebook_limit_s=1800.0,
-    ),
-    "full": Profile(
-        name="full",
-        clips_per_class=600,
-        max_clips_per_class=None,
-        features=FeatureConfig(),
-        train=TrainConfig(epochs=80, patience=30),
-        network="compact",
-        experiment=TrainConfig(epochs=80, patience=30),
-        given_away_clips_per_class=3000,
-        given_away=TrainConfig(epochs=20, patience=20, batch_size=32, augment=FOR_RECORDINGS),
-        fine_tune_epochs=10,
-        trials=60,
-        rows_per_kind=None,
-        min_test_clips=100,
-        explained_per_class=20,
-        n_bootstrap=10_000,
-        notebook_limit_s=12 * 3600.0,
-    ),
-}
-
-
-def get_profile(name: str) -> Profile:
-    """Return the profile called `name`.
-
-    Raises
-    ------
-    ConfigError
-        When there is none; the message lists those there are.
-
-    Examples
-    --------
-    >>> get_profile("smoke").train.epochs
-    2
-    """
-    return PROFILES[_one_of("profile", name, tuple(PROFILES))]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from instrlib import corpora
-from instrlib.config import FeatureConfig, Profile, folders
+from instrlib.config import FeatureConfig, folders
 from instrlib.corpora import rendered, soundfont
 from instrlib.corpora.base import CONTENT, Corpus
 from instrlib.corpora.local import is_audio
 from instrlib.corpora.names import FAMILIES, common_classes, common_name
 from instrlib.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
 from instrlib.evaluation import Inputs
+from instrlib.profiles import Profile
 from instrlib.provenance import tree_fingerprint
 from instrlib.splits import make_split, save_splits
 from instrlib.store import FeatureStore, build_store

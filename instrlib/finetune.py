@@ -27,7 +27,7 @@ from instrlib.heads import HEADS, LOGISTIC
 from instrlib.models import Layer, output_of
 from instrlib.provenance import code_fingerprint
 from instrlib.store import FeatureStore
-from instrlib.training import config_for, load_model, load_scaler, read_history, read_manifest, summary
+from instrlib.training import config_for, load_model, load_scaler, read_manifest, summary
 from instrlib.transfer import MARK, SCRATCH, answer_heads, sizes
 from instrlib.vectors import MinMax, vector_store
 
@@ -298,33 +298,6 @@ def validation_losses(outcomes: dict[str, Outcome]) -> pd.DataFrame:
         },
         orient="index",
     )
-
-
-def epochs_kept(outcomes: dict[str, Outcome]) -> pd.DataFrame:
-    """Say what the choice of the epoch by validation loss costs each model: it may be low before much is learned.
-
-    Parameters
-    ----------
-    outcomes : dict of str to Outcome
-        What `tune` gives.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a model, the mean over its trainings: `best_epoch`, and over the segments of the validation part
-        `chosen_accuracy` and `last_accuracy`, of the epoch that is kept and of the last one.
-    """
-    rows = {}
-    for name, outcome in outcomes.items():
-        histories = [read_history([place]) for place in outcome.flat]
-        kept = [int(one["best_epoch"][0]) for one in histories]
-        accuracy = [one["validation_accuracy"][0] for one in histories]
-        rows[name] = {
-            "best_epoch": np.mean(kept),
-            "chosen_accuracy": np.mean([one[epoch - 1] for one, epoch in zip(accuracy, kept, strict=True)]),
-            "last_accuracy": np.mean([one[-1] for one in accuracy]),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def probes(

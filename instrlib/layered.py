@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.arrays import in_parts
-from instrlib.config import AugmentConfig, Profile, TrainConfig, folders
+from instrlib.config import AugmentConfig, TrainConfig, folders
 from instrlib.corpora.base import Corpus, strata
 from instrlib.errors import CorpusError, LeakError
 from instrlib.evaluation import Inputs, Predictions, answer_test
@@ -21,6 +21,7 @@ from instrlib.mixing import MixConfig, Mixtures
 from instrlib.models import Layer
 from instrlib.multilabel import decisions
 from instrlib.parallel import fan_out
+from instrlib.profiles import Profile
 from instrlib.splits import Split
 from instrlib.store import FeatureStore, build_store, open_store
 from instrlib.training import load_model, load_scaler, open_trained, part_segments, predict_clips, train_model

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from instrlib.config import folders, get_profile
+from instrlib.config import folders
 from instrlib.errors import RunError
 from instrlib.files import hash_bytes, read_json
 from instrlib.intervals import LEVEL, holm
+from instrlib.profiles import get_profile
 from instrlib.runs import Run
 from instrlib.words import spaced
 

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from instrlib.config import PROFILES, folders
+from instrlib.config import folders
 from instrlib.errors import InstrlibError
 from instrlib.files import read_json, write_text
 from instrlib.notebooks import read_notebook
 from instrlib.overview import main_score
+from instrlib.profiles import PROFILES
 from instrlib.words import spaced
 
 QUESTIONS = "<!-- questions: written by `python -m instrlib.readme` from notebooks/, do not edit -->"

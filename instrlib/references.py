@@ -53,22 +53,6 @@ class Reference:
     differs: str
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much of the published training a profile has time for.
-
-    Attributes
-    ----------
-    epochs : dict of str to int
-        At most so many, by name; a reference that is not listed gets as many as described.
-    seeds : int or None
-        The first so many of the study's seeds; None for all.
-    """
-
-    epochs: dict[str, int]
-    seeds: int | None
-
-
 KINDS = ("trivial", "traditional", "published", "ours")
 """What a model is, in the order of tables and figures."""
 
@@ -187,11 +171,14 @@ REFERENCES: dict[str, Reference] = {
 """The networks by the names of their projects, the most expensive first."""
 
 LIMITS = {
-    "smoke": Limits(dict.fromkeys(REFERENCES, 1), 1),
-    "quick": Limits({"layered-four": 1, "irmas-app": 2, "nsynth-condition": 2, "freesound-cutmix": 2}, 1),
-    "full": Limits({}, None),
+    "smoke": dict.fromkeys(REFERENCES, 1),
+    "quick": {"layered-four": 1, "irmas-app": 2, "nsynth-condition": 2, "freesound-cutmix": 2},
+    "full": {},
 }
-"""By profile."""
+"""At most so many epochs, by profile and name; a reference that is not listed gets as many as described."""
+
+SEEDS = 1
+"""The references are trained from so many of the study's seeds: some have fifty times our network's weights."""
 
 
 def get_reference(name: str) -> Reference:
@@ -260,7 +247,7 @@ def settings(name: str, profile: str) -> TrainConfig:
     [2, 30]
     """
     config = get_reference(name).train
-    return dataclasses.replace(config, epochs=min(config.epochs, LIMITS[profile].epochs.get(name, config.epochs)))
+    return dataclasses.replace(config, epochs=min(config.epochs, LIMITS[profile].get(name, config.epochs)))
 
 
 def cut_short(profile: str) -> list[str]:
@@ -274,9 +261,9 @@ def cut_short(profile: str) -> list[str]:
     return [name for name, one in REFERENCES.items() if settings(name, profile).epochs < one.train.epochs]
 
 
-def first_seeds(profile: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds that the references are trained from under a profile; see `LIMITS`."""
-    return tuple(seeds[: LIMITS[profile].seeds])
+def first_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return those of the study's seeds that the references are trained from; see `SEEDS`."""
+    return tuple(seeds[:SEEDS])
 
 
 def build_stores(corpus: Corpus, *, root: Path, workers: int | None = None) -> dict[str, FeatureStore]:

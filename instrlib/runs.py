@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instrlib.config import Profile, folders, get_profile
+from instrlib.config import folders
 from instrlib.errors import ConfigError, RunError
 from instrlib.files import read_arrays, read_json, write_arrays, write_json
+from instrlib.profiles import Profile, get_profile
 from instrlib.provenance import commit, versions
 
 if TYPE_CHECKING:

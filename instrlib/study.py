@@ -10,10 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from instrlib import corpora
-from instrlib.config import folders, get_profile
+from instrlib.config import folders
 from instrlib.errors import ConfigError, InstrlibError, StudyError
 from instrlib.files import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
+from instrlib.profiles import get_profile
 from instrlib.provenance import code_hashes, tree_fingerprint, versions
 from instrlib.publish import drawing_versions, figures_folder, publish, results_path, write_page
 from instrlib.runs import RECORD, study_name

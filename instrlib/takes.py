@@ -59,6 +59,17 @@ def retake(
     >>> again.max(axis=(1, 2)).tolist(), bool(np.allclose(again, x))
     ([0.0, 0.0], False)
     """
+    sounds = (x > floor[:, None]).any(axis=(1, 2))  # what is silent stays so
+    changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)
+    result = x.astype(np.float32)
+    if changed.size:
+        result[changed] = _retaken(result[changed], centres_hz, hop_s, floor, rng)
+    return result
+
+
+def _retaken(
+    x: np.ndarray, centres_hz: np.ndarray, hop_s: float, floor: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     n = len(x)
     octaves = np.log2(centres_hz / 800.0).astype(np.float32)
     power = np.where(x > floor[:, None], 10 ** (x / 10), np.float32(0))
@@ -68,8 +79,7 @@ def retake(
     power += _noise(power, octaves, rng)
     loudest = np.maximum(power.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny)
     level_db = 10 * np.log10(np.maximum(power / loudest, np.finfo(np.float32).tiny))
-    changed = (rng.random(n) < share) & (x > floor[:, None]).any(axis=(1, 2))  # what is silent stays so
-    return np.where(changed[:, None, None], np.maximum(level_db, floor[:, None]), x).astype(np.float32)
+    return np.maximum(level_db, floor[:, None])
 
 
 def _bells(n: int, octaves: np.ndarray, number: int, largest_db: float, rng: np.random.Generator) -> np.ndarray:

@@ -39,6 +39,13 @@ PLATEAU_EPOCHS = 3
 """Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
 
 
+RANK = "val_rank"
+"""Column of the history that the epoch is chosen by, the higher the better."""
+
+TIES = 1e-6
+"""Weight of the loss beside the accuracy: it decides between epochs that are equally right, and nothing else."""
+
+
 class Start(Protocol):
     """What a training begins with that does not begin with random weights; it travels to other processes.
 
@@ -242,6 +249,12 @@ def train_model(
     Notes
     -----
     Adam (Kingma and Ba, 2015, arXiv:1412.6980) with cosine decay (Loshchilov and Hutter, 2017, arXiv:1608.03983).
+
+    The weights of one epoch are kept. With softmax outputs it is the one that names most validation segments rightly,
+    each class counting alike; among equals the one with the lower loss. The loss alone would keep too early a one: on
+    few clips a network soon grows surer than it is right, its loss rises, and it goes on learning; how sure it is can
+    be mended afterwards, see `calibration`. With sigmoid outputs it is the one with the least loss, since most labels
+    are absent and naming none is right most of the time.
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
@@ -273,8 +286,11 @@ def train_model(
 
     with atomic_path(folder / "history.csv") as path:
         history.to_csv(path, index=False)
-    best_epoch = int(history.val_loss.idxmin()) + 1
-    metrics = {"best_epoch": best_epoch, "epochs": len(history), "training_s": round(training_s, 1)}
+    metrics = {
+        "best_epoch": int(history[RANK].idxmax()) + 1,
+        "epochs": len(history),
+        "training_s": round(training_s, 1),
+    }
     made_of = {"key": key, "spec": table, "seed": seed, "train": config}
     layered = _answer_layered(model, store, scaler, validation, config) if config.augment.mix == "layers" else None
     write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of, predicted=layered)
@@ -484,7 +500,7 @@ def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
         "validation_loss": stack("val_loss"),
         "train_accuracy": stack("accuracy"),
         "validation_accuracy": stack("val_accuracy"),
-        "best_epoch": np.array([table.val_loss.idxmin() + 1 for table in tables]),
+        "best_epoch": np.array([table[RANK].idxmax() + 1 for table in tables]),
     }
 
 
@@ -605,8 +621,9 @@ def _fit(
     trained = _compiled(table, model.input_shape[1:], n_classes, config.output, config.label_smoothing, rate, *moved)
     _start(trained, model, config)
     keras.utils.set_random_seed(seed)  # wherever the numbers stand after compiling or not
-    stop = keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True)
-    callbacks = [stop, keras.callbacks.TerminateOnNaN()]
+    rank = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: logs.update({RANK: _rank(logs, config.output)}))
+    stop = keras.callbacks.EarlyStopping(RANK, mode="max", patience=config.patience, restore_best_weights=True)
+    callbacks = [rank, stop, keras.callbacks.TerminateOnNaN()]
     if config.schedule == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS))
     fitted = trained.fit(batches, validation_data=held_out, epochs=config.epochs, callbacks=callbacks, verbose=0)
@@ -621,6 +638,13 @@ def _fit(
     for layer, learned in zip(model.layers, trained.layers, strict=True):
         layer.set_weights(learned.get_weights())
     return model, history
+
+
+def _rank(epoch: dict[str, float], output: str) -> float:
+    """Return what an epoch is chosen by: of all the highest; see `train_model`."""
+    if output == "sigmoid":
+        return -epoch["val_loss"]
+    return epoch["val_accuracy"] - TIES * epoch["val_loss"]
 
 
 @functools.lru_cache(maxsize=1)
@@ -639,9 +663,9 @@ def _compiled(
     schedule, learning_rate, n_steps = rate
     if output == "sigmoid":
         loss = functools.partial(masked_cross_entropy, label_smoothing=label_smoothing)
-        metrics = [], [keras.metrics.MeanMetricWrapper(masked_accuracy, name="accuracy")]
+        metrics = [keras.metrics.MeanMetricWrapper(masked_accuracy, name="accuracy")]
     else:
-        loss, metrics = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing), (["accuracy"], [])
+        loss, metrics = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing), ["accuracy"]
     cosine = keras.optimizers.schedules.CosineDecay
     model = build(table, shape, n_classes, fused=True, output=output)
     for layer in model.layers:
@@ -651,8 +675,7 @@ def _compiled(
     model.compile(
         adam(cosine(learning_rate, n_steps) if schedule == "cosine" else learning_rate),
         loss,
-        metrics=metrics[0],
-        weighted_metrics=metrics[1],
+        weighted_metrics=metrics,
         steps_per_execution=STEPS_AT_ONCE,
         jit_compile=False,  # Keras does not compile where operations must be deterministic
     )

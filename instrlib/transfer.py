@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib import corpora, embeddings
-from instrlib.config import Profile, TrainConfig
+from instrlib.config import TrainConfig
 from instrlib.corpora.base import Corpus
 from instrlib.errors import LeakError
 from instrlib.evaluation import Inputs, Predictions, answer_test, join_seeds, main_score, read_test
@@ -35,13 +35,13 @@ from instrlib.heads import HEADS, LOGISTIC, head_loss
 from instrlib.models import Layer
 from instrlib.multilabel import best_thresholds
 from instrlib.parallel import fan_out
+from instrlib.profiles import Profile
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
 from instrlib.store import FeatureStore, build_store, derive_store
 from instrlib.training import (
     config_for,
     part_segments,
-    read_history,
     train_model,
 )
 from instrlib.vectors import MinMax, VectorStore, statistics, vector_store
@@ -394,39 +394,6 @@ def baseline(
         return run_variants(folder, [variant], splits=splits, seeds=seeds, workers=workers)[BASELINE]
     places = [[run_folder(trained, BASELINE, fold=fold, seed=seed) for fold in range(len(splits))] for seed in seeds]
     return read_outcome(places, store=store, splits=splits, workers=workers)
-
-
-def describe_scratch(folder: Path, inputs: Inputs, *, sizes: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
-    """Say how the trainings from scratch went: the mean over seeds and folds.
-
-    With few clips a network soon grows surer than it is right, and its validation loss is lowest before it has learned
-    much. What the choice by loss costs it in accuracy is seen beside the last epoch.
-
-    Parameters
-    ----------
-    folder, inputs, sizes, seeds
-        As given to `train_from_scratch`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a size: `epochs`, `best_epoch`, and over the segments of the validation part `chosen_accuracy` and
-        `last_accuracy`, of the epoch with the least validation loss and of the last one.
-    """
-    rows = {}
-    for size in sizes:
-        places = [_place(folder, SCRATCH, size, fold, seed) for seed in seeds for fold in range(len(inputs.splits))]
-        history = read_history(places)
-        accuracy, best = history["validation_accuracy"], history["best_epoch"]
-        n_epochs = np.isfinite(accuracy).sum(axis=1)
-        each = np.arange(len(places))
-        rows[size] = {
-            "epochs": n_epochs.mean(),
-            "best_epoch": best.mean(),
-            "chosen_accuracy": accuracy[each, best - 1].mean(),
-            "last_accuracy": accuracy[each, n_epochs - 1].mean(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("size")
 
 
 def scaled_epochs(config: TrainConfig, n_all: int, n_drawn: int) -> TrainConfig:

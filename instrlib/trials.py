@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from instrlib import domain_study, domains
-from instrlib.config import FOR_RECORDINGS, AugmentConfig, FeatureConfig, Profile, TrainConfig, folders
+from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig, folders
 from instrlib.corpora import rendered
 from instrlib.degrade import EverydayRecordings
 from instrlib.domain_study import Answered
@@ -23,6 +23,7 @@ from instrlib.errors import ConfigError, CorpusError
 from instrlib.evaluation import Inputs
 from instrlib.files import read_json, write_json
 from instrlib.models import Layer, get_spec, widen
+from instrlib.profiles import FOR_RECORDINGS, Profile
 from instrlib.provenance import code_fingerprint, commit, versions
 from instrlib.splits import fingerprint_of, load_split, make_split, save_splits
 from instrlib.store import build_store

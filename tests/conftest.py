@@ -153,8 +153,9 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     from dataclasses import replace
 
     from instrlib import experiments, layered, mixing, release, runs
-    from instrlib.config import TrainConfig, get_profile
+    from instrlib.config import TrainConfig
     from instrlib.models import Layer
+    from instrlib.profiles import get_profile
 
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))

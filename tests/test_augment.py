@@ -289,7 +289,7 @@ def test_whether_it_helps_is_said_by_the_corrected_p(difference, p_holm, words):
 
 def test_a_training_that_was_still_improving_is_named():
     described = pd.DataFrame({"best_epoch": [7.0, 12.0], "epochs": [12.0, 12.0]}, index=["none", "CutMix"])
-    assert "none was lowest at its end" in epochs_sentence(described, ["none"])
+    assert "none was best at its end" in epochs_sentence(described, ["none"])
     assert "at epoch 12.0 of 12: CutMix still improved" in epochs_sentence(described, ["none", "CutMix"])
     last_tenth = pd.DataFrame({"best_epoch": [18.0], "epochs": [20.0]}, index=["CutMix"])
     assert "at epoch 18.0 of 20: CutMix still improved" in epochs_sentence(last_tenth, ["CutMix"])

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from instrlib import corpora, evaluation, training
 from instrlib.cli import main
-from instrlib.config import PROFILES, TrainConfig, get_profile
+from instrlib.config import TrainConfig
 from instrlib.corpora import rendered
 from instrlib.errors import ConfigError, InstrlibError, RunError, SplitError
 from instrlib.models import SPECS, Layer, build, get_spec
+from instrlib.profiles import PROFILES, get_profile
 from instrlib.search import SPACES, get_space
 from instrlib.splits import Split, make_split, save_split
 from instrlib.store import build_store

@@ -8,10 +8,11 @@ import pytest
 import soundfile
 
 from instrlib import corpora
-from instrlib.config import folders, get_profile
+from instrlib.config import folders
 from instrlib.corpora import fsdkaggle2018
 from instrlib.corpora.base import LEFT_OUT, Corpus, problem_table
 from instrlib.errors import ConfigError, CorpusError
+from instrlib.profiles import get_profile
 
 SMOKE = get_profile("smoke")
 

@@ -10,7 +10,7 @@ import pytest
 from trees import make_folders
 
 from instrlib import domain_study, domains
-from instrlib.config import TrainConfig, get_profile
+from instrlib.config import TrainConfig
 from instrlib.corpora import rendered
 from instrlib.corpora.names import common_name
 from instrlib.domain_study import Answered, Embedded
@@ -19,6 +19,7 @@ from instrlib.errors import EvaluationError
 from instrlib.files import read_json
 from instrlib.findings import domains as findings
 from instrlib.models import Layer
+from instrlib.profiles import get_profile
 from instrlib.splits import load_split
 from instrlib.training import load_model, load_scaler
 

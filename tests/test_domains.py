@@ -10,11 +10,12 @@ import pytest
 from trees import make_folders, make_kaggle_instruments, tone, write_audio
 
 from instrlib import domains
-from instrlib.config import folders, get_profile
+from instrlib.config import folders
 from instrlib.corpora import rendered
 from instrlib.corpora.names import common_name
 from instrlib.domains import Domain
 from instrlib.errors import ConfigError, CorpusError, LeakError
+from instrlib.profiles import get_profile
 from instrlib.splits import load_split
 
 

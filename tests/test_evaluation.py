@@ -121,7 +121,8 @@ def test_where_few_groups_are_left_there_are_as_many_folds(small):
 @pytest.mark.real_data
 def test_on_the_real_sample_a_random_split_of_segments_flatters(sample_root, tmp_path):
     from instrlib import corpora
-    from instrlib.config import FeatureConfig, get_profile
+    from instrlib.config import FeatureConfig
+    from instrlib.profiles import get_profile
     from instrlib.splits import make_split
     from instrlib.store import build_store
 

@@ -212,22 +212,6 @@ def test_the_recipe_of_a_split_is_the_one_with_the_least_loss_on_its_validation_
     assert outcomes[finetune.CHOSEN].folders == outcomes[best].folders
 
 
-def test_what_the_choice_of_the_epoch_costs_is_read_from_the_histories(outcomes):
-    kept = finetune.epochs_kept(outcomes)
-    history = read_history(outcomes[transfer.SCRATCH].flat)
-    assert kept.last_accuracy[transfer.SCRATCH] == pytest.approx(history["validation_accuracy"][:, -1].mean())
-    assert kept.best_epoch[transfer.SCRATCH] == history["best_epoch"].mean()
-
-
-@pytest.mark.parametrize(("last", "verdict"), [(0.42, "is owed to this rule"), (0.32, "is not owed to this rule")])
-def test_a_rule_that_costs_the_network_from_scratch_is_named(last, verdict):
-    rows = {"tuned": [5, 0.50, 0.51], "scratch": [2, 0.30, last]}
-    columns = ["best_epoch", "chosen_accuracy", "last_accuracy"]
-    kept = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    said = findings.tuning_choice_sentence(kept, "tuned", "scratch")
-    assert verdict in said and f"from scratch 0.30 and {last:.2f}" in said
-
-
 def test_a_probe_answers_the_same_clips_and_all_are_compared_in_pairs(
     outcomes, target, clips, pretrained, tmp_path, monkeypatch
 ):

@@ -7,10 +7,10 @@ import pytest
 from trees import KAGGLE_TEST, KAGGLE_TRAIN, make_kaggle_instruments
 
 from instrlib import corpora
-from instrlib.config import get_profile
 from instrlib.corpora import kaggle_instruments
 from instrlib.corpora.kaggle_instruments import CLASSES, CONTRADICTION, GROUP_IN_TEST, group_of, load, validate
 from instrlib.errors import ConfigError, CorpusError
+from instrlib.profiles import get_profile
 from instrlib.splits import make_split
 
 TRAIN = "Train_submission/Train_submission"

@@ -13,11 +13,11 @@ from trees import make_nsynth, nsynth_note, serving, write_nsynth_part
 
 from instrlib import audio, corpora
 from instrlib import download as downloads
-from instrlib.config import get_profile
 from instrlib.corpora import nsynth
 from instrlib.corpora.nsynth import INSTRUMENT_IN_TEST, load, validate
 from instrlib.errors import ConfigError, CorpusError
 from instrlib.files import hash_file
+from instrlib.profiles import get_profile
 from instrlib.splits import make_split
 
 FAMILIES = ("brass", "flute")

@@ -55,7 +55,7 @@ def test_held_out_clips_get_the_answers_that_their_scores_were_computed_from(rel
 def test_real_clips_up_to_a_minute_are_heard_in_the_segments_of_the_study(sample_root, model, tmp_path):
     """The stored features of a few real clips, given to the network, are what the file itself gives."""
     from instrlib import corpora
-    from instrlib.config import get_profile
+    from instrlib.profiles import get_profile
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("smoke"))
     longest = clips.manifest.sort_values(["duration_s", "clip_id"]).index
@@ -74,9 +74,10 @@ def test_real_clips_up_to_a_minute_are_heard_in_the_segments_of_the_study(sample
 def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, tmp_path, monkeypatch):
     """The whole way: features, a fold, training, the file, the command; then the true labels beside its answers."""
     from instrlib import corpora, experiments, release, runs
-    from instrlib.config import FeatureConfig, TrainConfig, get_profile
+    from instrlib.config import FeatureConfig, TrainConfig
     from instrlib.evaluation import Inputs
     from instrlib.models import get_spec
+    from instrlib.profiles import get_profile
     from instrlib.splits import k_folds, save_split
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("smoke"))

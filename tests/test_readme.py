@@ -17,11 +17,11 @@ from trees import tone, write_audio
 from typer.testing import CliRunner
 
 from instrlib import cli, corpora, findings, readme
-from instrlib.config import PROFILES
 from instrlib.findings.domains import fall_sentence
 from instrlib.findings.overview import held_sentence
 from instrlib.intervals import Difference, Interval
 from instrlib.leak import Leak
+from instrlib.profiles import PROFILES
 from instrlib.readme import questions_table, renewed
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 from trees import tone, write_audio
 
 from instrlib import corpora, splits, training
-from instrlib.config import get_profile
+from instrlib.profiles import get_profile
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from instrlib import classical, experiments, findings, leak, references
-from instrlib.config import PROFILES, TrainConfig
+from instrlib.config import TrainConfig
 from instrlib.errors import ConfigError, RunError
 from instrlib.evaluation import Inputs
 from instrlib.features import spectrum
 from instrlib.intervals import bootstrap_groups, unpaired_difference
 from instrlib.models import Layer, build, count_multiply_adds
+from instrlib.profiles import PROFILES
 from instrlib.splits import make_split, save_split
 
 TINY = Layer("conv", 4, 3, stride=2, norm=True), Layer("average")
@@ -75,8 +76,7 @@ def test_only_the_number_of_epochs_depends_on_the_profile_and_full_has_all_of_th
         assert dataclasses.replace(quick, epochs=reference.train.epochs) == reference.train
     assert references.cut_short("full") == []
     assert references.cut_short("quick") == [name for name in NAMES if name != "openmic-vggish"]
-    assert references.first_seeds("quick", (0, 1, 2)) == (0,)
-    assert references.first_seeds("full", (0, 1, 2)) == (0, 1, 2)
+    assert references.first_seeds((4, 5, 6)) == (4,)
 
 
 def test_what_is_cut_short_is_said():

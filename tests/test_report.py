@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from instrlib import freshness
-from instrlib.config import get_profile
 from instrlib.errors import InstrlibError, StudyError
+from instrlib.profiles import get_profile
 from instrlib.report import bibliography, keys, methods, metric_tables, write_pdf, write_report
 from instrlib.report.argument import argument
 

@@ -14,9 +14,9 @@ import pytest
 from signals import heeding, interrupts_heeded
 
 from instrlib import notebooks, plots, publish, study
-from instrlib.config import PROFILES
 from instrlib.engine import CellError
 from instrlib.errors import ConfigError, CorpusError, StudyError
+from instrlib.profiles import PROFILES
 from instrlib.study import Watcher, run_study
 
 pytestmark = pytest.mark.usefixtures("event_loops_closed")

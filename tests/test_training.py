@@ -85,8 +85,10 @@ def test_a_graph_that_trained_before_gives_the_bits_of_a_new_one(config, small, 
 
 def test_the_best_epoch_on_validation_is_the_one_that_is_kept(trained, small):
     history = training.read_history(trained)
-    for folder, loss, best in zip(trained, history["validation_loss"], history["best_epoch"], strict=True):
-        assert loss[best - 1] == np.nanmin(loss)
+    curves = (history[name] for name in ("validation_accuracy", "validation_loss", "best_epoch"))
+    for folder, accuracy, loss, best in zip(trained, *curves, strict=True):
+        assert accuracy[best - 1] == np.nanmax(accuracy)
+        assert loss[best - 1] == loss[accuracy == np.nanmax(accuracy)].min()
         model, scaler = training.load_model(folder)
         segments = training.part_segments(small.store, small.split, "validation")
         predicted = training.predict_clips(model.predict_on_batch, small.store, scaler, segments)

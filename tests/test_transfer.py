@@ -10,11 +10,12 @@ import pytest
 from trees import make_openmic2018
 
 from instrlib import embeddings, experiments, findings, heads, transfer, vectors
-from instrlib.config import PROFILES, FeatureConfig, TrainConfig
+from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.corpora import openmic2018, rendered
 from instrlib.errors import EvaluationError, LeakError
 from instrlib.evaluation import Inputs
 from instrlib.models import Layer
+from instrlib.profiles import PROFILES
 from instrlib.splits import load_split, make_split, save_splits
 from instrlib.store import build_store, open_store
 from instrlib.training import read_manifest
@@ -328,24 +329,6 @@ def test_the_loss_of_one_label_weighs_every_class_alike():
     answers = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
     found = heads.head_loss(np.eye(2)[[0, 0, 0, 1]], answers, several=False)
     assert found == pytest.approx(-(np.log(0.9) + np.log(0.4)) / 2)
-
-
-def test_what_the_choice_by_loss_costs_on_few_clips_is_read_from_the_histories_and_said(curve, inputs):
-    folder, sizes, _ = curve
-    found = transfer.describe_scratch(folder, inputs, sizes=sizes, seeds=(0, 1))
-    tables = [
-        pd.read_csv(experiments.run_folder(folder, f"{transfer.SCRATCH} 1", fold=0, seed=seed) / "history.csv")
-        for seed in (0, 1)
-    ]
-    row = found.loc[1]
-    assert row.epochs == np.mean([len(table) for table in tables])
-    assert row.last_accuracy == pytest.approx(np.mean([table.val_accuracy.iloc[-1] for table in tables]))
-    kept = [table.val_accuracy[table.val_loss.idxmin()] for table in tables]
-    assert row.chosen_accuracy == pytest.approx(np.mean(kept))
-    dear = pd.DataFrame({"chosen_accuracy": [0.2, 0.7], "last_accuracy": [0.35, 0.7]}, index=[1, 13])
-    sentence = findings.choice_sentence(dear, {1: 1.0, 13: 12.6})
-    assert "1: 0.20 and 0.35; 12.6: 0.70 and 0.70" in sentence and "with 1 the rule costs it 0.15" in sentence
-    assert "next to nothing" in findings.choice_sentence(dear.iloc[1:], {13: 12.6})
 
 
 def compared(*rows: tuple[str, int, float, float]) -> pd.DataFrame:

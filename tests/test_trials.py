@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 from instrlib import trials
-from instrlib.config import FeatureConfig, TrainConfig, get_profile
+from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.corpora import rendered, soundfont
 from instrlib.errors import ConfigError, CorpusError
 from instrlib.findings.trials import trial_sentences
 from instrlib.models import Layer
+from instrlib.profiles import get_profile
 
 TINY = trials.Trial(
     "tiny",

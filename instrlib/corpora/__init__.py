@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from instrlib.config import Profile, folders
+from instrlib.config import folders
 from instrlib.corpora.base import MAX_PROBLEM_SHARE, Corpus, CorpusInfo, check_problem_share, unusable
 from instrlib.errors import ConfigError
+
+if TYPE_CHECKING:  # what trains a network uses this module, and is not to change with a profile
+    from instrlib.profiles import Profile
 
 NAMES = ("rendered", "fsdkaggle2018", "irmas", "openmic2018", "nsynth", "kaggle_instruments", "folder")
 
@@ -33,7 +37,7 @@ def load(
     name: str,
     *,
     data: Path | str | None = None,
-    profile: Profile,
+    profile: "Profile",
     seed: int = 0,
     classes: Sequence[str] | None = None,
 ) -> Corpus:

@@ -10,7 +10,6 @@ from instrlib.findings.attention import (
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
 from instrlib.findings.finetune import (
     pretraining_sentence,
-    tuning_choice_sentence,
     tuning_recipe_sentence,
     tuning_rivals_sentence,
 )
@@ -35,7 +34,7 @@ from instrlib.findings.training import (
     rivals_sentence,
     shortened_sentence,
 )
-from instrlib.findings.transfer import choice_sentence, embedding_sentences, mark_sentence
+from instrlib.findings.transfer import embedding_sentences, mark_sentence
 from instrlib.words import bullets
 
 __all__ = [
@@ -45,7 +44,6 @@ __all__ = [
     "bullets",
     "calibration_sentence",
     "cheaper_sentence",
-    "choice_sentence",
     "confusion_sentence",
     "corpus_sentence",
     "difference_sentence",
@@ -77,7 +75,6 @@ __all__ = [
     "sparsity_sentence",
     "split_sentence",
     "trivial_sentence",
-    "tuning_choice_sentence",
     "tuning_recipe_sentence",
     "tuning_rivals_sentence",
     "zeros_sentence",

@@ -82,36 +82,6 @@ def tuning_recipe_sentence(losses: pd.DataFrame, chosen: Sequence[str]) -> str:
     )
 
 
-def tuning_choice_sentence(kept: pd.DataFrame, tuned: str, scratch: str) -> str:
-    """Say how much of a difference may be owed to the rule by which the epoch is chosen.
-
-    Parameters
-    ----------
-    kept : pandas.DataFrame
-        What `finetune.epochs_kept` gives.
-    tuned, scratch : str
-        Two of its rows.
-
-    Returns
-    -------
-    str
-    """
-    cost = kept.last_accuracy - kept.chosen_accuracy
-    verdict = (
-        "so some of what pretraining adds is owed to this rule"
-        if cost[scratch] - max(cost[tuned], 0) >= 0.05
-        else "so what pretraining adds is not owed to this rule"
-    )
-    numbers = listed(
-        f"{words} {kept.chosen_accuracy[name]:.2f} and {kept.last_accuracy[name]:.2f}"
-        for words, name in (("from scratch", scratch), ("fine-tuned", tuned))
-    )
-    return (
-        "All keep the epoch with the least validation loss. The validation accuracy over segments then and in the last "
-        f"epoch is {numbers}, {verdict}."
-    )
-
-
 def _reached(scores: pd.DataFrame, model: str) -> Interval:
     row = scores.set_index("model").loc[model]
     return Interval(row.estimate, row.low, row.high)

@@ -10,7 +10,7 @@ from instrlib.words import begin, listed
 
 
 def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
-    """Say of some variants whether their validation loss was still falling when the training ended.
+    """Say of some variants whether they were still getting better on validation when the training ended.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
     verdict = (
         f"{listed(late)} still improved at the end, so more epochs may change the result, which was not tried"
         if len(late)
-        else "none was lowest at its end"
+        else "none was best at its end"
     )
-    return f"The validation loss was lowest, on average, for {numbers}: {verdict}."
+    return f"Best on validation were, on average, {numbers}: {verdict}."
 
 
 def shortened_sentence(described: pd.DataFrame) -> str:

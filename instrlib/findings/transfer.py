@@ -48,38 +48,6 @@ def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list
     return said
 
 
-def choice_sentence(described: pd.DataFrame, clips: dict[int, float]) -> str:
-    """Say what the choice of the epoch by validation loss costs a network from scratch on few clips.
-
-    Parameters
-    ----------
-    described : pandas.DataFrame
-        What `transfer.describe_scratch` gives.
-    clips : dict of int to float
-        Training clips of a class at each size; see `transfer.clips_a_class`.
-
-    Returns
-    -------
-    str
-    """
-    cost = described.last_accuracy - described.chosen_accuracy
-    numbers = "; ".join(
-        f"{clips[size]:.3g}: {row.chosen_accuracy:.2f} and {row.last_accuracy:.2f}"
-        for size, row in described.iterrows()
-    )
-    worst = cost.idxmax()
-    verdict = (
-        f"with {clips[worst]:.3g} the rule costs it {cost[worst]:.2f}, so some of what an embedding adds there is "
-        "owed to the rule"
-        if cost[worst] >= 0.05
-        else "the rule costs it next to nothing"
-    )
-    return (
-        "The network from scratch keeps the epoch with the least validation loss. Its validation accuracy then and in "
-        f"its last epoch, by training clips a class ({numbers}): {verdict}."
-    )
-
-
 def mark_sentence(scores: pd.DataFrame, compared: pd.DataFrame, mark: str) -> str:
     """Say whether anything that was trained here reaches a published embedding.
 

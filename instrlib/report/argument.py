@@ -7,12 +7,13 @@ from typing import Any
 
 from instrlib import corpora, freshness, overview
 from instrlib.cards import DATA_CARD
-from instrlib.config import folders, get_profile
+from instrlib.config import folders
 from instrlib.errors import StudyError
 from instrlib.files import read_json
 from instrlib.findings import overview as study_findings
 from instrlib.notebooks import read_notebook
 from instrlib.overview import Notebooks
+from instrlib.profiles import get_profile
 from instrlib.publish import figures_folder, model_folder, results_path
 from instrlib.published import CARD
 from instrlib.report import methods

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from instrlib.config import FeatureConfig, Profile, TrainConfig
+from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.overview import Notebooks
+from instrlib.profiles import Profile
 from instrlib.words import listed
 
 CORPUS_WORKS: dict[str, str] = {
@@ -125,7 +126,8 @@ def _training(config: TrainConfig, baseline: dict[str, Any], seeds: int) -> str:
     starts = "one seed" if seeds == 1 else f"{seeds} seeds"
     extras = [
         *(["weighs classes by the inverse of their share"] if config.class_weights else []),
-        f"keeps the epoch with the least validation loss (patience {config.patience})",
+        "keeps the epoch that names most validation segments rightly, each class counting alike (patience "
+        f"{config.patience})",
     ]
     return (
         f"The baseline is a convolutional network, trained by Adam [@kingma2015] from {starts} for at most "

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from instrlib.config import get_profile
 from instrlib.corpora import rendered
 from instrlib.files import read_arrays
 from instrlib.parallel import fan_out
+from instrlib.profiles import get_profile
 from instrlib.splits import make_split, save_split
 from instrlib.store import build_store, open_store
 from instrlib.training import train_model
