@@ -15,6 +15,7 @@ from instrlib.files import read_arrays, read_json
 from instrlib.metrics import scores
 from instrlib.models import Layer
 from instrlib.multilabel import label_scores
+from instrlib.provenance import used_modules
 from instrlib.store import build_store
 
 CONFIG = TrainConfig(epochs=8, batch_size=16, patience=8)
@@ -95,6 +96,18 @@ def test_the_best_epoch_on_validation_is_the_one_that_is_kept(trained, small):
         kept = read_arrays(folder / "validation.npz")
         np.testing.assert_allclose(predicted["probabilities"], kept["probabilities"], atol=1e-6)
         assert scores(kept["targets"], kept["probabilities"]) == read_json(folder / "metrics.json")["validation"]
+
+
+def test_an_epoch_that_names_more_is_better_whatever_its_loss_and_among_equals_the_one_with_less():
+    early, late, later = ({"val_accuracy": a, "val_loss": loss} for a, loss in ((0.4, 1.0), (0.5, 9.0), (0.5, 3.0)))
+    ranks = [training._rank(epoch, "softmax") for epoch in (early, late, later)]
+    assert sorted(ranks) == ranks and len(set(ranks)) == 3
+    assert training._rank(early, "sigmoid") > training._rank(later, "sigmoid")  # naming none is right most of the time
+
+
+def test_networks_outlive_a_change_of_the_profiles():
+    used = used_modules([Path(training.__file__).read_text(encoding="utf-8")])
+    assert "instrlib.config" in used and "instrlib.profiles" not in used
 
 
 def test_scaling_is_fitted_on_the_training_part_alone(trained, small):
