@@ -113,6 +113,8 @@ def _trials() -> tuple[Trial, ...]:
             config=trained(epochs=12, patience=12, augment=FOR_RECORDINGS)),
         but("everything", "both, 1000 clips a class, 12 epochs, twice as wide", clips_per_class=1000,
             spec=widen(get_spec("compact"), 2), config=trained(epochs=12, patience=12, augment=FOR_RECORDINGS)),
+        but("takes, CutMix, 3000 clips", "both, 3000 clips a class, 12 epochs", clips_per_class=3000,
+            config=trained(epochs=12, patience=12, augment=FOR_RECORDINGS)),
     )  # fmt: skip
 
 

@@ -47,14 +47,15 @@ def test_every_recipe_has_a_name_of_its_own_and_says_what_it_changes_against_one
             for field in dataclasses.fields(trial)
             if getattr(trial, field.name) != getattr(trials.TRIALS[many], field.name)
         ]
-        together = {"1000 clips": 2, "takes, CutMix, 1000 clips": 2, "everything": 3}  # the epochs go with the clips
+        of_clips = dict.fromkeys(("1000 clips", "takes, CutMix, 1000 clips", "takes, CutMix, 3000 clips"), 2)
+        together = of_clips | {"everything": 3}  # the epochs go with the clips
         assert len(set(changed) - {"name", "change"}) == together.get(trial.name, 1), trial.name
 
 
 def test_recipes_that_are_compared_see_about_as_many_examples():
     seen = [trial.clips_per_class * trial.config.epochs for trial in trials.TRIALS]
     names = ("three times as long", "takes, CutMix, three times as long", "takes, CutMix, 1000 clips", "everything")
-    longer = dict.fromkeys(names, 3)
+    longer = dict.fromkeys(names, 3) | {"takes, CutMix, 3000 clips": 9}
     for trial, number in zip(trials.TRIALS, seen, strict=True):
         assert number == pytest.approx(seen[0] * longer.get(trial.name, 1), rel=0.01)
 
