@@ -9,6 +9,7 @@ from instrlib import overview, plots
 from instrlib.files import read_json, write_json
 from instrlib.findings import overview as said
 from instrlib.intervals import holm
+from instrlib.profiles import get_profile
 from instrlib.runs import open_run
 
 
@@ -205,7 +206,8 @@ def test_limits_follow_from_the_numbers_and_the_settings(notebooks):
     table = overview.comparisons(notebooks)
     told = " ".join(said.limit_sentences(overview.facts(notebooks, ["10_layered_audio"]), table))
     assert "With 100 test clips the intervals of the main differences of accuracy reach 0.10 to either side" in told
-    assert "at most 10 epochs (“full”: 80)" in told and "phrases played by soundfonts" in told
+    quick, full = (get_profile(name).experiment.epochs for name in ("quick", "full"))
+    assert f"at most {quick} epochs (“full”: {full})" in told and "phrases played by soundfonts" in told
     assert "Not run, and so not told here: 10_layered_audio." in told
     assert "nothing can be shown" not in told and "one seed" not in told
     notebooks["01_a"]["manifest"]["parameters"] = {"corpus": "irmas", "profile": "full", "seeds": 1}
