@@ -94,7 +94,7 @@ PROFILES: dict[str, Profile] = {
         network="small",
         experiment=TrainConfig(epochs=10, patience=10),
         given_away_clips_per_class=400,
-        given_away=TrainConfig(epochs=12, patience=12, batch_size=32, augment=FOR_RECORDINGS),
+        given_away=TrainConfig(epochs=18, patience=18, batch_size=32, augment=FOR_RECORDINGS),
         fine_tune_epochs=2,
         trials=10,
         rows_per_kind=3,
