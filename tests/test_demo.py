@@ -273,8 +273,10 @@ def test_what_another_sites_page_sends_is_refused(address, origin):
 def test_a_file_that_is_too_large_is_refused_by_the_server(address, monkeypatch):
     import gradio
 
-    page = next(page for page in gradio.Blocks.get_instances() if page.local_url == address)
-    monkeypatch.setattr(page, "max_file_size", 1000)
+    # One that another test has closed may have had the same port.
+    for page in gradio.Blocks.get_instances():
+        if page.local_url == address:
+            monkeypatch.setattr(page, "max_file_size", 1000)
     answer = requests.post(f"{address}gradio_api/upload", files={"files": ("big.wav", bytes(5000))}, timeout=20)
     assert answer.status_code == 413
 
