@@ -70,6 +70,7 @@ def retake(
 def _retaken(
     x: np.ndarray, centres_hz: np.ndarray, hop_s: float, floor: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
+    """Put every example of a batch into another recording; see `retake`."""
     n = len(x)
     octaves = np.log2(centres_hz / 800.0).astype(np.float32)
     power = np.where(x > floor[:, None], 10 ** (x / 10), np.float32(0))

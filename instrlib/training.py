@@ -38,7 +38,6 @@ STEPS_AT_ONCE = 8
 PLATEAU_EPOCHS = 3
 """Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
 
-
 RANK = "val_rank"
 """Column of the history that the epoch is chosen by, the higher the better."""
 
@@ -251,10 +250,10 @@ def train_model(
     Adam (Kingma and Ba, 2015, arXiv:1412.6980) with cosine decay (Loshchilov and Hutter, 2017, arXiv:1608.03983).
 
     The weights of one epoch are kept. With softmax outputs it is the one that names most validation segments rightly,
-    each class counting alike; among equals the one with the lower loss. The loss alone would keep too early a one: on
-    few clips a network soon grows surer than it is right, its loss rises, and it goes on learning; how sure it is can
-    be mended afterwards, see `calibration`. With sigmoid outputs it is the one with the least loss, since most labels
-    are absent and naming none is right most of the time.
+    weighed as in training, so that with `class_weights` each class counts alike; among equals the one with the lower
+    loss. The loss alone would keep too early a one: on few clips a network soon grows surer than it is right, its loss
+    rises, and it goes on learning; how sure it is can be mended afterwards, see `calibration`. With sigmoid outputs it
+    is the one with the least loss, since most labels are absent and naming none is right most of the time.
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)

@@ -39,11 +39,7 @@ from instrlib.profiles import Profile
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
 from instrlib.store import FeatureStore, build_store, derive_store
-from instrlib.training import (
-    config_for,
-    part_segments,
-    train_model,
-)
+from instrlib.training import config_for, part_segments, train_model
 from instrlib.vectors import MinMax, VectorStore, statistics, vector_store
 
 SOURCE = "rendered"

@@ -270,7 +270,7 @@ def test_every_work_that_any_study_may_cite_stands_in_the_file_of_references_and
     entry = {"metrics": {}, "manifest": {}}
     for profile in ("smoke", "quick", "full"):
         notebooks = {f"{number:02d}_x": entry for number in range(1, 14)}
-        for paragraph in methods.paragraphs(notebooks, get_profile(profile), 3):
+        for paragraph in methods.paragraphs(notebooks, get_profile(profile), 3, several=False):
             cited.pieces(paragraph)
     for works in methods.CORPUS_WORKS.values():
         cited.pieces(works)
@@ -278,6 +278,13 @@ def test_every_work_that_any_study_may_cite_stands_in_the_file_of_references_and
     assert set(cited.numbers) == set(bibliography._formatted())
     with pytest.raises(InstrlibError, match=r"'nobody1900' is cited, but templates/references\.bib does not hold it"):
         cited.pieces("As told [@nobody1900].")
+
+
+def test_how_an_epoch_is_chosen_depends_on_whether_a_clip_has_several_labels():
+    quick = get_profile("quick")
+    one, many = (" ".join(methods.paragraphs({}, quick, 3, several=several)) for several in (False, True))
+    assert "names most validation segments rightly" in one and "weighs classes" in one
+    assert "keeps the epoch with the least validation loss" in many and "weighs classes" not in many
 
 
 def test_a_work_is_set_with_its_authors_title_and_a_link():

@@ -167,7 +167,8 @@ class _Writer:
             yield self._table(Table("Counts, and the first split.", ("", *names), (("number", *numbers),)), made)
 
     def _methods(self) -> list[Block]:
-        words = methods.paragraphs(self.told, self.profile, self.parameters["seeds"])
+        several = corpora.info(self.parameters["corpus"]).multilabel
+        words = methods.paragraphs(self.told, self.profile, self.parameters["seeds"], several=several)
         return [self._text(paragraph) for paragraph in words]
 
     def _overview(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ _OF_NOTEBOOKS: dict[str, str] = {
 }
 
 
-def paragraphs(notebooks: Notebooks, profile: Profile, seeds: int) -> list[str]:
+def paragraphs(notebooks: Notebooks, profile: Profile, seeds: int, *, several: bool) -> list[str]:
     """Say how the study was made.
 
     Parameters
@@ -54,6 +54,8 @@ def paragraphs(notebooks: Notebooks, profile: Profile, seeds: int) -> list[str]:
         Its settings.
     seeds : int
         Seeds that each network was trained from.
+    several : bool
+        Whether a clip of the corpus may have several labels.
 
     Returns
     -------
@@ -68,8 +70,8 @@ def paragraphs(notebooks: Notebooks, profile: Profile, seeds: int) -> list[str]:
         "clips teach, validation clips choose, and the test part is read once for each model."
         f"{_few(profile.min_test_clips)}",
         f"**What the networks see.** {_features(profile.features)}",
-        f"**Training.** {_training(profile.train, numbers.get('02', {}), seeds)} Networks that are compared with each "
-        f"other (`{profile.network}`) are trained for at most {profile.experiment.epochs} epochs.",
+        f"**Training.** {_training(profile.train, numbers.get('02', {}), seeds, several)} Networks that are "
+        f"compared with each other (`{profile.network}`) are trained for at most {profile.experiment.epochs} epochs.",
         "**Scores and trivial answers.** Scores are accuracy, balanced accuracy [@brodersen2010], F1 as the mean over "
         "the classes (macro), MAP@3 [@fonseca2018] and the expected calibration error [@guo2017]; with several labels "
         "a clip, mean average precision, F1 and Hamming loss. Beside each score stand answers that need no listening: "
@@ -110,7 +112,7 @@ def _features(config: FeatureConfig) -> str:
     )
 
 
-def _training(config: TrainConfig, baseline: dict[str, Any], seeds: int) -> str:
+def _training(config: TrainConfig, baseline: dict[str, Any], seeds: int, several: bool) -> str:
     schedules = {
         "cosine": "along a cosine [@loshchilov2017]",
         "plateau": "whenever the validation loss stays",
@@ -124,10 +126,15 @@ def _training(config: TrainConfig, baseline: dict[str, Any], seeds: int) -> str:
         else ""
     )
     starts = "one seed" if seeds == 1 else f"{seeds} seeds"
+    # See `training.train_model`: classes are weighed where a clip has one label.
+    best = (
+        "with the least validation loss"
+        if several
+        else "that names most validation segments rightly, each class counting alike"
+    )
     extras = [
-        *(["weighs classes by the inverse of their share"] if config.class_weights else []),
-        "keeps the epoch that names most validation segments rightly, each class counting alike (patience "
-        f"{config.patience})",
+        *(["weighs classes by the inverse of their share"] if config.class_weights and not several else []),
+        f"keeps the epoch {best} (patience {config.patience})",
     ]
     return (
         f"The baseline is a convolutional network, trained by Adam [@kingma2015] from {starts} for at most "
