@@ -77,33 +77,6 @@ def stratified_chance(targets_train: np.ndarray, n_test: int, n_classes: int, *,
     return race / race.sum(axis=1, keepdims=True)
 
 
-def chance_accuracy(targets_train: np.ndarray, targets_test: np.ndarray, n_classes: int) -> float:
-    """Accuracy that `stratified_chance` has on average: the sum over classes of training share times test share.
-
-    Parameters
-    ----------
-    targets_train, targets_test : np.ndarray of int [shape=(n,)]
-        Classes of both parts.
-    n_classes : int
-        Number of classes.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    EvaluationError
-        As for `majority`.
-
-    Examples
-    --------
-    >>> chance_accuracy(np.array([0, 1, 1, 1]), np.array([0, 1]), 2)
-    0.5
-    """
-    return float(_shares(targets_train, n_classes) @ _shares(targets_test, n_classes))
-
-
 def nearest_mean_spectrum(
     train_spectra: np.ndarray, targets_train: np.ndarray, test_spectra: np.ndarray, *, n_classes: int
 ) -> np.ndarray:

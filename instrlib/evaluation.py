@@ -113,11 +113,6 @@ def main_score(predictions: Predictions) -> str:
     return scoring(predictions).main
 
 
-def score_names(predictions: Predictions) -> tuple[str, ...]:
-    """Return the names of all scores, in the order of the tables: `metrics.SCORES` or `multilabel.LABEL_SCORES`."""
-    return scoring(predictions).scores
-
-
 def several_labels(predictions: Predictions) -> bool:
     """Return whether the clips of predictions may have several labels."""
     return "labels" in predictions

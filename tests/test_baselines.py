@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
-from instrlib.baselines import chance_accuracy, majority, nearest_mean_spectrum, stratified_chance
+from instrlib.baselines import majority, nearest_mean_spectrum, stratified_chance
 from instrlib.errors import EvaluationError
 from instrlib.metrics import scores
 
@@ -41,8 +41,7 @@ def test_stratified_chance_guesses_each_class_as_often_as_it_occurs_in_training(
 
 def test_the_expected_accuracy_of_chance_is_what_the_draws_give_on_average():
     test = np.repeat([0, 1, 2, 3], [5000, 5000, 5000, 25_000])
-    expected = chance_accuracy(TRAIN, test, 4)
-    assert expected == pytest.approx((0.1 + 0.4 + 0.3) / 8 + 0.2 * 5 / 8)
+    expected = (0.1 + 0.4 + 0.3) / 8 + 0.2 * 5 / 8  # the sum over classes of training share times test share
     drawn = scores(test, stratified_chance(TRAIN, len(test), 4, seed=1))["accuracy"]
     assert drawn == pytest.approx(expected, abs=0.01)
 
@@ -70,7 +69,7 @@ def test_nearest_mean_spectrum_answers_as_sklearns_nearest_centroid():
     answers = nearest_mean_spectrum(spectra(TRAIN, seed=0), TRAIN, spectra(test, seed=1), n_classes=4)
     reference = NearestCentroid().fit(spectra(TRAIN, seed=0), TRAIN).predict(spectra(test, seed=1))
     np.testing.assert_array_equal(answers.argmax(axis=1), reference)
-    assert scores(test, answers)["accuracy"] > 2 * chance_accuracy(TRAIN, test, 4)
+    assert scores(test, answers)["accuracy"] > 2 * 0.25  # what guessing gives
 
 
 def test_its_probabilities_are_the_posterior_of_equal_gaussians():

@@ -248,10 +248,3 @@ def test_rivals_are_named_with_what_is_shown():
     table = pd.concat([compared(0.2, 0.01), compared(-0.01, 0.9, ("mark",))])
     said = findings.tuning_rivals_sentence(SCORES, table, "tuned", ["scratch", "mark"])
     assert "better than “scratch”" in said and "not shown to differ from “mark”" in said
-
-
-def test_the_recipes_that_validation_chose_are_counted():
-    losses = pd.DataFrame({0: [1.0, 2.0], 1: [3.0, 2.5]}, index=["alike", "falling"])
-    said = findings.tuning_recipe_sentence(losses, ["alike", "falling"])
-    assert said.startswith("Of 2 splits validation chose “alike” on 1 and “falling” on 1")
-    assert "“alike” 2.00 and “falling” 2.25" in said

@@ -382,7 +382,7 @@ def test_the_answers_to_the_test_part_carry_labels_and_thresholds(tones, store, 
     np.testing.assert_array_equal(test_part["labels"], tones.labels[rows])
     np.testing.assert_array_equal(test_part["thresholds"], [training.load_thresholds(one) for one in folders[:2]])
     assert evaluation.main_score(test_part) == "mean_average_precision"
-    assert evaluation.score_names(test_part) == LABEL_SCORES
+    assert evaluation.scoring(test_part).scores == LABEL_SCORES
 
 
 def test_over_folds_each_clip_is_decided_by_the_thresholds_of_its_own_network(test_part):

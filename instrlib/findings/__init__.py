@@ -10,7 +10,6 @@ from instrlib.findings.attention import (
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
 from instrlib.findings.finetune import (
     pretraining_sentence,
-    tuning_recipe_sentence,
     tuning_rivals_sentence,
 )
 from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
@@ -75,7 +74,6 @@ __all__ = [
     "sparsity_sentence",
     "split_sentence",
     "trivial_sentence",
-    "tuning_recipe_sentence",
     "tuning_rivals_sentence",
     "zeros_sentence",
 ]

@@ -1,12 +1,11 @@
 """What learning on from another corpus gives."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 
 from instrlib.intervals import Difference, Interval, is_shown
-from instrlib.words import begin, listed
+from instrlib.words import listed
 
 
 def pretraining_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: str, scratch: str, source: str) -> str:
@@ -57,29 +56,6 @@ def tuning_rivals_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: 
         verdict = "not shown to differ from" if not shown else "better than" if row.difference > 0 else "worse than"
         said.append(f"{verdict} “{rival}” ({_reached(scores, rival)}; {_numbers(row)})")
     return f"The fine-tuned network is {listed(said)}."
-
-
-def tuning_recipe_sentence(losses: pd.DataFrame, chosen: Sequence[str]) -> str:
-    """Say which recipe was chosen on how many splits, and what each loses on validation.
-
-    Parameters
-    ----------
-    losses : pandas.DataFrame
-        What `finetune.validation_losses` gives.
-    chosen : sequence of str
-        What `finetune.chosen_recipes` gives.
-
-    Returns
-    -------
-    str
-    """
-    counts = listed(f"“{name}” on {number}" for name, number in Counter(chosen).most_common())
-    means = listed(f"“{name}” {loss:.2f}" for name, loss in losses.mean(axis=1).items())
-    splits = "split" if len(chosen) == 1 else "splits"
-    return begin(
-        f"of {len(chosen)} {splits} validation chose {counts}; the validation losses in nats, in the mean over splits "
-        f"and seeds: {means}."
-    )
 
 
 def _reached(scores: pd.DataFrame, model: str) -> Interval:
