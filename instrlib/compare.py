@@ -280,7 +280,7 @@ def mover(first: Interval, second: Interval) -> Difference:
     Examples
     --------
     >>> print(mover(Interval(0.5, 0.4, 0.6), Interval(0.8, 0.7, 0.9)))
-    +0.300 [+0.159, +0.441], p = 0.000
+    +0.300 [+0.159, +0.441], p < 0.001
     """
     difference = second.estimate - first.estimate
     down = math.hypot(_over(second.estimate, second.low), _over(first.high, first.estimate))

@@ -71,7 +71,47 @@ class Difference(Interval):
     p: float
 
     def __str__(self) -> str:
-        return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}"
+        return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {p_text(self.p)}"
+
+
+def p_text(p: float) -> str:
+    """Write a p-value as a paper does: with three decimals, and as "p < 0.001" where these would be zeros.
+
+    Parameters
+    ----------
+    p : float
+        From 0 to 1, or NaN.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> p_text(0.0312), p_text(0.0002)
+    ('p = 0.031', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def corrected(row: Any) -> Difference:
+    """Read a row of a table of comparisons, with the p-value that is corrected for their number.
+
+    Parameters
+    ----------
+    row : pandas.Series or namedtuple
+        With `difference`, `low`, `high` and `p_holm`.
+
+    Returns
+    -------
+    Difference
+
+    Examples
+    --------
+    >>> print(corrected(pd.Series({"difference": 0.1, "low": 0.05, "high": 0.2, "p": 0.01, "p_holm": 0.03})))
+    +0.100 [+0.050, +0.200], p = 0.030
+    """
+    return Difference(row.difference, row.low, row.high, row.p_holm)
 
 
 def bootstrap_groups(

@@ -227,6 +227,7 @@ def test_a_gain_of_one_lucky_seed_is_not_a_finding():
 def test_intervals_read_well():
     assert str(Interval(0.8123, 0.7, 0.9)) == "0.812 [0.700, 0.900]"
     assert str(Difference(0.05, -0.01, 0.11, 0.08)) == "+0.050 [-0.010, +0.110], p = 0.080"
+    assert str(Difference(0.05, 0.03, 0.11, 0.0002)) == "+0.050 [+0.030, +0.110], p < 0.001"
 
 
 def test_inputs_that_do_not_fit_are_refused_in_one_sentence():

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, is_shown
+from instrlib.intervals import Difference, Interval, corrected, is_shown
 from instrlib.words import listed
 
 
@@ -82,10 +82,7 @@ def faithfulness_sentence(table: pd.DataFrame, areas: pd.DataFrame) -> str:
         ("not shown to differ from", table[~sure]),
     )
     verdict = ", ".join(f"{kind} {listed(rows.index)}" for kind, rows in kinds if len(rows))
-    numbers = "; ".join(
-        f"{name} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
-        for name, row in table.iterrows()
-    )
+    numbers = "; ".join(f"{name} {corrected(row)}" for name, row in table.iterrows())
     reached = Interval(*areas.iloc[0][["overall", "overall_low", "overall_high"]])
     return (
         f"The {areas.index[0]} scores {reached} (area under insertion minus that under deletion; 0 is chance). It is "

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, is_shown
+from instrlib.intervals import Difference, Interval, corrected, is_shown
 from instrlib.words import listed, spaced
 
 
@@ -96,9 +96,9 @@ def adaptation_sentence(table: pd.DataFrame) -> str:
     if open_:
         verdicts.append(f"is not shown to change anything in {'any' if open_ == len(table) else open_} of the pairs")
     best, worst = (table.loc[place] for place in (table.difference.idxmax(), table.difference.idxmin()))
-    ends = f"It adds most from {best.trained_on} to {best.tested_on} ({_told(best)})"
+    ends = f"It adds most from {best.trained_on} to {best.tested_on} ({corrected(best)})"
     if len(table) > 1:
-        ends += f" and least from {worst.trained_on} to {worst.tested_on} ({_told(worst)})"
+        ends += f" and least from {worst.trained_on} to {worst.tested_on} ({corrected(worst)})"
     return (
         f"Batch normalisation with means and variances of the target's unlabelled clips {'; '.join(verdicts)}. {ends}. "
         "Such a network has heard the target, so its scores are no measure of what it does on sounds that it has not."
@@ -164,10 +164,6 @@ def left_out_sentence(left_out: list[str]) -> str:
 
 def _difference(row: pd.Series) -> str:
     return str(Difference(row["drop"], row.drop_low, row.drop_high, row.p_holm)).removeprefix("+")
-
-
-def _told(row: pd.Series) -> str:
-    return str(Difference(row.difference, row.low, row.high, row.p_holm))
 
 
 def _row(told: pd.DataFrame, name: str) -> str:

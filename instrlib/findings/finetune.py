@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, is_shown
+from instrlib.intervals import Interval, corrected, is_shown
 from instrlib.words import listed
 
 
@@ -30,7 +30,7 @@ def pretraining_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: st
     verdict = ("helps" if row.difference > 0 else "does harm") if is_shown(row.p_holm) else "is not shown to help"
     return (
         f"Pretraining on {source} {verdict}: fine-tuned the network reaches {_reached(scores, tuned)}, from scratch, "
-        f"on the same clips and with the same epochs and augmentation, {_reached(scores, scratch)} ({_numbers(row)} "
+        f"on the same clips and with the same epochs and augmentation, {_reached(scores, scratch)} ({corrected(row)} "
         f"after Holm's correction for {len(compared)} comparisons)."
     )
 
@@ -54,14 +54,10 @@ def tuning_rivals_sentence(scores: pd.DataFrame, compared: pd.DataFrame, tuned: 
         row = compared.loc[(tuned, rival)]
         shown = is_shown(row.p_holm)
         verdict = "not shown to differ from" if not shown else "better than" if row.difference > 0 else "worse than"
-        said.append(f"{verdict} “{rival}” ({_reached(scores, rival)}; {_numbers(row)})")
+        said.append(f"{verdict} “{rival}” ({_reached(scores, rival)}; {corrected(row)})")
     return f"The fine-tuned network is {listed(said)}."
 
 
 def _reached(scores: pd.DataFrame, model: str) -> Interval:
     row = scores.set_index("model").loc[model]
     return Interval(row.estimate, row.low, row.high)
-
-
-def _numbers(row: pd.Series) -> Difference:
-    return Difference(row.difference, row.low, row.high, row.p_holm)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from instrlib import overview
-from instrlib.intervals import LEVEL, Interval
+from instrlib.intervals import LEVEL, Difference, Interval, p_text
 from instrlib.overview import Facts, Notebooks, score_name
 from instrlib.words import listed
 
@@ -71,7 +71,7 @@ def comparison_sentences(table: pd.DataFrame) -> list[str]:
         )
         picked = f", the least of {row.family} and corrected for them," if row.family > 1 else ""
         numbers = (
-            f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p:.3f}{picked} and {row.p_holm:.3f} "
+            f"{Difference(row.difference, row.low, row.high, row.p)}{picked} and {p_text(row.p_holm)} "
             "after correction over the study"
             if pd.notna(row.p)
             else "too few groups to tell"

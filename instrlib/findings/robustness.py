@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.degrade import DEGRADATIONS
-from instrlib.intervals import Interval, is_shown
+from instrlib.intervals import Interval, corrected, is_shown
 from instrlib.robustness import UNTOUCHED
 from instrlib.words import begin, listed, spaced
 
@@ -168,10 +168,10 @@ def _refusal(name: str, row: pd.Series, n: int) -> str:
         if row.auroc_high < 0.5
         else "the top probability is not shown to tell the two apart"
     )
-    corrected = f" after Holm's correction for {n} domains" if n > 1 else ""
+    correction = f" after Holm's correction for {n} domains" if n > 1 else ""
     return (
         f"On {name} the model {refuses}: {row.refused_unknown:.0%} of {row.n_unknown:.0f} against "
-        f"{row.refused_known:.0%} of {row.n_known:.0f} ({_tested(row)}{corrected}); {told} (area under the ROC curve "
+        f"{row.refused_known:.0%} of {row.n_known:.0f} ({_tested(row)}{correction}); {told} (area under the ROC curve "
         f"{Interval(row.auroc, row.auroc_low, row.auroc_high)}, a coin has .5)."
     ).replace("%", " %")
 
@@ -201,4 +201,4 @@ def _interval(row: pd.Series, *, signed: bool = False) -> str:
 def _tested(row: pd.Series) -> str:
     if np.isnan(row.low):
         return f"{row.difference:+.3f}, of one group, so without an interval"
-    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
+    return str(corrected(row))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, is_shown
+from instrlib.intervals import Difference, Interval, corrected, is_shown, p_text
 from instrlib.metrics import most_confused
 from instrlib.words import begin, listed
 
@@ -75,9 +75,7 @@ def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accur
         for kind, rows in kinds
         if len(rows)
     ]
-    numbers = [
-        f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}" for row in table.itertuples()
-    ]
+    numbers = [str(corrected(row)) for row in table.itertuples()]
     if len(table) == 1:
         verdict = said[0] if said else f"{table.index[0]} is not shown to differ from {reference}"
         return f"{begin(verdict)}: {what} {numbers[0]}."
@@ -106,10 +104,7 @@ def pair_sentences(table: pd.DataFrame, what: str = "accuracy") -> list[str]:
             verdict = f"“{first}” is {'better' if row.difference > 0 else 'worse'} than “{second}”"
         else:
             verdict = f"These clips do not show a difference between “{first}” and “{second}”"
-        said.append(
-            f"{verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f} after "
-            f"Holm's correction for {len(table)} comparisons."
-        )
+        said.append(f"{verdict}: {what} {corrected(row)} after Holm's correction for {len(table)} comparisons.")
     return said
 
 
@@ -134,7 +129,7 @@ def help_sentence(table: pd.DataFrame, name: str, reference: str, what: str = "a
     verdict = "is not shown to help here" if not shown else "helps" if row.difference > 0 else "does harm here"
     return (
         f"{begin(name)} {verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] against "
-        f"{reference}, p = {row.p_holm:.3f} after Holm's correction for {len(table)} comparisons."
+        f"{reference}, {p_text(row.p_holm)} after Holm's correction for {len(table)} comparisons."
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Interval, is_shown
+from instrlib.intervals import Interval, corrected, is_shown
 from instrlib.timeline import POOLINGS
 from instrlib.timeline_scores import NEVER
 from instrlib.words import listed, spread
@@ -57,7 +57,7 @@ def timeline_trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model
     return (
         f"Second by second {model} (F1 {of['frame_micro_f1', model]:.3f}) is {f1}. Its error rate of "
         f"{of['error_rate', model]:.3f} {verdict} the {of['error_rate', NEVER]:.3f} of naming nobody: "
-        f"{_numbers(errors)} (all p after Holm's correction for {len(compared)} comparisons)."
+        f"{corrected(errors)} (all p after Holm's correction for {len(compared)} comparisons)."
     )
 
 
@@ -83,7 +83,7 @@ def comparison_sentence(compared: pd.DataFrame, first: str, second: str, score: 
         if is_shown(row.p_holm)
         else f"These pieces do not show a difference between “{first}” and “{second}”"
     )
-    return f"{verdict}: {what} {_numbers(row)} after Holm's correction for {len(compared)} comparisons."
+    return f"{verdict}: {what} {corrected(row)} after Holm's correction for {len(compared)} comparisons."
 
 
 def sounding_sentence(by_number: pd.DataFrame, model: str) -> str:
@@ -171,7 +171,7 @@ def pooling_sentence(chosen: str, lists: pd.DataFrame, table: pd.DataFrame, comp
         f"For the list of a recording's instruments {chosen} pooling was chosen on validation pieces (F1 "
         f"{f1[chosen]:.3f} against {f1[other]:.3f} of {other} pooling). On test pieces it has a precision of "
         f"{precision:.3f}, a recall of {recall:.3f} and an F1 of {reached}; max pooling less mean pooling: "
-        f"{_numbers(difference)} after Holm's correction for {len(compared)} comparisons."
+        f"{corrected(difference)} after Holm's correction for {len(compared)} comparisons."
     )
 
 
@@ -195,11 +195,11 @@ def list_trivial_sentence(chosen: str, table: pd.DataFrame, compared: pd.DataFra
     own = compared.xs(chosen, level="first").drop(index=list(POOLINGS), level="second", errors="ignore")
     f1, ranking = own.xs("micro_f1", level="score"), own.xs("mean_average_precision", level="score")
     precision = of["mean_average_precision"]
-    numbers = "; ".join(f"{_numbers(row)} against “{name}”" for name, row in f1.iterrows())
+    numbers = "; ".join(f"{corrected(row)} against “{name}”" for name, row in f1.iterrows())
     return (
         f"By its F1 ({of['micro_f1', chosen]:.3f}) that list is {_verdicts(f1, of['micro_f1'])}: {numbers}. By its "
         f"mean average precision ({precision[chosen]:.3f}) it is {_verdicts(ranking, precision)}, which stands for "
-        f"every list that is the same for all pieces: {_numbers(ranking.iloc[0])} (all p after Holm's correction for "
+        f"every list that is the same for all pieces: {corrected(ranking.iloc[0])} (all p after Holm's correction for "
         f"{len(compared)} comparisons)."
     )
 
@@ -215,7 +215,3 @@ def _verdicts(rows: pd.DataFrame, scores: pd.Series) -> str:
     return "; ".join(
         f"{words} {listed(f'“{name}” ({scores[name]:.3f})' for name in names)}" for words, names in kinds if len(names)
     )
-
-
-def _numbers(row: pd.Series) -> str:
-    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.intervals import Interval, is_shown
+from instrlib.intervals import Interval, is_shown, p_text
 from instrlib.leak import PROTOCOLS
 from instrlib.words import begin, listed
 
@@ -108,7 +108,7 @@ def order_sentence(measured: pd.Series, reported: pd.Series, what: str) -> str:
         else "not shown to be in the same order"
     )
     return (
-        f"{begin(what)} are {alike} here as published (Kendall's tau {found.statistic:.2f}, p = {found.pvalue:.2f}): "
+        f"{begin(what)} are {alike} here as published (Kendall's tau {found.statistic:.2f}, {p_text(found.pvalue)}): "
         f"best here {measured.idxmax()} ({measured.max():.2f}), published {reported.idxmax()} ({reported.max():.2f})."
     )
 

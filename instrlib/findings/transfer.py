@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from instrlib.intervals import Interval, is_shown
+from instrlib.intervals import Interval, corrected, is_shown
 from instrlib.words import listed
 
 
@@ -37,10 +37,7 @@ def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list
             verdict.append(f"from {clips[later[0]]:.3g} on it is no longer shown to be better")
         elif len(better):
             verdict.append("with all clips the network from scratch has not caught up")
-        numbers = "; ".join(
-            f"{clips[size]:.3g}: {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p = {row.p_holm:.3f}"
-            for size, row in rows.iterrows()
-        )
+        numbers = "; ".join(f"{clips[size]:.3g}: {corrected(row)}" for size, row in rows.iterrows())
         said.append(
             f"Against the network from scratch “{model}” is {'; '.join(verdict)} (differences by training clips a "
             f"class, p after Holm's correction for {len(compared)} comparisons: {numbers})."

@@ -6,6 +6,7 @@ Frozen here: what is shown does not depend on what came out.
 from collections.abc import Callable
 from typing import Any
 
+from instrlib.intervals import p_text
 from instrlib.overview import score_name
 from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of, text_of
 from instrlib.words import begin, spaced
@@ -162,7 +163,7 @@ def _protocols(metrics: Metrics) -> Table:
     ]
     last = ("difference", difference_of(difference["estimate"], difference["low"], difference["high"]), "")
     return Table(
-        f"A random forest under two protocols (difference: p = {text_of(difference['p'])}).",
+        f"A random forest under two protocols (difference: {p_text(difference['p'])}).",
         ("Protocol", "Accuracy over segments", "Tested segments with a sibling in training"),
         (*rows, last),
     )

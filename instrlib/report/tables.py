@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from instrlib.intervals import p_text
 from instrlib.words import spaced
 
 NONE = "–"
@@ -92,7 +93,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, dict):
         estimate, low, high = (text_of(value[name]) for name in ("estimate", "low", "high"))
         ends = "" if NONE in (low, high) else f" [{low}, {high}]"
-        return estimate + ends + (f", p = {text_of(value['p'])}" if "p" in value else "")
+        return estimate + ends + (f", {p_text(value['p'])}" if "p" in value else "")
     if isinstance(value, list):
         return ", ".join(map(text_of, value)) if len(value) <= _LONGEST_LIST else f"{len(value):,} values"
     if isinstance(value, bool):
