@@ -355,7 +355,7 @@ def search(
             _train,
             tasks,
             notes=[place.with_suffix(".json") for place, *_ in tasks],
-            keys=[hash_json([_code(), settings, prints, fold, one.values]) for one, fold in places],
+            keys=[hash_json([_code(), prints[0], prints[1 + fold], one.spec, one.config]) for one, fold in places],
             workers=workers,
             describe=f"searching the space {space!r}",
         )
@@ -572,8 +572,8 @@ def _train(folder: Path, store: Path, split: Path, spec: tuple[Layer, ...], conf
 
 @functools.cache
 def _code() -> str:
-    """Hash the code and the versions that decide a trial."""
-    return hash_json([code_fingerprint([Path(__file__).read_text(encoding="utf-8")]), versions()])
+    """Hash the code and the versions that decide a trial, whatever space proposed it: those of its training."""
+    return hash_json([code_fingerprint(["from instrlib import training"]), versions(), TRAIN_SEED, _RESULTS])
 
 
 def _declared(name: str) -> "HyperParameters":
