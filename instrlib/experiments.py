@@ -218,13 +218,17 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a variant: `parameters`, `multiply_adds` (of a segment), `best_epoch`, `epochs`, `training_s` and the
-        validation scores.
+        validation scores; `n_trained`, how many trainings there are, and `n_late`, how many of them were best on
+        validation in the last tenth of their epochs.
     """
-    rows = {
-        name: pd.DataFrame([summary(folder) for folder in outcome.flat]).drop(columns=["split", "seed"]).mean()
-        for name, outcome in outcomes.items()
-    }
-    return pd.DataFrame(rows).T.astype({"parameters": int, "multiply_adds": int})
+    rows = {}
+    for name, outcome in outcomes.items():
+        trained = pd.DataFrame([summary(folder) for folder in outcome.flat]).drop(columns=["split", "seed"])
+        late = (
+            trained.best_epoch >= 0.9 * trained.epochs if "best_epoch" in trained else pd.Series(False, trained.index)
+        )
+        rows[name] = pd.concat([trained.mean(), pd.Series({"n_trained": len(trained), "n_late": late.sum()})])
+    return pd.DataFrame(rows).T.astype(dict.fromkeys(("parameters", "multiply_adds", "n_trained", "n_late"), int))
 
 
 def multiply_adds_a_clip(described: pd.DataFrame, variants: Sequence[Variant]) -> pd.Series:

@@ -74,13 +74,13 @@ class Difference(Interval):
         return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {p_text(self.p)}"
 
 
-def p_text(p: float) -> str:
+def p_text(p: float | None) -> str:
     """Write a p-value as a paper does: with three decimals, and as "p < 0.001" where these would be zeros.
 
     Parameters
     ----------
-    p : float
-        From 0 to 1, or NaN.
+    p : float or None
+        From 0 to 1; NaN, or None as JSON has it, where it cannot be told.
 
     Returns
     -------
@@ -88,9 +88,11 @@ def p_text(p: float) -> str:
 
     Examples
     --------
-    >>> p_text(0.0312), p_text(0.0002)
-    ('p = 0.031', 'p < 0.001')
+    >>> p_text(0.0312), p_text(0.0002), p_text(None)
+    ('p = 0.031', 'p < 0.001', 'p unknown')
     """
+    if p is None or math.isnan(p):
+        return "p unknown"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -1013,6 +1015,7 @@ def _ends(samples: np.ndarray, n_groups: int, level: float) -> tuple[float, floa
 
 def _difference(estimate: float, samples: np.ndarray, n_groups: int, level: float) -> Difference:
     low, high = _ends(samples, n_groups, level)
+    samples = samples[np.isfinite(samples)]  # a resample in which the score has no value says nothing of its sign
     # Sums of floats that should cancel leave about 1e-17; that is no difference.
     signs = np.where(np.abs(samples) < 1e-12, 0, np.sign(samples))
     tail = (1 + min((signs <= 0).sum(), (signs >= 0).sum())) / (1 + len(samples))

@@ -288,11 +288,13 @@ def test_whether_it_helps_is_said_by_the_corrected_p(difference, p_holm, words):
 
 
 def test_a_training_that_was_still_improving_is_named():
-    described = pd.DataFrame({"best_epoch": [7.0, 12.0], "epochs": [12.0, 12.0]}, index=["none", "CutMix"])
-    assert "none was best at its end" in epochs_sentence(described, ["none"])
-    assert "at epoch 12.0 of 12: CutMix still improved" in epochs_sentence(described, ["none", "CutMix"])
-    last_tenth = pd.DataFrame({"best_epoch": [18.0], "epochs": [20.0]}, index=["CutMix"])
-    assert "at epoch 18.0 of 20: CutMix still improved" in epochs_sentence(last_tenth, ["CutMix"])
+    described = pd.DataFrame(
+        {"best_epoch": [7.0, 9.0], "epochs": [12.0, 12.0], "n_trained": [3, 3], "n_late": [0, 1]},
+        index=["none", "CutMix"],
+    )
+    assert "No training was still improving" in epochs_sentence(described, ["none"])
+    said = epochs_sentence(described, ["none", "CutMix"])
+    assert "CutMix at epoch 9.0 of 12. In the last tenth of their epochs 1 of 3 trainings of CutMix were" in said
 
 
 def sounds(config: FeatureConfig) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from instrlib import evaluation, experiments, findings
+from instrlib import evaluation, experiments, findings, training
 from instrlib.config import TrainConfig
 from instrlib.errors import EvaluationError
 from instrlib.experiments import Variant
@@ -68,6 +68,10 @@ def test_the_description_has_the_size_of_each_network_and_its_validation_scores(
     table = experiments.describe(outcomes)
     assert table.parameters.tolist() == [8 * 9 + 8 + 8 * 3 + 3, 16 * 9 + 16 + 16 * 3 + 3]
     assert table.validation_accuracy.between(0, 1).all() and (table.training_s > 0).all()
+    for name, outcome in outcomes.items():
+        ends = [training.summary(folder) for folder in outcome.flat]
+        assert table.n_trained[name] == len(ends)
+        assert table.n_late[name] == sum(one["best_epoch"] >= 0.9 * one["epochs"] for one in ends)
 
 
 def test_differences_are_paired_with_the_reference_and_corrected_for_their_number(outcomes):

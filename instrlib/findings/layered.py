@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.intervals import Interval
+from instrlib.intervals import Interval, is_shown
 from instrlib.layered_scores import all_present_f1
 from instrlib.words import begin, listed, spaced
 
@@ -32,11 +32,12 @@ def trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model: str) ->
         of = table[table.score == score].set_index("model").estimate
         best = of[rows.index.get_level_values("second")].agg("idxmin" if lower_is_better else "idxmax")
         row = rows.loc[best].squeeze()
-        better = row.high < 0 if lower_is_better else row.low > 0
         words = spaced(score).replace("f1", "F1")
         parts.append(f"{words} {of[model]:.3f} against {of[best]:.3f} of “{best}”")
-        if not better:
+        if not is_shown(row.p_holm):
             failed.append(f"its {words} is not shown to beat “{best}”")
+        elif (row.difference > 0) == lower_is_better:
+            failed.append(f"its {words} is worse than that of “{best}”")
     verdict = "each of its scores named here is better" if not failed else listed(failed)
     return (
         f"{begin(model)}, against the best of the answers that need no listening: {'; '.join(parts)}. {begin(verdict)}."

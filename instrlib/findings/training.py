@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from instrlib.intervals import Interval, is_shown, p_text
@@ -24,14 +25,17 @@ def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
     str
     """
     rows = described.loc[list(names)]
-    late = rows.index[rows.best_epoch >= 0.9 * rows.epochs]
-    numbers = ", ".join(f"{name} at epoch {row.best_epoch:.1f} of {row.epochs:.0f}" for name, row in rows.iterrows())
+    late = [
+        f"{row.n_late:.0f} of {row.n_trained:.0f} trainings of {name}" for name, row in rows.iterrows() if row.n_late
+    ]
+    numbers = listed(f"{name} at epoch {row.best_epoch:.1f} of {row.epochs:.0f}" for name, row in rows.iterrows())
     verdict = (
-        f"{listed(late)} still improved at the end, so more epochs may change the result, which was not tried"
-        if len(late)
-        else "none was best at its end"
+        f"In the last tenth of their epochs {listed(late)} were still improving: more epochs may change the result, "
+        "which was not tried"
+        if late
+        else "No training was still improving in the last tenth of its epochs"
     )
-    return f"Best on validation were, on average, {numbers}: {verdict}."
+    return f"Best on validation was, on average, {numbers}. {verdict}."
 
 
 def shortened_sentence(described: pd.DataFrame) -> str:
@@ -163,7 +167,9 @@ def protocols_sentence(table: pd.DataFrame) -> str:
     """
     sure = table.index[table.low > 0]
     most, least = table.loc[table.difference.idxmax()], table.loc[table.difference.idxmin()]
-    first, second = table.honest.idxmax(), table.leaky.idxmax()
+    first, second = (
+        listed(table.index[np.isclose(table[protocol], table[protocol].max())]) for protocol in ("honest", "leaky")
+    )
     return (
         f"With {PROTOCOLS[0]} instead of {PROTOCOLS[1]}, accuracy over segments changes by "
         f"{least.difference:+.2f} ({least.name}) to {most.difference:+.2f} ({most.name}), "
@@ -172,6 +178,6 @@ def protocols_sentence(table: pd.DataFrame) -> str:
         + (
             f"{begin(first)} is best under both."
             if first == second
-            else f"The best model under the leaky protocol is {second}, under the honest one {first}."
+            else f"Best under the leaky protocol is {second}, under the honest one {first}."
         )
     )
