@@ -12,7 +12,7 @@ import pandas as pd
 from instrlib.config import TrainConfig
 from instrlib.errors import EvaluationError
 from instrlib.evaluation import Predictions, clip_scores, compare_models, join_seeds, read_test
-from instrlib.intervals import compare_over_seeds, enough_resamples, holm
+from instrlib.intervals import compare_over_seeds, enough_resamples, holm, is_shown
 from instrlib.models import Layer
 from instrlib.parallel import fan_out
 from instrlib.store import open_store
@@ -300,6 +300,27 @@ def against(predictions: dict[str, Predictions], reference: str, *, n_resamples:
     """
     pairs = [(name, reference) for name in predictions if name != reference]
     return compare_pairs(predictions, pairs, n_resamples=n_resamples, seed=seed).droplevel("second").rename_axis(None)
+
+
+def difference_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return arguments of `plots.paired_differences`: all but what the variants are compared with.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `against` gives, or another table with `difference`, `low`, `high` and `p_holm`, one row a variant.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+    """
+    return {
+        "names": table.index.to_numpy(dtype=str),
+        "differences": table.difference.to_numpy(),
+        "low": table.low.to_numpy(),
+        "high": table.high.to_numpy(),
+        "shown": is_shown(table.p_holm.to_numpy()),
+    }
 
 
 def compare_pairs(

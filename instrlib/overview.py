@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from instrlib.config import folders
@@ -34,7 +35,7 @@ TRIVIAL = (
 )
 """The answers that need no training worth the name."""
 
-_ONE_TEST_PART = ("02", "03", "04", "05", "07", "08", "09")
+ONE_TEST_PART = ("02", "03", "04", "05", "07", "08", "09")
 _OURS = "compact CNN"
 
 
@@ -183,7 +184,7 @@ def models(notebooks: Notebooks) -> pd.DataFrame:
     rows: dict[tuple[float, ...], dict[str, Any]] = {}
     trivial: dict[str, Any] = {}
     for name, entry in notebooks.items():
-        scores = entry["metrics"].get("scores") if name[:2] in _ONE_TEST_PART else None
+        scores = entry["metrics"].get("scores") if name[:2] in ONE_TEST_PART else None
         # What a trivial answer scores tells other clips from the same ones.
         if not scores or any(trivial.get(model, reached) != reached for model, reached in scores.items()):
             continue
@@ -396,14 +397,14 @@ def figure_of_models(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def figure_of_costs(table: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """Return the arguments of `plots.score_against_work`; files of one network stand there once."""
-    networks = table[table.kB.isna()].drop_duplicates(["model", "estimate", "multiply_adds"])
+    """Return the arguments of `plots.score_against_work`; what lies in one place stands there once."""
+    places = table.drop_duplicates(["estimate", "multiply_adds"])
     return {
-        "names": networks.model.to_list(),
-        "notebooks": networks.notebook.str[:2].to_list(),
-        "scores": networks.estimate.to_numpy(),
-        "multiply_adds": networks.multiply_adds.to_numpy(),
-        "unbeaten": unbeaten(networks).to_numpy(),
+        "names": places.model.to_list(),
+        "notebooks": places.notebook.str[:2].to_list(),
+        "scores": places.estimate.to_numpy(),
+        "multiply_adds": places.multiply_adds.to_numpy(),
+        "unbeaten": unbeaten(places).to_numpy(),
         "metric": metric,
     }
 
@@ -504,16 +505,17 @@ def _condition(metrics: Metrics) -> Comparison:
 def _domains(metrics: Metrics) -> Comparison:
     home = metrics["domains"][0]
     falls = [
-        (row["tested_on"], row)
+        row
         for row in metrics["matrix"]
-        if row["trained_on"] == home and row["drop"] is not None and row["p_holm"] is not None
+        if row["trained_on"] == home and row["drop"] is not None and row["p"] is not None
     ]
-    place, row = _least(falls)
+    # Only the networks of the study's own corpus are asked about here, so p is corrected for their pairs alone.
+    corrected = holm(np.array([row["p"] for row in falls], dtype=float))
+    place, row = _least((row["tested_on"], row | {"p_holm": p}) for row, p in zip(falls, corrected, strict=True))
     fall = {"difference": row["drop"], "low": row["drop_low"], "high": row["drop_high"], "p": row["p_holm"]}
-    n_pairs = sum(row["drop"] is not None for row in metrics["matrix"])
     score = "balanced accuracy, classes in common"
     return Comparison(
-        f"trained on {home}, tested on {place}", "on its own test part", score, **_turned(fall), family=n_pairs
+        f"trained on {home}, tested on {place}", "on its own test part", score, **_turned(fall), family=len(falls)
     )
 
 

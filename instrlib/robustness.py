@@ -5,7 +5,7 @@ written to a file, which `predict.predict_file` reads. Nothing is chosen here.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,6 +246,27 @@ def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
     back = {"classes_a": model.classes, "classes_b": corpus.classes}
     wider = set(names.common_classes(trained_on, corpus.name, **back).values()) - set(known)
     return {label: known.get(label) for label in corpus.classes if label not in wider}
+
+
+def answerable(model: PublishedModel, corpora: Mapping[str, Corpus]) -> tuple[dict[str, Corpus], list[str]]:
+    """Say which corpora a model can be asked about: those of which it knows a class.
+
+    Parameters
+    ----------
+    model : PublishedModel
+        See `published.open_model`.
+    corpora : dict of str to Corpus
+        By name.
+
+    Returns
+    -------
+    asked : dict of str to Corpus
+        Those.
+    left_out : list of str
+        A sentence on each of the others.
+    """
+    asked = {name: corpus for name, corpus in corpora.items() if any(class_of(model, corpus).values())}
+    return asked, [f"Of {name} the model knows no class, so it is not asked." for name in corpora if name not in asked]
 
 
 # -- degradations ------------------------------------------------------------------------------------------------------

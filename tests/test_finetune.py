@@ -12,7 +12,7 @@ from instrlib import embeddings, findings, finetune, heads, transfer
 from instrlib import store as stores
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.corpora import rendered
-from instrlib.errors import LeakError, StoreError
+from instrlib.errors import ConfigError, LeakError, StoreError
 from instrlib.evaluation import Inputs
 from instrlib.files import read_json, write_json
 from instrlib.models import Layer
@@ -172,13 +172,23 @@ def domain(name, *fonts, splits=("fold-0.json",)):
     return SimpleNamespace(name=name, fonts=frozenset(fonts), splits=splits)
 
 
-def test_recordings_come_before_fonts_and_no_font_of_the_pretraining_is_a_target():
-    own, merlin, fluid = domain("rendered", "Tim", "Merlin"), domain("Merlin", "Merlin"), domain("Fluid", "Fluid")
-    few, recorded = domain("few", splits=()), domain("recorded")
-    assert finetune.choose_target([own, merlin, fluid, few, recorded]) is recorded
-    assert finetune.choose_target([recorded, own, fluid]) is recorded
-    assert finetune.choose_target([own, fluid, merlin, few]) is fluid
-    assert finetune.choose_target([own, merlin]) is None
+def test_recordings_come_before_fonts_and_nothing_is_tuned_on_a_font_of_the_pretraining():
+    own, tim, merlin = domain("rendered", "Tim", "Merlin"), domain("Tim", "Tim"), domain("Merlin", "Merlin")
+    fluid, few, recorded = domain("Fluid", "Fluid"), domain("few", splits=()), domain("recorded")
+    assert finetune.choose_pair([own, merlin, fluid, few, recorded]) == (own, recorded)
+    assert finetune.choose_pair([own, fluid, merlin, few]) == (own, fluid)
+    assert finetune.choose_pair([own, merlin, tim]) == (merlin, tim)
+
+
+def test_a_study_of_recordings_is_tuned_on_its_own_after_what_soundfonts_play():
+    mine, fluid, tim, other = domain("mine"), domain("Fluid", "Fluid"), domain("Tim", "Tim"), domain("other")
+    assert finetune.choose_pair([mine, fluid, tim, other]) == (fluid, mine)
+    assert finetune.choose_pair([domain("mine", splits=()), fluid, tim, other]) == (fluid, other)
+
+
+def test_without_two_sound_worlds_there_is_nothing_to_pretrain_on():
+    with pytest.raises(ConfigError, match="No two sound worlds are at hand"):
+        finetune.choose_pair([domain("mine"), domain("other")])
 
 
 def test_a_network_that_learned_from_the_clips_in_question_is_a_leak(inputs, pretrained, tmp_path):

@@ -236,6 +236,7 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "differences": f1 - 0.6,
             "low": np.where(f1 > 0.9, np.nan, f1 - 0.7),
             "high": np.where(f1 > 0.9, np.nan, f1 - 0.5),
+            "shown": f1 < 0.5,
             "reference": "compact CNN",
         },
         "sparsity_curve": {

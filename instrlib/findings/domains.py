@@ -26,7 +26,7 @@ def fall_sentence(table: pd.DataFrame) -> str:
     worst = others.loc[others["drop"].idxmax()]
     said = (
         f"Trained on one domain and tested on another, balanced accuracy on the classes in common falls in "
-        f"{len(falls)} of {len(others)} pairs beyond doubt (p after Holm's correction below .05)"
+        f"{len(falls)} of {len(others)} pairs (p after Holm's correction below .05)"
     )
     said += f", rises in {len(rises)}" if len(rises) else ""
     said += f"; in {len(others) - len(falls) - len(rises)} no difference is shown" if not sure.all() else ""

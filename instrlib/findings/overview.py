@@ -174,26 +174,30 @@ def limit_sentences(facts: Facts, table: pd.DataFrame) -> list[str]:
     list of str
     """
     said = []
-    widths = ((table.high - table.low) / 2)[table.score.isin(("accuracy", "label accuracy"))].dropna()
+    same_clips = table.index.str[:2].isin(overview.ONE_TEST_PART) & table.score.isin(("accuracy", "label accuracy"))
+    widths = ((table.high - table.low) / 2)[same_clips].dropna()
     if facts.n_tested and len(widths):
         said.append(
-            f"With {facts.n_tested} test clips the intervals of the main differences of accuracy reach "
+            f"With {facts.n_tested} test clips the intervals of the main differences of accuracy on them reach "
             f"{widths.median():.2f} to either side (median of {len(widths)}): much smaller differences would not have "
             "been seen, and “not shown” does not mean “none”."
         )
     if facts.n_groups:
         said.append(
             f"The corpus has {facts.n_groups} groups, and clips of a group resemble each other; with few groups in the "
-            "test part bootstrap intervals are rather too narrow than too wide."
+            "test part bootstrap intervals are more likely too narrow than too wide."
         )
     if facts.epochs < facts.full_epochs:
         said.append(
             f"In the profile “{facts.profile}” the networks that are compared were trained for at most {facts.epochs} "
             f"epochs (“full”: {facts.full_epochs}): what pays only in longer trainings shows too little."
         )
-    if facts.seeds < 3:
-        seeds = "one seed" if facts.seeds == 1 else f"{facts.seeds} seeds"
-        said.append(f"Each network was trained from {seeds}, which tells little of how far seeds differ.")
+    said.append(
+        "Each network was trained from one seed: how far seeds differ is not known, and stands in no interval."
+        if facts.seeds == 1
+        else f"Each network was trained from {facts.seeds} seeds. Drawn again with replacement they show "
+        f"{facts.seeds - 1} of {facts.seeds} parts of their variance, so intervals over seeds are a little too narrow."
+    )
     if facts.corpus == "rendered":
         said.append(
             "The clips are phrases played by soundfonts. What holds for them need not hold for recordings; notebook 13 "
@@ -211,8 +215,8 @@ def limit_sentences(facts: Facts, table: pd.DataFrame) -> list[str]:
     if facts.missing:
         said.append(f"Not run, and so not told here: {listed(facts.missing)}.")
     said.append(
-        "Which comparison is a notebook's main one is fixed in the code and not chosen by its result, but earlier runs "
-        "had been seen when it was fixed: no preregistration."
+        "Which comparison is a notebook's main one is fixed in the code, or found by a rule that its p is corrected "
+        "for. Earlier runs had been seen when it was fixed: no preregistration."
     )
     said.append(
         "Apart from the main comparisons, p is corrected within a notebook's family of comparisons alone; numbers "

@@ -31,10 +31,11 @@ def paired_differences(
     differences: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
+    shown: np.ndarray,
     reference: str,
     metric: str = "accuracy",
 ) -> "Figure":
-    """Draw how far each variant is above or below one of them, with intervals; those that include 0 are grey.
+    """Draw how far each variant is above or below one of them, with intervals; what is not shown to differ is grey.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ def paired_differences(
         The variants, from top to bottom.
     differences, low, high : np.ndarray [shape=(n,)]
         Score of each minus that of the reference, from -1 to 1, and its interval; NaN ends draw none.
+    shown : np.ndarray of bool [shape=(n,)]
+        Whether p, corrected for their number, is below .05.
     reference : str
         What they are compared with.
     metric : str
@@ -54,7 +57,7 @@ def paired_differences(
     differences, low, high = (np.asarray(values, dtype=float) for values in (differences, low, high))
     figure = new_figure(height=0.95 + max(0.9, row_inches(names)))
     axes = figure.subplots()
-    shown = (low > 0) | (high < 0)
+    shown = np.asarray(shown, dtype=bool)
     for sure, colour, marker in ((True, BLUE, "o"), (False, GREY, "D")):
         rows = np.flatnonzero(shown == sure)
         whiskers(axes, differences[rows], rows, low[rows], high[rows], colour=colour, marker=marker)
@@ -65,7 +68,7 @@ def paired_differences(
     axes.set_xlim(-furthest, furthest)
     axes.xaxis.set_major_formatter("{x:+.2f}")
     name_rows(axes, names, longest=40)
-    axes.set_xlabel(f"{label(metric)} above that of {label(reference)} (grey: the interval includes 0)")
+    axes.set_xlabel(f"{label(metric)} above that of {label(reference)} (grey: none shown, corrected p ≥ .05)")
     return figure
 
 
