@@ -40,21 +40,32 @@ class Interval:
     ----------
     estimate : float
         The number on the clips at hand.
-    low, high : float
-        Ends of the interval; NaN where there is only one group.
+    low, high : float or None
+        Ends of the interval; NaN, or None as JSON has it, where there is only one group.
 
     Examples
     --------
     >>> print(Interval(0.8, 0.7, 0.9))
     0.800 [0.700, 0.900]
+    >>> print(Interval(0.8, float("nan"), float("nan")))
+    0.800 [no interval]
     """
 
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.estimate:.3f} {self._ends()}"
+
+    def signed(self) -> str:
+        """Return it as it is read where both signs are possible: "+0.100 [-0.020, +0.220]"."""
+        return f"{self.estimate:+.3f} {self._ends('+')}"
+
+    def _ends(self, sign: str = "") -> str:
+        if self.low is None or self.high is None or math.isnan(self.low):
+            return "[no interval]"
+        return f"[{self.low:{sign}.3f}, {self.high:{sign}.3f}]"
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Difference(Interval):
     p: float
 
     def __str__(self) -> str:
-        return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {p_text(self.p)}"
+        return f"{self.signed()}, {p_text(self.p)}"
 
 
 def p_text(p: float | None) -> str:

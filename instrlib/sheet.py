@@ -196,13 +196,16 @@ def _timeline_words(analysis: "Analysis") -> dict[str, Any] | None:
     if timeline is None:
         return None
     found = [spaced(label) for label in timeline.instruments]
+    silent = [spaced(label) for label in timeline.instruments if label not in set(timeline.events.label)]
+    when = f" When {listed(silent)} can be heard could not be told." if silent else ""
+    sentence = f"Found in the recording: {listed(found)}.{when}" if found else "No instrument was found for certain."
     events = [
         [spaced(row.label), f"{row.start_s:.1f}", f"{row.end_s:.1f}", f"{row.intensity:.2f}"]
         for row in timeline.events.sort_values(["start_s", "label"]).itertuples()
     ]
     left = len(events) - MAX_EVENTS
     return {
-        "sentence": f"Found in the recording: {listed(found)}." if found else "No instrument was found for certain.",
+        "sentence": sentence,
         "caption": f"Windows of {timeline.window_s:g} s, one every {timeline.hop_s:g} s; the darker, the surer.",
         "alt": "Timeline: " + ("; ".join(f"{name} {start} to {end} s" for name, start, end, _ in events) or "nothing"),
         "events": events[:MAX_EVENTS],
@@ -240,13 +243,14 @@ def _number(value: float) -> str:
 def _model_rows(model: "PublishedModel") -> list[tuple[str, str]]:
     about = model.about
     accuracy = about["scores"]["accuracy"]
+    ends = "" if accuracy["low"] is None else f" [{accuracy['low']:.2f}, {accuracy['high']:.2f}]"
     return [
         ("model", f"{model.name}, published {about['published_at'][:10]}"),
         ("trained on", about["corpus"]["title"]),
         (
             "accuracy",
-            f"{accuracy['estimate']:.2f} [{accuracy['low']:.2f}, {accuracy['high']:.2f}] on {about['n_tested']} clips "
-            "of the same corpus that were held out (95 % interval)",
+            f"{accuracy['estimate']:.2f}{ends} on {about['n_tested']} clips of the same corpus that were held out"
+            f"{' (95 % interval)' if ends else ''}",
         ),
     ]
 

@@ -94,6 +94,15 @@ def test_of_a_family_the_least_p_stands_as_it_was_corrected_for_its_size(noteboo
     assert "the least of 2 and corrected for them" in said.comparison_sentences(overview.comparisons(notebooks))[3]
 
 
+def test_of_the_falls_to_other_domains_those_of_the_studys_own_networks_count_and_are_corrected_for(notebooks):
+    falls = [("own", "a", 0.04), ("own", "b", 0.02), ("a", "own", 0.001)]
+    ends = {"drop": 0.1, "drop_low": 0.0, "drop_high": 0.2, "p_holm": 1.0}
+    matrix = [{"trained_on": first, "tested_on": second, "p": p} | ends for first, second, p in falls]
+    notebooks["13_m"] = entry({"domains": ["own", "a", "b"], "matrix": matrix})
+    row = overview.comparisons(notebooks).loc["13_m"]
+    assert (row["first"], row.family, row.p) == ("trained on own, tested on b", 2, 0.04)
+
+
 def test_which_comparison_is_read_does_not_depend_on_the_result(notebooks):
     notebooks["08_h"] = entry(
         {
@@ -205,11 +214,14 @@ def test_the_sentence_turns_with_the_sign(notebooks):
 def test_limits_follow_from_the_numbers_and_the_settings(notebooks):
     table = overview.comparisons(notebooks)
     told = " ".join(said.limit_sentences(overview.facts(notebooks, ["10_layered_audio"]), table))
-    assert "With 100 test clips the intervals of the main differences of accuracy reach 0.10 to either side" in told
+    assert (
+        "With 100 test clips the intervals of the main differences of accuracy on them reach 0.10 to either side"
+        in told
+    )
     quick, full = (get_profile(name).experiment.epochs for name in ("quick", "full"))
     assert f"at most {quick} epochs (“full”: {full})" in told and "phrases played by soundfonts" in told
     assert "Not run, and so not told here: 10_layered_audio." in told
-    assert "nothing can be shown" not in told and "one seed" not in told
+    assert "nothing can be shown" not in told and "2 of 3 parts of their variance" in told
     notebooks["01_a"]["manifest"]["parameters"] = {"corpus": "irmas", "profile": "full", "seeds": 1}
     weak = said.limit_sentences(overview.facts(notebooks, []), table.assign(p=0.02))
     assert "The least p is 0.020; corrected for 4 comparisons it is 0.08" in " ".join(weak)

@@ -287,8 +287,9 @@ def test_a_domain_is_held_against_the_trivial_answer_and_a_lone_group_has_no_int
     )
     table = table.assign(domain="there", n=20, n_groups=5)
     assert said in domain_sentences(table, "there")[0]
+    assert domain_sentences(table, "there", chosen_on="there")[0].endswith("so that score is flattered.")
     alone = domain_sentences(table.assign(low=np.nan, high=np.nan), "there")[0]
-    assert "0.500 (of one group, so without an interval), not shown to differ from" in alone
+    assert "0.500 [no interval], not shown to differ from" in alone
     assert "not shown to be too sure or not sure enough" in alone
 
 

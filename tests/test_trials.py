@@ -84,13 +84,12 @@ def test_what_the_log_says_is_told_with_its_doubt():
     log = log_of(simple=(0.4, 0.3, 0.25), rich=(0.6, 0.5, 0.4), fancy=(0.55, 0.55, 0.4))
     told = " ".join(trial_sentences(log, trials.winner(log)))
     assert (
-        "prefers “rich”: 0.60, the mean of 0.70 on clean clips and 0.50 in recordings of every day, instead of 0.40"
-        in told
+        "“rich”: 0.60, the mean of 0.70 on clean clips and 0.50 in everyday recordings of them, instead of 0.40" in told
     )
-    assert "Nearer to it than half of its interval come “fancy”." in told
+    assert "Within half of its interval below it: “fancy”." in told
     assert "On sea shanties, of which nothing was trained on and nothing chosen, it reaches 0.50 [0.40, 0.60]" in told
     assert "highest of all recipes there is 0.55 (“fancy”)" in told
-    assert "ends higher in 0 of 3 recipes, by -0.10 on average" in told
+    assert "raises the score in 0 of 3 recipes; the mean change is -0.10" in told
 
 
 def test_a_recipe_is_trained_on_its_own_clips_and_scored_on_sounds_that_it_never_heard(tmp_path, monkeypatch):

@@ -60,15 +60,16 @@ def _accuracy(release: Release) -> str:
 
 def _calibrated(release: Release) -> str:
     temperature = release.model.single.temperature
-    was = "too sure" if temperature > 1 else "not sure enough"
-    changes = []
-    for score, words in (("log_loss", "the log loss"), ("expected_calibration_error", "the calibration error")):
+    was = "about right" if abs(temperature - 1) < 0.05 else "too sure" if temperature > 1 else "not sure enough"
+    reached = []
+    for score, words in (("log_loss", "log loss"), ("expected_calibration_error", "calibration error")):
         rows = release.scores[release.scores.score == score].set_index("model").estimate
-        before, after = rows["network as trained"], rows["file, calibrated"]
-        changes.append(f"{words} {'falls' if after < before else 'does not fall'}, from {before:.3f} to {after:.3f}")
+        file, network = rows["file, calibrated"], rows["network as trained"]
+        reached.append(f"{words} of {file:.3f}, the network as trained {network:.3f}")
     return (
-        f"On validation the network was {was}: its temperature is {temperature:.2f}. With it, on the test clips, "
-        f"{' and '.join(changes)}."
+        f"On validation the network's probabilities were {was}: the temperature that fits them best is "
+        f"{temperature:.2f}. On the test clips the file with this temperature has a {' and a '.join(reached)}; these "
+        "differences were not tested."
     )
 
 
@@ -88,6 +89,6 @@ def _refused(release: Release, noises: pd.DataFrame) -> str:
     if noises.refused.mean() < 0.5:
         verdict += " Noise is mostly taken for an instrument: it is not unlike enough to be doubted."
     return (
-        f'Thresholds that keep {KEPT_SHARE:.0%} of the right answers on validation answer "none of these" to {lost} of '
-        f"the right answers on test, to {refused} of the wrong ones and to {shares}.{verdict}"
+        f'With thresholds that keep {KEPT_SHARE:.0%} of the right answers on validation it answers "none of these" to '
+        f"{lost} of the right answers on test, to {refused} of the wrong ones and to {shares}.{verdict}"
     ).replace("%", " %")

@@ -26,7 +26,7 @@ def curve_sentences(scores: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
     """
     untouched = _of(scores, UNTOUCHED, "accuracy")
     first = (
-        f"Untouched, the held-out clips are named with an accuracy of {_interval(untouched)}. What follows are "
+        f"Untouched, the held-out clips are named with an accuracy of {_read(untouched)}. What follows are "
         f"differences from it on the same clips, shown where p is below .05 after Holm's correction for "
         f"{len(compared)} comparisons."
     )
@@ -57,12 +57,12 @@ def confidence_sentence(scores: pd.DataFrame, compared: pd.DataFrame) -> str:
     )
     return (
         f"Accuracy is lowest under {at}. There the model is {_sure(gap)}: its mean confidence minus its accuracy is "
-        f"{_interval(gap, signed=True)}, untouched {_interval(before, signed=True)}. It answers “none of these” to "
+        f"{_read(gap).signed()}, untouched {_read(before).signed()}. It answers “none of these” to "
         f"{refused:.0%} (untouched {_of(scores, UNTOUCHED, 'refused').estimate:.0%}); {rest}."
     ).replace("%", " %")
 
 
-def domain_sentences(table: pd.DataFrame, home: str) -> list[str]:
+def domain_sentences(table: pd.DataFrame, home: str, *, chosen_on: str = "") -> list[str]:
     """Say how a model does in each domain: how often it is right, and whether it knows how often.
 
     Parameters
@@ -71,6 +71,8 @@ def domain_sentences(table: pd.DataFrame, home: str) -> list[str]:
         From `robustness.domain_scores`.
     home : str
         The domain that the model was trained in.
+    chosen_on : str
+        The domain that the model's recipe was chosen on, if any: its score there is flattered.
 
     Returns
     -------
@@ -78,7 +80,10 @@ def domain_sentences(table: pd.DataFrame, home: str) -> list[str]:
         One sentence a domain, the home first.
     """
     order = [home, *(name for name in table.domain.unique() if name != home)]
-    return [_domain(table[table.domain == name].set_index("score"), name) for name in order]
+    said = {name: _domain(table[table.domain == name].set_index("score"), name) for name in order}
+    if chosen_on in said:
+        said[chosen_on] += " The recipe of the model was chosen on this domain, so that score is flattered."
+    return list(said.values())
 
 
 def refusal_sentences(compared: pd.DataFrame) -> list[str]:
@@ -132,10 +137,10 @@ def _curve(name: str, rows: pd.DataFrame) -> str:
     if first == len(levels):
         lone = [_level(name, level) for level, lost in zip(levels, worse, strict=True) if lost]
         but = f", though one at {listed(lone)}" if lone else ""
-        return f"{label}: no loss is shown, not even at {_level(name, levels[-1])} ({_tested(last)}){but}."
+        return f"{label}: no loss is shown, not even at {_level(name, levels[-1])} ({corrected(last)}){but}."
     at = rows.loc[levels[first]]
-    begins = f"at {_level(name, levels[first])} accuracy changes by {_tested(at)}"
-    ends = "" if first == len(levels) - 1 else f" and at {_level(name, levels[-1])} by {_tested(last)}"
+    begins = f"at {_level(name, levels[first])} accuracy changes by {corrected(at)}"
+    ends = "" if first == len(levels) - 1 else f" and at {_level(name, levels[-1])} by {corrected(last)}"
     way = "up" if one.worse == "higher" else "down"
     fine = f"no loss is shown {way} to {_level(name, levels[first - 1])}; " if first else "it costs from the first: "
     return f"{label}: {fine}{begins}{ends}."
@@ -148,8 +153,8 @@ def _domain(rows: pd.DataFrame, name: str) -> str:
     of_named = "" if np.isnan(named) else f" and is right in {named:.0%} of the others"
     return (
         f"On {name} ({accuracy.n:.0f} clips of {accuracy.n_groups:.0f} groups, instruments that it knows) the model "
-        f"has an accuracy of {_interval(accuracy)}, {beats} the {trivial:.3f} of always naming the most frequent; it "
-        f"is {_sure(gap)} (confidence minus accuracy {_interval(gap, signed=True)}, calibration error "
+        f"has an accuracy of {_read(accuracy)}, {beats} the {trivial:.3f} of always naming the most frequent; it "
+        f"is {_sure(gap)} (confidence minus accuracy {_read(gap).signed()}, calibration error "
         f"{ece.estimate:.3f}), refuses {refused:.0%}{of_named}."
     ).replace("%", " %")
 
@@ -171,8 +176,8 @@ def _refusal(name: str, row: pd.Series, n: int) -> str:
     correction = f" after Holm's correction for {n} domains" if n > 1 else ""
     return (
         f"On {name} the model {refuses}: {row.refused_unknown:.0%} of {row.n_unknown:.0f} against "
-        f"{row.refused_known:.0%} of {row.n_known:.0f} ({_tested(row)}{correction}); {told} (area under the ROC curve "
-        f"{Interval(row.auroc, row.auroc_low, row.auroc_high)}, a coin has .5)."
+        f"{row.refused_known:.0%} of {row.n_known:.0f} ({corrected(row)}{correction}); {told} (area under the ROC "
+        f"curve {Interval(row.auroc, row.auroc_low, row.auroc_high)}, a coin has .5)."
     ).replace("%", " %")
 
 
@@ -191,14 +196,5 @@ def _level(name: str, level: float) -> str:
     return f"{level:g} {DEGRADATIONS[name].unit}"
 
 
-def _interval(row: pd.Series, *, signed: bool = False) -> str:
-    if np.isnan(row.low):
-        return f"{row.estimate:.3f} (of one group, so without an interval)"
-    sign = "+" if signed else ""
-    return f"{row.estimate:{sign}.3f} [{row.low:{sign}.3f}, {row.high:{sign}.3f}]"
-
-
-def _tested(row: pd.Series) -> str:
-    if np.isnan(row.low):
-        return f"{row.difference:+.3f}, of one group, so without an interval"
-    return str(corrected(row))
+def _read(row: pd.Series) -> Interval:
+    return Interval(row.estimate, row.low, row.high)

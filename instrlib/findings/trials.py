@@ -24,14 +24,15 @@ def trial_sentences(log: pd.DataFrame, winner: str) -> list[str]:
     first, best = table.iloc[0], table.loc[winner]
     said = [
         f"Of {len(log)} recipes for training on rendered sounds, {JUDGE}, which plays none of the sounds that are "
-        f"trained on, prefers “{winner}”: {best.judged:.2f}, the mean of {best[JUDGE]:.2f} on clean clips and "
-        f"{best[EVERYDAY]:.2f} in recordings of every day, instead of {first.judged:.2f} for the simplest."
+        f"trained on, is best named by “{winner}”: {best.judged:.2f}, the mean of {best[JUDGE]:.2f} on clean clips and "
+        f"{best[EVERYDAY]:.2f} in everyday recordings of them, instead of {first.judged:.2f} for the simplest. It was "
+        "picked by this score, so the score is flattered."
     ]
     half = (best[f"{JUDGE}_high"] - best[f"{JUDGE}_low"]) / 2
     ordered = table.judged.drop(winner).sort_values(ascending=False)
     close = ordered.index[ordered > best.judged - half]
     if len(close):
-        said.append(f"Nearer to it than half of its interval come {listed(f'“{name}”' for name in close)}.")
+        said.append(f"Within half of its interval below it: {listed(f'“{name}”' for name in close)}.")
     for name in _recorded(log):
         said.append(
             f"On {name}, of which nothing was trained on and nothing chosen, it reaches {best[name]:.2f} "
@@ -53,6 +54,6 @@ def _recorded(log: pd.DataFrame) -> list[str]:
 def _adapted(table: pd.DataFrame, name: str) -> str:
     higher = int((table[f"{name}_adapted"] > table[name]).sum())
     return (
-        f"Batch normalisation adapted to the unlabelled clips of {name} ends higher in {higher} of {len(table)} "
-        f"recipes, by {(table[f'{name}_adapted'] - table[name]).mean():+.2f} on average."
+        f"Batch normalisation adapted to the unlabelled clips of {name} raises the score in {higher} of {len(table)} "
+        f"recipes; the mean change is {(table[f'{name}_adapted'] - table[name]).mean():+.2f}."
     )
