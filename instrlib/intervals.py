@@ -74,13 +74,13 @@ class Difference(Interval):
         return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {p_text(self.p)}"
 
 
-def p_text(p: float) -> str:
+def p_text(p: float | None) -> str:
     """Write a p-value as a paper does: with three decimals, and as "p < 0.001" where these would be zeros.
 
     Parameters
     ----------
-    p : float
-        From 0 to 1, or NaN.
+    p : float or None
+        From 0 to 1; None or NaN where no test was possible.
 
     Returns
     -------
@@ -91,6 +91,8 @@ def p_text(p: float) -> str:
     >>> p_text(0.0312), p_text(0.0002)
     ('p = 0.031', 'p < 0.001')
     """
+    if p is None or math.isnan(p):
+        return "p unknown"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
