@@ -126,7 +126,7 @@ def write_data_card(study: str) -> Path:
     first = notebooks.get("01_preprocessing", {"metrics": {}, "manifest": {"inputs": {}}})
     parameters = next(iter(notebooks.values()))["manifest"]["parameters"]
     corpus, metrics = corpora.info(parameters["corpus"]), first["metrics"]
-    classes = _classes(study)
+    classes = class_counts(study)
     few = [one["name"] for one in classes if one["n_groups"] < _FEW_GROUPS]
     card = _render(
         "data_card.md",
@@ -219,6 +219,47 @@ def under_shift(record: dict[str, Any], notebooks: dict[str, Any]) -> dict[str, 
     }
 
 
+def what_clips_are(corpus: str) -> str:
+    """Say in a sentence or two what the clips of a corpus are.
+
+    Parameters
+    ----------
+    corpus : str
+        One of `corpora.NAMES`.
+
+    Examples
+    --------
+    >>> what_clips_are("folder")
+    'Recordings of your own, one folder a class.'
+    """
+    return _ABOUT[corpus].what
+
+
+def class_counts(study: str) -> list[dict[str, Any]]:
+    """Read what the figures of notebook 01 were drawn from: clips and groups of each class, and clips by part.
+
+    Parameters
+    ----------
+    study : str
+        Name of the study, such as "rendered-quick".
+
+    Returns
+    -------
+    list of dict
+        In the corpus's order, `name`, `n_clips`, `n_groups` and `parts` (clips for training, validation and test, in
+        the first split); empty without results of notebook 01.
+    """
+    whole, split = (arrays_folder(study) / f"01_{name}.npz" for name in ("class_balance", "split_overview"))
+    if not (whole.is_file() and split.is_file()):
+        return []
+    sizes, dealt = read_arrays(whole), read_arrays(split)
+    parts = dict(zip(dealt["classes"].tolist(), dealt["counts"].T.astype(int).tolist(), strict=True))
+    return [
+        {"name": spaced(name), "n_clips": int(n_clips), "n_groups": int(n_groups), "parts": parts[name]}
+        for name, n_clips, n_groups in zip(sizes["classes"].tolist(), sizes["n_clips"], sizes["n_groups"], strict=True)
+    ]
+
+
 def _notebooks(study: str) -> dict[str, Any]:
     path = results_path(study)
     if not path.is_file():
@@ -233,19 +274,6 @@ def _render(template: str, **values: Any) -> str:
         loader=jinja2.PackageLoader("instrlib"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(template).render(values).rstrip() + "\n"
-
-
-def _classes(study: str) -> list[dict[str, Any]]:
-    """Read what the figures of notebook 01 were drawn from: clips and groups of each class, and clips by part."""
-    whole, split = (arrays_folder(study) / f"01_{name}.npz" for name in ("class_balance", "split_overview"))
-    if not (whole.is_file() and split.is_file()):
-        return []
-    sizes, dealt = read_arrays(whole), read_arrays(split)
-    parts = dict(zip(dealt["classes"].tolist(), dealt["counts"].T.astype(int).tolist(), strict=True))
-    return [
-        {"name": spaced(name), "n_clips": int(n_clips), "n_groups": int(n_groups), "parts": parts[name]}
-        for name, n_clips, n_groups in zip(sizes["classes"].tolist(), sizes["n_clips"], sizes["n_groups"], strict=True)
-    ]
 
 
 def _lengths(study: str) -> dict[str, float] | None:

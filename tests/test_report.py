@@ -16,8 +16,10 @@ from PIL import Image
 from instrlib import freshness
 from instrlib.errors import InstrlibError, StudyError
 from instrlib.profiles import get_profile
-from instrlib.report import bibliography, keys, methods, metric_tables, write_pdf, write_report
+from instrlib.report import bibliography, keys, methods, metric_tables, released, worlds, write_pdf, write_report
 from instrlib.report.argument import argument
+from instrlib.report.asides import task_sentence
+from instrlib.report.typography import NO_BREAK, typeset
 
 STUDY = "fsdkaggle2018-quick"
 SVG = (
@@ -184,7 +186,8 @@ def test_nothing_is_lost_all_other_figures_and_numbers_stand_in_the_appendix(pag
     assert "n clips 1,234" in page.text and "compact 0.875 [0.800, 0.925]" in page.text
     assert "text <b>not markup</b>" in page.text[page.text.index("Appendix: all figures and numbers What each") :]
     assert len(page.attributes("img", "src")) == 2
-    assert page.attributes("img", "alt") == [keys.FIGURES["02"]["model_comparison"], "Class balance"]
+    alts = [keys.FIGURES["02"]["model_comparison"], "Clips and groups of each class."]
+    assert page.attributes("img", "alt") == alts
 
 
 def test_it_asks_no_other_host_for_anything_and_fits_a_phone(page):
@@ -345,7 +348,101 @@ def test_both_forms_of_the_committed_study_are_written_without_tensorflow_and_st
     text = Page(page).text
     for name, entry in told.items():
         for sentence in entry["metrics"]["findings"] if name[:2] != keys.OVERVIEW else ():
-            assert " ".join(sentence.replace("`", "").split())[:60] in text
+            assert " ".join(typeset(sentence).replace("`", "").split())[:60] in text
+
+
+PUBLISHED = {
+    "notebook": "11_timeline",
+    "network": "compact CNN, more clips",
+    "n_tested": 1036,
+    "n_groups": 26,
+    "scores": {"accuracy": {"estimate": 0.673, "low": 0.545, "high": 0.792}},
+    "candidates": [{"networks": 2}],
+}
+
+
+def test_a_model_that_no_comparison_holds_is_named_with_its_score_and_how_it_was_made():
+    asked = {"domain": "held-out clips", "score": "accuracy", "estimate": 0.682, "low": 0.559, "high": 0.799, "n": 132}
+    told = {
+        "02_baseline_cnn": {"metrics": {"n_tested": 132}},
+        "11_timeline": {"metrics": {"published": PUBLISHED}},
+        "13_domain_shift": {"metrics": {"in_domains": [asked]}},
+    }
+    quick = get_profile("quick")
+    same, more = released.found_sentences(told, quick)
+    assert "400 clips of each class instead of 50, it has an accuracy of 0.682 [0.559, 0.799] on the same 132" in same
+    assert "1,036 clips that the larger corpus has of its 26 held-out groups" in more
+    assert "from each of 2 seeds for 18 epochs in batches of 32" in released.method(told, quick)
+    del told["13_domain_shift"]
+    assert len(released.found_sentences(told, quick)) == 1, "not asked the same clips"
+    told["11_timeline"]["metrics"]["published"] = PUBLISHED | {"notebook": "02_baseline_cnn"}
+    assert not released.found_sentences(told, quick), "one of those that are compared"
+
+
+def test_recipes_are_traced_to_their_log_with_its_own_commit_and_seeds(study, tmp_path):
+    recipe = {"trial": "simple", "change": "60 clips a class", "examples": 29011, "judged": 0.41}
+    told = json.loads((study / "results.json").read_text())
+    told["notebooks"]["13_domain_shift"] = {
+        "metrics": {"findings": ["Of one recipe."], "trials": [recipe]},
+        "manifest": MANIFEST | {"notebook": "13_domain_shift"},
+    }
+    (study / "results.json").write_text(json.dumps(told))
+    (tmp_path / "notebooks/13_trials.json").write_text(json.dumps({"commit": "1eaf00000000", "seeds": [4, 5]}))
+    figures = tmp_path / "figures" / STUDY
+    shutil.copy(figures / "01_class_balance.png", figures / "13_recipes_by_domain.png")
+    traced = [block for block in blocks(argument(STUDY)) if "1eaf00000000, seeds 4 and 5" in json.dumps(block)]
+    assert [block["kind"] for block in traced] == ["source", "table", "figure", "list"]
+    assert traced[1]["rows"] == (("simple", "60 clips a class", "29,011", "0.410"),)
+    assert {"text": "notebooks/13_trials.json", "url": "../../notebooks/13_trials.json"} in traced[2]["source"]
+    assert "in none of these checks" in words(traced[3]["items"][-1])
+
+
+def test_every_sound_world_has_its_licence_and_the_way_to_it():
+    told = {"13_domain_shift": {"metrics": {"domains": ["rendered", "FluidR3_GM", "fsdkaggle2018"]}}}
+    used = worlds.used("rendered", told)
+    assert [row[0] for row in worlds.table(used).rows] == ["rendered", "FluidR3_GM", "fsdkaggle2018"]
+    assert all(cell != "–" for row in worlds.table(used).rows for cell in row)
+    assert "[@fsdkaggle2018; @fonseca2018]" in worlds.others_sentence(used, "4.2")
+    needs = " ".join(worlds.needs(used))
+    assert "Debian: fluid-soundfont-gm" in needs and "INSTRLIB_CORPORA=fsdkaggle2018=path" in needs
+    assert worlds.others_sentence(worlds.used("rendered", {}), "") == ""
+
+
+def test_where_classes_are_divided_the_section_says_which_are_told_apart_and_on_how_many_clips():
+    classes = [{"name": name, "parts": [30, 9, 11]} for name in ("cello", "clarinet", "flute", "guitar")]
+    metrics = {"heads": [{"training_clips": 60.0, "validation_clips": 18.0}]}
+    said = task_sentence(metrics, classes)
+    assert "(cello and flute). Models trained anew tell apart the other 2 (clarinet and guitar): 60 clips" in said
+    assert "22 for test" in said
+    assert "clarinet" not in task_sentence({"heads": [{"training_clips": 7.0}]}, classes), "not the same clips"
+
+
+def test_numbers_have_one_form_whoever_wrote_them():
+    assert typeset("-0.033 [-.1, +0.2], 58% and 5 %, 1.0e-05") == (
+        f"−0.033 [−.1, +0.2], 58{NO_BREAK}% and 5{NO_BREAK}%, 1.0e−05"
+    )
+    untouched = "3-s clips of 2004-05, 6da97-ec3b, v-2, a/-1, CC-BY-4.0"
+    assert typeset(untouched) == untouched
+    (piece,) = bibliography.Citations().pieces("`x -1 %`")
+    assert piece["text"] == "x -1 %", "code stays as it is"
+
+
+def test_a_p_that_no_test_gave_stops_no_report():
+    assert keys.key_table("01", {"leak": {}, "leak_difference": SCORE | {"p": None}}).caption.endswith("p unknown).")
+    (table,) = metric_tables({"difference": SCORE | {"p": None}})
+    assert table.rows == (("difference", "0.875 [0.800, 0.925], p unknown"),)
+
+
+def test_sections_point_at_their_tables_and_figures_and_figures_at_their_full_size(study, page):
+    baseline = argument(STUDY)["sections"][3]["sections"][2]
+    pointer = next(block for block in baseline["blocks"] if block["kind"] == "text")
+    assert words(pointer["pieces"]) == "Shown in Table 5, Figure 1."
+    assert f"../../figures/{STUDY}/02_model_comparison.svg" in page.attributes("a", "href")
+
+
+def test_captions_of_pairs_say_of_how_many():
+    row = {"first": "a", "second": "b", "difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": 0.5}
+    assert "on 396 test versions" in keys.key_table("12", {"differences": [row], "n_tested": 396}).caption
 
 
 def test_numbers_become_tables_by_their_form():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instrlib import corpora, freshness, overview
-from instrlib.cards import DATA_CARD
+from instrlib.cards import DATA_CARD, class_counts, what_clips_are
 from instrlib.config import folders
 from instrlib.errors import StudyError
 from instrlib.files import read_json
@@ -16,10 +16,12 @@ from instrlib.overview import Notebooks
 from instrlib.profiles import get_profile
 from instrlib.publish import figures_folder, model_folder, results_path
 from instrlib.published import CARD
-from instrlib.report import methods
+from instrlib.report import asides, methods, released, worlds
 from instrlib.report.bibliography import Citations, Piece
-from instrlib.report.keys import OVERVIEW, key_figures, key_table
-from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of
+from instrlib.report.captions import appendix_caption
+from instrlib.report.keys import OVERVIEW, key_figures, key_table, more_tables
+from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of, typeset_table
+from instrlib.report.typography import typeset
 from instrlib.words import begin, listed, spaced
 
 TITLE = "Musical instrument recognition"
@@ -41,8 +43,9 @@ def argument(study: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `title`, `study`, `notice` (pieces; empty when nothing is stale), `lead` (pieces), `sections`, `appendix` (all
-        other figures and the full tables of each notebook) and `works`. Figures are named by their stems.
+        `title`, `study`, `figures` (their folder, from the report), `notice` (pieces; empty when nothing is stale),
+        `lead` (pieces), `sections`, `appendix` (all other figures and the full tables of each notebook) and `works`.
+        Figures are named by their stems.
 
     Raises
     ------
@@ -66,6 +69,9 @@ class _Writer:
         self.profile = get_profile(self.parameters["profile"])
         self.about = {name: _about(name) for name in notebooks}
         self.stems = {name: _stems(study, name) for name in notebooks}
+        self.worlds = worlds.used(self.parameters["corpus"], self.told)
+        self.classes = class_counts(study)
+        self.released = released.found_sentences(self.told, self.profile)
         self.cited = Citations()
         self.n_figures = self.n_tables = 0
 
@@ -87,6 +93,7 @@ class _Writer:
         return {
             "title": TITLE,
             "study": self.study,
+            "figures": self._from_here(figures_folder(self.study)),
             "notice": _stale(self.study),
             "lead": lead,
             "sections": sections,
@@ -98,6 +105,7 @@ class _Writer:
         title = corpora.info(self.parameters["corpus"]).title
         scored = overview.models(self.told)
         best = f" {study_findings.best_sentence(scored)}" if len(scored) else ""
+        best += "".join(f" {sentence}" for sentence in self.released[:1])
         starts = self.parameters["seeds"]
         return (
             f"{len(self.told)} {'notebook' if len(self.told) == 1 else 'notebooks'}, each with one question; corpus: "
@@ -137,6 +145,9 @@ class _Writer:
                 {"text": "."},
             ],
         }
+        yield self._text(self._clips())
+        if more := worlds.others_sentence(self.worlds, self._number_starting("13")):
+            yield self._text(more)
         cards = {
             "data card": results_path(self.study).with_name(DATA_CARD),
             "model card": model_folder(self.study) / CARD,
@@ -148,12 +159,9 @@ class _Writer:
                 "kind": "text",
                 "pieces": [{"text": "More stands in files beside this report: "}, *more, {"text": "."}],
             }
-        rows = {"licence": known.licence, "cite as": known.citation, "how to get it": known.how_to_get}
         made = next((name for name in self.told if name.startswith("01_")), next(iter(self.notebooks)))
-        table = Table(
-            "What is used, and on what terms.", (), tuple((key, value) for key, value in rows.items() if value)
-        )
-        yield self._table(table, made)
+        compared = [name for name in self.told if name.startswith("13_") and len(self.worlds) > 1]
+        yield self._table(worlds.table(self.worlds), made, *compared)
         metrics = self.notebooks[made]["metrics"]
         counts = {
             "Clips": metrics.get("n_clips"),
@@ -166,6 +174,15 @@ class _Writer:
             names, numbers = zip(*found, strict=True)
             yield self._table(Table("Counts, and the first split.", ("", *names), (("number", *numbers),)), made)
 
+    def _clips(self) -> str:
+        names = [one["name"] for one in self.classes]
+        told_apart = f" The {len(names)} classes are {listed(names)}." if names else ""
+        return what_clips_are(self.parameters["corpus"]) + told_apart
+
+    def _number_starting(self, number: str) -> str:
+        """Return the number of the section of the notebook that begins with this one; "" where it was not run."""
+        return next((self._number_of(name) for name in self.told if name[:2] == number), "")
+
     def _methods(self) -> list[Block]:
         several = corpora.info(self.parameters["corpus"]).multilabel
         words = methods.paragraphs(self.told, self.profile, self.parameters["seeds"], several=several)
@@ -174,9 +191,9 @@ class _Writer:
     def _overview(self) -> dict[str, Any]:
         blocks: list[Block] = [
             self._text(
-                "Each notebook has one main comparison, fixed in the code, whatever the numbers are. Here p is "
-                "corrected over all of them (Holm [@holm1979]); in parentheses stands how many comparisons within the "
-                "notebook it was corrected for before."
+                "Each notebook has one main comparison, fixed in the code by name, or by a rule that its p is "
+                "corrected for: the least p of so many comparisons as stand in parentheses. In the last column but one "
+                "p is corrected over all that stand here (Holm [@holm1979])."
             )
         ]
         compared = overview.comparisons(self.told)
@@ -205,18 +222,48 @@ class _Writer:
         title, question = self.about[name]
         blocks: list[Block] = [{"kind": "question", "pieces": self.cited.pieces(question)}] if question else []
         blocks.append({"kind": "source", "pieces": self._source(name)})
-        blocks += [self._list(metrics.get("findings", ()))] if metrics.get("findings") else []
+        if asides.divided(name[:2], self.notebooks[name]):
+            blocks.append(self._text(asides.task_sentence(metrics, self.classes)))
+        found = [self._list(metrics["findings"])] if metrics.get("findings") else []
         table = key_table(name[:2], metrics)
-        blocks += [self._table(table, name)] if table else []
-        return _section(name, title, [*blocks, *self._figures(name)])
+        stem = asides.RECIPES[1] if name[:2] == asides.RECIPES[0] else ""
+        shown = [self._table(table, name)] if table else []
+        shown += [self._table(table, name, stem=stem) for table in more_tables(name[:2], metrics)]
+        shown += self._figures(name)
+        blocks += [{"kind": "text", "pieces": _pointers(shown)}] if shown else []
+        return _section(name, title, [*blocks, *found, *self._recipes(name), *shown])
+
+    def _recipes(self, name: str) -> list[Block]:
+        """Say where a notebook's sentences on recipes come from."""
+        if name[:2] != asides.RECIPES[0] or not self.notebooks[name]["metrics"].get("trials"):
+            return []
+        words: list[Piece] = [{"text": "What is said of recipes was not computed in this run but read: "}]
+        log = self._log()
+        return [{"kind": "source", "pieces": [*words, *log, {"text": "."}]}] if log else []
+
+    def _log(self) -> list[Piece]:
+        """Name the log of recipes, its commit and its seeds; nothing where there is no log."""
+        path = asides.recipes_log()
+        if not path:
+            return []
+        link = {"text": f"notebooks/{path.name}", "url": self._from_here(path)}
+        return [{"text": "log "}, link, {"text": f", {asides.recipes_origin(path)}"}]
 
     def _found(self) -> list[Block]:
         return [
             self._text(
                 "Over the whole study, computed from the numbers above; what each notebook found stands in its section."
             ),
-            self._list(study_findings.study_sentences(self.told)),
+            self._list(self._study_sentences()),
         ]
+
+    def _study_sentences(self) -> list[str]:
+        """Say what the whole study found; what is given away stands behind the best of those that were compared."""
+        said = study_findings.study_sentences(self.told)
+        scored = overview.models(self.told)
+        best = said.index(study_findings.best_sentence(scored)) + 1 if len(scored) else len(said)
+        logged = any(self._recipes(name) for name in self.told)
+        return [*said[:best], *self.released, *said[best:], *([asides.unchecked_sentence()] if logged else [])]
 
     def _limits(self) -> list[Block]:
         every = [path.stem for path in sorted(folders().notebooks.glob("[0-9][0-9]_*.ipynb"))]
@@ -228,8 +275,9 @@ class _Writer:
         manifests = {name: entry["manifest"] for name, entry in self.notebooks.items()}
         commits = list(dict.fromkeys(_commit(manifest) for manifest in manifests.values()))
         yield self._text(
-            f"In a clone of the repository at commit {listed(commits)}; the first command sets up the environment and "
-            "runs what is missing, the others draw the figures and write this report again from the committed numbers:"
+            f"The runs were made at commit {listed(commits)}; their numbers were committed after it and stand in the "
+            "repository's latest version. In a clone of that, the first command sets up the environment and runs what "
+            "is missing, the others draw the figures and write this report again from the committed numbers:"
         )
         corpus, profile = self.parameters["corpus"], self.parameters["profile"]
         yield {
@@ -237,11 +285,16 @@ class _Writer:
             "text": f"{_command(self.parameters)}\nmake figures CORPUS={corpus} PROFILE={profile}\n"
             f"make report CORPUS={corpus} PROFILE={profile}",
         }
+        if needs := list(worlds.needs(self.worlds)):
+            yield self._text(
+                f"Section {self._number_starting('13')} needs these sounds, too, and without them leaves them out:"
+            )
+            yield self._list([f"{need}." for need in needs])
         rows = tuple(
             (
                 name,
                 _commit(manifest),
-                ", ".join(f"{key} {value}" for key, value in manifest["inputs"].items()),
+                _inputs(name, self.notebooks[name]),
                 ", ".join(used[:2] for used in manifest["uses"]) or NONE,
             )
             for name, manifest in manifests.items()
@@ -261,11 +314,15 @@ class _Writer:
             "title": self.about[name][0],
             "source": self._source(name),
             "figures": [
-                {"stem": f"{name[:2]}_{stem}", "alt": begin(spaced(stem)), "source": self._source(name, stem)}
+                {
+                    "stem": f"{name[:2]}_{stem}",
+                    "alt": typeset(appendix_caption(name[:2], stem)),
+                    "source": self._source(name, stem),
+                }
                 for stem in self.stems[name]
                 if stem not in keys
             ],
-            "tables": [vars(table) for table in metric_tables(metrics)],
+            "tables": [vars(typeset_table(table)) for table in metric_tables(metrics)],
         }
 
     def _figures(self, name: str) -> list[Block]:
@@ -284,15 +341,16 @@ class _Writer:
             )
         return blocks
 
-    def _table(self, table: Table, *names: str) -> Block:
+    def _table(self, table: Table, *names: str, stem: str = "") -> Block:
         self.n_tables += 1
+        table = typeset_table(table)
         return {
             "kind": "table",
             "number": self.n_tables,
             "caption": self.cited.pieces(table.caption or "Numbers."),
             "header": table.header,
             "rows": table.rows,
-            "source": self._source(names[0]) if len(names) == 1 else self._sources(names),
+            "source": self._source(names[0], stem) if len(names) == 1 else self._sources(names),
         }
 
     def _text(self, words: str) -> Block:
@@ -303,7 +361,7 @@ class _Writer:
 
     def _source(self, name: str, stem: str = "") -> list[Piece]:
         """Name the notebook, the run and the commit that made something, with links."""
-        pieces = [
+        pieces: list[Piece] = [
             {"text": "Notebook "},
             {"text": name, "url": self._from_here(folders().notebooks / f"{name}.ipynb")},
             {"text": f", run runs/{self.study}/{name}, commit {_commit(self.notebooks[name]['manifest'])}; "},
@@ -311,6 +369,8 @@ class _Writer:
         ]
         if stem:
             pieces += [{"text": ", "}, {"text": "arrays", "url": f"arrays/{name[:2]}_{stem}.npz"}]
+        if (name[:2], stem) == asides.RECIPES and (log := self._log()):
+            pieces += [{"text": "; all read from the "}, *log]
         return [*pieces, {"text": "."}]
 
     def _sources(self, names: Sequence[str]) -> list[Piece]:
@@ -333,6 +393,24 @@ class _Writer:
 
 def _section(name: str, title: str, blocks: list[Block], sections: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     return {"id": name, "title": title, "blocks": blocks, "sections": list(sections)}
+
+
+def _pointers(shown: list[Block]) -> list[Piece]:
+    """Point at the tables and figures of a section: "Numbers: Table 3; drawn: Figures 4 and 5."."""
+    pieces: list[Piece] = []
+    for kind, one, several in (("table", "Table", "Tables"), ("figure", "Figure", "Figures")):
+        blocks = [block for block in shown if block["kind"] == kind]
+        for place, block in enumerate(blocks):
+            before = " and " if place and place == len(blocks) - 1 else ", " if place else ""
+            word = "" if place else f"{', ' if pieces else ''}{one if len(blocks) == 1 else several} "
+            pieces += [{"text": word or before}]
+            pieces += [{"text": f"{block['number']}", "url": f"#{kind}-{block['number']}"}]
+    return [{"text": "Shown in "}, *pieces, {"text": "."}]
+
+
+def _inputs(name: str, entry: dict[str, Any]) -> str:
+    made_from = ", ".join(f"{key} {value}" for key, value in entry["manifest"]["inputs"].items())
+    return f"{made_from}, of both only every second class is tested" if asides.divided(name[:2], entry) else made_from
 
 
 def _about(name: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import instrlib
 from instrlib.errors import InstrlibError
+from instrlib.report.typography import typeset
 
 Piece = dict[str, str]
 """One piece of a text: `text` to be set, and at most one of `code`, `strong`, `emphasis` (all "yes"), `url`, `cite`."""
@@ -29,6 +30,8 @@ class Citations:
 
     def pieces(self, words: str) -> list[Piece]:
         """Cut a text into pieces; `[@key; @other]` cites, backticks mark code and double asterisks what is strong.
+
+        Numbers get their signs; see `typography.typeset`. Code stays as it is.
 
         Parameters
         ----------
@@ -52,15 +55,15 @@ class Citations:
         found: list[Piece] = []
         end = 0
         for match in _MARKED.finditer(words):
-            found += [{"text": words[end : match.start()]}] if match.start() > end else []
+            found += [{"text": typeset(words[end : match.start()])}] if match.start() > end else []
             end = match.end()
             if match["cite"]:
                 for key in match["cite"].replace("@", "").split("; "):
                     found.append({"text": f"[{self._number(key)}]", "cite": key})
             else:
                 kind = "code" if match["code"] else "strong"
-                found.append({"text": match[kind], kind: "yes"})
-        return found + ([{"text": words[end:]}] if end < len(words) else [])
+                found.append({"text": match["code"] or typeset(match["strong"]), kind: "yes"})
+        return found + ([{"text": typeset(words[end:])}] if end < len(words) else [])
 
     def works(self) -> list[dict[str, object]]:
         """Return the works cited so far: `number`, `key` and the `pieces` of each, in order."""

@@ -20,19 +20,23 @@ FIGURES: dict[str, dict[str, str]] = {
     },
     "02": {
         "model_comparison": "The network beside the trivial answers, on the test part; lines are 95 % intervals.",
-        "confusion_matrix": "What the network took the test clips for; each row adds up to its class.",
+        "confusion_matrix": "What the network took the test clips for: answers of all seeds together; the colour is "
+        "the share of a row.",
     },
     "03": {
-        "mixed_spectrograms": "Two examples, and what each augmentation makes of them; below each, its label.",
+        "mixed_spectrograms": "Two examples, and what each augmentation makes of them; above each stands its label. "
+        "SpecAugment blackens stripes of time and of frequency.",
         "paired_differences": "Each augmentation minus none, on the same clips and from the same seeds.",
     },
     "04": {
-        "parallel_coordinates": "The trials of the search, one line each; the better its validation loss, the darker.",
+        "parallel_coordinates": "The trials of the search, one line each; the lighter, the higher its validation "
+        "accuracy (last axis). Thick: chosen by validation loss.",
         "paired_differences": "What the search found minus the baseline, on the test part.",
     },
     "05": {
-        "sparsity_curve": "Accuracy by the share of weights that pruning sets to zero.",
-        "size_against_accuracy": "Size of each file against its accuracy.",
+        "sparsity_curve": "Accuracy by the share of weights that pruning sets to zero; the grey band is the dense "
+        "network's 95 % interval.",
+        "size_against_accuracy": "Size of each file, compressed, against its accuracy.",
     },
     "06": {
         "class_average_maps": "Where the network listens, on average over the clips of a class.",
@@ -55,8 +59,11 @@ FIGURES: dict[str, dict[str, str]] = {
         "recall_by_level": "How often an instrument is named, by how loud it is in the mixture.",
     },
     "11": {
-        "timeline": "Who plays when in one test piece: what was found, and what was played.",
-        "model_comparison": "Second by second: the networks beside answers that need no listening.",
+        "timeline": "Who plays when in one test piece: outlined, what was played; filled, what was found, darker the "
+        "higher the network's mean score (called intensity), which is no loudness.",
+        "model_comparison": "Second by second: the networks beside answers that do not say when. “The list found, "
+        "always” names what the network found in the whole piece all the time; “its instruments, always” what truly "
+        "plays in it; the others need no listening.",
     },
     "12": {
         "model_comparison": "Three conditions told apart: classifiers beside rules and trivial answers.",
@@ -65,7 +72,8 @@ FIGURES: dict[str, dict[str, str]] = {
     "13": {
         "domain_matrix": "Trained on one domain (rows), tested on another (columns): balanced accuracy.",
         "robustness_curves": "Accuracy on recordings that are made worse; filled points differ from the untouched.",
-        "recipes_by_domain": "Recipes of training, and what each reaches on sounds that it never heard.",
+        "recipes_by_domain": "Recipes of training, and their balanced accuracy among all twelve classes on sounds "
+        "that they were not trained on; each recipe is explained in the table.",
     },
 }
 """For each notebook, by its number, the names of its key figures with their captions, at most three."""
@@ -129,6 +137,60 @@ def key_table(number: str, metrics: Metrics) -> Table | None:
         return next(metric_tables(numbers, "Numbers"), None)
 
 
+def more_tables(number: str, metrics: Metrics) -> list[Table]:
+    """Make the tables that explain names which a notebook's sentences and figures use.
+
+    Parameters
+    ----------
+    number : str
+        Number of the notebook, two digits.
+    metrics : dict
+        Its numbers.
+
+    Returns
+    -------
+    list of Table
+        Empty for most notebooks.
+    """
+    if number == "08" and metrics.get("references"):
+        return [_published(metrics["references"])]
+    if number == "13" and metrics.get("trials"):
+        return [_recipes(metrics["trials"])]
+    return []
+
+
+def _published(references: dict[str, dict[str, Any]]) -> Table:
+    rows = (
+        (
+            name,
+            one["made_for"],
+            one["input"].replace("_", "-"),
+            one["reported"],
+            f"{one['epochs_here']} of {one['epochs']}",
+            one["otherwise_here"],
+        )
+        for name, one in references.items()
+    )
+    return Table(
+        "The published networks, rebuilt from their descriptions. “Reported”: the accuracy that their authors give, on "
+        "their own data.",
+        ("Network", "Made for", "Input", "Reported", "Epochs here", "Otherwise here, or not described"),
+        tuple(rows),
+    )
+
+
+def _recipes(trials: list[dict[str, Any]]) -> Table:
+    rows = ((one["trial"], one["change"], f"{one['examples']:,}", f"{one['judged']:.3f}") for one in trials)
+    return Table(
+        "The recipes. “Fonts” are soundfonts, “exercises” clips in which an instrument shows its sound instead of "
+        "playing a phrase, “takes” examples heard as in another recording: tone colour, length, room and noise drawn "
+        "anew. “Judged”: balanced accuracy among all twelve classes, the mean of that on clean clips of another "
+        "soundfont and on the same clips made worse as recordings of every day are.",
+        ("Recipe", "What it is", "Examples seen", "Judged"),
+        tuple(rows),
+    )
+
+
 def _scores(
     metrics: Metrics, caption: str, *, against: dict[str, Any], reference: str, tested: str = "p (Holm)"
 ) -> Table:
@@ -157,10 +219,7 @@ def _other(metrics: Metrics, against: str) -> str:
 
 def _protocols(metrics: Metrics) -> Table:
     difference = metrics["leak_difference"]
-    rows = [
-        (name, text_of(row["accuracy"]), f"{row['siblings']:.0%}".replace("%", " %"))
-        for name, row in metrics["leak"].items()
-    ]
+    rows = [(name, text_of(row["accuracy"]), f"{row['siblings']:.0%}") for name, row in metrics["leak"].items()]
     last = ("difference", difference_of(difference["estimate"], difference["low"], difference["high"]), "")
     return Table(
         f"A random forest under two protocols (difference: {p_text(difference['p'])}).",
@@ -232,7 +291,8 @@ def _pairs(caption: str, scores: tuple[str, ...] = ()) -> Callable[[Metrics], Ta
         )
         if not rows:
             raise KeyError("differences")
-        return Table(caption, ("Compared", *(["Score"] if scores else []), "Difference", "p (Holm)"), rows)
+        header = ("Compared", *(["Score"] if scores else []), "Difference", "p (Holm)")
+        return Table(caption.format_map(metrics), header, rows)
 
     return make
 
@@ -275,8 +335,11 @@ _TABLES: dict[str, Callable[[Metrics], Table]] = {
     "07": _against("Scores of the changed networks.", "against"),
     "08": _models,
     "09": _against("Scores with all training clips.", "against_baseline", "compact CNN"),
-    "10": _pairs("Paired differences on test mixtures.", ("mean_average_precision", "micro_f1")),
-    "11": _pairs("Paired differences on test pieces.", ("frame_micro_f1", "event_micro_f1", "error_rate")),
-    "12": _pairs("Paired differences of accuracy on test versions."),
+    "10": _pairs("Paired differences on {n_tested:,} test mixtures.", ("mean_average_precision", "micro_f1")),
+    "11": _pairs(
+        "Paired differences on {n_pieces:,} test pieces of {seconds:,.0f} s in all.",
+        ("frame_micro_f1", "event_micro_f1", "error_rate"),
+    ),
+    "12": _pairs("Paired differences of accuracy on {n_tested:,} test versions of clips."),
     "13": _domains,
 }

@@ -5,6 +5,7 @@ from typing import Any
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.overview import Notebooks
 from instrlib.profiles import Profile
+from instrlib.report import released
 from instrlib.words import listed
 
 CORPUS_WORKS: dict[str, str] = {
@@ -32,9 +33,9 @@ _OF_NOTEBOOKS: dict[str, str] = {
     "09": "Embeddings are those of networks that were trained on other sounds (YAMNet [@howard2017] and VGGish "
     "[@hershey2017], both on AudioSet [@gemmeke2017], where they are at hand, and our own) with a logistic regression.",
     "10": "Mixtures are made within a part of the split. Thresholds are chosen on validation mixtures to raise F1 "
-    "[@lipton2014]; intervals are jackknifed over groups [@arvesen1969; @efron1981].",
+    "[@lipton2014]; intervals and p come from a jackknife over groups [@arvesen1969; @efron1981].",
     "11": "A timeline is scored by seconds and by entries [@mesaros2016]; temperature and thresholds are fitted on "
-    "validation clips [@guo2017]. Intervals are jackknifed over ensembles [@arvesen1969; @efron1981].",
+    "validation clips [@guo2017]. Intervals and p come from a jackknife over ensembles [@arvesen1969; @efron1981].",
     "12": "Wear is simulated by filters, modulation and noise. Measures include the harmonics-to-noise ratio "
     "[@boersma1993] and inharmonicity [@fletcher1962].",
     "13": "Networks of one domain answer others; batch normalisation is adapted without labels [@li2016], embeddings "
@@ -76,11 +77,18 @@ def paragraphs(notebooks: Notebooks, profile: Profile, seeds: int, *, several: b
         "the classes (macro), MAP@3 [@fonseca2018] and the expected calibration error [@guo2017]; with several labels "
         "a clip, mean average precision, F1 and Hamming loss. Beside each score stand answers that need no listening: "
         "always the most frequent class, classes by their share, and the nearest mean spectrum.",
-        f"**Intervals and tests.** Intervals cover 95 % and come from at least {profile.n_bootstrap:,} bootstrap "
-        "resamples of whole groups [@field2007], and of seeds where there are several [@bouthillier2021]. Models are "
-        "compared on the same clips and seeds (paired); p is two-sided. Where several comparisons answer one question, "
-        "p is corrected for their number by Holm's method [@holm1979]. The main comparisons, one a notebook, are "
-        "corrected once more over the whole study. McNemar's test [@mcnemar1947] stands beside in the full tables.",
+        f"**Intervals.** They cover 95 % and come from at least {profile.n_bootstrap:,} bootstrap resamples of whole "
+        "groups [@field2007], and of seeds where there are several [@bouthillier2021], unless said otherwise.",
+        "**Tests.** Models are compared on the same clips and seeds (paired). p is two-sided: twice the share of the "
+        "differences in the resamples that lie at 0 or beyond it, with one added to their number, so that of n "
+        f"resamples none gives less than 2/(n + 1), which is {2 / (profile.n_bootstrap + 1):.2g} for "
+        f"{profile.n_bootstrap:,}. Where several comparisons answer one question, p is corrected for their number by "
+        "Holm's method [@holm1979], which multiplies the least by their number, and so its floor. The main "
+        "comparisons, one a notebook, are corrected over the whole study instead, from the p without the first "
+        "correction where they are fixed by name. So one comparison can have two values of p: among those of its "
+        "notebook, and among the main ones. McNemar's test [@mcnemar1947] stands beside in the appendix of "
+        "`report.html`.",
+        *filter(None, [released.method(notebooks, profile)]),
         *([f"**The experiments.** {' '.join(own)}"] if own else []),
     ]
 

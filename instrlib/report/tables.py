@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instrlib.intervals import p_text
+from instrlib.report.typography import typeset
 from instrlib.words import spaced
 
 NONE = "–"
@@ -29,6 +30,12 @@ class Table:
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def typeset_table(table: Table) -> Table:
+    """Return a table whose numbers have their signs; see `typography.typeset`."""
+    rows = tuple(tuple(map(typeset, row)) for row in table.rows)
+    return Table(table.caption, tuple(map(typeset, table.header)), rows)
 
 
 def metric_tables(metrics: dict[str, Any], caption: str = "") -> Iterator[Table]:

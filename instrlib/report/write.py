@@ -78,7 +78,7 @@ def write_pdf(study: str) -> Path:
     template = importlib.resources.files(instrlib) / "templates" / "report.typ"
     pdf = typst.compile(
         template.read_bytes(),
-        sys_inputs={"data": json.dumps(document | {"figures": figures})},
+        sys_inputs={"data": json.dumps(document | {"drawn": figures})},
         ignore_system_fonts=True,
         timestamp=_NO_TIME,
         pdf_tags=False,  # they take a third of the file; the page is the form for screen readers
