@@ -32,6 +32,7 @@ from instrlib.files import read_json, write_text
 from instrlib.intervals import LEVEL, Difference, Interval, holm
 from instrlib.notebooks import read_notebook
 from instrlib.overview import TRIVIAL, score_name
+from instrlib.paths import expanded
 from instrlib.publish import results_path
 from instrlib.words import begin, listed, spaced
 
@@ -231,11 +232,13 @@ def read_results(given: Path | str) -> Results:
 
     Raises
     ------
+    ConfigError
+        When it names a home folder that is not known.
     StudyError
         When there is none, or it is not what a study writes.
     """
     text = os.fspath(given)
-    path, (study, _, revision) = Path(text).expanduser(), text.rpartition("@")
+    path, (study, _, revision) = expanded(text), text.rpartition("@")
     path = path / "results.json" if path.is_dir() else path
     if Path(text).name == text and results_path(text).is_file():
         path = results_path(text)

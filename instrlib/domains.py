@@ -23,6 +23,7 @@ from instrlib.corpora.local import is_audio
 from instrlib.corpora.names import FAMILIES, common_classes, common_name
 from instrlib.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
 from instrlib.evaluation import Inputs
+from instrlib.paths import whole
 from instrlib.profiles import Profile
 from instrlib.provenance import tree_fingerprint
 from instrlib.splits import make_split, save_splits
@@ -383,9 +384,7 @@ def _places() -> Iterator[tuple[str, Path, bool]]:
         known = [one for one in corpora.NAMES if one != "rendered"]
         if name not in known:
             raise ConfigError(f"{VARIABLE} names the unknown corpus {name!r}; there is: {', '.join(known)}.")
-        root = Path(place).expanduser()
-        if not root.is_absolute():  # a notebook works in another folder than the command
-            raise ConfigError(f"{VARIABLE} names {place} for {name}; write the whole path, from the root.")
+        root = whole(place, VARIABLE)
         if not root.is_dir():
             raise ConfigError(f"{VARIABLE} names {root} for {name}, and no such folder is there; correct the path.")
         yield name, root, True

@@ -27,6 +27,7 @@ from instrlib.errors import AudioError, InstrlibError, StoreError
 from instrlib.features import scale, segment_starts, spectrum
 from instrlib.files import hash_file, hash_json, kept_arrays, read_json
 from instrlib.parallel import fan_out
+from instrlib.paths import whole
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.store import FeatureStore, build_store, open_store
 from instrlib.training import load_model, load_scaler, read_manifest
@@ -179,8 +180,15 @@ def missing() -> list[str]:
 
 
 def weights_folder() -> Path:
-    """Return the folder of published networks: `INSTRLIB_WEIGHTS`, else `weights` in the data folder."""
-    return Path(os.environ.get("INSTRLIB_WEIGHTS") or folders().data / "weights")
+    """Return the folder of published networks: `INSTRLIB_WEIGHTS`, else `weights` in the data folder.
+
+    Raises
+    ------
+    ConfigError
+        When `INSTRLIB_WEIGHTS` is not a whole path.
+    """
+    named = os.environ.get("INSTRLIB_WEIGHTS")
+    return whole(named, "INSTRLIB_WEIGHTS") if named else folders().data / "weights"
 
 
 def embed_corpus(

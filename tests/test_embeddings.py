@@ -17,7 +17,7 @@ from instrlib import audio, embeddings, pretrained, training
 from instrlib.backend import load_keras
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.corpora import folder as folder_corpus
-from instrlib.errors import CorpusError, RunError, StoreError
+from instrlib.errors import ConfigError, CorpusError, RunError, StoreError
 from instrlib.frontends import VGGISH, YAMNET, fill_up, patches
 
 RATE_HZ = 16_000
@@ -211,6 +211,15 @@ def test_weights_lie_in_the_data_folder_when_no_other_is_named(monkeypatch, tmp_
     monkeypatch.delenv("INSTRLIB_WEIGHTS")
     assert embeddings.weights_folder() == tmp_path / "data" / "weights"
     assert "data/weights" in embeddings.missing()[0]
+
+
+def test_a_folder_of_weights_is_named_by_its_whole_path_or_from_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("INSTRLIB_WEIGHTS", "weights")  # a notebook would look for it elsewhere than the command
+    with pytest.raises(ConfigError, match=r"^INSTRLIB_WEIGHTS names weights; write the whole path, from the root\.$"):
+        embeddings.available()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("INSTRLIB_WEIGHTS", "~/weights")
+    assert embeddings.weights_folder() == tmp_path / "weights"
 
 
 @pytest.mark.parametrize("callable_itself", [True, False], ids=["callable", "signature"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from signals import heeding, interrupts_heeded
 
-from instrlib import notebooks, plots, publish, study
+from instrlib import embeddings, notebooks, plots, publish, study
 from instrlib.engine import CellError
 from instrlib.errors import ConfigError, CorpusError, StudyError
 from instrlib.profiles import PROFILES
@@ -151,6 +151,48 @@ def test_another_parameter_module_version_or_corpus_file_runs_a_notebook_again(a
     monkeypatch.setattr(study, "versions", lambda: {"numpy": "0"})
     assert "numpy" in study.status()[0].detail
     assert run_study(**settings).executed == ran
+
+
+@pytest.fixture
+def embeds(alone):
+    """Return the same place, with a notebook that uses the published networks; it has been run without any."""
+    write_notebook(alone / "notebooks", "03_third", [THIRD[0], 'used = "instrlib.embeddings"', "run.finish()"])
+    run_study(**SMOKE)
+    return alone
+
+
+def test_without_published_networks_nothing_is_recorded_of_them(embeds):
+    record = json.loads((embeds / "runs/rendered-smoke/03_third/study.json").read_text())
+    assert record["parts"]["files"] == {"the corpus's files": ""}
+
+
+def test_a_published_network_that_is_put_there_or_named_runs_a_notebook_that_uses_it_again(embeds, monkeypatch):
+    ran = ("03_third",)
+    for folder in (embeds / "data" / "weights", embeds / "elsewhere"):
+        folder.mkdir(parents=True)
+        (folder / "yamnet.h5").write_bytes(b"a network")
+    assert [state.detail for state in study.status()] == [f"the networks in {embeds / 'data' / 'weights'}"]
+    assert run_study(**SMOKE).executed == ran
+    assert run_study(**SMOKE).executed == ()
+    monkeypatch.setenv("INSTRLIB_WEIGHTS", str(embeds / "elsewhere"))
+    assert run_study(**SMOKE).executed == ran
+    assert run_study(**SMOKE).executed == ()
+
+
+def test_a_network_that_is_fetched_runs_a_notebook_that_uses_it_once(embeds, monkeypatch):
+    def arrive(handle: str, folder: Path) -> Path:
+        place = folder / "yamnet-1"
+        if not place.is_dir():
+            place.mkdir(parents=True)
+            (place / "saved_model.pb").write_bytes(b"a program")
+        return place
+
+    monkeypatch.setattr(embeddings, "_from_hub", arrive)
+    monkeypatch.setenv("INSTRLIB_HUB", "https://tfhub.dev/google/yamnet/1")
+    assert "INSTRLIB_HUB" in study.status()[0].detail and not (embeds / "data").exists()
+    assert run_study(**SMOKE).executed == ("03_third",)
+    assert (embeds / "data/weights/yamnet-1").is_dir()
+    assert run_study(**SMOKE).executed == (), "it was fetched before the notebook began"
 
 
 def test_a_run_by_hand_or_a_kept_folder_that_is_gone_makes_a_notebook_run_again(alone):
