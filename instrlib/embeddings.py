@@ -297,21 +297,21 @@ def _from_hub(handle: str, folder: Path) -> Path | str:
     if cache and (cached / "saved_model.pb").is_file():
         return cached
     place = folder / re.sub(r"\W+", "-", handle.rpartition("://")[2])
-    if place.is_dir():
-        return place
-    partial = place.with_name(f".{place.name}.partial")
-    try:
-        remote = Remote(f"{handle}?tf-hub-format=compressed", f"{place.name}.tar.gz", None, None)
-        archive = fetch(remote, folder)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        unpack(archive, partial)
-        if not (partial / "saved_model.pb").is_file():
-            return f"{handle} holds no SavedModel; take a handle of a TF2 model."
-        partial.replace(place)
+    partial, archive = folder / f".{place.name}.partial", folder / f"{place.name}.tar.gz"
+    if not place.is_dir():
+        try:
+            remote = Remote(f"{handle}?tf-hub-format=compressed", archive.name, None, None)
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+            unpack(fetch(remote, folder), partial)
+        except InstrlibError as error:
+            return f"{handle} cannot be had: {error}"
+        if (partial / "saved_model.pb").is_file():
+            partial.replace(place)
+        else:
+            shutil.rmtree(partial)
+    if archive.exists():  # a run that was killed has left it, or it was unpacked just now
         archive.unlink()
-    except InstrlibError as error:
-        return f"{handle} cannot be had: {error}"
-    return place
+    return place if place.is_dir() else f"{handle} holds no SavedModel; take a handle of a TF2 model."
 
 
 def _own_config(folder: Path) -> FeatureConfig:

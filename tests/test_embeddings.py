@@ -383,6 +383,27 @@ def test_a_handle_that_cannot_be_had_is_one_sentence_and_no_error(hub, monkeypat
     assert len(asked) == 1  # nobody is asked twice
 
 
+def test_an_archive_that_a_kill_has_left_beside_its_network_is_removed(hub, own_weights, monkeypatch):
+    address, _ = hub
+    monkeypatch.setenv("INSTRLIB_HUB", f"{address}/google/yamnet/1")
+    archive = own_weights / f"{only().path.name}.tar.gz"
+    archive.write_bytes(b"what was unpacked")
+    embeddings._from_hub.cache_clear()
+    assert only().name == "yamnet" and not archive.exists()
+
+
+def test_of_an_archive_without_a_network_nothing_is_left(own_weights, monkeypatch):
+    def fetch(remote, folder):
+        with tarfile.open(folder / remote.filename, mode="w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("readme.txt"))
+        return folder / remote.filename
+
+    monkeypatch.setattr(embeddings, "fetch", fetch)
+    monkeypatch.setenv("INSTRLIB_HUB", "https://tfhub.dev/google/none/1")
+    assert embeddings.available() == [] and not list(own_weights.iterdir())
+    assert embeddings.missing()[0].startswith("https://tfhub.dev/google/none/1 holds no SavedModel; take a handle")
+
+
 def test_what_the_hubs_own_cache_holds_is_not_fetched(tmp_path, monkeypatch):
     # tensorflow_hub names the folder by the SHA-1 of the handle.
     make_savedmodel(tmp_path / "cache" / "9616fd04ec2360621642ef9455b84f4b668e219e")
