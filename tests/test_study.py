@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from signals import heeding, interrupts_heeded
 
-from instrlib import embeddings, notebooks, plots, publish, study
+from instrlib import embeddings, notebooks, plots, publish, release, study
 from instrlib.engine import CellError
 from instrlib.errors import ConfigError, CorpusError, StudyError
 from instrlib.profiles import PROFILES
@@ -395,6 +395,29 @@ def test_publishing_copies_what_a_run_has_and_removes_what_it_no_longer_has(tmp_
 
     publish.publish(tmp_path / "runs/rendered-smoke/01_first", known=["01_first"])
     assert list(results(tmp_path)["notebooks"]) == ["01_first"], "a notebook that is gone takes its numbers along"
+
+
+def test_what_a_kill_has_left_half_written_is_not_published_and_goes_with_the_next_publishing(tmp_path):
+    run, reports = tmp_path / "runs/rendered-smoke/01_first", tmp_path / "reports/rendered-smoke"
+    left = [
+        *(
+            run / name
+            for name in ("arrays/.01_leak.ab12.npz", "figures/.01_leak.ab12.png", "model/.single.ab12.tflite")
+        ),
+        *(reports / name for name in ("arrays/.01_leak.cd34.npz", "model/.single.cd34.tflite")),
+        tmp_path / "figures/rendered-smoke/.01_leak.cd34.png",
+    ]
+    kept = [run / "arrays/01_leak.npz", run / "figures/01_leak.png", run / "model/single.tflite"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half" if path in left else b"whole")
+    (run / "manifest.json").write_text("{}")
+    with pytest.raises(StudyError, match="There are no arrays"):
+        publish.redraw("rendered-smoke")
+    assert release.size_bytes(run / "model").to_dict() == {"single.tflite": 5}
+    publish.publish(run, known=["01_first"])
+    published = [path for root in (reports, tmp_path / "figures") for path in root.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in published) == ["01_leak.npz", "01_leak.png", "results.json", "single.tflite"]
 
 
 def test_figures_are_drawn_again_from_their_arrays_alone(tmp_path):
