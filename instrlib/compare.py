@@ -251,9 +251,18 @@ def read_results(given: Path | str) -> Results:
             f"There are no results of {text}: give a study of {folders().reports}, a folder with results.json or that "
             "file, or STUDY@REVISION; `instrlib study` makes results."
         )
-    if not isinstance(whole, dict) or not isinstance(whole.get("notebooks"), dict):
+    if not (_has(whole, "notebooks") and all(_is_entry(entry) for entry in whole["notebooks"].values())):
         raise StudyError(f"{text} does not hold the results of a study; give the results.json that one wrote.")
     return Results(f"{whole.get('study', path.parent.name)}{label}", whole["notebooks"])
+
+
+def _is_entry(entry: Any) -> bool:
+    """Tell whether this is what a study writes of a notebook."""
+    return _has(entry, "metrics", "manifest") and _has(entry["manifest"], "parameters", "versions")
+
+
+def _has(whole: Any, *parts: str) -> bool:
+    return isinstance(whole, dict) and all(isinstance(whole.get(name), dict) for name in parts)
 
 
 def mover(first: Interval, second: Interval) -> Difference:
