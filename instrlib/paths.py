@@ -50,14 +50,17 @@ def whole(place: str, variable: str) -> Path:
     Raises
     ------
     ConfigError
-        When it does not begin at the root or in a home folder.
+        When it begins neither at the root nor in a home folder that is known.
 
     Examples
     --------
     >>> whole("/sound/../weights", "INSTRLIB_WEIGHTS").as_posix()
     '/sound/../weights'
     """
-    path = expanded(place)
+    try:
+        path = expanded(place)
+    except ConfigError:
+        path = Path(place)
     if not path.is_absolute():
         raise ConfigError(f"{variable} names {place}; write the whole path, from the root.")
     return path
