@@ -6,7 +6,6 @@ tested on another by `domain_study`; here is told which there are and which pair
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,7 +22,7 @@ from instrlib.corpora.local import is_audio
 from instrlib.corpora.names import FAMILIES, common_classes, common_name
 from instrlib.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
 from instrlib.evaluation import Inputs
-from instrlib.experiments import run_folder
+from instrlib.experiments import slug
 from instrlib.paths import whole
 from instrlib.profiles import Profile
 from instrlib.provenance import tree_fingerprint
@@ -310,7 +309,7 @@ def _open(
 
 def _split(domain: Domain, folder: Path, seed: int) -> tuple[Path, ...]:
     split = make_split(domain.store.clips, seed=seed)
-    return tuple(save_splits([split], folder / "splits" / re.sub(r"[^\w.]+", "-", domain.name)))
+    return tuple(save_splits([split], folder / "splits" / slug(domain.name)))
 
 
 def _names(corpus: Corpus, classes: Sequence[str]) -> dict[str, str]:
@@ -363,13 +362,9 @@ def _shared_recording(name: str, corpus: Corpus, domains: Sequence[Domain]) -> s
 
 def _free_name(wanted: str, domains: Sequence[Domain]) -> str:
     """Return a name whose trainings have a place of their own; several names can have the same."""
-    taken = {_trained_in(domain.name) for domain in domains}
+    taken = {slug(domain.name) for domain in domains}
     numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 3)))
-    return next(name for name in numbered if _trained_in(name) not in taken)
-
-
-def _trained_in(name: str) -> Path:
-    return run_folder(Path(), name, fold=0, seed=0)
+    return next(name for name in numbered if slug(name) not in taken)
 
 
 def _places() -> Iterator[tuple[str, Path, bool]]:
