@@ -103,6 +103,15 @@ _ABOUT = {
     ),
 }
 
+_ABOUT_ANOTHER = _Words(
+    "The clips that the corpus's own module finds; it was added to this library, which knows no more of it.",
+    "what the module of the corpus says in its column `group`",
+    "Whether that keeps apart all clips of one session, performer or instrument is not known here.",
+    "The question that the corpus was put together for.",
+    ("What its clips stand for, only those know who put it together.",),
+)
+"""Of a corpus that is not in `_ABOUT`."""
+
 
 def write_data_card(study: str) -> Path:
     """Write `reports/<study>/DATA_CARD.md`: what the clips are, whose they are, and what they cannot tell.
@@ -132,7 +141,7 @@ def write_data_card(study: str) -> Path:
         "data_card.md",
         study=study,
         corpus=corpus,
-        words=_ABOUT[corpus.name],
+        words=_ABOUT.get(corpus.name, _ABOUT_ANOTHER),
         profile=parameters["profile"],
         folder=Path(parameters["data"]).name,
         fonts=[{"name": name, **vars(font)} for name, font in soundfont.FONTS.items() if name in corpus.licence],

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from instrlib.errors import InstrlibError
+from instrlib.paths import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,8 +217,9 @@ def download(name: Name, data: Data = "") -> None:
     }.items():
         if value:
             typer.echo(what + value)
-    corpora.download(name, data or None)
-    typer.echo(f"{name}: {corpora.on_disk(name, data or None)}")
+    place = expanded(data) if data else None
+    corpora.download(name, place)
+    typer.echo(f"{name}: {corpora.on_disk(name, place)}")
 
 
 @main.command(epilog=_examples("instrlib validate fsdkaggle2018", "instrlib validate folder --data ~/my-instruments"))
@@ -225,12 +227,13 @@ def validate(name: Name, data: Data = "") -> None:
     """Check a corpus on disk; exit code 1 when something is wrong."""
     from instrlib import corpora
 
-    findings = corpora.validate(name, data or None)
+    place = expanded(data) if data else None
+    findings = corpora.validate(name, place)
     for finding in findings:
         typer.echo(finding)
     if findings:
         raise typer.Exit(1)
-    typer.echo(f"{name}: nothing wrong; {corpora.on_disk(name, data or None)}")
+    typer.echo(f"{name}: nothing wrong; {corpora.on_disk(name, place)}")
 
 
 @main.command(epilog=_examples("instrlib figures", "instrlib figures --corpus fsdkaggle2018"))

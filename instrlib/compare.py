@@ -32,6 +32,7 @@ from instrlib.files import read_json, write_text
 from instrlib.intervals import LEVEL, Difference, Interval, holm
 from instrlib.notebooks import read_notebook
 from instrlib.overview import TRIVIAL, score_name
+from instrlib.paths import expanded
 from instrlib.publish import results_path
 from instrlib.words import begin, listed, spaced
 
@@ -231,11 +232,13 @@ def read_results(given: Path | str) -> Results:
 
     Raises
     ------
+    ConfigError
+        When it names a home folder that is not known.
     StudyError
         When there is none, or it is not what a study writes.
     """
     text = os.fspath(given)
-    path, (study, _, revision) = Path(text).expanduser(), text.rpartition("@")
+    path, (study, _, revision) = expanded(text), text.rpartition("@")
     path = path / "results.json" if path.is_dir() else path
     if Path(text).name == text and results_path(text).is_file():
         path = results_path(text)
@@ -248,9 +251,18 @@ def read_results(given: Path | str) -> Results:
             f"There are no results of {text}: give a study of {folders().reports}, a folder with results.json or that "
             "file, or STUDY@REVISION; `instrlib study` makes results."
         )
-    if not isinstance(whole, dict) or not isinstance(whole.get("notebooks"), dict):
+    if not (_has(whole, "notebooks") and all(_is_entry(entry) for entry in whole["notebooks"].values())):
         raise StudyError(f"{text} does not hold the results of a study; give the results.json that one wrote.")
     return Results(f"{whole.get('study', path.parent.name)}{label}", whole["notebooks"])
+
+
+def _is_entry(entry: Any) -> bool:
+    """Tell whether this is what a study writes of a notebook."""
+    return _has(entry, "metrics", "manifest") and _has(entry["manifest"], "parameters", "versions")
+
+
+def _has(whole: Any, *parts: str) -> bool:
+    return isinstance(whole, dict) and all(isinstance(whole.get(name), dict) for name in parts)
 
 
 def mover(first: Interval, second: Interval) -> Difference:

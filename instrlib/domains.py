@@ -6,7 +6,6 @@ tested on another by `domain_study`; here is told which there are and which pair
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,6 +22,8 @@ from instrlib.corpora.local import is_audio
 from instrlib.corpora.names import FAMILIES, common_classes, common_name
 from instrlib.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
 from instrlib.evaluation import Inputs
+from instrlib.experiments import slug
+from instrlib.paths import whole
 from instrlib.profiles import Profile
 from instrlib.provenance import tree_fingerprint
 from instrlib.splits import make_split, save_splits
@@ -136,7 +137,7 @@ def at_hand(
     CorpusError
         When a corpus that it names is not whole.
     LeakError
-        When two domains hold the same recording.
+        When a corpus that it names holds a recording of a domain before it.
     """
     if corpus.multilabel:
         raise ConfigError(f"{corpus.name} has several instruments a clip; domains are compared by one class a clip.")
@@ -158,12 +159,17 @@ def at_hand(
                 left_out.append(f"{name} is left out: its clips have several instruments, so no one answer is right.")
                 continue
             title = _free_name(name if name != "folder" else f"folder {root.name}", found)
+            shared = _shared_recording(title, clips, found)
+            if shared and named:
+                raise LeakError(f"{shared}; take it out of one of them, or leave that corpus out of {VARIABLE}.")
+            if shared:
+                left_out.append(f"{name} is left out: {shared}.")
+                continue
             found.append(_open(title, title, clips, frozenset(), config, workers))
         except (ConfigError, CorpusError, StoreError) as error:
             if named:
                 raise
             left_out.append(f"{name} is left out: {error}")
-    check_no_shared_recording(found)
     domains = []
     for domain in found:
         try:
@@ -282,33 +288,6 @@ def overview(domains: Sequence[Domain]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["known instruments", "clips", "groups", "splits"], index=names)
 
 
-def check_no_shared_recording(domains: Sequence[Domain]) -> None:
-    """Make sure that no recording stands in two domains: what is learned in one must not be tested in the other.
-
-    Parameters
-    ----------
-    domains : sequence of Domain
-        Those whose corpus knows the hash of every file are looked at; rendered clips are no files of anybody's.
-
-    Raises
-    ------
-    LeakError
-        When two files have the same bytes; the message names both.
-    """
-    tables = [
-        (domain.label, domain.corpus.manifest.set_index(CONTENT).path)
-        for domain in domains
-        if CONTENT in domain.corpus.manifest
-    ]
-    for (first, paths), (second, others) in combinations(tables, 2):
-        for content in sorted(set(paths.index) & set(others.index))[:1]:
-            one, other = paths.loc[[content]].iloc[0], others.loc[[content]].iloc[0]
-            raise LeakError(
-                f"{one} of {first} and {other} of {second} are the same recording, so what is learned in one would be "
-                f"tested in the other; take it out of one of them, or leave that corpus out of {VARIABLE}."
-            )
-
-
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
@@ -330,7 +309,7 @@ def _open(
 
 def _split(domain: Domain, folder: Path, seed: int) -> tuple[Path, ...]:
     split = make_split(domain.store.clips, seed=seed)
-    return tuple(save_splits([split], folder / "splits" / re.sub(r"[^\w.]+", "-", domain.name)))
+    return tuple(save_splits([split], folder / "splits" / slug(domain.name)))
 
 
 def _names(corpus: Corpus, classes: Sequence[str]) -> dict[str, str]:
@@ -365,10 +344,27 @@ def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
     )
 
 
+def _shared_recording(name: str, corpus: Corpus, domains: Sequence[Domain]) -> str:
+    """Say which recording of a corpus stands in one of some domains, too; "" when none does.
+
+    Files count as the same when their bytes are; rendered clips are no files of anybody's.
+    """
+    for one in domains:
+        sides = [one.corpus.manifest, corpus.manifest]
+        if all(CONTENT in side for side in sides) and (same := set(sides[0][CONTENT]) & set(sides[1][CONTENT])):
+            first, second = (side.path[side[CONTENT] == min(same)].iloc[0] for side in sides)
+            return (
+                f"{first} of {one.label} and {second} of {name} are the same recording, so what is learned in one "
+                "would be tested in the other"
+            )
+    return ""
+
+
 def _free_name(wanted: str, domains: Sequence[Domain]) -> str:
-    taken = {domain.name for domain in domains}
+    """Return a name whose trainings have a place of their own; several names can have the same."""
+    taken = {slug(domain.name) for domain in domains}
     numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 3)))
-    return next(name for name in numbered if name not in taken)
+    return next(name for name in numbered if slug(name) not in taken)
 
 
 def _places() -> Iterator[tuple[str, Path, bool]]:
@@ -383,9 +379,7 @@ def _places() -> Iterator[tuple[str, Path, bool]]:
         known = [one for one in corpora.NAMES if one != "rendered"]
         if name not in known:
             raise ConfigError(f"{VARIABLE} names the unknown corpus {name!r}; there is: {', '.join(known)}.")
-        root = Path(place).expanduser()
-        if not root.is_absolute():  # a notebook works in another folder than the command
-            raise ConfigError(f"{VARIABLE} names {place} for {name}; write the whole path, from the root.")
+        root = whole(place, VARIABLE)
         if not root.is_dir():
             raise ConfigError(f"{VARIABLE} names {root} for {name}, and no such folder is there; correct the path.")
         yield name, root, True

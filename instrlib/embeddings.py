@@ -27,6 +27,7 @@ from instrlib.errors import AudioError, InstrlibError, StoreError
 from instrlib.features import scale, segment_starts, spectrum
 from instrlib.files import hash_file, hash_json, kept_arrays, read_json
 from instrlib.parallel import fan_out
+from instrlib.paths import whole
 from instrlib.provenance import code_fingerprint, versions
 from instrlib.store import FeatureStore, build_store, open_store
 from instrlib.training import load_model, load_scaler, read_manifest
@@ -179,8 +180,15 @@ def missing() -> list[str]:
 
 
 def weights_folder() -> Path:
-    """Return the folder of published networks: `INSTRLIB_WEIGHTS`, else `weights` in the data folder."""
-    return Path(os.environ.get("INSTRLIB_WEIGHTS") or folders().data / "weights")
+    """Return the folder of published networks: `INSTRLIB_WEIGHTS`, else `weights` in the data folder.
+
+    Raises
+    ------
+    ConfigError
+        When `INSTRLIB_WEIGHTS` is not a whole path.
+    """
+    named = os.environ.get("INSTRLIB_WEIGHTS")
+    return whole(named, "INSTRLIB_WEIGHTS") if named else folders().data / "weights"
 
 
 def embed_corpus(
@@ -289,21 +297,21 @@ def _from_hub(handle: str, folder: Path) -> Path | str:
     if cache and (cached / "saved_model.pb").is_file():
         return cached
     place = folder / re.sub(r"\W+", "-", handle.rpartition("://")[2])
-    if place.is_dir():
-        return place
-    partial = place.with_name(f".{place.name}.partial")
-    try:
-        remote = Remote(f"{handle}?tf-hub-format=compressed", f"{place.name}.tar.gz", None, None)
-        archive = fetch(remote, folder)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        unpack(archive, partial)
-        if not (partial / "saved_model.pb").is_file():
-            return f"{handle} holds no SavedModel; take a handle of a TF2 model."
-        partial.replace(place)
+    partial, archive = folder / f".{place.name}.partial", folder / f"{place.name}.tar.gz"
+    if not place.is_dir():
+        try:
+            remote = Remote(f"{handle}?tf-hub-format=compressed", archive.name, None, None)
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+            unpack(fetch(remote, folder), partial)
+        except InstrlibError as error:
+            return f"{handle} cannot be had: {error}"
+        if (partial / "saved_model.pb").is_file():
+            partial.replace(place)
+        else:
+            shutil.rmtree(partial)
+    if archive.exists():  # a run that was killed has left it, or it was unpacked just now
         archive.unlink()
-    except InstrlibError as error:
-        return f"{handle} cannot be had: {error}"
-    return place
+    return place if place.is_dir() else f"{handle} holds no SavedModel; take a handle of a TF2 model."
 
 
 def _own_config(folder: Path) -> FeatureConfig:

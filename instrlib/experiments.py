@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,30 @@ def run_folder(folder: Path, name: str, *, fold: int, seed: int) -> Path:
     >>> run_folder(Path("runs"), "CutMix, b = 0.9", fold=0, seed=1).as_posix()
     'runs/cutmix-b-0.9/fold-0/seed-1'
     """
-    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
-    return folder / slug / f"fold-{fold}" / f"seed-{seed}"
+    return folder / slug(name) / f"fold-{fold}" / f"seed-{seed}"
+
+
+def slug(name: str) -> str:
+    """Return a name as that of a folder: letters of every script and digits, hyphens between them, in lower case.
+
+    Parameters
+    ----------
+    name : str
+        Names that differ in case or in signs alone give the same.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> slug("CutMix, b = 0.9"), slug("folder Трубы")
+    ('cutmix-b-0.9', 'folder-трубы')
+    """
+    # In many scripts a vowel is a mark (M) on a letter; of accents, NFC leaves one form of two that look alike.
+    kept = unicodedata.normalize("NFC", name.lower())
+    signs = (char if char.isalnum() or char == "." or unicodedata.category(char)[0] == "M" else "-" for char in kept)
+    return re.sub("-+", "-", "".join(signs)).strip("-.")
 
 
 def run_variants(

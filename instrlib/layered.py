@@ -21,6 +21,7 @@ from instrlib.mixing import MixConfig, Mixtures
 from instrlib.models import Layer
 from instrlib.multilabel import decisions
 from instrlib.parallel import fan_out
+from instrlib.paths import expanded
 from instrlib.profiles import Profile
 from instrlib.splits import Split
 from instrlib.store import FeatureStore, build_store, open_store
@@ -172,7 +173,7 @@ def polyphonic(corpus: str, data: str, classes: tuple[str, ...]) -> tuple[Corpus
     if not hasattr(module, "load_test"):
         return None, f"`{corpus}` brings no recordings of several instruments; the mixtures are all there is."
     try:
-        found = module.load_test(Path(data).expanduser() if data else folders().data / corpus)
+        found = module.load_test(expanded(data) if data else folders().data / corpus)
         missing = sorted(set(classes) - set(found.classes))
         if missing:
             return None, f"The recordings of several instruments of `{corpus}` have none with {', '.join(missing)}."

@@ -25,6 +25,10 @@ _N_DIGITS = 16
 
 _DIGITS = 8
 
+# Not the hidden files beside them: a kill leaves half-written ones under such names.
+_NPZ = "[!.]*.npz"
+_ANY = "[!.]*.*"
+
 # Everything that nbconvert's page fetches from other hosts: require.js, MathJax, Mermaid and widgets.
 _OFFLINE = """\
 {%- extends 'lab/index.html.j2' -%}
@@ -130,8 +134,8 @@ def publish(run: Path, *, known: Collection[str]) -> None:
     whole = {"study": study, "notebooks": dict(sorted(merged.items()))}
     _write_changed(results, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode())
     mark = f"{notebook[:2]}_"
-    _mirror((run / "arrays").glob("*.npz"), arrays_folder(study), mark)
-    _mirror((run / "figures").glob("*.*"), figures_folder(study), mark)
+    _mirror((run / "arrays").glob(_NPZ), arrays_folder(study), mark)
+    _mirror((run / "figures").glob(_ANY), figures_folder(study), mark)
     _mirror_model(run / "model", model_folder(study))
 
 
@@ -153,7 +157,7 @@ def redraw(study: str) -> list[Path]:
     StudyError
         When the study has none.
     """
-    stored = sorted(arrays_folder(study).glob("*.npz"))
+    stored = sorted(arrays_folder(study).glob(_NPZ))
     if not stored:
         raise StudyError(f"There are no arrays in {arrays_folder(study)}; run `instrlib study` first.")
     folder = figures_folder(study).absolute()
@@ -193,9 +197,10 @@ def _shortened(text: str) -> float:
 
 def _mirror_model(source: Path, folder: Path) -> None:
     """Copy what a run adds to the model folder; the record of the networks comes last, and with it go old ones."""
-    files = sorted(source.glob("*.*"), key=lambda path: (path.name == RECORD, path.name))
+    files = sorted(source.glob(_ANY), key=lambda path: (path.name == RECORD, path.name))
     for path in files:
         _write_changed(folder / path.name, path.read_bytes())
+        _remove_leftovers(folder, f"{path.stem}.")
     if (source / RECORD).is_file():
         for name in FILES.values():
             if not (source / name).is_file():
@@ -210,6 +215,13 @@ def _mirror(sources: Iterable[Path], folder: Path, mark: str) -> None:
     for path in folder.glob(f"{mark}*"):
         if path.name not in wanted:
             path.unlink()
+    _remove_leftovers(folder, mark)
+
+
+def _remove_leftovers(folder: Path, begin: str) -> None:
+    """Remove the temporary files that a kill has left of files whose names begin so; see `files.atomic_path`."""
+    for path in folder.glob(f".{begin}*"):
+        path.unlink()
 
 
 def _write_changed(path: Path, content: bytes) -> None:

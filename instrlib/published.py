@@ -18,6 +18,7 @@ from instrlib.config import FeatureConfig, folders
 from instrlib.errors import InstrlibError, RunError
 from instrlib.features import Scaler, scale
 from instrlib.files import hash_file, hash_json, read_json
+from instrlib.paths import expanded
 
 FORMAT = 1
 """Raised whenever an older `model.json` could not be read rightly; older ones are then refused."""
@@ -111,10 +112,12 @@ def open_model(folder: Path | None = None) -> PublishedModel:
 
     Raises
     ------
+    ConfigError
+        When it is named by a home folder that is not known.
     RunError
         When there is none, or a file in it is missing, cut or altered.
     """
-    folder = _last_published() if folder is None else Path(folder).expanduser()
+    folder = _last_published() if folder is None else expanded(folder)
     if not (folder / RECORD).is_file():
         raise RunError(f"{folder} is no model folder: it holds no {RECORD}; {_AGAIN}")
     record = read_sealed(folder / RECORD)

@@ -4,6 +4,7 @@
 """
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,11 @@ def studies() -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        Of each study its notebooks, by name.
+        Of each study its notebooks, by name. Those whose name ends in no profile come last.
     """
     found = {path.parent.name: read_json(path)["notebooks"] for path in folders().reports.glob("*/results.json")}
-    sizes = list(PROFILES)
-    return dict(sorted(found.items(), key=lambda one: (-sizes.index(one[0].rpartition("-")[2]), one[0])))
+    sizes = {name: number for number, name in enumerate(PROFILES, 1)}
+    return dict(sorted(found.items(), key=lambda one: (-sizes.get(one[0].rpartition("-")[2], 0), one[0])))
 
 
 def finding(notebooks: dict[str, Any], name: str, mark: str) -> str:
@@ -168,4 +169,7 @@ def _interval(score: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    renew(folders().notebooks.parent / "README.md")
+    try:
+        renew(folders().notebooks.parent / "README.md")
+    except InstrlibError as error:
+        sys.exit(str(error))

@@ -342,8 +342,8 @@ def note(folder: Path, **sections: Any) -> None:
 
 
 def size_bytes(folder: Path) -> pd.Series:
-    """Return the size of each file of a model folder in bytes."""
-    return pd.Series({path.name: path.stat().st_size for path in sorted(folder.iterdir())}, name="bytes")
+    """Return the size of each file of a model folder in bytes; hidden ones are none of the model's."""
+    return pd.Series({path.name: path.stat().st_size for path in sorted(folder.glob("[!.]*"))}, name="bytes")
 
 
 def hear_noises(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) -> pd.DataFrame:

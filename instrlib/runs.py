@@ -133,9 +133,9 @@ class Run:
             return "nothing is recorded yet"
         recorded = read_json(results)["notebooks"].get(self.notebook, {}).get("metrics", {})
         for key in path:
-            if key not in recorded:
-                return "nothing is recorded yet"
-            recorded = recorded[key]
+            recorded = recorded.get(key) if isinstance(recorded, dict) else None
+        if not isinstance(recorded, int | float):  # a number that is not finite stands there as null
+            return "nothing is recorded yet"
         return "yes" if abs(value - recorded) <= tolerance else f"no, {value:.3f} against {recorded:.3f}"
 
     def save_arrays(self, name: str, **arrays: Any) -> None:

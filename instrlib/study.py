@@ -1,6 +1,7 @@
 """The study: runs the numbered notebooks in order, each only when something that it depends on has changed."""
 
 import contextlib
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from instrlib.config import folders
 from instrlib.errors import ConfigError, InstrlibError, StudyError
 from instrlib.files import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
+from instrlib.paths import expanded
 from instrlib.profiles import get_profile
 from instrlib.provenance import code_hashes, tree_fingerprint, versions
 from instrlib.publish import drawing_versions, figures_folder, publish, results_path, write_page
@@ -22,6 +24,7 @@ from instrlib.runs import RECORD, study_name
 SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
 """The notebooks that know several instruments a clip; a corpus of such clips is run through these alone."""
 
+_HUB = "INSTRLIB_HUB"
 _LOCK = ".lock"
 _DEMO_LIMIT_S = 600.0
 _FAILED, _FINISHED = {"failed"}, {"parts", "key", "text", "files", "keeps"}
@@ -111,8 +114,8 @@ def run_study(
     are left out.
 
     A notebook is skipped when its run folder is whole and nothing has changed of: its code, the modules of instrlib
-    that it uses, its parameters, the versions that decide numbers, the files of the corpus, and the runs of other
-    notebooks that it opened.
+    that it uses, its parameters, the versions that decide numbers, the files of the corpus, the published networks
+    where it uses them, and the runs of other notebooks that it opened.
 
     Parameters
     ----------
@@ -148,7 +151,7 @@ def run_study(
     limit_s = get_profile(profile).notebook_limit_s
     if seeds < 1:
         raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
-    place = str(Path(data).expanduser().absolute()) if data else ""
+    place = str(expanded(data).absolute()) if data else ""
     parameters = {"corpus": corpus, "data": place, "profile": profile, "seeds": seeds}
     study = study_name(corpus, profile)
     everything = numbered_notebooks()
@@ -159,6 +162,7 @@ def run_study(
     watcher = watcher or Watcher()
     executed = []
     with _locked(study):
+        _fetch_networks()
         look = _Look()
         for notebook in everything:
             if notebook.name in unsuited:
@@ -268,6 +272,24 @@ def status() -> list[State]:
     return [state for study in studies for state in _states(study, everything)]
 
 
+def _fetch_networks() -> None:
+    """Fetch what `INSTRLIB_HUB` lists before any notebook does: its files would else count as changed after the run."""
+    if os.environ.get(_HUB):
+        from instrlib.embeddings import available
+
+        available()
+
+
+def _pretrained_networks() -> dict[str, str]:
+    """Tell which published networks a notebook finds; nothing where there are none."""
+    from instrlib.embeddings import weights_folder
+    from instrlib.pretrained import find
+
+    folder, handles = weights_folder(), os.environ.get(_HUB)
+    files = {f"the networks in {folder}": tree_fingerprint(folder)} if find(folder) else {}
+    return files | ({_HUB: handles} if handles else {})
+
+
 @dataclass(frozen=True)
 class _Current:
     """What a notebook depends on now, and why it must be executed ("" when it need not)."""
@@ -295,6 +317,8 @@ class _Look:
             self._files[corpus, data] = "" if corpus == "rendered" else tree_fingerprint(root)
         code = code_of(notebook, corpus)
         files = {"the corpus's files": self._files[corpus, data]}
+        if "instrlib.embeddings" in code:
+            files |= _pretrained_networks()
         if "instrlib.domains" in code:
             from instrlib.domains import on_this_machine
 

@@ -346,6 +346,10 @@ def test_what_is_no_study_is_refused_in_one_sentence(two, write, tmp_path):
         StudyError, match=r"no results of none-quick: give a study of .*, a folder .* or STUDY@REVISION"
     ):
         compare.read_results("none-quick")
+    whole = {"metrics": {}, "manifest": {"parameters": {}, "versions": {}}}
+    for number, entry in enumerate((1, None, {}, {**whole, "metrics": []}, {**whole, "manifest": {}})):
+        with pytest.raises(StudyError, match="does not hold the results of a study; give the"):
+            compare.read_results(write({"notebooks": {"01_a": whole, "02_b": entry}}, f"entry {number}"))
     with pytest.raises(StudyError, match="does not hold the results of a study"):
         compare.read_results(write({"a": 1}, "else"))
     with pytest.raises(StudyError, match="have no score in common"):

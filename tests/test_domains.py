@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from instrlib.corpora import rendered
 from instrlib.corpora.names import common_name
 from instrlib.domains import Domain
 from instrlib.errors import ConfigError, CorpusError, LeakError
+from instrlib.experiments import run_folder
 from instrlib.profiles import get_profile
 from instrlib.splits import load_split
 
@@ -152,6 +154,31 @@ def test_a_recording_in_two_domains_is_a_leak(find, monkeypatch, tmp_path):
         find()
 
 
+def test_a_corpus_that_was_only_found_is_left_out_when_it_holds_a_recording_of_another(find, monkeypatch, tmp_path):
+    make_kaggle_instruments(folders().data / "kaggle_instruments")
+    kaggle = find()[0][-1].corpus
+    make_folders(tmp_path / "mine", classes=("flute", "piano"), recordings=4)
+    shutil.copyfile(kaggle.root / kaggle.manifest.path[0], tmp_path / "mine" / "piano" / "copied.wav")
+    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}")
+    found, (sentence,) = find()
+    assert [domain.name for domain in found] == ["rendered", "folder mine"]
+    assert sentence.startswith("kaggle_instruments is left out: piano/copied.wav of folder mine and ")
+    assert sentence.endswith("so what is learned in one would be tested in the other.")
+
+
+@pytest.mark.parametrize("names", [("my sounds", "my-sounds"), ("Mine", "mine"), ("🎻", "🎺")])
+def test_no_two_domains_are_trained_or_split_in_one_folder(names, find, monkeypatch, tmp_path):
+    for number, name in enumerate(names):
+        for label, timbre in (("flute", 0), ("piano", 1)):
+            for take in range(4):
+                write_audio(tmp_path / str(number) / name / label / f"{take}.wav", tone(timbre, take, 1 + number / 7))
+    name_corpora(monkeypatch, *(f"folder={tmp_path / str(number) / name}" for number, name in enumerate(names)))
+    _, first, second = find()[0]
+    assert (first.name, second.name) == (f"folder {names[0]}", f"folder {names[1]} 2")
+    assert run_folder(tmp_path, first.name, fold=0, seed=0) != run_folder(tmp_path, second.name, fold=0, seed=0)
+    assert first.splits[0].parent != second.splits[0].parent
+
+
 def test_a_corpus_with_too_few_groups_is_tested_on_and_not_trained_on(find, monkeypatch, tmp_path):
     make_folders(tmp_path / "mine", classes=("flute", "piano"), recordings=2)
     name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}")
@@ -167,7 +194,7 @@ def test_a_corpus_with_too_few_groups_is_tested_on_and_not_trained_on(find, monk
         ("irmas=", 'which is not "name=folder"'),
         ("gtzan=/tmp", "unknown corpus 'gtzan'; there is: fsdkaggle2018, irmas"),
         ("rendered=/tmp", "unknown corpus 'rendered'"),
-        ("irmas=sound/irmas", "names sound/irmas for irmas; write the whole path"),
+        ("irmas=sound/irmas", "names sound/irmas; write the whole path"),
         ("irmas=/no/such/folder", "no such folder is there; correct the path"),
     ],
 )

@@ -17,7 +17,7 @@ from instrlib import audio, embeddings, pretrained, training
 from instrlib.backend import load_keras
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.corpora import folder as folder_corpus
-from instrlib.errors import CorpusError, RunError, StoreError
+from instrlib.errors import ConfigError, CorpusError, RunError, StoreError
 from instrlib.frontends import VGGISH, YAMNET, fill_up, patches
 
 RATE_HZ = 16_000
@@ -213,6 +213,15 @@ def test_weights_lie_in_the_data_folder_when_no_other_is_named(monkeypatch, tmp_
     assert "data/weights" in embeddings.missing()[0]
 
 
+def test_a_folder_of_weights_is_named_by_its_whole_path_or_from_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("INSTRLIB_WEIGHTS", "weights")  # a notebook would look for it elsewhere than the command
+    with pytest.raises(ConfigError, match=r"^INSTRLIB_WEIGHTS names weights; write the whole path, from the root\.$"):
+        embeddings.available()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("INSTRLIB_WEIGHTS", "~/weights")
+    assert embeddings.weights_folder() == tmp_path / "weights"
+
+
 @pytest.mark.parametrize("callable_itself", [True, False], ids=["callable", "signature"])
 def test_a_savedmodel_gives_the_output_that_has_as_many_values_as_the_embedding(own_weights, callable_itself):
     make_savedmodel(own_weights / "yamnet_1", callable_itself=callable_itself)
@@ -372,6 +381,27 @@ def test_a_handle_that_cannot_be_had_is_one_sentence_and_no_error(hub, monkeypat
     sentence = embeddings.missing()[0]
     assert sentence.startswith(f"{address}/google/yamnet/9 cannot be had: The server answers 404")
     assert len(asked) == 1  # nobody is asked twice
+
+
+def test_an_archive_that_a_kill_has_left_beside_its_network_is_removed(hub, own_weights, monkeypatch):
+    address, _ = hub
+    monkeypatch.setenv("INSTRLIB_HUB", f"{address}/google/yamnet/1")
+    archive = own_weights / f"{only().path.name}.tar.gz"
+    archive.write_bytes(b"what was unpacked")
+    embeddings._from_hub.cache_clear()
+    assert only().name == "yamnet" and not archive.exists()
+
+
+def test_of_an_archive_without_a_network_nothing_is_left(own_weights, monkeypatch):
+    def fetch(remote, folder):
+        with tarfile.open(folder / remote.filename, mode="w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("readme.txt"))
+        return folder / remote.filename
+
+    monkeypatch.setattr(embeddings, "fetch", fetch)
+    monkeypatch.setenv("INSTRLIB_HUB", "https://tfhub.dev/google/none/1")
+    assert embeddings.available() == [] and not list(own_weights.iterdir())
+    assert embeddings.missing()[0].startswith("https://tfhub.dev/google/none/1 holds no SavedModel; take a handle")
 
 
 def test_what_the_hubs_own_cache_holds_is_not_fetched(tmp_path, monkeypatch):

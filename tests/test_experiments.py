@@ -1,6 +1,8 @@
 """Variants are trained and tested alike, fold by fold and seed by seed, and compared on the same clips."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +38,29 @@ def variants(small):
 def outcomes(small, folds, variants, tmp_path_factory):
     folder = tmp_path_factory.mktemp("variants")
     return experiments.run_variants(folder, variants, splits=folds, seeds=(0, 1), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("CutMix, b = 0.9", "cutmix-b-0.9"),
+        ("rendered by FluidR3_GM", "rendered-by-fluidr3-gm"),
+        (" .a__B-- c?. ", "a-b-c"),
+        ("folder Трубы", "folder-трубы"),
+        ("folder Скрипки", "folder-скрипки"),
+        ("琴 二", "琴-二"),
+        ("सितार", "सितार"),  # its vowels are marks on the letters
+        ("E\u0301tude", "\u00e9tude"),
+    ],
+)
+def test_a_name_has_a_folder_that_keeps_the_letters_of_its_script(name, folder):
+    assert experiments.run_folder(Path("runs"), name, fold=0, seed=1) == Path("runs") / folder / "fold-0" / "seed-1"
+
+
+def test_names_in_ascii_have_the_folders_that_networks_were_kept_in_before():
+    for first, second in itertools.product(map(chr, range(128)), repeat=2):
+        name = f"a{first}{second}B{first}"
+        assert experiments.slug(name) == re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
 
 
 def test_over_the_folds_each_clip_is_answered_once_for_each_seed(small, outcomes):

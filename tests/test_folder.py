@@ -123,9 +123,15 @@ def test_a_clip_with_two_groups_or_an_empty_one_is_named(root):
     write_groups(root, ("cello/take 0", "a"), ("cello/take 0.wav", "b"))
     with pytest.raises(CorpusError, match=r"cello/take 0.wav has two groups, 'a' and 'b'"):
         load(root)
-    write_groups(root, ("cello/take 0", ""))
-    with pytest.raises(CorpusError, match="the group of cello/take 0 is empty"):
-        load(root)
+    for empty in ("", " "):
+        write_groups(root, ("cello/take 0", empty))
+        with pytest.raises(CorpusError, match="the group of cello/take 0 is empty"):
+            load(root)
+
+
+def test_spaces_around_a_group_do_not_make_another(root):
+    write_groups(root, ("cello/take 0", "s1"), ("cello/take 1", "s1 "), ("cello/take 2", "\ts1"))
+    assert load(root).manifest.group[:4].tolist() == ["s1", "s1", "s1", "cello/take 3"]
 
 
 def test_a_table_without_its_columns_is_named(root):
@@ -212,3 +218,18 @@ def test_classes_and_cap_choose_clips(root):
     assert corpus.manifest.label.value_counts().to_dict() == {"cello": 3, "flute": 3}
     with pytest.raises(ConfigError, match="Unknown class tuba; there is: cello, flute, oboe"):
         load(root, classes=["cello", "tuba"])
+
+
+def test_a_class_folder_that_is_a_link_is_refused_and_links_to_files_are_read(root, tmp_path):
+    (root / "flute").rename(tmp_path / "flute")
+    (root / "flute").symlink_to(tmp_path / "flute")
+    sentence = r"class folder .*own/flute is a link.* put the folder itself there, or a folder of links to its files"
+    with pytest.raises(CorpusError, match=sentence):
+        load(root)
+    (finding,) = validate(root)
+    assert "is a link" in finding
+    (root / "flute").unlink()
+    (root / "flute").mkdir()
+    for path in (tmp_path / "flute").iterdir():
+        (root / "flute" / path.name).symlink_to(path)
+    assert len(load(root).manifest) == 8

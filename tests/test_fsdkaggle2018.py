@@ -381,6 +381,14 @@ def test_a_download_fetches_only_what_is_missing(publisher, tmp_path):
     fsdkaggle2018.download(root)
 
 
+def test_an_archive_that_a_kill_has_left_beside_its_part_is_removed(publisher, tmp_path):
+    fsdkaggle2018.download(tmp_path / "fetched")
+    left = tmp_path / "fetched" / fsdkaggle2018.REMOTES[0].filename
+    left.write_bytes((publisher / left.name).read_bytes())
+    fsdkaggle2018.download(tmp_path / "fetched")
+    assert not left.exists()
+
+
 def test_a_download_over_a_part_that_is_not_whole_says_so(publisher, tmp_path):
     write_clip(tmp_path / "fetched" / "FSDKaggle2018.audio_train" / "cello0.wav")
     with pytest.raises(CorpusError, match=r"audio_train lacks 11 of the 12 clips .* move that folder away"):

@@ -254,6 +254,14 @@ def test_a_download_gives_the_release_leaves_no_archive_and_is_not_repeated(publ
         nsynth.download(root)
 
 
+def test_an_archive_that_a_kill_has_left_beside_its_part_is_removed(publisher, tmp_path):
+    nsynth.download(tmp_path / "fetched")
+    left = tmp_path / "fetched" / nsynth.REMOTES[0].filename
+    shutil.copyfile(publisher / left.name, left)
+    nsynth.download(tmp_path / "fetched")
+    assert not left.exists()
+
+
 def test_an_archive_with_another_checksum_is_refused_with_what_was_expected_and_found(publisher, tmp_path, monkeypatch):
     monkeypatch.setattr(nsynth, "REMOTES", (replace(nsynth.REMOTES[0], checksum="md5:" + "0" * 32),))
     found = hash_file(publisher / nsynth.REMOTES[0].filename, algorithm="md5")

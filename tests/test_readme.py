@@ -251,10 +251,11 @@ def test_findings_and_figures_are_those_of_the_largest_study_that_has_them(tmp_p
         pictures=("01_leak", "13_domain_matrix"),
     )
     publish(tmp_path, "fsdkaggle2018-full", {"01_preprocessing": [leak + "c"]}, pictures=("01_leak", "06_right"))
-    assert list(readme.studies()) == ["fsdkaggle2018-full", "rendered-quick"]
+    publish(tmp_path, "a backup", {"01_preprocessing": [leak + "d"]})  # of no profile: it comes last
+    assert list(readme.studies()) == ["fsdkaggle2018-full", "rendered-quick", "a backup"]
     told = readme.findings_list()
     assert leak + "c" in told and fall + "b" in told
-    assert leak + "a" not in told and "A corpus." not in told
+    assert leak + "a" not in told and leak + "d" not in told and "A corpus." not in told
     assert told.index("fsdkaggle2018-full") < told.index(leak) < told.index("`rendered-quick`") < told.index(fall)
     shown = re.findall(r"\((figures/\S+)\)", readme.figure_table())
     assert shown == [
@@ -318,3 +319,13 @@ def test_one_command_brings_it_up_to_date(tmp_path, repository):
     assert "CutMix helps: a lot." in made[begin:end]
     assert made[:begin] == TEXT[: TEXT.index(readme.RESULTS)]
     assert made[end:] == TEXT[TEXT.index(readme.RESULTS_END) :]
+
+
+def test_what_keeps_it_from_being_brought_up_to_date_is_one_sentence(tmp_path):
+    (tmp_path / "README.md").write_text("# No marks\n", encoding="utf-8")
+    environment = os.environ | {"INSTRLIB_ROOT": str(tmp_path)}
+    command = [sys.executable, "-m", "instrlib.readme"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (
+        ended.returncode == 1 and ended.stderr.startswith("README.md lacks the marks") and ended.stderr.count("\n") == 1
+    )

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from trees import tone, write_audio
 
-from instrlib import corpora, splits, training
+from instrlib import cards, corpora, splits, training
+from instrlib.corpora.names import common_classes
+from instrlib.files import write_json
 from instrlib.profiles import get_profile
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -123,3 +125,14 @@ def test_a_new_corpus_draws_its_classes_and_names_what_is_broken(players):
     (players / "Bo" / "oboe 2.wav").write_bytes((players / "Bo" / "cello 2.wav").read_bytes())
     chosen = corpora.load("players", data=players, profile=get_profile("smoke"), classes=("cello", "oboe"))
     assert chosen.classes == ("cello", "oboe") and len(chosen.manifest) == 14
+
+
+def test_a_new_corpus_is_compared_by_the_names_of_its_classes_and_has_a_data_card(players, tmp_path):
+    shared = common_classes("players", "irmas", classes_a=("cello", "flute"))
+    assert shared == {"cello": "cel", "flute": "flu"}
+    parameters = {"corpus": "players", "data": "takes", "profile": "smoke", "seeds": 1}
+    entry = {"metrics": {}, "manifest": {"parameters": parameters, "inputs": {}}}
+    results = {"study": "players-smoke", "notebooks": {"01_preprocessing": entry}}
+    write_json(tmp_path / "reports" / "players-smoke" / "results.json", results)
+    card = cards.write_data_card("players-smoke").read_text()
+    assert card.startswith("# Data card: By player\n") and "column `group`" in card

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from signals import heeding, interrupts_heeded
 
-from instrlib import notebooks, plots, publish, study
+from instrlib import embeddings, notebooks, plots, publish, release, study
 from instrlib.engine import CellError
 from instrlib.errors import ConfigError, CorpusError, StudyError
 from instrlib.profiles import PROFILES
@@ -151,6 +151,48 @@ def test_another_parameter_module_version_or_corpus_file_runs_a_notebook_again(a
     monkeypatch.setattr(study, "versions", lambda: {"numpy": "0"})
     assert "numpy" in study.status()[0].detail
     assert run_study(**settings).executed == ran
+
+
+@pytest.fixture
+def embeds(alone):
+    """Return the same place, with a notebook that uses the published networks; it has been run without any."""
+    write_notebook(alone / "notebooks", "03_third", [THIRD[0], 'used = "instrlib.embeddings"', "run.finish()"])
+    run_study(**SMOKE)
+    return alone
+
+
+def test_without_published_networks_nothing_is_recorded_of_them(embeds):
+    record = json.loads((embeds / "runs/rendered-smoke/03_third/study.json").read_text())
+    assert record["parts"]["files"] == {"the corpus's files": ""}
+
+
+def test_a_published_network_that_is_put_there_or_named_runs_a_notebook_that_uses_it_again(embeds, monkeypatch):
+    ran = ("03_third",)
+    for folder in (embeds / "data" / "weights", embeds / "elsewhere"):
+        folder.mkdir(parents=True)
+        (folder / "yamnet.h5").write_bytes(b"a network")
+    assert [state.detail for state in study.status()] == [f"the networks in {embeds / 'data' / 'weights'}"]
+    assert run_study(**SMOKE).executed == ran
+    assert run_study(**SMOKE).executed == ()
+    monkeypatch.setenv("INSTRLIB_WEIGHTS", str(embeds / "elsewhere"))
+    assert run_study(**SMOKE).executed == ran
+    assert run_study(**SMOKE).executed == ()
+
+
+def test_a_network_that_is_fetched_runs_a_notebook_that_uses_it_once(embeds, monkeypatch):
+    def arrive(handle: str, folder: Path) -> Path:
+        place = folder / "yamnet-1"
+        if not place.is_dir():
+            place.mkdir(parents=True)
+            (place / "saved_model.pb").write_bytes(b"a program")
+        return place
+
+    monkeypatch.setattr(embeddings, "_from_hub", arrive)
+    monkeypatch.setenv("INSTRLIB_HUB", "https://tfhub.dev/google/yamnet/1")
+    assert "INSTRLIB_HUB" in study.status()[0].detail and not (embeds / "data").exists()
+    assert run_study(**SMOKE).executed == ("03_third",)
+    assert (embeds / "data/weights/yamnet-1").is_dir()
+    assert run_study(**SMOKE).executed == (), "it was fetched before the notebook began"
 
 
 def test_a_run_by_hand_or_a_kept_folder_that_is_gone_makes_a_notebook_run_again(alone):
@@ -353,6 +395,29 @@ def test_publishing_copies_what_a_run_has_and_removes_what_it_no_longer_has(tmp_
 
     publish.publish(tmp_path / "runs/rendered-smoke/01_first", known=["01_first"])
     assert list(results(tmp_path)["notebooks"]) == ["01_first"], "a notebook that is gone takes its numbers along"
+
+
+def test_what_a_kill_has_left_half_written_is_not_published_and_goes_with_the_next_publishing(tmp_path):
+    run, reports = tmp_path / "runs/rendered-smoke/01_first", tmp_path / "reports/rendered-smoke"
+    left = [
+        *(
+            run / name
+            for name in ("arrays/.01_leak.ab12.npz", "figures/.01_leak.ab12.png", "model/.single.ab12.tflite")
+        ),
+        *(reports / name for name in ("arrays/.01_leak.cd34.npz", "model/.single.cd34.tflite")),
+        tmp_path / "figures/rendered-smoke/.01_leak.cd34.png",
+    ]
+    kept = [run / "arrays/01_leak.npz", run / "figures/01_leak.png", run / "model/single.tflite"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half" if path in left else b"whole")
+    (run / "manifest.json").write_text("{}")
+    with pytest.raises(StudyError, match="There are no arrays"):
+        publish.redraw("rendered-smoke")
+    assert release.size_bytes(run / "model").to_dict() == {"single.tflite": 5}
+    publish.publish(run, known=["01_first"])
+    published = [path for root in (reports, tmp_path / "figures") for path in root.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in published) == ["01_leak.npz", "01_leak.png", "results.json", "single.tflite"]
 
 
 def test_figures_are_drawn_again_from_their_arrays_alone(tmp_path):

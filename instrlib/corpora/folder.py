@@ -57,8 +57,8 @@ def load(
     Raises
     ------
     CorpusError
-        When the root is missing, has fewer than two class folders or one without audio, when two files differ in
-        their ending alone, or when `groups.csv` is not usable.
+        When the root is missing, has fewer than two class folders, one without audio or one that is a link, when two
+        files differ in their ending alone, or when `groups.csv` is not usable.
     ConfigError
         When a class is unknown or the cap is below 1.
     """
@@ -113,6 +113,11 @@ def _find(root: Path) -> pd.DataFrame:
     rows: list[tuple[str, str, str]] = []
     seen: dict[str, str] = {}
     for folder in class_folders:
+        if folder.is_symlink():
+            raise CorpusError(
+                f"The class folder {folder} is a link, behind which a change would not be noticed; put the folder "
+                "itself there, or a folder of links to its files."
+            )
         files = [path.relative_to(root) for path in sorted(folder.rglob("*")) if is_audio(path) and path.is_file()]
         files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
         if not files:
@@ -143,7 +148,8 @@ def _read_groups(root: Path, clip_ids: set[str]) -> tuple[dict[str, str], list[t
     by_form = {unicodedata.normalize("NFC", name): name for name in clip_ids}
     groups: dict[str, str] = {}
     strangers = []
-    for entry, group in zip(table[column], table.group, strict=True):
+    # "s1" and "s1 " are one session, which a split must not cut.
+    for entry, group in zip(table[column], table.group.str.strip(), strict=True):
         clip_id = by_form.get(unicodedata.normalize("NFC", _without_ending(entry)))
         if clip_id is None:
             strangers.append((entry, GROUPS, f"{LEFT_OUT}{GROUPS} names it, but there is no such clip"))

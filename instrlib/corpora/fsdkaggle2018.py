@@ -200,6 +200,9 @@ def download(root: Path) -> None:
                 f"{root / _FOLDERS[part]} lacks {absent} of the {len(rows)} clips that {table} names; "
                 "move that folder away and run `instrlib download fsdkaggle2018` again."
             )
+    for remote in REMOTES:
+        if (root / remote.filename).exists():  # left by a run that was killed after it had unpacked it
+            (root / remote.filename).unlink()
 
 
 def validate(root: Path) -> list[str]:

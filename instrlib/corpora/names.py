@@ -146,8 +146,8 @@ def common_name(corpus: str, label: str) -> str | None:
     Parameters
     ----------
     corpus : str
-        Name of the corpus. In a folder of one's own, a class whose name is that of a known instrument, in whatever
-        case and with spaces, hyphens or underscores, is that instrument.
+        Name of the corpus. In one without a table, such as a folder of one's own, a class whose name is that of a known
+        instrument, in whatever case and with spaces, hyphens or underscores, is that instrument.
     label : str
         One of its classes.
 
@@ -156,11 +156,6 @@ def common_name(corpus: str, label: str) -> str | None:
     str or None
         An instrument of `INSTRUMENTS`; a family of `FAMILIES` where the class is wider than one instrument; None for
         what is neither, such as FSDKaggle2018's "Applause".
-
-    Raises
-    ------
-    ConfigError
-        When there is no table for the corpus.
 
     Examples
     --------
@@ -216,7 +211,7 @@ def common_classes(
     corpus_a, corpus_b : str
         Names of the corpora.
     classes_a, classes_b : sequence of str, optional
-        Their classes; all of the table when left out. A folder of one's own must name them.
+        Their classes; all of the table when left out. For a corpus without a table they must be named.
 
     Returns
     -------
@@ -227,7 +222,7 @@ def common_classes(
     Raises
     ------
     ConfigError
-        When there is no table for a corpus.
+        When the classes of a corpus without a table are not named.
 
     Examples
     --------
@@ -273,11 +268,10 @@ def table() -> pd.DataFrame:
 
 def _meaning(corpus: str, label: str) -> tuple[str, str] | None:
     """Return the common name of a class, and whether it is an instrument or a family."""
-    if corpus == "folder":
+    if corpus not in _OF_INSTRUMENTS:
         name = " ".join(label.lower().replace("_", " ").replace("-", " ").split())
         name = _ALIASES.get(name, name)
         return (name, "instrument") if name in _FAMILY else None
-    _check(corpus)
     if label in _OF_INSTRUMENTS[corpus]:
         return _OF_INSTRUMENTS[corpus][label], "instrument"
     whole = _OF_FAMILIES.get(corpus, {}).get(label)
@@ -299,13 +293,6 @@ def _widening(meaning: tuple[str, str] | None) -> Iterable[tuple[str, str]]:
 def _classes(corpus: str, chosen: Sequence[str] | None) -> list[str]:
     if chosen is not None:
         return list(chosen)
-    if corpus == "folder":
-        raise ConfigError("The classes of a folder of one's own are not known beforehand; name them.")
-    _check(corpus)
-    return sorted([*_OF_INSTRUMENTS[corpus], *_OF_FAMILIES.get(corpus, {})])
-
-
-def _check(corpus: str) -> None:
     if corpus not in _OF_INSTRUMENTS:
-        there = ", ".join([*_OF_INSTRUMENTS, "folder"])
-        raise ConfigError(f"No table of names for the corpus {corpus!r}; there is one for: {there}.")
+        raise ConfigError(f"The classes of the corpus {corpus!r} are not known beforehand; name them.")
+    return sorted([*_OF_INSTRUMENTS[corpus], *_OF_FAMILIES.get(corpus, {})])

@@ -167,6 +167,9 @@ def download(root: Path) -> None:
                 f"{root / f'nsynth-{part}'} lacks {absent} of the {len(rows)} notes that its examples.json names; "
                 "move that folder away and run `instrlib download nsynth` again."
             )
+    for remote in REMOTES:
+        if (root / remote.filename).exists():  # left by a run that was killed after it had unpacked it
+            (root / remote.filename).unlink()
 
 
 def validate(root: Path) -> list[str]:

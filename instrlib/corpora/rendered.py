@@ -438,6 +438,9 @@ def _restore(folder: Path, clips: list[tuple[str, int]], setting: dict[str, Any]
     known = _read_manifest(folder).set_index("clip_id").sha256
     column = _MANIFEST_COLUMNS.index("sha256")
     other = [row[0] for row in rows if known.get(row[0]) != row[column]]
+    for clip_id, path, *_ in rows:
+        if clip_id in other:  # else the next run would find it there and take it for the manifest's
+            (folder / path).unlink()
     if other:
         raise CorpusError(
             f"{folder}: {other[0]} was missing and came out different from what the manifest says; the libraries have "
