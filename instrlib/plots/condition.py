@@ -38,6 +38,8 @@ def measures_by_condition(
     """
     columns = 2
     rows = -(-len(measures) // columns)
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(height=0.2 + (0.45 + 0.16 * len(conditions)) * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, axes in enumerate(grid.ravel()):
@@ -65,6 +67,9 @@ def measures_by_condition(
                 else steps[np.isclose(np.log10(steps) % 1, 0) | np.isclose(np.log10(steps) % 1, 1)]
             )
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+            axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
         names = [label(name) for name in conditions] if number % columns == 0 else [""] * len(conditions)
         axes.set_yticks(np.arange(len(conditions)), names)
         axes.set_ylim(len(conditions) - 0.4, -0.6)

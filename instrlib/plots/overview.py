@@ -1,5 +1,6 @@
 """The whole study side by side: main differences, all models, and what scores cost."""
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,8 +63,8 @@ def main_differences(
     furthest = max(0.05, 1.08 * float(np.nanmax(np.abs([differences, low, high]))))
     axes.set_xlim(-furthest, furthest)
     axes.xaxis.set_major_formatter("{x:+.2f}")
-    name_rows(axes, names, longest=56)
-    axes.tick_params(axis="y", labelsize=7)
+    name_rows(axes, names)
+    axes.set_yticklabels([fill(label(name, longest=92), 50) for name in names], fontsize=7)
     axes.set_xlabel("difference in the score of each comparison")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -110,12 +111,12 @@ def models_side_by_side(
             own = column[rows]
             whiskers(axes, scores[own], rows, low[own], high[own], colour=colour, marker=marker)
         margin_numbers(axes, scores[column], ".2f")
-        name_rows(axes, [f"{label(names[one], longest=30)}  {notebooks[one]}" for one in column], longest=36)
+        name_rows(axes, [f"{notebooks[one]} · {label(names[one], longest=30)}" for one in column], longest=36)
         axes.tick_params(axis="y", labelsize=6)
         axes.grid(axis="x")
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
-    figure.supxlabel(f"{label(metric)}; beside each name the notebook", fontsize=9)
+    figure.supxlabel(f"{label(metric)}; before each name its notebook", fontsize=9)
     handles = [
         panels[0].plot([], [], marker, color=colour, linestyle="none", markersize=5, label=text)[0]
         for _, colour, marker, text in kinds

@@ -102,7 +102,10 @@ def size_against_accuracy(
         axes.plot([], [], marker, color="white", markeredgecolor=INK, label=label(kind, longest=40))
         for name, colour in zip(dict.fromkeys(formats), PARTS, strict=False):
             chosen = (np.asarray(kinds) == kind) & (np.asarray(formats) == name)
-            axes.plot(sizes[chosen], scores[chosen], marker, color=colour, markeredgecolor="white", markersize=7)
+            # Hollow, so that what lies in the same place shows through.
+            axes.plot(
+                sizes[chosen], scores[chosen], marker, color=colour, fillstyle="none", markeredgewidth=1.6, markersize=7
+            )
     for name, colour in zip(dict.fromkeys(formats), PARTS, strict=False):
         axes.plot([], [], "s", color=colour, label=label(name))
     axes.set_xscale("log")

@@ -1,4 +1,4 @@
-"""Who plays when: what was found in a recording, with its intensity, and what is true where that is known."""
+"""Who plays when: what was found in a recording, with its score, and what is true where that is known."""
 
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ def timeline(
     truth_end_s: np.ndarray = (),
     width: float = WIDTH,
 ) -> "Figure":
-    """Draw who plays when: a row for each instrument that was found, or is there; the colour is the intensity.
+    """Draw who plays when: a row for each instrument that was found, or is there; the colour is the score.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def timeline(
     hop_s : float
         Length of a frame in s.
     scores : np.ndarray [shape=(n_frames, n_classes)]
-        Scores from 0 to 1: the intensity.
+        Scores from 0 to 1, the means over windows.
     active : np.ndarray of bool [shape=(n_frames, n_classes)]
         Where each instrument was found; elsewhere nothing is drawn.
     duration_s : float
@@ -75,7 +75,7 @@ def timeline(
         axes.text(0.5, 0.5, "no instrument was found", transform=axes.transAxes, ha="center", va="center")
         axes.set_yticks([])
     figure.colorbar(
-        ScalarMappable(**scale), ax=axes, label="intensity", fraction=0.05, pad=0.02, aspect=12, ticks=[0, 0.5, 1]
+        ScalarMappable(**scale), ax=axes, label="mean score", fraction=0.05, pad=0.02, aspect=12, ticks=[0, 0.5, 1]
     )
     if len(truth_label):
         keys = [Patch(facecolor=BLUE, alpha=0.6, label="found"), Patch(fill=False, edgecolor=INK, label="plays")]
