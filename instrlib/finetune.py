@@ -17,8 +17,7 @@ from instrlib import embeddings
 from instrlib.backend import load_keras
 from instrlib.config import TrainConfig
 from instrlib.corpora.base import Corpus
-from instrlib.domains import Domain, unheard
-from instrlib.errors import ConfigError, LeakError, StoreError
+from instrlib.errors import LeakError, StoreError
 from instrlib.evaluation import Inputs, Predictions
 from instrlib.experiments import Outcome, Variant, compare_pairs, read_outcome, run_variants
 from instrlib.features import Scaler
@@ -170,40 +169,6 @@ def linear_head(
     scores = np.log(answers) - np.log1p(-np.minimum(answers, 1 - 1e-12)) if several else np.log(answers)
     kernel = (scores[1:] - scores[0]) / scaling.span[:, None]
     return [kernel.astype(np.float32), (scores[0] - scaling.low @ kernel).astype(np.float32)]
-
-
-def choose_pair(found: Sequence[Domain]) -> tuple[Domain, Domain]:
-    """Choose what a network is pretrained on, played by soundfonts, and what it is tuned on, which shares no sound.
-
-    Parameters
-    ----------
-    found : sequence of Domain
-        From `domains.at_hand`: the study's own comes first.
-
-    Returns
-    -------
-    pretrained_on, tuned_on : Domain
-        Tuned on are recordings, the study's own before others; where none can be trained on, what a foreign soundfont
-        plays. Pretrained on is the study's own, or else the first that soundfonts play.
-
-    Raises
-    ------
-    ConfigError
-        When no two domains are left that can both be trained on.
-    """
-    usable = [domain for domain in found if domain.splits]
-    able = [
-        (source, target)
-        for source in usable
-        if source.fonts
-        for target in unheard([source, *(other for other in usable if other is not source)])
-    ]
-    if not able:
-        raise ConfigError(
-            "No two sound worlds are at hand that both have clips enough to train on, one of them played by soundfonts."
-        )
-    order = [domain.name for domain in found]
-    return min(able, key=lambda one: (bool(one[1].fonts), order.index(one[0].name), order.index(one[1].name)))
 
 
 RECIPES: dict[str, dict[str, float | bool]] = {

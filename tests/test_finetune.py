@@ -2,17 +2,15 @@
 
 import dataclasses
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from instrlib import embeddings, findings, finetune, heads, transfer
+from instrlib import embeddings, finetune, heads, transfer
 from instrlib import store as stores
 from instrlib.config import FeatureConfig, TrainConfig
 from instrlib.corpora import rendered
-from instrlib.errors import ConfigError, LeakError, StoreError
+from instrlib.errors import LeakError, StoreError
 from instrlib.evaluation import Inputs
 from instrlib.files import read_json, write_json
 from instrlib.models import Layer
@@ -168,29 +166,6 @@ def test_features_of_other_settings_are_refused(target, pretrained, tmp_path, sm
         )
 
 
-def domain(name, *fonts, splits=("fold-0.json",)):
-    return SimpleNamespace(name=name, fonts=frozenset(fonts), splits=splits)
-
-
-def test_recordings_come_before_fonts_and_nothing_is_tuned_on_a_font_of_the_pretraining():
-    own, tim, merlin = domain("rendered", "Tim", "Merlin"), domain("Tim", "Tim"), domain("Merlin", "Merlin")
-    fluid, few, recorded = domain("Fluid", "Fluid"), domain("few", splits=()), domain("recorded")
-    assert finetune.choose_pair([own, merlin, fluid, few, recorded]) == (own, recorded)
-    assert finetune.choose_pair([own, fluid, merlin, few]) == (own, fluid)
-    assert finetune.choose_pair([own, merlin, tim]) == (merlin, tim)
-
-
-def test_a_study_of_recordings_is_tuned_on_its_own_after_what_soundfonts_play():
-    mine, fluid, tim, other = domain("mine"), domain("Fluid", "Fluid"), domain("Tim", "Tim"), domain("other")
-    assert finetune.choose_pair([mine, fluid, tim, other]) == (fluid, mine)
-    assert finetune.choose_pair([domain("mine", splits=()), fluid, tim, other]) == (fluid, other)
-
-
-def test_without_two_sound_worlds_there_is_nothing_to_pretrain_on():
-    with pytest.raises(ConfigError, match="No two sound worlds are at hand"):
-        finetune.choose_pair([domain("mine"), domain("other")])
-
-
 def test_a_network_that_learned_from_the_clips_in_question_is_a_leak(inputs, pretrained, tmp_path):
     with pytest.raises(LeakError, match="was trained on the clips it is to be tuned on"):
         finetune.tune(tmp_path, pretrained, inputs, SHORT, seeds=(0,), workers=1)
@@ -233,28 +208,3 @@ def test_a_probe_answers_the_same_clips_and_all_are_compared_in_pairs(
         (finetune.CHOSEN, transfer.SCRATCH), (finetune.CHOSEN, finetune.PROBE), (finetune.PROBE, transfer.SCRATCH)
     ]  # fmt: skip
     assert (table.p_holm >= table.p).all()
-
-
-SCORES = pd.DataFrame({"model": ["tuned", "scratch", "mark"], "estimate": [0.6, 0.4, 0.61], "low": 0.3, "high": 0.7})
-
-
-def compared(difference: float, p: float, rivals=("scratch",)) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product([["tuned"], rivals], names=["first", "second"])
-    row = {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "p": p, "p_holm": p}
-    return pd.DataFrame([row] * len(rivals), index)
-
-
-@pytest.mark.parametrize(
-    ("difference", "p", "verdict"),
-    [(0.2, 0.01, "helps"), (-0.2, 0.01, "does harm"), (0.2, 0.06, "is not shown to help")],
-)
-def test_pretraining_helps_only_where_it_is_shown_to(difference, p, verdict):
-    said = findings.pretraining_sentence(SCORES, compared(difference, p), "tuned", "scratch", "rendered")
-    assert said.startswith(f"Pretraining on rendered {verdict}: fine-tuned the network reaches 0.600 [0.300, 0.700]")
-    assert f"{difference:+.3f}" in said and f"p = {p:.3f}" in said
-
-
-def test_rivals_are_named_with_what_is_shown():
-    table = pd.concat([compared(0.2, 0.01), compared(-0.01, 0.9, ("mark",))])
-    said = findings.tuning_rivals_sentence(SCORES, table, "tuned", ["scratch", "mark"])
-    assert "better than “scratch”" in said and "not shown to differ from “mark”" in said

@@ -19,10 +19,14 @@ from typer.testing import CliRunner
 from instrlib import cli, corpora, findings, readme
 from instrlib.findings.domains import fall_sentence
 from instrlib.findings.overview import held_sentence
+from instrlib.findings.tuning import tuning_sentences
+from instrlib.finetune import CHOSEN, PROBE
 from instrlib.intervals import Difference, Interval
 from instrlib.leak import Leak
 from instrlib.profiles import PROFILES
 from instrlib.readme import questions_table, renewed
+from instrlib.transfer import SCRATCH
+from instrlib.tuning import Tuning
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
@@ -277,8 +281,10 @@ def test_a_finding_is_told_whatever_the_verdict(difference, tmp_path):
     main = row | {"first": "a", "second": "b", "score": "accuracy", "shown": bool(difference)}
     drop = {"drop": difference, "drop_low": found.low, "drop_high": found.high, "p_holm": found.p, "own": 0.5}
     fall = drop | {"trained_on": "a", "tested_on": "b", "balanced_accuracy": 0.3, "n_common": 4}
-    pairs = pd.DataFrame([row], pd.MultiIndex.from_tuples([("tuned", "scratch")]))
-    scores = pd.DataFrame({"model": ["tuned", "scratch"], "estimate": 0.5, "low": 0.4, "high": 0.6})
+    pairs = pd.DataFrame([row] * 2, pd.MultiIndex.from_product([[CHOSEN], [SCRATCH, PROBE]]))
+    ends = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    scores = pd.DataFrame({"model": [CHOSEN, SCRATCH, PROBE], "score": "accuracy", **ends})
+    tuned = Tuning("rendered", "recordings", pd.DataFrame(), scores, pairs, {})
     chosen = pd.DataFrame([("int8", 90_000, 10_000_000, True)], columns=["name", "bytes", "multiply_adds", "met"])
     goal = {"max_bytes": 128_000, "max_multiply_adds": 30_000_000, "max_loss": 0.01}
     said = {
@@ -290,7 +296,7 @@ def test_a_finding_is_told_whatever_the_verdict(difference, tmp_path):
         "06_class_activation_maps": [findings.loudness_sentence(found)],
         "13_domain_shift": [
             fall_sentence(pd.DataFrame([fall])),
-            findings.pretraining_sentence(scores, pairs, "tuned", "scratch", "rendered"),
+            tuning_sentences(tuned)[0],
         ],
     }
     assert set(said) == {name for name, _ in readme.TOLD}

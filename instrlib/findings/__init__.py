@@ -8,10 +8,6 @@ from instrlib.findings.attention import (
     randomisation_sentence,
 )
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
-from instrlib.findings.finetune import (
-    pretraining_sentence,
-    tuning_rivals_sentence,
-)
 from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
 from instrlib.findings.pruning import goal_sentence, narrower_sentence, sparsity_sentence, zeros_sentence
 from instrlib.findings.scores import (
@@ -62,7 +58,6 @@ __all__ = [
     "number_sentence",
     "order_sentence",
     "pair_sentences",
-    "pretraining_sentence",
     "protocols_sentence",
     "randomisation_sentence",
     "regression_sentence",
@@ -74,6 +69,5 @@ __all__ = [
     "sparsity_sentence",
     "split_sentence",
     "trivial_sentence",
-    "tuning_rivals_sentence",
     "zeros_sentence",
 ]
