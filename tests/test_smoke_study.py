@@ -12,10 +12,16 @@ import nbformat
 import pytest
 from committed import REPOSITORY, one_of_each
 
+from instrlib import tuning
 from instrlib.freshness import stale
 
 NOTEBOOKS = tuple(sorted(path.stem for path in (REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb")))
 
+WITHOUT_THIRD_FONT = """
+import pathlib
+there = pathlib.Path.is_file
+pathlib.Path.is_file = lambda path: "FluidR3" not in path.name and there(path)
+"""
 
 # Trainings of all notebooks, while other tests run beside them.
 pytestmark = pytest.mark.timeout(1500)
@@ -28,7 +34,11 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(place) -> dict[str, str]:
-    moved = {f"INSTRLIB_{name.upper()}": str(place / name) for name in ("data", "runs", "reports", "figures")}
+    """Return that of a laptop: no data set, and no soundfont but those that come with the packages."""
+    (place / "laptop").mkdir()
+    (place / "laptop/sitecustomize.py").write_text(WITHOUT_THIRD_FONT)
+    moved = {"PYTHONPATH": os.pathsep.join(filter(None, (str(place / "laptop"), os.environ.get("PYTHONPATH"))))}
+    moved |= {f"INSTRLIB_{name.upper()}": str(place / name) for name in ("data", "runs", "reports", "figures")}
     # Other tests have the second core.
     moved["INSTRLIB_WORKERS"] = "1"
     return {name: value for name, value in os.environ.items() if not name.startswith("INSTRLIB_")} | moved
@@ -63,6 +73,14 @@ def test_every_notebook_is_executed_and_there_as_a_page(first, place):
         outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
         assert outputs and not [output for output in outputs if output.get("name") == "stderr"]
         assert (place / f"runs/rendered-smoke/{name}.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_without_a_third_soundfont_what_cannot_be_asked_is_told_and_the_rest_goes_on(first, place):
+    results = json.loads((place / "reports/rendered-smoke/results.json").read_text())["notebooks"]
+    domains = results["13_domain_shift"]["metrics"]
+    assert not any("FluidR3" in name for name in domains["domains"])
+    assert tuning.NOTHING.about in domains["findings"] and domains["tuned"] == {}
 
 
 @pytest.mark.slow
