@@ -87,7 +87,7 @@ def needs(worlds: list[World]) -> Iterator[str]:
         if one.name in corpora.NAMES:
             yield (
                 f"{one.title}: {one.how_to_get.rstrip('.')}, or name its folder before the first command by "
-                f"`{VARIABLE}={one.name}=path/to/{one.name}`"
+                f"`{VARIABLE}={one.name}=/path/to/{one.name}`"
             )
         elif one.name in soundfont.FONTS and not soundfont.FONTS[one.name].package:
             yield f"{one.title}: {one.how_to_get}"
