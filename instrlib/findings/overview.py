@@ -174,7 +174,8 @@ def limit_sentences(facts: Facts, table: pd.DataFrame) -> list[str]:
     list of str
     """
     said = []
-    same_clips = table.index.str[:2].isin(overview.ONE_TEST_PART) & table.score.isin(("accuracy", "label accuracy"))
+    notebooks = table.index.astype(str).str[:2]  # of no comparison at all the index is of numbers
+    same_clips = notebooks.isin(overview.ONE_TEST_PART) & table.score.isin(("accuracy", "label accuracy"))
     widths = ((table.high - table.low) / 2)[same_clips].dropna()
     if facts.n_tested and len(widths):
         said.append(
