@@ -174,9 +174,9 @@ def limit_sentences(facts: Facts, table: pd.DataFrame) -> list[str]:
     list of str
     """
     said = []
-    notebooks = table.index.astype(str).str[:2]  # of no comparison at all the index is of numbers
-    same_clips = notebooks.isin(overview.ONE_TEST_PART) & table.score.isin(("accuracy", "label accuracy"))
-    widths = ((table.high - table.low) / 2)[same_clips].dropna()
+    of_part = [name for name in table.index if name[:2] in overview.ONE_TEST_PART]
+    same_clips = table.loc[of_part][lambda rows: rows.score.isin(("accuracy", "label accuracy"))]
+    widths = ((same_clips.high - same_clips.low) / 2).dropna()
     if facts.n_tested and len(widths):
         said.append(
             f"With {facts.n_tested} test clips the intervals of the main differences of accuracy on them reach "
