@@ -404,7 +404,7 @@ def test_every_sound_world_has_its_licence_and_the_way_to_it():
     assert all(cell != "–" for row in worlds.table(used).rows for cell in row)
     assert "[@fsdkaggle2018; @fonseca2018]" in worlds.others_sentence(used, "4.2")
     needs = " ".join(worlds.needs(used))
-    assert "Debian: fluid-soundfont-gm" in needs and "INSTRLIB_CORPORA=fsdkaggle2018=path" in needs
+    assert "Debian: fluid-soundfont-gm" in needs and "INSTRLIB_CORPORA=fsdkaggle2018=/path" in needs
     assert worlds.others_sentence(worlds.used("rendered", {}), "") == ""
 
 
