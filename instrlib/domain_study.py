@@ -42,7 +42,7 @@ from instrlib.training import load_model, load_scaler, read_manifest
 if TYPE_CHECKING:
     import keras
 
-CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 300}
+CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 150}
 """Cap for all domains but the study's own, by profile."""
 
 _QUESTIONS = ("domain", "class, from another domain", "class, from the same domain")

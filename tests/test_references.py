@@ -81,9 +81,9 @@ def test_only_the_number_of_epochs_depends_on_the_profile_and_full_has_all_of_th
 
 def test_what_is_cut_short_is_said():
     quick, full = references.table("quick"), references.table("full")
-    assert "layered-four 1 of 30" in findings.shortened_sentence(quick)
+    assert "layered-four 1 of 20, irmas-app 1 of 30" in findings.shortened_sentence(quick)
     assert "openmic" not in findings.shortened_sentence(quick)
-    assert "as many epochs as their descriptions say" in findings.shortened_sentence(full)
+    assert "trained to their end" in findings.shortened_sentence(full)
 
 
 def test_an_unknown_reference_gets_the_list_of_those_there_are():

@@ -52,10 +52,13 @@ def shortened_sentence(described: pd.DataFrame) -> str:
     """
     cut = described[described.epochs_here < described.epochs]
     if cut.empty:
-        return "The published networks were trained for as many epochs as their descriptions say."
+        return (
+            "The published networks were trained to their end: for the epochs that their descriptions give or, where "
+            "these leave them open, for those that are set here."
+        )
     numbers = ", ".join(f"{name} {row.epochs_here} of {row.epochs}" for name, row in cut.iterrows())
     return (
-        f"Trained for fewer epochs than described, for want of time in this profile: {numbers}. Their scores show that "
+        f"Trained for fewer epochs than it takes, for want of time in this profile: {numbers}. Their scores show that "
         "they run, not what they can do; the full profile trains them to their end."
     )
 
