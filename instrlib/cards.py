@@ -15,6 +15,7 @@ from instrlib.words import begin, spaced
 
 DATA_CARD = "DATA_CARD.md"
 
+_COUNTS = "01_preprocessing"
 _FEW_GROUPS = 10
 _SYNTHESISED = "rendered"
 _HELD_OUT = "held-out clips"  # what notebook 13 calls the test part of the model's own corpus
@@ -29,6 +30,7 @@ class _Words:
     blind: str
     use: str
     limits: tuple[str, ...]
+    n_whole: int | None = None  # clips of the whole release
 
 
 _ABOUT = {
@@ -55,6 +57,7 @@ _ABOUT = {
             "Devices, rooms and lengths differ much, and some labels of the training part are wrong.",
             "In the whole release not every class is a musical instrument.",
         ),
+        n_whole=11_073,
     ),
     "irmas": _Words(
         "Excerpts of 3 s from recordings of several genres, each labelled with its predominant instrument.",
@@ -65,6 +68,7 @@ _ABOUT = {
             "Other instruments play along and are not named.",
             "The licence allows no commercial use and no changed copies.",
         ),
+        n_whole=9_579,
     ),
     "openmic2018": _Words(
         "Clips of 10 s from the Free Music Archive. For each clip some of 20 instruments were looked for, not all.",
@@ -75,6 +79,7 @@ _ABOUT = {
             "An instrument that nobody looked for is neither present nor absent.",
             "Labels come from crowds and disagree.",
         ),
+        n_whole=20_000,
     ),
     "nsynth": _Words(
         "Single notes of 4 s, each of one instrument at one pitch and velocity, at 16 kHz.",
@@ -132,7 +137,7 @@ def write_data_card(study: str) -> Path:
         When the study has no results.
     """
     notebooks = _notebooks(study)
-    first = notebooks.get("01_preprocessing", {"metrics": {}, "manifest": {"inputs": {}}})
+    first = notebooks.get(_COUNTS, {"metrics": {}, "manifest": {"inputs": {}}})
     parameters = next(iter(notebooks.values()))["manifest"]["parameters"]
     corpus, metrics = corpora.info(parameters["corpus"]), first["metrics"]
     classes = class_counts(study)
@@ -141,7 +146,8 @@ def write_data_card(study: str) -> Path:
         "data_card.md",
         study=study,
         corpus=corpus,
-        words=_ABOUT.get(corpus.name, _ABOUT_ANOTHER),
+        words=_words(corpus.name),
+        part=part_of_whole(corpus.name, notebooks),
         profile=parameters["profile"],
         folder=Path(parameters["data"]).name,
         fonts=[{"name": name, **vars(font)} for name, font in soundfont.FONTS.items() if name in corpus.licence],
@@ -186,6 +192,9 @@ def write_model_card(study: str) -> Path | None:
     if not (folder / RECORD).is_file():
         return None
     record = read_sealed(folder / RECORD)
+    about = record["about"]
+    if part := part_of_whole(about["corpus"]["name"], notebooks):
+        record |= {"about": about | {"corpus": about["corpus"] | {"title": part}}}
     condition = read_sealed(folder / CONDITION) if (folder / CONDITION).is_file() else None
     write_text(folder / CARD, model_card(record, condition=condition, shift=under_shift(record, notebooks)))
     return folder / CARD
@@ -241,7 +250,41 @@ def what_clips_are(corpus: str) -> str:
     >>> what_clips_are("folder")
     'Recordings of your own, one folder a class.'
     """
-    return _ABOUT[corpus].what
+    return _words(corpus).what
+
+
+def part_of_whole(corpus: str, notebooks: dict[str, Any]) -> str:
+    """Say which part of a release a study has, lest its numbers be taken for those of the whole.
+
+    Parameters
+    ----------
+    corpus : str
+        Name of the corpus.
+    notebooks : dict
+        What the study's `results.json` holds, by notebook.
+
+    Returns
+    -------
+    str
+        "" where the study has all clips, they have not been counted, or a release has no fixed number of them.
+
+    Examples
+    --------
+    >>> counted = {"01_preprocessing": {"metrics": {"n_clips": 221}}}
+    >>> part_of_whole("fsdkaggle2018", counted)
+    '221 of the 11,073 clips of FSDKaggle2018'
+    >>> part_of_whole("folder", counted)
+    ''
+    """
+    whole = _words(corpus).n_whole
+    n_clips = notebooks.get(_COUNTS, {}).get("metrics", {}).get("n_clips")
+    if not whole or not n_clips or n_clips >= whole:
+        return ""
+    return f"{n_clips:,} of the {whole:,} clips of {corpora.info(corpus).title}"
+
+
+def _words(corpus: str) -> _Words:
+    return _ABOUT.get(corpus, _ABOUT_ANOTHER)
 
 
 def class_counts(study: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from instrlib.cards import part_of_whole
 from instrlib.config import folders
 from instrlib.errors import InstrlibError
 from instrlib.files import read_json, write_text
@@ -90,7 +91,8 @@ def findings_list() -> str:
         ]
         missing = [one for one in missing if not told[one]]
         if bullets:
-            parts.append("\n".join([f"Found in `{study}`:", "", *bullets]))
+            part = part_of_whole(study.rpartition("-")[0], notebooks)
+            parts.append("\n".join([f"Found in `{study}`{f' ({part})' if part else ''}:", "", *bullets]))
     return "\n\n".join(parts)
 
 

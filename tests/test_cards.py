@@ -161,6 +161,7 @@ def test_what_could_not_be_used_is_counted_by_reason_and_several_splits_are_name
     assert "the first of several splits" in card and "1230 clips are tested" in card
     assert "| folder that was used | `sample` |" in card
     assert "| cite as | E. Fonseca" in card and "soundfont" not in card
+    assert "This study has 1,230 of the 11,073 clips of FSDKaggle2018: " in card
 
 
 @pytest.mark.parametrize("name", corpora.NAMES)
@@ -171,6 +172,18 @@ def test_every_corpus_has_words_of_its_own(name, write):
     for expected in (info.title, info.licence, info.how_to_get, "## Good for", "## Limits", "A group: "):
         assert expected in card
     assert ("several instruments, each of them named" in card) == info.multilabel
+
+
+def test_a_study_of_a_whole_release_or_of_ones_own_recordings_is_not_called_a_part(write):
+    write(corpus="irmas", **{"01_preprocessing": preprocessing(n_clips=9579)})
+    assert "This study has" not in cards.write_data_card(STUDY).read_text()
+    counted = {"01_preprocessing": {"metrics": {"n_clips": 3}}}
+    assert cards.part_of_whole("irmas", counted).startswith("3 of ")
+    assert cards.part_of_whole("folder", counted) == cards.part_of_whole("irmas", {}) == ""
+
+
+def test_of_a_corpus_that_somebody_added_it_is_said_that_nothing_more_is_known():
+    assert cards.what_clips_are("players") and cards.what_clips_are("players") != cards.what_clips_are("folder")
 
 
 def test_without_notebook_01_the_data_card_says_that_nothing_was_counted(write):
@@ -261,6 +274,17 @@ def test_a_model_of_recordings_is_cited_and_not_called_synthesised():
     card = check_form(release.model_card(record(corpus=corpus)))
     assert f"Cite as: {info.citation}" in card and info.licence in card
     assert "synthesised" not in card and "soundfont" not in card
+
+
+def test_the_card_of_a_model_of_a_part_of_a_release_says_so(given_away):
+    info = corpora.info("fsdkaggle2018")
+    corpus = {name: getattr(info, name) for name in ("name", "title", "licence", "citation")}
+    folder = given_away(about={"corpus": corpus}, **{"01_preprocessing": preprocessing(n_clips=221)})
+    before = (folder / "model.json").read_bytes()
+    assert cards.write_model_card(STUDY) == folder / "MODEL_CARD.md"
+    card = check_form((folder / "MODEL_CARD.md").read_text())
+    assert "\n221 of the 11,073 clips of FSDKaggle2018. Licence: " in card
+    assert (folder / "model.json").read_bytes() == before
 
 
 def test_without_a_model_there_is_no_model_card_and_an_altered_one_is_refused(write, given_away):

@@ -16,7 +16,7 @@ import pytest
 from trees import tone, write_audio
 from typer.testing import CliRunner
 
-from instrlib import cli, corpora, findings, readme
+from instrlib import cli, corpora, findings, published, readme
 from instrlib.findings.domains import fall_sentence
 from instrlib.findings.overview import held_sentence
 from instrlib.findings.tuning import tuning_sentences
@@ -196,6 +196,17 @@ def test_the_model_of_the_clone_names_an_instrument_before_any_study(tmp_path, r
     assert sum(path.stat().st_size for path in files) < 200_000  # "under 200 kB"
 
 
+def test_the_model_of_the_clone_is_the_one_that_the_readme_tells_of(text, repository, monkeypatch):
+    monkeypatch.setenv("INSTRLIB_REPORTS", str(repository / "reports"))
+    committed = subprocess.run(
+        ["git", "ls-files", "reports/*/model/model.json"], cwd=repository, capture_output=True, text=True, check=False
+    )
+    last = published.open_model().folder.relative_to(repository).as_posix()
+    if f"{last}/model.json" not in committed.stdout.split():
+        pytest.skip("a model of your own was published last")
+    assert f"`{last}/MODEL_CARD.md`" in text
+
+
 def test_the_list_of_corpora_names_each_of_them_with_its_licence(tmp_path, repository):
     run = typed(".venv/bin/instrlib corpora", folder=tmp_path, repository=repository)
     assert run.returncode == 0, run.stderr
@@ -268,6 +279,15 @@ def test_findings_and_figures_are_those_of_the_largest_study_that_has_them(tmp_p
         "figures/rendered-quick/13_domain_matrix.png",
     ]
     assert {line.count("|") for line in readme.figure_table().splitlines()} == {3}  # an odd one leaves a cell empty
+
+
+def test_findings_of_a_part_of_a_release_are_told_as_such(tmp_path):
+    publish(tmp_path, "fsdkaggle2018-full", {"01_preprocessing": ["The same random forest scores well."]})
+    path = tmp_path / "reports/fsdkaggle2018-full/results.json"
+    whole = json.loads(path.read_text())
+    whole["notebooks"]["01_preprocessing"]["metrics"]["n_clips"] = 221
+    path.write_text(json.dumps(whole))
+    assert "Found in `fsdkaggle2018-full` (221 of the 11,073 clips of FSDKaggle2018):" in readme.findings_list()
 
 
 def test_without_results_there_is_nothing_to_tell():

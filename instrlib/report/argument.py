@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instrlib import corpora, freshness, overview
-from instrlib.cards import DATA_CARD, class_counts, what_clips_are
+from instrlib.cards import DATA_CARD, class_counts, part_of_whole, what_clips_are
 from instrlib.config import folders
 from instrlib.errors import StudyError
 from instrlib.files import read_json
@@ -177,7 +177,9 @@ class _Writer:
     def _clips(self) -> str:
         names = [one["name"] for one in self.classes]
         told_apart = f" The {len(names)} classes are {listed(names)}." if names else ""
-        return what_clips_are(self.parameters["corpus"]) + told_apart
+        part = part_of_whole(self.parameters["corpus"], self.told)
+        part = f" This study has {part}: its numbers are those of this part alone." if part else ""
+        return what_clips_are(self.parameters["corpus"]) + part + told_apart
 
     def _number_starting(self, number: str) -> str:
         """Return the number of the section of the notebook that begins with this one; "" where it was not run."""
