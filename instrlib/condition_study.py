@@ -207,11 +207,11 @@ def examples(task: Task, clip: pd.Series, *, severity: float = 0.8, seed: int = 
     Returns
     -------
     dict
-        `titles`, `spectra` [shape=(8, n_bins, n_frames)] and `signals`; the clip as it was recorded comes first.
+        `titles`, `spectra` [shape=(8, n_bins, n_frames)] and `signals`; the clip as it is comes first.
     """
     config = task.inputs.store.config
     signal = _sound(task.corpus.root / clip.path, clip.start_s, clip.duration_s, config)
-    signals = {"as recorded": signal}
+    signals = {"untouched": signal}
     for kind in CONDITION_OF:
         signals[kind] = degrade(signal, config.sample_rate_hz, kind, severity, np.random.default_rng(seed))
     return {

@@ -284,7 +284,7 @@ class Wear:
         Parameters
         ----------
         signal : np.ndarray [shape=(n,), float32]
-            Mono samples of the clip as it was recorded.
+            Mono samples of the clip as it stands in the corpus.
         sample_rate_hz : int
             Their rate.
         clip_id, offset_s : str, float

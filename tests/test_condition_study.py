@@ -97,7 +97,7 @@ def test_damages_are_told_in_the_order_asked_for(task):
 
 def test_examples_show_the_clip_and_every_damage(task):
     shown = condition_study.examples(task, task.corpus.manifest.iloc[0])
-    assert shown["titles"][0] == "as recorded" and len(shown["titles"]) == 1 + len(CONDITION_OF)
+    assert shown["titles"][0] == "untouched" and len(shown["titles"]) == 1 + len(CONDITION_OF)
     assert shown["spectra"].shape == (len(shown["titles"]), *task.inputs.store.config.shape)
 
 

@@ -196,8 +196,9 @@ def limit_sentences(facts: Facts, table: pd.DataFrame) -> list[str]:
     said.append(
         "Each network was trained from one seed: how far seeds differ is not known, and stands in no interval."
         if facts.seeds == 1
-        else f"Each network was trained from {facts.seeds} seeds. Drawn again with replacement they show "
-        f"{facts.seeds - 1} of {facts.seeds} parts of their variance, so intervals over seeds are a little too narrow."
+        else f"Each network of our own that is compared was trained from {facts.seeds} seeds, each published one from "
+        f"the first of them. Drawn again with replacement they show {facts.seeds - 1} of {facts.seeds} parts of their "
+        "variance, so intervals over seeds are a little too narrow."
     )
     if facts.corpus == "rendered":
         said.append(

@@ -144,9 +144,10 @@ def goal_sentence(
     elif difference.high < -max_loss:
         verdict = f"Goal missed: it is shown to lose more than {loss}"
     elif difference.estimate >= -max_loss:
-        verdict = f"Goal not shown: it loses no more than {loss} on these clips, but the interval reaches further down"
+        most = f"{-100 * difference.low:.1f}"
+        verdict = f"Goal not shown: it loses no more than {loss} on these clips, but a loss of {most} is not ruled out"
     else:
-        verdict = f"Goal not shown: it loses more than {loss} on these clips, but the interval reaches above that"
+        verdict = f"Goal not shown: it loses more than {loss} on these clips, but a smaller loss is not ruled out"
     if chosen.met.all():
         fallback = ""
     else:

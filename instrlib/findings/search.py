@@ -39,7 +39,7 @@ def search_sentence(found: Search) -> str:
 
 
 def space_costs_sentence(costs: pd.DataFrame, searched: Iterable[str]) -> str:
-    """Say what the networks of the reference's space cost against ours, and whether it was searched here.
+    """Say what the networks of the space of freesound-cutmix cost against ours, and whether it was searched here.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ def space_costs_sentence(costs: pd.DataFrame, searched: Iterable[str]) -> str:
     theirs, ours = costs.loc["reference"], costs.loc["own"]
     verdict = "" if "reference" in searched else "; this profile cannot afford to search it, the profile full does"
     return (
-        f"A network of the reference's space takes {theirs.multiply_adds / 1e6:.0f} million multiply-adds and has "
-        f"{theirs.parameters / 1e6:.1f} million parameters (medians), one of ours {ours.multiply_adds / 1e6:.0f} and "
+        f"A network of the space of freesound-cutmix takes {theirs.multiply_adds / 1e6:.0f} million multiply-adds and "
+        f"has {theirs.parameters / 1e6:.1f} million parameters (medians), one of ours {ours.multiply_adds / 1e6:.0f} and "
         f"{ours.parameters / 1e6:.2f} million; {theirs.within_budget} of {theirs.built} and {ours.within_budget} of "
         f"{ours.built} are within the budget{verdict}."
     )
