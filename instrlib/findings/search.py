@@ -56,7 +56,7 @@ def space_costs_sentence(costs: pd.DataFrame, searched: Iterable[str]) -> str:
     verdict = "" if "reference" in searched else "; this profile cannot afford to search it, the profile full does"
     return (
         f"A network of the space of freesound-cutmix takes {theirs.multiply_adds / 1e6:.0f} million multiply-adds and "
-        f"has {theirs.parameters / 1e6:.1f} million parameters (medians), one of ours {ours.multiply_adds / 1e6:.0f} and "
+        f"has {theirs.parameters / 1e6:.1f} million parameters (medians), ours {ours.multiply_adds / 1e6:.0f} and "
         f"{ours.parameters / 1e6:.2f} million; {theirs.within_budget} of {theirs.built} and {ours.within_budget} of "
         f"{ours.built} are within the budget{verdict}."
     )
