@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from instrlib import corpora, degrade
+from instrlib.config import folders
 from instrlib.corpora import soundfont
 from instrlib.errors import StudyError
 from instrlib.files import read_arrays, read_json, write_text
@@ -14,6 +15,7 @@ from instrlib.published import CARD, CONDITION, RECORD, read_sealed
 from instrlib.words import begin, spaced
 
 DATA_CARD = "DATA_CARD.md"
+CLIP_LIST = "clips.csv"
 
 _COUNTS = "01_preprocessing"
 _FEW_GROUPS = 10
@@ -148,6 +150,7 @@ def write_data_card(study: str) -> Path:
         corpus=corpus,
         words=_words(corpus.name),
         part=part_of_whole(corpus.name, notebooks),
+        clip_list=CLIP_LIST if results_path(study).with_name(CLIP_LIST).is_file() else "",
         profile=parameters["profile"],
         folder=Path(parameters["data"]).name,
         fonts=[{"name": name, **vars(font)} for name, font in soundfont.FONTS.items() if name in corpus.licence],
@@ -218,15 +221,18 @@ def under_shift(record: dict[str, Any], notebooks: dict[str, Any]) -> dict[str, 
         `degraded` (for each degradation `what`, `harm`: from where on it is shown, `worst`, `change`). None when
         notebook 13 has not run, or ran with another model.
     """
+    from instrlib.trials import JUDGE
+
     published = notebooks.get("11_timeline", {}).get("metrics", {}).get("published", {})
     found = notebooks.get("13_domain_shift", {}).get("metrics", {})
     if "in_domains" not in found or published.get("id") != record["about"]["id"]:
         return None
     own = record["about"]["corpus"]["name"]
+    chosen_by = JUDGE if own == _SYNTHESISED else ""
     names = list(dict.fromkeys(one["domain"] for one in found["in_domains"]))
     recorded = [own != _SYNTHESISED if name == _HELD_OUT else _is_recorded(name) for name in names]
     return {
-        "domains": [_domain(name, found["in_domains"]) for name in names],
+        "domains": [_domain(name, found["in_domains"], chosen_by=chosen_by) for name in names],
         "real": any(recorded),
         "untouched": found["curves"]["untouched"]["accuracy"],
         "degraded": [
@@ -251,6 +257,22 @@ def what_clips_are(corpus: str) -> str:
     'Recordings of your own, one folder a class.'
     """
     return _words(corpus).what
+
+
+def what_groups_are(corpus: str) -> str:
+    """Say what a group of a corpus is: what must not cross a split.
+
+    Parameters
+    ----------
+    corpus : str
+        Name of the corpus.
+
+    Examples
+    --------
+    >>> what_groups_are("irmas")
+    "one recording, by the number in the file's name"
+    """
+    return _words(corpus).groups
 
 
 def part_of_whole(corpus: str, notebooks: dict[str, Any]) -> str:
@@ -281,6 +303,40 @@ def part_of_whole(corpus: str, notebooks: dict[str, Any]) -> str:
     if not whole or not n_clips or n_clips >= whole:
         return ""
     return f"{n_clips:,} of the {whole:,} clips of {corpora.info(corpus).title}"
+
+
+def write_clip_list(study: str) -> Path | None:
+    """Write `reports/<study>/clips.csv`: which clips of a release a study of a part of it has, and their groups.
+
+    Parameters
+    ----------
+    study : str
+        Name of the study.
+
+    Returns
+    -------
+    Path or None
+        The list. One that is there already stays as it is where the study's features are not on this machine; None
+        where there is none, and where the study has a whole release or no release at all.
+
+    Raises
+    ------
+    StudyError
+        When the study has no results.
+    StoreError
+        When the study's features are cut or altered.
+    """
+    from instrlib.store import open_store
+
+    notebooks, path = _notebooks(study), results_path(study).with_name(CLIP_LIST)
+    manifest = next(iter(notebooks.values()))["manifest"]
+    if not part_of_whole(manifest["parameters"]["corpus"], notebooks):
+        return None
+    store = folders().data / notebooks[_COUNTS]["manifest"]["keeps"][0]
+    if store.is_dir():
+        clips = open_store(store).clips[["clip_id", "label", "group"]].sort_values("clip_id")
+        write_text(path, clips.to_csv(index=False, lineterminator="\n"))
+    return path if path.is_file() else None
 
 
 def _words(corpus: str) -> _Words:
@@ -351,13 +407,15 @@ def _is_recorded(domain: str) -> bool:
     return domain not in soundfont.FONTS and domain != _SYNTHESISED
 
 
-def _domain(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _domain(name: str, rows: list[dict[str, Any]], *, chosen_by: str) -> dict[str, Any]:
     scores = {one["score"]: one for one in rows if one["domain"] == name}
     what = name
     if name == _HELD_OUT:
         what = "its own corpus, held-out clips"
     elif name in soundfont.FONTS:
         what = f"phrases played by {name}, a soundfont that it has not heard"
+        if name == chosen_by:
+            what += ", but by which its recipe was chosen (so this flatters)"
     elif name in corpora.NAMES:
         what = f"clips of {corpora.info(name).title}"
     return {

@@ -301,10 +301,11 @@ def trials(
 
 def _write_reports(name: str) -> dict[str, Path]:
     """Write what is made of a study's results, and return where it lies."""
-    from instrlib.cards import write_data_card, write_model_card
+    from instrlib.cards import write_clip_list, write_data_card, write_model_card
     from instrlib.report import write_pdf, write_report
 
-    # The cards come first, so that the report finds them.
+    # The cards come first, so that the report finds them, and the list of clips before the card that names it.
+    write_clip_list(name)
     cards = {"data card": write_data_card(name), "model card": write_model_card(name)}
     written = {"report": write_report(name), "PDF": write_pdf(name)} | cards
     return {what: path for what, path in written.items() if path}

@@ -404,7 +404,7 @@ def _findings(names: tuple[str, str], table: pd.DataFrame, one: Results, other: 
     yield f"{len(table)} scores stand in both, {equal or 'none'} with the same numbers to the last digit."
     if len(primary):
         yield (
-            f"{len(primary)} are primary, the main score of each model: {int(sure.sum())} of these differ beyond doubt "
+            f"{len(primary)} are primary, the main score of each model: {int(sure.sum())} of these are shown to differ "
             f"(p after Holm's correction below .05). Taken one by one, {int(alone.sum())} of their intervals leave 0 "
             f"out; where nothing differs, luck alone gives about {(1 - LEVEL) * len(primary):.1f}."
         )

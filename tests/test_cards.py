@@ -4,12 +4,14 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from instrlib import cards, corpora, published, release
 from instrlib.degrade import DEGRADATIONS
 from instrlib.errors import RunError, StudyError
-from instrlib.files import write_arrays, write_json
+from instrlib.files import read_json, write_arrays, write_json
+from instrlib.publish import results_path
 
 STUDY = "rendered-quick"
 CLASSES = ("cello", "electric_guitar", "drums")
@@ -182,6 +184,26 @@ def test_a_study_of_a_whole_release_or_of_ones_own_recordings_is_not_called_a_pa
     assert cards.part_of_whole("folder", counted) == cards.part_of_whole("irmas", {}) == ""
 
 
+def test_the_clips_of_a_part_of_a_release_are_listed_and_the_list_outlives_their_sound(write, small, monkeypatch):
+    write(corpus="fsdkaggle2018", **{"01_preprocessing": preprocessing(n_clips=221)})
+    path = results_path(STUDY)
+    entries = read_json(path)
+    entries["notebooks"]["01_preprocessing"]["manifest"]["keeps"] = [small.store.folder.name]
+    write_json(path, entries)
+    assert cards.write_clip_list(STUDY) is None
+    assert cards.CLIP_LIST not in cards.write_data_card(STUDY).read_text()
+    monkeypatch.setenv("INSTRLIB_DATA", str(small.store.folder.parent))
+    listed = pd.read_csv(cards.write_clip_list(STUDY))
+    known = small.store.clips.sort_values("clip_id")
+    assert listed.columns.to_list() == ["clip_id", "label", "group"]
+    assert (listed.to_numpy() == known[["clip_id", "label", "group"]].to_numpy()).all()
+    assert f"]({cards.CLIP_LIST})" in check_form(cards.write_data_card(STUDY).read_text())
+    monkeypatch.delenv("INSTRLIB_DATA")
+    assert len(pd.read_csv(cards.write_clip_list(STUDY))) == len(listed)
+    write(corpus="folder", **{"01_preprocessing": preprocessing(n_clips=221)})
+    assert cards.write_clip_list(STUDY) is None
+
+
 def test_of_a_corpus_that_somebody_added_it_is_said_that_nothing_more_is_known():
     assert cards.what_clips_are("players") and cards.what_clips_are("players") != cards.what_clips_are("folder")
 
@@ -223,7 +245,8 @@ def test_after_notebook_13_the_card_tells_of_other_sounds_and_of_worse_recording
     card = check_form((folder / "MODEL_CARD.md").read_text())
     for expected in (
         "| its own corpus, held-out clips | 100 | 20 | 0.50 [0.40, 0.60] | 0.12 | +0.20 [+0.10, +0.30] | 25 % |",
-        "| phrases played by FluidR3_GM, a soundfont that it has not heard | 100",
+        "| phrases played by FluidR3_GM, a soundfont that it has not heard, but by which its recipe was chosen (so "
+        "this flatters) | 100",
         "| clips of FSDKaggle2018 | 100", "| folder mine | 100", "with an accuracy of 0.61 [0.50, 0.70]",
         "| pink noise | 20 dB SNR | 0 dB SNR | -0.50 [-0.55, -0.45] |",
         "| MP3 | not shown | 8 kbit/s | -0.40 [-0.45, -0.35] |",

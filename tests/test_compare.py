@@ -214,7 +214,7 @@ def test_it_says_what_is_shown_what_differs_and_what_only_one_has(two):
     assert (found.first, found.second) == ("rendered-quick (first)", "rendered-quick (second)")
     said = " ".join(found.findings)
     assert "6 scores stand in both, none with the same numbers" in said
-    assert "3 are primary, the main score of each model: 1 of these differ beyond doubt" in said
+    assert "3 are primary, the main score of each model: 1 of these are shown to differ" in said
     assert "Higher in rendered-quick (second): compact CNN in 02 (+0.50 [+0.36, +0.64])." in said
     assert "For 2 primary scores no difference is shown" in said
     assert "They did not hear the same clips" in said

@@ -155,10 +155,29 @@ def test_it_shows_questions_findings_data_with_licences_and_the_way_to_do_it_aga
     assert "What is in the corpus? reads nothing" in page.text
     assert "The folder holds <b>not markup</b>, #panic() and $x$ [0.1, 0.2]." in page.text
     assert "FSDKaggle2018" in page.text and "Creative Commons" in page.text and "1,234" in page.text
+    assert "This study has 1,234 of the 11,073 clips of FSDKaggle2018" in page.text
+    assert "A group is uploads of one class" in page.text
     assert "Of the 1 main comparisons of this study, one a notebook, 1 shows a difference" in page.text
     assert "make study CORPUS=fsdkaggle2018 DATA=path/to/sample PROFILE=quick SEEDS=3" in page.text
     assert "numpy 2.4.0 and 2.3" in page.text and "python 3.11.7 and none" in page.text
     assert "from 3 seeds for at most 30 epochs" in page.text, "methods are filled from the profile"
+
+
+def test_the_clips_of_a_part_of_a_release_are_named_and_so_is_the_study_that_the_notebooks_show(study, tmp_path):
+    assert "clips.csv" not in " ".join(words(block["pieces"]) for block in blocks(argument(STUDY)) if "pieces" in block)
+    (study / "clips.csv").write_text("clip_id,label,group\n")
+    path = tmp_path / "notebooks/01_preprocessing.ipynb"
+    raw = json.loads(path.read_text())
+    declared = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": []}
+    source = 'corpus = "rendered"\nprofile = "quick"'
+    path.write_text(json.dumps(raw | {"cells": [*raw["cells"], declared | {"source": source}]}))
+    told = " ".join(words(block["pieces"]) for block in blocks(argument(STUDY)) if "pieces" in block)
+    assert "The study has 1,234 of the 11,073 clips of FSDKaggle2018. They are listed in clips.csv" in told
+    assert "The notebooks that are linked here show the numbers of the study rendered-quick." in told
+    source = source.replace("rendered", "fsdkaggle2018")
+    path.write_text(json.dumps(raw | {"cells": [*raw["cells"], declared | {"source": source}]}))
+    told = " ".join(words(block["pieces"]) for block in blocks(argument(STUDY)) if "pieces" in block)
+    assert "The notebooks that are linked here" not in told
 
 
 def test_every_table_and_figure_names_and_links_the_notebook_the_run_and_the_commit(study):

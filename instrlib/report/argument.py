@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instrlib import corpora, freshness, overview
-from instrlib.cards import DATA_CARD, class_counts, part_of_whole, what_clips_are
+from instrlib.cards import CLIP_LIST, DATA_CARD, class_counts, part_of_whole, what_clips_are, what_groups_are
 from instrlib.config import folders
 from instrlib.errors import StudyError
 from instrlib.files import read_json
@@ -22,6 +22,7 @@ from instrlib.report.captions import appendix_caption
 from instrlib.report.keys import OVERVIEW, key_figures, key_table, more_tables
 from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of, typeset_table
 from instrlib.report.typography import typeset
+from instrlib.runs import study_name
 from instrlib.words import begin, listed, spaced
 
 TITLE = "Musical instrument recognition"
@@ -149,6 +150,7 @@ class _Writer:
         if more := worlds.others_sentence(self.worlds, self._number_starting("13")):
             yield self._text(more)
         cards = {
+            "list of the clips": results_path(self.study).with_name(CLIP_LIST),
             "data card": results_path(self.study).with_name(DATA_CARD),
             "model card": model_folder(self.study) / CARD,
         }
@@ -177,9 +179,11 @@ class _Writer:
     def _clips(self) -> str:
         names = [one["name"] for one in self.classes]
         told_apart = f" The {len(names)} classes are {listed(names)}." if names else ""
-        part = part_of_whole(self.parameters["corpus"], self.told)
+        corpus = self.parameters["corpus"]
+        part = part_of_whole(corpus, self.told)
         part = f" This study has {part}: its numbers are those of this part alone." if part else ""
-        return what_clips_are(self.parameters["corpus"]) + part + told_apart
+        groups = f" A group is {what_groups_are(corpus)}."
+        return what_clips_are(corpus) + part + told_apart + groups
 
     def _number_starting(self, number: str) -> str:
         """Return the number of the section of the notebook that begins with this one; "" where it was not run."""
@@ -278,13 +282,20 @@ class _Writer:
         commits = list(dict.fromkeys(_commit(manifest) for manifest in manifests.values()))
         yield self._text(
             f"The runs were made at commit {listed(commits)}; their numbers were committed after it and stand in the "
-            "repository's latest version. In a clone of that, the first command sets up the environment and runs what "
-            "is missing, the others draw the figures and write this report again from the committed numbers:"
+            f"repository's latest version.{self._shown_in_notebooks()} In a clone of that, the first command sets up "
+            "the environment and runs what is missing, the others draw the figures and write this report again from "
+            "the committed numbers:"
         )
         corpus, profile = self.parameters["corpus"], self.parameters["profile"]
+        part = part_of_whole(corpus, self.told)
+        if part and results_path(self.study).with_name(CLIP_LIST).is_file():
+            yield self._text(
+                f"The study has {part}. They are listed in `{CLIP_LIST}` beside this report: put them, and the "
+                "release's tables cut down to them, into a folder of their own, and name that in the first command."
+            )
         yield {
             "kind": "code",
-            "text": f"{_command(self.parameters)}\nmake figures CORPUS={corpus} PROFILE={profile}\n"
+            "text": f"{_command(self.parameters, part)}\nmake figures CORPUS={corpus} PROFILE={profile}\n"
             f"make report CORPUS={corpus} PROFILE={profile}",
         }
         if needs := list(worlds.needs(self.worlds)):
@@ -307,6 +318,15 @@ class _Writer:
         packages = dict.fromkeys(name for found in versions for name in found)
         named = (f"{name} {listed(dict.fromkeys(found.get(name, 'none') for found in versions))}" for name in packages)
         yield self._text(f"These versions decide the numbers: {', '.join(named)}.")
+
+    def _shown_in_notebooks(self) -> str:
+        """Say so where the notebooks that are linked show the numbers of another study."""
+        name = next(iter(self.notebooks))
+        path = folders().notebooks / f"{name}.ipynb"
+        known = read_notebook(path).parameters if path.is_file() else {}
+        if not known or (shown := study_name(known["corpus"], known["profile"])) == self.study:
+            return ""
+        return f" The notebooks that are linked here show the numbers of the study `{shown}`."
 
     def _appendix(self, name: str) -> dict[str, Any]:
         metrics = {key: value for key, value in self.notebooks[name]["metrics"].items() if key != "findings"}
@@ -451,6 +471,7 @@ def _commit(manifest: dict[str, Any]) -> str:
     return manifest["commit"] or "not in a clone"
 
 
-def _command(parameters: dict[str, Any]) -> str:
-    data = f" DATA=path/to/{parameters['data']}" if parameters["data"] else ""
+def _command(parameters: dict[str, Any], part: str) -> str:
+    folder = parameters["data"] or ("these-clips" if part else "")
+    data = f" DATA=path/to/{folder}" if folder else ""
     return f"make study CORPUS={parameters['corpus']}{data} PROFILE={parameters['profile']} SEEDS={parameters['seeds']}"
