@@ -15,6 +15,7 @@ from instrlib.files import read_json, write_text
 from instrlib.notebooks import read_notebook
 from instrlib.overview import main_score
 from instrlib.profiles import PROFILES
+from instrlib.report.asides import shown_study
 from instrlib.words import spaced
 
 QUESTIONS = "<!-- questions: written by `python -m instrlib.readme` from notebooks/, do not edit -->"
@@ -60,8 +61,8 @@ def results_table() -> str:
         One row a study: the network, and the best of the trivial answers beside it.
     """
     lines = [
-        f"| study | clips tested | score | {MODEL} | best trivial answer |",
-        "|---|---|---|---|---|",
+        f"| study | clips tested | score | {MODEL} | best trivial answer | made at commit |",
+        "|---|---|---|---|---|---|",
     ]
     for study, notebooks in studies().items():
         metrics = notebooks.get(MAIN, {}).get("metrics")
@@ -71,7 +72,8 @@ def results_table() -> str:
             reached = _interval(by_model.pop(MODEL))
             best = max(by_model, key=lambda name: by_model[name]["estimate"])
             cells = (spaced(score), reached, f"{best} {_interval(by_model[best])}")
-            lines.append(f"| [{study}](reports/{study}) | {metrics['n_tested']} | {' | '.join(cells)} |")
+            commit = notebooks[MAIN].get("manifest", {}).get("commit") or "unknown"
+            lines.append(f"| [{study}](reports/{study}) | {metrics['n_tested']} | {' | '.join(cells)} | {commit} |")
     return "\n".join(lines)
 
 
@@ -81,13 +83,14 @@ def findings_list() -> str:
     Returns
     -------
     str
-        For each study a line and a Markdown list; each sentence links to the notebook that computed it.
+        For each study a line and a Markdown list; each sentence links to the notebook that computed it or, where that
+        shows another study, to the report, which names notebook, run and commit.
     """
     parts, missing = [], list(TOLD)
     for study, notebooks in studies().items():
         told = {(name, mark): finding(notebooks, name, mark) for name, mark in missing}
         bullets = [
-            f"- [{name[:2]}](notebooks/{name}.ipynb): {sentence}" for (name, _), sentence in told.items() if sentence
+            f"- [{name[:2]}]({_shown(study, name)}): {sentence}" for (name, _), sentence in told.items() if sentence
         ]
         missing = [one for one in missing if not told[one]]
         if bullets:
@@ -97,10 +100,13 @@ def findings_list() -> str:
 
 
 def figure_table() -> str:
-    """Return the figures that tell most, each from the largest study that has it, two in a row of a Markdown table."""
+    """Return the figures that tell most, each from the largest study that has it, two in a row of a Markdown table.
+
+    Above each stands what it shows, with a link to the report that names what made it.
+    """
     found = [(study, name) for name in FIGURES if (study := _with_figure(name))]
     cells = [f"![{FIGURES[name]}](figures/{study}/{name}.png)" for study, name in found]
-    captions = [f"{FIGURES[name]} (`{study}`)" for study, name in found]
+    captions = [f"[{FIGURES[name]}](reports/{study}/report.pdf) (`{study}`)" for study, name in found]
     rows = [one[first : first + 2] for first in range(0, len(found), 2) for one in (captions, cells)]
     lines = [f"| {' | '.join([*row, ''][:2])} |" for row in rows]
     return "\n".join([*lines[:1], *["|---|---|"][: len(lines)], *lines[1:]])
@@ -154,6 +160,10 @@ def renew(path: Path) -> None:
 def _with_figure(name: str) -> str:
     """Return the largest study that has a figure; "" where none has."""
     return next((study for study in studies() if (folders().figures / study / f"{name}.png").is_file()), "")
+
+
+def _shown(study: str, notebook: str) -> str:
+    return f"notebooks/{notebook}.ipynb" if shown_study(notebook) == study else f"reports/{study}/report.pdf"
 
 
 def _between(text: str, begin: str, end: str, table: str) -> str:

@@ -254,7 +254,7 @@ def publish(place: Path, study: str, found: dict[str, list[str]], *, pictures: t
 def test_the_main_result_of_a_study_stands_beside_the_best_trivial_answer(tmp_path):
     publish(tmp_path, "rendered-quick", {})
     (row,) = readme.results_table().splitlines()[2:]
-    assert "| 40 | accuracy | 0.50 [0.40, 0.60] | nearest mean spectrum 0.25 [0.40, 0.60] |" in row
+    assert "| 40 | accuracy | 0.50 [0.40, 0.60] | nearest mean spectrum 0.25 [0.40, 0.60] | unknown |" in row
 
 
 def test_findings_and_figures_are_those_of_the_largest_study_that_has_them(tmp_path):
@@ -269,6 +269,8 @@ def test_findings_and_figures_are_those_of_the_largest_study_that_has_them(tmp_p
     publish(tmp_path, "a backup", {"01_preprocessing": [leak + "d"]})  # of no profile: it comes last
     assert list(readme.studies()) == ["fsdkaggle2018-full", "rendered-quick", "a backup"]
     told = readme.findings_list()
+    assert f"[01](reports/fsdkaggle2018-full/report.pdf): {leak}c" in told
+    assert f"[13](notebooks/13_domain_shift.ipynb): {fall}b" in told
     assert leak + "c" in told and fall + "b" in told
     assert leak + "a" not in told and leak + "d" not in told and "A corpus." not in told
     assert told.index("fsdkaggle2018-full") < told.index(leak) < told.index("`rendered-quick`") < told.index(fall)

@@ -22,7 +22,6 @@ from instrlib.report.captions import appendix_caption
 from instrlib.report.keys import OVERVIEW, key_figures, key_table, more_tables
 from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of, typeset_table
 from instrlib.report.typography import typeset
-from instrlib.runs import study_name
 from instrlib.words import begin, listed, spaced
 
 TITLE = "Musical instrument recognition"
@@ -321,10 +320,8 @@ class _Writer:
 
     def _shown_in_notebooks(self) -> str:
         """Say so where the notebooks that are linked show the numbers of another study."""
-        name = next(iter(self.notebooks))
-        path = folders().notebooks / f"{name}.ipynb"
-        known = read_notebook(path).parameters if path.is_file() else {}
-        if not known or (shown := study_name(known["corpus"], known["profile"])) == self.study:
+        shown = asides.shown_study(next(iter(self.notebooks)))
+        if shown in ("", self.study):
             return ""
         return f" The notebooks that are linked here show the numbers of the study `{shown}`."
 

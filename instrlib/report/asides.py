@@ -5,10 +5,25 @@ from typing import Any
 
 from instrlib.config import folders
 from instrlib.files import read_json
+from instrlib.notebooks import read_notebook
+from instrlib.runs import study_name
 from instrlib.words import listed
 
 RECIPES = ("13", "recipes_by_domain")
 """The notebook and the figure whose numbers come from the committed log of recipes, not from its run."""
+
+
+def shown_study(name: str) -> str:
+    """Name the study whose numbers a committed notebook shows; "" where there is no such notebook.
+
+    Parameters
+    ----------
+    name : str
+        Of the notebook, such as "01_preprocessing".
+    """
+    path = folders().notebooks / f"{name}.ipynb"
+    parameters = read_notebook(path).parameters if path.is_file() else {}
+    return study_name(parameters["corpus"], parameters["profile"]) if parameters else ""
 
 
 def divided(number: str, entry: dict[str, Any]) -> bool:
