@@ -41,8 +41,8 @@ MAX_DRAWS = 20
 REFERENCE_EPOCHS = 10
 """Epochs of each trial in the study that the space "reference" is taken from."""
 
-REFERENCE_TRIALS = {"full": 10}
-"""Trials of that study, by the profiles that can afford them: one takes as long as a whole search of ours."""
+REFERENCE_TRIALS = {"full": 5}
+"""Half as many trials as that study had, by the profiles that can afford them: five take as long as twenty of ours."""
 
 CHANCE = "a random number"
 """Row of `importance` that stands for a hyperparameter without any effect."""
