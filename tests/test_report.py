@@ -173,7 +173,7 @@ def test_the_clips_of_a_part_of_a_release_are_named_and_so_is_the_study_that_the
     path.write_text(json.dumps(raw | {"cells": [*raw["cells"], declared | {"source": source}]}))
     told = " ".join(words(block["pieces"]) for block in blocks(argument(STUDY)) if "pieces" in block)
     assert "The study has 1,234 of the 11,073 clips of FSDKaggle2018. They are listed in clips.csv" in told
-    assert "The notebooks that are linked here show the numbers of the study rendered-quick." in told
+    assert "The notebooks that are linked here show the numbers of another study, rendered-quick." in told
     source = source.replace("rendered", "fsdkaggle2018")
     path.write_text(json.dumps(raw | {"cells": [*raw["cells"], declared | {"source": source}]}))
     told = " ".join(words(block["pieces"]) for block in blocks(argument(STUDY)) if "pieces" in block)

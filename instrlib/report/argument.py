@@ -281,9 +281,8 @@ class _Writer:
         commits = list(dict.fromkeys(_commit(manifest) for manifest in manifests.values()))
         yield self._text(
             f"The runs were made at commit {listed(commits)}; their numbers were committed after it and stand in the "
-            f"repository's latest version.{self._shown_in_notebooks()} In a clone of that, the first command sets up "
-            "the environment and runs what is missing, the others draw the figures and write this report again from "
-            "the committed numbers:"
+            "repository's latest version. In a clone of that, the first command sets up the environment and runs what "
+            "is missing, the others draw the figures and write this report again from the committed numbers:"
         )
         corpus, profile = self.parameters["corpus"], self.parameters["profile"]
         part = part_of_whole(corpus, self.told)
@@ -297,6 +296,9 @@ class _Writer:
             "text": f"{_command(self.parameters, part)}\nmake figures CORPUS={corpus} PROFILE={profile}\n"
             f"make report CORPUS={corpus} PROFILE={profile}",
         }
+        shown = asides.shown_study(next(iter(self.notebooks)))
+        if shown not in ("", self.study):
+            yield self._text(f"The notebooks that are linked here show the numbers of another study, `{shown}`.")
         if needs := list(worlds.needs(self.worlds)):
             yield self._text(
                 f"Section {self._number_starting('13')} needs these sounds, too, and without them leaves them out:"
@@ -317,13 +319,6 @@ class _Writer:
         packages = dict.fromkeys(name for found in versions for name in found)
         named = (f"{name} {listed(dict.fromkeys(found.get(name, 'none') for found in versions))}" for name in packages)
         yield self._text(f"These versions decide the numbers: {', '.join(named)}.")
-
-    def _shown_in_notebooks(self) -> str:
-        """Say so where the notebooks that are linked show the numbers of another study."""
-        shown = asides.shown_study(next(iter(self.notebooks)))
-        if shown in ("", self.study):
-            return ""
-        return f" The notebooks that are linked here show the numbers of the study `{shown}`."
 
     def _appendix(self, name: str) -> dict[str, Any]:
         metrics = {key: value for key, value in self.notebooks[name]["metrics"].items() if key != "findings"}
