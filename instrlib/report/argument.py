@@ -279,11 +279,6 @@ class _Writer:
     def _reproduce(self) -> Iterator[Block]:
         manifests = {name: entry["manifest"] for name, entry in self.notebooks.items()}
         commits = list(dict.fromkeys(_commit(manifest) for manifest in manifests.values()))
-        yield self._text(
-            f"The runs were made at commit {listed(commits)}; their numbers were committed after it and stand in the "
-            "repository's latest version. In a clone of that, the first command sets up the environment and runs what "
-            "is missing, the others draw the figures and write this report again from the committed numbers:"
-        )
         corpus, profile = self.parameters["corpus"], self.parameters["profile"]
         part = part_of_whole(corpus, self.told)
         if part and results_path(self.study).with_name(CLIP_LIST).is_file():
@@ -291,6 +286,11 @@ class _Writer:
                 f"The study has {part}. They are listed in `{CLIP_LIST}` beside this report: put them, and the "
                 "release's tables cut down to them, into a folder of their own, and name that in the first command."
             )
+        yield self._text(
+            f"The runs were made at commit {listed(commits)}; their numbers were committed after it and stand in the "
+            "repository's latest version. In a clone of that, the first command sets up the environment and runs what "
+            "is missing, the others draw the figures and write this report again from the committed numbers:"
+        )
         yield {
             "kind": "code",
             "text": f"{_command(self.parameters, part)}\nmake figures CORPUS={corpus} PROFILE={profile}\n"
