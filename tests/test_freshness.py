@@ -77,6 +77,23 @@ def test_a_module_that_a_notebook_uses_no_longer_or_newly_is_a_change_too(root):
     assert stale(STUDY) == {"02_second": ["kit.chart", "kit.unused"]}
 
 
+def test_code_that_draws_makes_no_numbers_but_what_it_takes_them_from_does(root):
+    (root / "kit/plots").mkdir()
+    (root / "kit/plots/__init__.py").write_text("from kit.plots import lines\n")
+    (root / "kit/plots/lines.py").write_text("colour = 'blue'\n")
+    write_notebook(root, "01_first", "from kit import plots")
+    assert stale(STUDY)["01_first"] == ["its code", "kit.sound"]
+    for name in CELLS:
+        run_and_publish(root, name)
+    assert stale(STUDY) == {}
+    (root / "kit/plots/lines.py").write_text("colour = 'red'\n")
+    (root / "kit/plots/dots.py").write_text("colour = 'grey'\n")
+    (root / "kit/plots/__init__.py").write_text("from kit.plots import dots, lines\n")
+    assert stale(STUDY) == {}, "nor are the results stale that were made from those of the notebook that draws"
+    (root / "kit/plots/dots.py").write_text("from kit import unused\n")
+    assert stale(STUDY) == {"01_first": ["kit.unused"], "02_second": ["01_first"]}
+
+
 def test_results_that_read_those_of_an_older_run_stay_stale_until_they_are_made_again(root):
     write_notebook(root, "01_first", "loud = 1")
     run_and_publish(root, "01_first")

@@ -55,7 +55,7 @@ def paired_differences(
     matplotlib.figure.Figure
     """
     differences, low, high = (np.asarray(values, dtype=float) for values in (differences, low, high))
-    figure = new_figure(height=0.95 + max(0.9, row_inches(names)))
+    figure = new_figure(height=1.1 + max(0.9, row_inches(names)))
     axes = figure.subplots()
     shown = np.asarray(shown, dtype=bool)
     for sure, colour, marker in ((True, BLUE, "o"), (False, GREY, "D")):
@@ -68,7 +68,7 @@ def paired_differences(
     axes.set_xlim(-furthest, furthest)
     axes.xaxis.set_major_formatter("{x:+.2f}")
     name_rows(axes, names, longest=40)
-    axes.set_xlabel(f"{label(metric)} above that of {label(reference)} (grey: none shown, corrected p ≥ .05)")
+    axes.set_xlabel(f"{label(metric)} above that of {label(reference)}\n(grey: none shown, corrected p ≥ .05)")
     return figure
 
 
