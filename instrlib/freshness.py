@@ -43,13 +43,13 @@ def stale(study: str) -> dict[str, list[str]]:
     if not path.is_file():
         raise StudyError(f"{path} is missing; run `instrlib study` for this corpus and profile first.")
     manifests = {name: entry["manifest"] for name, entry in read_json(path)["notebooks"].items()}
-    corpus = study.rpartition("-")[0]
+    corpus, _, profile = study.rpartition("-")
     suited = [notebook for notebook in numbered_notebooks() if not why_unsuited(corpus, notebook.name)]
     changed: dict[str, list[str]] = {}
     now: dict[str, dict[str, str]] = {}
     for notebook in suited:
         manifest = manifests.get(notebook.name, {})
-        code = code_record(code_of(notebook, corpus), uses=manifest.get("uses", ()), codes=now)
+        code = code_record(code_of(notebook, corpus=corpus, profile=profile), uses=manifest.get("uses", ()), codes=now)
         now[notebook.name] = _with_drawing_of(manifest.get("code", {}), code)
         changed[notebook.name] = _changed(manifest, now[notebook.name])
     gone = {name: [GONE] for name in manifests if name not in changed}

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -235,8 +235,10 @@ def why_unsuited(corpus: str, notebook: str) -> str:
     return "it is made for one instrument a clip" if several and notebook not in SEVERAL_LABELS else ""
 
 
-def code_of(notebook: Notebook, corpus: str) -> dict[str, str]:
-    """Hash all that is written down and decides a notebook's results: its cells, modules, and a log that it shows.
+def code_of(notebook: Notebook, *, corpus: str, profile: str) -> dict[str, str]:
+    """Hash all that is written down and decides a notebook's results: cells, modules, a log that it shows, the profile.
+
+    Of the profiles only the one that it is run with counts: a long study is not old because a short one has changed.
 
     Parameters
     ----------
@@ -244,6 +246,8 @@ def code_of(notebook: Notebook, corpus: str) -> dict[str, str]:
         From `notebooks.read_notebook`.
     corpus : str
         Name of the corpus that it is run with.
+    profile : str
+        Name of the profile that it is run with.
 
     Returns
     -------
@@ -252,6 +256,8 @@ def code_of(notebook: Notebook, corpus: str) -> dict[str, str]:
     """
     # The corpora are imported by name, which no syntax tree shows.
     code = code_hashes([*notebook.code, f"import instrlib.corpora.{corpus}"])
+    if code.pop("instrlib.profiles", None):
+        code["the profile"] = hash_json(asdict(get_profile(profile)))
     if "instrlib.trials" in code:
         from instrlib.trials import log_path
 
@@ -315,7 +321,7 @@ class _Look:
             # The rendered corpus is made by code and a seed; its files are a cache.
             root = Path(data) if data else folders().data / corpus
             self._files[corpus, data] = "" if corpus == "rendered" else tree_fingerprint(root)
-        code = code_of(notebook, corpus)
+        code = code_of(notebook, corpus=corpus, profile=parameters["profile"])
         files = {"the corpus's files": self._files[corpus, data]}
         if "instrlib.embeddings" in code:
             files |= _pretrained_networks()

@@ -1,5 +1,6 @@
 """Published numbers that are older than the code that makes them are named, and those that are committed are not."""
 
+import dataclasses
 import functools
 import shutil
 import time
@@ -9,7 +10,7 @@ import nbformat
 import pytest
 from committed import studies
 
-from instrlib import publish, report, study
+from instrlib import profiles, publish, report, study
 from instrlib.errors import StudyError
 from instrlib.files import read_json, write_json
 from instrlib.freshness import stale
@@ -32,7 +33,8 @@ def run_and_publish(root: Path, name: str, corpus: str = "rendered") -> None:
     """Do what the study does with a notebook that has been executed."""
     folder = root / "runs" / f"{corpus}-smoke" / name
     notebook = read_notebook(root / "notebooks" / f"{name}.ipynb")
-    parts = {"code": study.code_of(notebook, corpus), "versions": {"python": "3"} | publish.drawing_versions()}
+    code = study.code_of(notebook, corpus=corpus, profile="smoke")
+    parts = {"code": code, "versions": {"python": "3"} | publish.drawing_versions()}
     write_json(folder / "manifest.json", {"uses": USES.get(name, []), "versions": {}})
     write_json(folder / "study.json", {"parts": parts})
     publish.publish(folder, known=list(CELLS))
@@ -124,6 +126,17 @@ def test_a_corpus_of_several_instruments_a_clip_needs_only_the_notebooks_that_kn
     run_and_publish(root, "09_transfer_learning", corpus="openmic2018")
     (root / "notebooks/02_second.ipynb").rename(root / "notebooks/02_baseline_cnn.ipynb")
     assert stale("openmic2018-smoke") == {"02_baseline_cnn": ["missing from the results"]}
+
+
+def test_of_the_profiles_only_the_one_in_use_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
+    write_notebook(tmp_path, "01_first", "from instrlib import runs")
+    run_and_publish(tmp_path, "01_first")
+    assert stale(STUDY) == {}
+    for name, what in (("full", {}), ("smoke", {"01_first": ["the profile"]})):
+        other = dataclasses.replace(profiles.PROFILES[name], trials=7)
+        monkeypatch.setitem(profiles.PROFILES, name, other)
+        assert stale(STUDY) == what
 
 
 def test_the_log_that_a_notebook_shows_is_part_of_what_its_results_come_from(tmp_path, monkeypatch):
