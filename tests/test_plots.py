@@ -625,7 +625,7 @@ def test_a_timeline_has_a_row_for_what_was_found_or_plays_and_says_when_there_is
     rows = [text.get_text() for text in plots.timeline(**given).axes[0].get_yticklabels()]
     assert rows == ["cello 0", "electric guitar 11"]
     found = given | {"truth_label": (), "truth_start_s": (), "truth_end_s": ()}
-    assert "no instrument was found" in texts(plots.timeline(**found))
+    assert "no instrument was found at any time" in texts(plots.timeline(**found))
     found["active"][30:40, 5] = True
     figure = plots.timeline(**found, width=5.0)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["piano 5"]

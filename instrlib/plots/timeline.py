@@ -72,7 +72,7 @@ def timeline(
     axes.set(xlabel="time (s)", xlim=(0, duration_s))
     axes.grid(axis="x")
     if not names:
-        axes.text(0.5, 0.5, "no instrument was found", transform=axes.transAxes, ha="center", va="center")
+        axes.text(0.5, 0.5, "no instrument was found at any time", transform=axes.transAxes, ha="center", va="center")
         axes.set_yticks([])
     figure.colorbar(
         ScalarMappable(**scale), ax=axes, label="mean score", fraction=0.05, pad=0.02, aspect=12, ticks=[0, 0.5, 1]
