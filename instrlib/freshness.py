@@ -60,8 +60,7 @@ def _with_drawing_of(before: dict[str, str], now: dict[str, str]) -> dict[str, s
     """Leave the hashes of the modules that draw as they were recorded."""
     kept = {name: value for name, value in now.items() if not _draws(name)}
     drawing = {name: value for name, value in before.items() if _draws(name)}
-    # In the order of a record, as what reads these results has hashed it.
-    return dict(sorted((kept | drawing).items()))
+    return kept | drawing
 
 
 def _draws(module: str) -> bool:
