@@ -21,7 +21,7 @@ help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 study: .venv/.ready  ## set up, then run the whole study: notebooks, numbers, figures, pages
-	@$(RUN) instrlib.cli study $(STUDY)
+	@$(RUN) instrlib.runner.cli study $(STUDY)
 
 test: .venv/.ready  ## set up, then pass every test, the committed notebooks among them
 	@$(RUN) ruff check .
@@ -35,20 +35,20 @@ lab: .venv/.ready  ## open the notebooks in JupyterLab
 	@$(RUN) jupyter lab notebooks
 
 demo: .venv/.ready  ## open a page on which to try your own recordings
-	@$(RUN) instrlib.cli demo
+	@$(RUN) instrlib.runner.cli demo
 
 figures: .venv/.ready  ## draw every figure of a study again from its committed arrays
-	@$(RUN) instrlib.cli figures --corpus "$(CORPUS)" --profile "$(PROFILE)"
+	@$(RUN) instrlib.runner.cli figures --corpus "$(CORPUS)" --profile "$(PROFILE)"
 
 report: .venv/.ready  ## write a study's report page from its committed numbers
-	@$(RUN) instrlib.cli report --corpus "$(CORPUS)" --profile "$(PROFILE)"
+	@$(RUN) instrlib.runner.cli report --corpus "$(CORPUS)" --profile "$(PROFILE)"
 
 bench: .venv/.ready  ## measure speed, each against its reference, in one run
 	@for script in tests/benchmarks/bench_*.py; do .venv/bin/python "$$script" || exit 1; done
 
 notebooks: .venv/.ready  ## for maintainers: execute the committed notebooks in place
-	@$(RUN) instrlib.cli notebooks
-	@$(RUN) instrlib.cli report
+	@$(RUN) instrlib.runner.cli notebooks
+	@$(RUN) instrlib.runner.cli report
 
 lock: .venv/.ready  ## for maintainers: pin every package again (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

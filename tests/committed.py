@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from instrlib.files import read_arrays
+from instrlib.core.files import read_arrays
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

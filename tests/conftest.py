@@ -64,10 +64,10 @@ class Small:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """Return 3 classes of 24 rendered clips, their features and a split: enough to train on in seconds."""
-    from instrlib.config import FeatureConfig
-    from instrlib.corpora import rendered
-    from instrlib.splits import make_split, save_split
-    from instrlib.store import build_store
+    from instrlib.core.config import FeatureConfig
+    from instrlib.data import rendered
+    from instrlib.data.splits import make_split, save_split
+    from instrlib.data.store import build_store
 
     root = tmp_path_factory.mktemp("small")
     clips = rendered.load(root / "rendered", clips_per_class=24, classes=("flute", "piano", "drums"), workers=1)
@@ -80,7 +80,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="session")
 def inputs(small: Small) -> Any:
     """Return what notebook 01 hands on, of the small corpus."""
-    from instrlib.evaluation import Inputs
+    from instrlib.models.evaluation import Inputs
 
     return Inputs(small.store, (small.split_path,), small.split.fingerprint)
 
@@ -88,7 +88,7 @@ def inputs(small: Small) -> Any:
 @pytest.fixture(scope="session")
 def plan(small: Small, inputs: Any) -> Any:
     """Return a plan of mixtures of one to three instruments, six of each number in each part."""
-    from instrlib import mixing
+    from instrlib.studies import mixing
 
     return mixing.draw_study(inputs, 6, config=mixing.settings(small.store), seed=0)
 
@@ -96,7 +96,7 @@ def plan(small: Small, inputs: Any) -> Any:
 @pytest.fixture(scope="session")
 def mixtures(small: Small, plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return these mixtures, rendered."""
-    from instrlib import mixing
+    from instrlib.studies import mixing
 
     folder = tmp_path_factory.mktemp("mixtures")
     return mixing.render(plan, small.clips, config=mixing.settings(small.store), root=folder, workers=1)
@@ -113,7 +113,7 @@ def tones(tmp_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def pieces_config() -> Any:
     """Return how small pieces of two to three instruments are composed."""
-    from instrlib import pieces
+    from instrlib.studies import pieces
 
     return pieces.PieceConfig(
         n_pieces={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
@@ -123,7 +123,7 @@ def pieces_config() -> Any:
 @pytest.fixture(scope="session")
 def pieces_plan(small: Small, pieces_config: Any) -> Any:
     """Return a plan of such pieces."""
-    from instrlib import pieces
+    from instrlib.studies import pieces
 
     return pieces.compose(small.store, small.split, small.clips, config=pieces_config, seed=0)
 
@@ -131,7 +131,7 @@ def pieces_plan(small: Small, pieces_config: Any) -> Any:
 @pytest.fixture(scope="session")
 def pieces_made(small: Small, pieces_plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return these pieces, rendered."""
-    from instrlib import pieces
+    from instrlib.studies import pieces
 
     folder = tmp_path_factory.mktemp("pieces")
     return pieces.render(pieces_plan, small.clips, sample_rate_hz=22_050, root=folder, workers=1)
@@ -152,10 +152,13 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     """Return a model folder of two tiny networks that were trained on the small corpus."""
     from dataclasses import replace
 
-    from instrlib import experiments, layered, mixing, release, runs
-    from instrlib.config import TrainConfig
-    from instrlib.models import Layer
-    from instrlib.profiles import get_profile
+    from instrlib.core.config import TrainConfig
+    from instrlib.core.profiles import get_profile
+    from instrlib.deploy import release
+    from instrlib.models import experiments
+    from instrlib.models.layers import Layer
+    from instrlib.runner import runs
+    from instrlib.studies import layered, mixing
 
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))

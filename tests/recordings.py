@@ -9,10 +9,12 @@ import numpy as np
 from test_condition import plain_model
 from trees import tone, write_audio
 
-from instrlib import analysis, condition, published, release, timeline
-from instrlib.config import FeatureConfig
-from instrlib.files import write_json
-from instrlib.predict import Prediction
+from instrlib.core.config import FeatureConfig
+from instrlib.core.files import write_json
+from instrlib.deploy import analysis, release
+from instrlib.models import published
+from instrlib.models.predict import Prediction
+from instrlib.studies import condition, timeline
 
 CLASSES = (
     *("cello", "clarinet", "flute", "acoustic_guitar", "electric_guitar", "organ"),

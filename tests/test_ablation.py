@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import ablation, findings
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.errors import ConfigError
-from instrlib.models import build, get_spec
-from instrlib.references import get_reference, settings
-from instrlib.splits import load_split
+from instrlib import findings
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError
+from instrlib.data.splits import load_split
+from instrlib.models import ablation
+from instrlib.models.layers import build, get_spec
+from instrlib.models.references import get_reference, settings
 
 FEATURES = FeatureConfig()
 ROWS = ablation.rows(get_spec("small"), TrainConfig(), FEATURES)
@@ -71,7 +72,7 @@ def test_each_input_gets_its_own_features_of_the_same_clips(small, tmp_path):
     made = {variant.name: variant for variant in ablation.variants(rows, small.clips, root=tmp_path)}
     assert len({variant.store for variant in made.values()}) == 6
     assert made[ablation.FULL].store == made["half the width"].store
-    from instrlib.store import open_store
+    from instrlib.data.store import open_store
 
     for variant in made.values():
         load_split(small.split_path, open_store(variant.store).segments)

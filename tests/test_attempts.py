@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from instrlib.attempts import Attempt, attempt_all
-from instrlib.errors import ConfigError, DiskError, WorkerError
-from instrlib.files import read_json
+from instrlib.core.errors import ConfigError, DiskError, WorkerError
+from instrlib.core.files import read_json
+from instrlib.models.attempts import Attempt, attempt_all
 
 
 def _work(number: int, log: Path) -> dict[str, int]:
@@ -116,7 +116,7 @@ def test_processes_that_die_before_a_task_begins_are_no_fault_of_a_task(tmp_path
     def broken(*_args: object, **_kwargs: object) -> None:
         raise WorkerError("The cluster cannot be used.")
 
-    monkeypatch.setattr("instrlib.attempts.fan_out", broken)
+    monkeypatch.setattr("instrlib.models.attempts.fan_out", broken)
     with pytest.raises(WorkerError, match="cannot be used"):
         attempt(tmp_path, [1, 2])
     assert not (tmp_path / "notes").exists()

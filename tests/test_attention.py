@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import attention, cam, listening
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.errors import RunError
-from instrlib.files import read_json, write_json
-from instrlib.models import get_spec
-from instrlib.parallel import fan_out
-from instrlib.training import part_segments, train_model
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import RunError
+from instrlib.core.files import read_json, write_json
+from instrlib.core.parallel import fan_out
+from instrlib.deploy import listening
+from instrlib.models.layers import get_spec
+from instrlib.models.training import part_segments, train_model
+from instrlib.studies import attention, cam
 
 
 @pytest.fixture(scope="module")

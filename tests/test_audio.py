@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib import audio
-from instrlib.errors import AudioError
+from instrlib.audio import decode as audio
+from instrlib.core.errors import AudioError
 
 RATE_HZ = 22_050
 

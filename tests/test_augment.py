@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from instrlib.augment import LATEST_SHARE, augment, cutmix, layers, mask, mixup, preview
-from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.errors import ConfigError
-from instrlib.features import mel_edges_hz, silence, spectrum
+from instrlib.audio.augment import LATEST_SHARE, augment, cutmix, layers, mask, mixup, preview
+from instrlib.audio.features import mel_edges_hz, silence, spectrum
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError
 from instrlib.findings import epochs_sentence, help_sentence
 
 N, N_BINS, N_FRAMES, N_CLASSES = 24, 20, 33, 5

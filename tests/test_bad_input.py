@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from instrlib import corpora, evaluation, training
-from instrlib.cli import main
-from instrlib.config import TrainConfig
-from instrlib.corpora import rendered
-from instrlib.errors import ConfigError, InstrlibError, RunError, SplitError
-from instrlib.models import SPECS, Layer, build, get_spec
-from instrlib.profiles import PROFILES, get_profile
-from instrlib.search import SPACES, get_space
-from instrlib.splits import Split, make_split, save_split
-from instrlib.store import build_store
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, InstrlibError, RunError, SplitError
+from instrlib.core.profiles import PROFILES, get_profile
+from instrlib.data import corpora, rendered
+from instrlib.data.splits import Split, make_split, save_split
+from instrlib.data.store import build_store
+from instrlib.models import evaluation, training
+from instrlib.models.layers import SPECS, Layer, build, get_spec
+from instrlib.models.search import SPACES, get_space
+from instrlib.runner.cli import main
 
 CONFIG = TrainConfig(epochs=1)
 

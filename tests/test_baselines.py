@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
-from instrlib.baselines import majority, nearest_mean_spectrum, stratified_chance
-from instrlib.errors import EvaluationError
-from instrlib.metrics import scores
+from instrlib.core.errors import EvaluationError
+from instrlib.evaluation.baselines import majority, nearest_mean_spectrum, stratified_chance
+from instrlib.evaluation.metrics import scores
 
 TRAIN = np.repeat([0, 1, 2, 3], [10, 40, 30, 20])
 

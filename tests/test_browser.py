@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from recordings import write_tone
 
-from instrlib import analysis, demo
+from instrlib.deploy import analysis, demo
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT_MS = 30_000

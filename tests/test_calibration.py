@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from instrlib.calibration import (
+from instrlib.evaluation.calibration import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
     answer_thresholds,
@@ -18,8 +18,8 @@ from instrlib.calibration import (
     sigmoid,
     softmax,
 )
-from instrlib.metrics import clip_probabilities, reliability, scores
-from instrlib.multilabel import label_scores
+from instrlib.evaluation.metrics import clip_probabilities, reliability, scores
+from instrlib.evaluation.multilabel import label_scores
 
 N_CLASSES = 4
 
@@ -137,6 +137,6 @@ def test_the_effect_of_thresholds_is_counted_by_right_and_wrong_answers():
 
 
 def test_what_predictions_need_of_this_is_numpy_alone():
-    code = "import sys, instrlib.calibration; print({'scipy', 'pandas', 'tensorflow'} & set(sys.modules))"
+    code = "import sys, instrlib.evaluation.calibration; print({'scipy', 'pandas', 'tensorflow'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "set()"

@@ -5,11 +5,11 @@ import pytest
 from scipy.interpolate import RegularGridInterpolator
 from scipy.special import softmax
 
-from instrlib import cam
-from instrlib.backend import load_keras
-from instrlib.config import FeatureConfig
-from instrlib.errors import ConfigError
-from instrlib.models import Layer, build, get_spec
+from instrlib.core.backend import load_keras
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import ConfigError
+from instrlib.models.layers import Layer, build, get_spec
+from instrlib.studies import cam
 
 SHAPE = (32, 45, 1)
 

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import cards, corpora, published, release
-from instrlib.degrade import DEGRADATIONS
-from instrlib.errors import RunError, StudyError
-from instrlib.files import read_json, write_arrays, write_json
-from instrlib.publish import results_path
+from instrlib.audio.degrade import DEGRADATIONS
+from instrlib.core.errors import RunError, StudyError
+from instrlib.core.files import read_json, write_arrays, write_json
+from instrlib.data import corpora
+from instrlib.deploy import release
+from instrlib.models import published
+from instrlib.reporting import cards
+from instrlib.runner.publish import results_path
 
 STUDY = "rendered-quick"
 CLASSES = ("cello", "electric_guitar", "drums")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from instrlib import classical
-from instrlib.config import FeatureConfig
-from instrlib.errors import ConfigError
-from instrlib.evaluation import Inputs, join_folds
-from instrlib.features import mel_edges_hz, sounding, spectrum
-from instrlib.files import read_json
-from instrlib.training import part_segments
+from instrlib.audio.features import mel_edges_hz, sounding, spectrum
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import ConfigError
+from instrlib.core.files import read_json
+from instrlib.models import classical
+from instrlib.models.evaluation import Inputs, join_folds
+from instrlib.models.training import part_segments
 
 CONFIG = FeatureConfig(n_mels=40, segment_s=1.0)
 NAMES = classical.statistic_names()

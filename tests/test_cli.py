@@ -10,8 +10,8 @@ import pytest
 from test_study import OPEN, THIRD, write_notebook
 from typer.testing import CliRunner
 
-from instrlib import corpora
-from instrlib.cli import main
+from instrlib.data import corpora
+from instrlib.runner.cli import main
 
 COMMANDS = ["study", "status", "predict", "corpora", "download", "validate", "figures", "report"]
 WRITTEN = (
@@ -55,8 +55,8 @@ def test_help_names_every_command_and_each_has_an_example():
 
 def test_help_needs_none_of_the_heavy_packages():
     code = (
-        "import sys, typer.testing, instrlib.cli\n"
-        "assert typer.testing.CliRunner().invoke(instrlib.cli.main, ['study', '--help']).exit_code == 0\n"
+        "import sys, typer.testing, instrlib.runner.cli\n"
+        "assert typer.testing.CliRunner().invoke(instrlib.runner.cli.main, ['study', '--help']).exit_code == 0\n"
         "print(sorted({'numpy', 'pandas', 'papermill', 'matplotlib', 'librosa', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout == "[]\n"
@@ -76,11 +76,11 @@ def test_a_study_runs_ends_with_where_its_results_are_and_costs_little_when_noth
         assert (root / "reports/rendered-smoke" / name).is_file()
 
     code = (
-        "import atexit, sys, instrlib.cli\n"
+        "import atexit, sys, instrlib.runner.cli\n"
         "heavy = {'papermill', 'nbformat', 'nbconvert', 'matplotlib', 'librosa', 'tensorflow', 'scipy'}\n"
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules))))\n"
         f"sys.argv[1:] = {SMALL}\n"
-        "instrlib.cli.main()"
+        "instrlib.runner.cli.main()"
     )
     again = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert again.stderr == "03_third: unchanged\n"
@@ -141,11 +141,11 @@ def test_the_systems_own_errors_and_an_interrupt_are_one_line(root, monkeypatch)
     def full(**_):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
 
-    monkeypatch.setattr("instrlib.study.run_study", full)
+    monkeypatch.setattr("instrlib.runner.study.run_study", full)
     assert refusal("study") == "Error: No space left on device: /data/x"
-    monkeypatch.setattr("instrlib.study.run_study", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("instrlib.runner.study.run_study", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert refusal("study") == "Error: interrupted; the same command goes on where it was."
-    monkeypatch.setattr("instrlib.study.status", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("instrlib.runner.study.status", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     result = call("status")
     assert result.exit_code == 130 and result.stderr == "Error: interrupted.\n", "there is nothing to go on with"
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from instrlib import compare, intervals
-from instrlib.errors import StudyError
-from instrlib.intervals import Interval
+from instrlib.core.errors import StudyError
+from instrlib.evaluation import intervals
+from instrlib.evaluation.intervals import Interval
+from instrlib.reporting import compare
 
 Z = stats.norm.ppf(0.975)
 

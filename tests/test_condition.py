@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from instrlib import condition
-from instrlib.condition import CONDITIONS, LABELS, LOGGED, MEASURES, measure
-from instrlib.errors import RunError
+from instrlib.core.errors import RunError
+from instrlib.studies import condition
+from instrlib.studies.condition import CONDITIONS, LABELS, LOGGED, MEASURES, measure
 
 RATE_HZ = 22_050
 
@@ -289,8 +289,8 @@ def test_noise_says_so_where_it_cannot_be_told():
 
 @pytest.mark.real_data
 def test_real_recordings_are_measured_as_their_instruments_are(sample_root):
-    from instrlib.audio import load
-    from instrlib.corpora import fsdkaggle2018
+    from instrlib.audio.decode import load
+    from instrlib.data import fsdkaggle2018
 
     clips = fsdkaggle2018.load(sample_root, max_clips_per_class=6).manifest
     found = {name: [] for name in ("Clarinet", "Cello", "Hi-hat", "Bass_drum")}

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import condition, condition_study
-from instrlib.condition import CONDITIONS, MEASURES
-from instrlib.errors import EvaluationError
-from instrlib.experiments import Outcome
-from instrlib.files import read_json, write_arrays, write_json
+from instrlib.audio.wear import CONDITION_OF, KINDS, split_version
+from instrlib.core.errors import EvaluationError
+from instrlib.core.files import read_json, write_arrays, write_json
+from instrlib.data.splits import load_split
 from instrlib.findings import condition as condition_findings
-from instrlib.published import sealed
-from instrlib.splits import load_split
-from instrlib.training import part_segments
-from instrlib.wear import CONDITION_OF, KINDS, split_version
+from instrlib.models.experiments import Outcome
+from instrlib.models.published import sealed
+from instrlib.models.training import part_segments
+from instrlib.studies import condition, condition_study
+from instrlib.studies.condition import CONDITIONS, MEASURES
 
 SEEDS = (0, 1)
 
@@ -66,7 +66,7 @@ def test_no_group_is_on_both_sides(task):
 
 
 def test_the_measures_are_those_of_the_sound_that_the_networks_see(task):
-    from instrlib.features import spectrum
+    from instrlib.audio.features import spectrum
 
     store, config = task.inputs.store, task.inputs.store.config
     for row in store.segments.sample(5, random_state=1).itertuples():
@@ -166,7 +166,7 @@ def test_networks_get_the_temperature_that_is_best_on_validation(tmp_path):
 
 
 def test_what_is_given_away_is_what_was_scored(task, answers, described, place, tmp_path):
-    from instrlib import audio
+    from instrlib.audio import decode as audio
 
     model = condition_study.publish(place / "run", task, n_resamples=50)
     write_json(tmp_path / "condition.json", sealed(model))

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib import corpora
-from instrlib.config import folders
-from instrlib.corpora import fsdkaggle2018
-from instrlib.corpora.base import LEFT_OUT, Corpus, problem_table
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.profiles import get_profile
+from instrlib.core.config import folders
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.profiles import get_profile
+from instrlib.data import corpora, fsdkaggle2018
+from instrlib.data.base import LEFT_OUT, Corpus, problem_table
 
 SMOKE = get_profile("smoke")
 
@@ -71,7 +70,7 @@ def test_clips_left_out_on_purpose_do_not_count_as_unusable(own, monkeypatch):
     left_out = problem_table([(f"x{number}", "x.wav", LEFT_OUT + "a reason") for number in range(100)])
     assert fsdkaggle2018.SESSION_IN_TEST.startswith(LEFT_OUT)
     corpus = Corpus(whole.info, whole.root, whole.manifest, whole.classes, left_out)
-    monkeypatch.setattr("instrlib.corpora.folder.load", lambda *args, **kwargs: corpus)
+    monkeypatch.setattr("instrlib.data.folder.load", lambda *args, **kwargs: corpus)
     assert len(corpora.load("folder", data=own, profile=SMOKE).problems) == 100
 
 
@@ -121,7 +120,7 @@ def test_the_sample_loads_by_name(sample_root):
 
 def test_naming_the_corpora_loads_nothing_heavy():
     code = (
-        "import sys, instrlib.corpora as c; [c.info(name) for name in c.NAMES]; "
+        "import sys, instrlib.data.corpora as c; [c.info(name) for name in c.NAMES]; "
         "heavy = {'tensorflow', 'librosa', 'sklearn', 'scipy', 'joblib', 'requests', 'soundfile', 'mirdata'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

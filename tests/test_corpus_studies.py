@@ -32,7 +32,7 @@ def test_a_tree_of_its_own_layout_gives_scores_beside_trivial_baselines(corpus, 
     moved["INSTRLIB_WORKERS"] = "1"  # other tests have the second core
     notebooks = (*FIRST, "03_cutmix", "14_report") if corpus == SEVERAL else FIRST
     code = (
-        "import sys; from instrlib.study import run_study; "
+        "import sys; from instrlib.runner.study import run_study; "
         f"run_study(corpus=sys.argv[1], data=sys.argv[2], profile='smoke', seeds=1, notebooks={notebooks})"
     )
     command = [sys.executable, "-c", code, corpus, str(tmp_path / "corpus")]

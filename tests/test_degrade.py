@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib.degrade import DEGRADATIONS, EverydayRecordings, degrade, encode, generator
-from instrlib.errors import ConfigError
+from instrlib.audio.degrade import DEGRADATIONS, EverydayRecordings, degrade, encode, generator
+from instrlib.core.errors import ConfigError
 
 RATE_HZ = 22_050
 EVERY = [(one.name, level) for one in DEGRADATIONS.values() for level in one.levels]
@@ -106,8 +106,8 @@ def test_another_clip_and_another_seed_draw_other_noise():
 @pytest.mark.parametrize("name", [name for name in DEGRADATIONS if name != "quiet"])
 def test_levels_grow_worse_by_how_far_they_are_from_the_untouched_sound(name):
     """By the log spectral distance of what is heard; a low level, which is hardly heard, has a test of its own."""
-    from instrlib.config import FeatureConfig
-    from instrlib.features import spectrum
+    from instrlib.audio.features import spectrum
+    from instrlib.core.config import FeatureConfig
 
     config = FeatureConfig()
     signal = tone(440.0) * np.exp(-2 * np.arange(2 * RATE_HZ) / RATE_HZ) + 0.5 * bursts()
@@ -194,7 +194,7 @@ def test_a_low_pass_loses_3_db_at_its_cutoff_and_48_db_an_octave_above(cutoff_hz
 @pytest.mark.parametrize("kbps", DEGRADATIONS["mp3"].levels)
 def test_an_mp3_is_as_large_as_its_bit_rate_says(kbps, monkeypatch):
     written = []
-    monkeypatch.setattr("instrlib.degrade.encode", lambda *a, **k: written.append(encode(*a, **k)) or written[-1])
+    monkeypatch.setattr("instrlib.audio.degrade.encode", lambda *a, **k: written.append(encode(*a, **k)) or written[-1])
     signal = bursts()
     degrade(np.tile(signal, 4), RATE_HZ, "mp3", kbps, rng())
     (file,) = written
@@ -242,8 +242,8 @@ def test_a_quiet_recording_has_its_peak_there_and_the_noise_of_16_bits(peak_dbfs
 
 
 def test_the_level_of_a_recording_changes_next_to_nothing_of_what_the_network_sees():
-    from instrlib.config import FeatureConfig
-    from instrlib.features import spectrum
+    from instrlib.audio.features import spectrum
+    from instrlib.core.config import FeatureConfig
 
     signal, config = tone(440.0) + 0.02 * rng().standard_normal(2 * RATE_HZ), FeatureConfig()
     clean = spectrum(signal, config)

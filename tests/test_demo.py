@@ -25,11 +25,13 @@ from signals import heeding
 from test_study import write_notebook
 from trees import tone
 
-from instrlib import analysis, condition, demo, published
-from instrlib.audio import load
-from instrlib.corpora import soundfont
-from instrlib.errors import AudioError, ConfigError, CorpusError, RunError
-from instrlib.study import execute_demo
+from instrlib.audio.decode import load
+from instrlib.core.errors import AudioError, ConfigError, CorpusError, RunError
+from instrlib.data import soundfont
+from instrlib.deploy import analysis, demo
+from instrlib.models import published
+from instrlib.runner.study import execute_demo
+from instrlib.studies import condition
 
 pytest.importorskip("gradio")
 pytestmark = [
@@ -73,7 +75,7 @@ def test_a_recording_is_analysed_in_every_respect_and_every_stage_is_told(model,
 
 
 def test_the_answer_is_that_of_predict(model, tmp_path):
-    from instrlib.predict import predict_file
+    from instrlib.models.predict import predict_file
 
     path = write_tone(tmp_path / "tone.wav", duration_s=4)
     np.testing.assert_array_equal(
@@ -306,7 +308,7 @@ def test_it_leaves_the_environment_as_it_was_and_no_file_behind(page_folder, mon
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_the_command_ends_without_a_word_and_without_a_file_when_told_to(page_folder, tmp_path, name):
-    command = [sys.executable, "-m", "instrlib.cli", "demo", "--model", str(page_folder)]
+    command = [sys.executable, "-m", "instrlib.runner.cli", "demo", "--model", str(page_folder)]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(heeding(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert b"Getting" in process.stdout.readline() and b"http://127.0.0.1:" in process.stdout.readline()

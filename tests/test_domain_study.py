@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from trees import make_folders
 
-from instrlib import domain_study, domains
-from instrlib.config import TrainConfig
-from instrlib.corpora import rendered
-from instrlib.corpora.names import common_name
-from instrlib.domain_study import Answered, Embedded
-from instrlib.domains import Domain
-from instrlib.errors import EvaluationError
-from instrlib.files import read_json
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import EvaluationError
+from instrlib.core.files import read_json
+from instrlib.core.profiles import get_profile
+from instrlib.data import rendered
+from instrlib.data.names import common_name
+from instrlib.data.splits import load_split
 from instrlib.findings import domains as findings
-from instrlib.models import Layer
-from instrlib.profiles import get_profile
-from instrlib.splits import load_split
-from instrlib.training import load_model, load_scaler
+from instrlib.models.layers import Layer
+from instrlib.models.training import load_model, load_scaler
+from instrlib.studies import domain_study, domains
+from instrlib.studies.domain_study import Answered, Embedded
+from instrlib.studies.domains import Domain
 
 SEEDS = (0, 1)
 SPEC = (Layer("conv", 4, 3, 2, 2, True), Layer("conv", 6, 3, 1, 1, True), Layer("average"))

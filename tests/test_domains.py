@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from trees import make_folders, make_kaggle_instruments, tone, write_audio
 
-from instrlib import domains
-from instrlib.config import folders
-from instrlib.corpora import rendered
-from instrlib.corpora.names import common_name
-from instrlib.domains import Domain
-from instrlib.errors import ConfigError, CorpusError, LeakError
-from instrlib.experiments import run_folder
-from instrlib.profiles import get_profile
-from instrlib.splits import load_split
+from instrlib.core.config import folders
+from instrlib.core.errors import ConfigError, CorpusError, LeakError
+from instrlib.core.profiles import get_profile
+from instrlib.data import rendered
+from instrlib.data.names import common_name
+from instrlib.data.splits import load_split
+from instrlib.models.experiments import run_folder
+from instrlib.studies import domains
+from instrlib.studies.domains import Domain
 
 
 @pytest.fixture

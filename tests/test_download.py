@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from instrlib import download
-from instrlib.download import Remote, fetch, unpack
-from instrlib.errors import CorpusError, DiskError
+from instrlib.core.errors import CorpusError, DiskError
+from instrlib.data import download
+from instrlib.data.download import Remote, fetch, unpack
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

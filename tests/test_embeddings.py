@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib import audio, embeddings, pretrained, training
-from instrlib.backend import load_keras
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.corpora import folder as folder_corpus
-from instrlib.errors import ConfigError, CorpusError, RunError, StoreError
-from instrlib.frontends import VGGISH, YAMNET, fill_up, patches
+from instrlib.audio import decode as audio
+from instrlib.audio.frontends import VGGISH, YAMNET, fill_up, patches
+from instrlib.core.backend import load_keras
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError, CorpusError, RunError, StoreError
+from instrlib.data import folder as folder_corpus
+from instrlib.models import embeddings, pretrained, training
 
 RATE_HZ = 16_000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE_HZ).astype(np.float32)
@@ -570,7 +571,7 @@ def test_the_real_yamnet_knows_silence_a_sine_and_noise_by_our_front_end(real_ya
 def test_the_real_yamnet_tells_real_instruments_apart(real_yamnet, sample_root, tmp_path):
     from sklearn.metrics import silhouette_score
 
-    from instrlib.corpora import fsdkaggle2018
+    from instrlib.data import fsdkaggle2018
 
     clips = fsdkaggle2018.load(sample_root)
     chosen = clips.manifest.groupby("label").head(6)

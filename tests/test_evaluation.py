@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import evaluation, experiments, findings
-from instrlib.config import TrainConfig
-from instrlib.errors import RunError
-from instrlib.intervals import Difference
-from instrlib.leak import compare_protocols
-from instrlib.metrics import scores
-from instrlib.splits import make_split, save_split
+from instrlib import findings
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import RunError
+from instrlib.data.splits import make_split, save_split
+from instrlib.evaluation.intervals import Difference
+from instrlib.evaluation.metrics import scores
+from instrlib.models import evaluation, experiments
+from instrlib.studies.leak import compare_protocols
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_a_network_does_not_answer_the_test_part_of_another_split(small, folders
 
 
 def test_training_does_not_read_the_test_part(small, folders):
-    from instrlib.files import read_arrays
+    from instrlib.core.files import read_arrays
 
     seen = set(read_arrays(folders[0] / "validation.npz")["clip_id"])
     assert seen == set(small.split.parts.index[small.split.parts == "validation"])
@@ -120,11 +121,11 @@ def test_where_few_groups_are_left_there_are_as_many_folds(small):
 
 @pytest.mark.real_data
 def test_on_the_real_sample_a_random_split_of_segments_flatters(sample_root, tmp_path):
-    from instrlib import corpora
-    from instrlib.config import FeatureConfig
-    from instrlib.profiles import get_profile
-    from instrlib.splits import make_split
-    from instrlib.store import build_store
+    from instrlib.core.config import FeatureConfig
+    from instrlib.core.profiles import get_profile
+    from instrlib.data import corpora
+    from instrlib.data.splits import make_split
+    from instrlib.data.store import build_store
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("quick"))
     store = build_store(clips, FeatureConfig(), root=tmp_path)

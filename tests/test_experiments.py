@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instrlib import evaluation, experiments, findings, training
-from instrlib.config import TrainConfig
-from instrlib.errors import EvaluationError
-from instrlib.experiments import Variant
-from instrlib.intervals import holm
-from instrlib.models import Layer
-from instrlib.splits import k_folds, save_split
+from instrlib import findings
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import EvaluationError
+from instrlib.data.splits import k_folds, save_split
+from instrlib.evaluation.intervals import holm
+from instrlib.models import evaluation, experiments, training
+from instrlib.models.experiments import Variant
+from instrlib.models.layers import Layer
 
 TINY = (Layer("conv", 8, 3, 2, 2), Layer("average"))
 SHORT = TrainConfig(epochs=2)

@@ -5,15 +5,16 @@ import pytest
 from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 
-from instrlib import cam, faithfulness, findings
-from instrlib.attention import Explained, explain
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.errors import ConfigError
-from instrlib.features import Scaler, scale
-from instrlib.intervals import Interval
-from instrlib.models import build, get_spec
-from instrlib.parallel import fan_out
-from instrlib.training import train_model
+from instrlib import findings
+from instrlib.audio.features import Scaler, scale
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError
+from instrlib.core.parallel import fan_out
+from instrlib.evaluation.intervals import Interval
+from instrlib.models.layers import build, get_spec
+from instrlib.models.training import train_model
+from instrlib.studies import cam, faithfulness
+from instrlib.studies.attention import Explained, explain
 
 GRID = cam.Grid(np.array([2.0, 6.0]), np.array([2.0, 6.0, 10.0]), 4, 4, (8, 12))
 CONFIG = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="fixed")
@@ -178,7 +179,7 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
         np.testing.assert_array_equal(weight, kept)
     assert found.shape == (4, 4, *intact.shape[2:])
     # With new weights in the last layer alone, a map is still a sum of the trained network's channels.
-    from instrlib.backend import load_keras
+    from instrlib.core.backend import load_keras
 
     active = np.asarray(load_keras().Model(model.input, model.get_layer("relu3").output)(x)).reshape(4, -1, 48)
     residual = np.linalg.lstsq(active[0], found[0, 0].ravel(), rcond=None)[1]

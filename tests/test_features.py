@@ -8,9 +8,10 @@ import librosa
 import numpy as np
 import pytest
 
-from instrlib import audio, features
-from instrlib.config import FeatureConfig
-from instrlib.errors import ConfigError
+from instrlib.audio import decode as audio
+from instrlib.audio import features
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import ConfigError
 
 CONFIG = FeatureConfig()
 TOLERANCE_DB = 1e-4
@@ -313,8 +314,8 @@ def test_a_scaler_survives_json():
 
 def test_computing_features_loads_neither_librosa_nor_tensorflow():
     code = (
-        "import sys, numpy, instrlib.store; from instrlib.config import FeatureConfig;"
-        "instrlib.store.spectrum(numpy.ones(5000), FeatureConfig());"
+        "import sys, numpy, instrlib.data.store; from instrlib.core.config import FeatureConfig;"
+        "instrlib.data.store.spectrum(numpy.ones(5000), FeatureConfig());"
         "print({'librosa', 'tensorflow', 'sklearn', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

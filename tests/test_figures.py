@@ -13,9 +13,9 @@ from committed import REPOSITORY, one_of_each, studies
 from PIL import Image
 
 from instrlib import plots
-from instrlib.files import read_arrays, read_json
-from instrlib.provenance import versions
-from instrlib.publish import drawing_versions
+from instrlib.core.files import read_arrays, read_json
+from instrlib.core.provenance import versions
+from instrlib.runner.publish import drawing_versions
 
 DECIDED_BY = ("python", "numpy")
 """Besides `drawing_versions`: what decides the bytes of a figure."""
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("study", studies())
 
 REDRAW = """
 import json, sys
-from instrlib.publish import redraw
+from instrlib.runner.publish import redraw
 redraw(sys.argv[1])
 print(json.dumps(sorted(sys.modules)))
 """

@@ -6,17 +6,17 @@ import shutil
 import numpy as np
 import pytest
 
-from instrlib import embeddings, finetune, heads, transfer
-from instrlib import store as stores
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.corpora import rendered
-from instrlib.errors import LeakError, StoreError
-from instrlib.evaluation import Inputs
-from instrlib.files import read_json, write_json
-from instrlib.models import Layer
-from instrlib.splits import load_split, make_split, save_splits
-from instrlib.store import build_store
-from instrlib.training import load_model, part_segments, read_history, train_model
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import LeakError, StoreError
+from instrlib.core.files import read_json, write_json
+from instrlib.data import rendered
+from instrlib.data import store as stores
+from instrlib.data.splits import load_split, make_split, save_splits
+from instrlib.data.store import build_store
+from instrlib.models import embeddings, finetune, heads, transfer
+from instrlib.models.evaluation import Inputs
+from instrlib.models.layers import Layer
+from instrlib.models.training import load_model, part_segments, read_history, train_model
 
 TINY = (Layer("conv", 6, 5, 4, norm=True), Layer("conv", 8, 3, norm=True), Layer("average", dropout=0.1))
 SHORT = TrainConfig(epochs=2, batch_size=8, patience=2)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib.corpora.folder import load, validate
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.splits import make_split
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.data.folder import load, validate
+from instrlib.data.splits import make_split
 
 
 def write_clip(path, duration_s=0.25):

@@ -10,12 +10,14 @@ import nbformat
 import pytest
 from committed import studies
 
-from instrlib import profiles, publish, report, study
-from instrlib.errors import StudyError
-from instrlib.files import read_json, write_json
-from instrlib.freshness import stale
-from instrlib.notebooks import read_notebook
-from instrlib.provenance import code_hashes
+from instrlib import report
+from instrlib.core import profiles
+from instrlib.core.errors import StudyError
+from instrlib.core.files import read_json, write_json
+from instrlib.core.provenance import code_hashes
+from instrlib.runner import publish, study
+from instrlib.runner.freshness import stale
+from instrlib.runner.notebooks import read_notebook
 
 CELLS = {"01_first": "from kit.sound import loud\nloud(1)", "02_second": "from kit import chart", "03_third": "1 + 1"}
 USES = {"01_first": [], "02_second": ["01_first"], "03_third": []}

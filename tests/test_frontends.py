@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from instrlib import frontends
-from instrlib.frontends import VGGISH, YAMNET, fill_up, log_mel, mel_matrix, patches
+from instrlib.audio import frontends
+from instrlib.audio.frontends import VGGISH, YAMNET, fill_up, log_mel, mel_matrix, patches
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, 3 * 16_000)
 

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib import download as downloads
-from instrlib.config import folders
-from instrlib.corpora import fsdkaggle2018
-from instrlib.corpora.fsdkaggle2018 import GAP, SESSION_IN_TEST, id_clusters, load, validate
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.files import hash_file
-from instrlib.splits import make_split
+from instrlib.core.config import folders
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.files import hash_file
+from instrlib.data import download as downloads
+from instrlib.data import fsdkaggle2018
+from instrlib.data.fsdkaggle2018 import GAP, SESSION_IN_TEST, id_clusters, load, validate
+from instrlib.data.splits import make_split
 
 TRAIN_TABLE = "FSDKaggle2018.meta/train_post_competition.csv"
 TEST_TABLE = "FSDKaggle2018.meta/test_post_competition.csv"
@@ -302,7 +302,7 @@ def test_the_same_seed_draws_the_same_clips_and_another_seed_others(release):
 
 
 def test_a_second_load_opens_no_file_and_a_changed_file_is_opened_again(release, monkeypatch):
-    from instrlib import audio
+    from instrlib.audio import decode as audio
 
     first = load(release)
     opened = []
@@ -328,7 +328,7 @@ def test_a_spoilt_cache_of_lengths_is_made_again(release):
 
 def test_many_files_are_looked_at_by_several_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRLIB_WORKERS", "2")
-    monkeypatch.setattr("instrlib.corpora.local._CHUNK", 3)
+    monkeypatch.setattr("instrlib.data.local._CHUNK", 3)
     corpus = load(write_release(tmp_path / "release", TRAIN))
     assert corpus.manifest.duration_s.tolist() == pytest.approx([0.25 + number / 100 for number in range(12)], abs=1e-3)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from instrlib.errors import EvaluationError
-from instrlib.intervals import (
+from instrlib.core.errors import EvaluationError
+from instrlib.evaluation.intervals import (
     Difference,
     Interval,
     balanced_difference,
@@ -17,7 +17,7 @@ from instrlib.intervals import (
     paired_bootstrap,
     score_intervals,
 )
-from instrlib.metrics import SCORES, per_class, scores
+from instrlib.evaluation.metrics import SCORES, per_class, scores
 
 
 def clustered(rng, *, n_groups: int, per_group: int, between: float, within: float) -> tuple[np.ndarray, np.ndarray]:

@@ -15,14 +15,14 @@ import pytest
 import soundfile
 from trees import make_irmas, serving, tone, write_audio
 
-from instrlib import download as downloads
-from instrlib.corpora import irmas
-from instrlib.corpora.irmas import INDEX, INSTRUMENTS, TESTING, TRAINING, load, load_test, validate
-from instrlib.corpora.local import mirdata_module, mirdata_remotes
-from instrlib.download import Remote
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.files import hash_file
-from instrlib.splits import make_split
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.files import hash_file
+from instrlib.data import download as downloads
+from instrlib.data import irmas
+from instrlib.data.download import Remote
+from instrlib.data.irmas import INDEX, INSTRUMENTS, TESTING, TRAINING, load, load_test, validate
+from instrlib.data.local import mirdata_module, mirdata_remotes
+from instrlib.data.splits import make_split
 
 ZIPS = [f"{part}.zip" for part in (TRAINING, *TESTING)]
 
@@ -268,7 +268,7 @@ def test_what_is_told_of_the_corpus_is_what_mirdata_says():
 
 def test_mirdata_is_imported_only_when_needed_and_leaves_the_logging_as_it_was():
     code = (
-        "import logging, sys; from instrlib.corpora import irmas, openmic2018, local; "
+        "import logging, sys; from instrlib.data.corpora import irmas, openmic2018, local; "
         "assert 'mirdata' not in sys.modules; local.mirdata_module('irmas'); "
         "print(logging.getLogger().handlers, logging.getLogger().level)"
     )

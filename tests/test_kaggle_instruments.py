@@ -6,12 +6,11 @@ import pandas as pd
 import pytest
 from trees import KAGGLE_TEST, KAGGLE_TRAIN, make_kaggle_instruments
 
-from instrlib import corpora
-from instrlib.corpora import kaggle_instruments
-from instrlib.corpora.kaggle_instruments import CLASSES, CONTRADICTION, GROUP_IN_TEST, group_of, load, validate
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.profiles import get_profile
-from instrlib.splits import make_split
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.profiles import get_profile
+from instrlib.data import corpora, kaggle_instruments
+from instrlib.data.kaggle_instruments import CLASSES, CONTRADICTION, GROUP_IN_TEST, group_of, load, validate
+from instrlib.data.splits import make_split
 
 TRAIN = "Train_submission/Train_submission"
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from trees import make_irmas
 
-from instrlib import layered, mixing
-from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.corpora import irmas
-from instrlib.errors import LeakError, RunError
-from instrlib.evaluation import Inputs
-from instrlib.models import Layer
-from instrlib.splits import load_split, make_split, save_split
-from instrlib.store import build_store
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.errors import LeakError, RunError
+from instrlib.data import irmas
+from instrlib.data.splits import load_split, make_split, save_split
+from instrlib.data.store import build_store
+from instrlib.models.evaluation import Inputs
+from instrlib.models.layers import Layer
+from instrlib.studies import layered, mixing
 
 TINY = Layer("conv", 4, 3, stride=2, norm=True), Layer("average")
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from instrlib import findings, layered_scores
-from instrlib.multilabel import label_scores
+from instrlib import findings
+from instrlib.evaluation.multilabel import label_scores
+from instrlib.studies import layered_scores
 
 
 def random_answers(labels, seeds=2, skill=1.0):

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import leak
-from instrlib.config import FeatureConfig
-from instrlib.errors import LeakError, StoreError
-from instrlib.evaluation import Inputs, answer_test
-from instrlib.splits import PARTS, k_folds, load_split, save_split
-from instrlib.store import build_store, open_store
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import LeakError, StoreError
+from instrlib.data.splits import PARTS, k_folds, load_split, save_split
+from instrlib.data.store import build_store, open_store
+from instrlib.models.evaluation import Inputs, answer_test
+from instrlib.studies import leak
 
 
 @pytest.fixture(scope="module")

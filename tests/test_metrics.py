@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from instrlib.errors import EvaluationError
-from instrlib.metrics import (
+from instrlib.core.errors import EvaluationError
+from instrlib.evaluation.metrics import (
     SCORES,
     clip_probabilities,
     clip_terms,

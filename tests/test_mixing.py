@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from trees import TONES_HZ
 
-from instrlib import mixing
-from instrlib.corpora import rendered
-from instrlib.errors import ConfigError, CorpusError, SplitError
+from instrlib.core.errors import ConfigError, CorpusError, SplitError
+from instrlib.data import rendered
+from instrlib.studies import mixing
 
 THREE = mixing.MixConfig(sources=(1, 2, 3))
 RATE_HZ = 22_050

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from instrlib.backend import load_keras
-from instrlib.errors import ConfigError
-from instrlib.models import SPECS, Layer, build, count_multiply_adds, get_spec
+from instrlib.core.backend import load_keras
+from instrlib.core.errors import ConfigError
+from instrlib.models.layers import SPECS, Layer, build, count_multiply_adds, get_spec
 
 SHAPE = (64, 130, 1)
 
@@ -66,7 +66,7 @@ def test_a_row_that_does_not_fit_is_named(spec, row):
 
 
 def test_importing_keras_writes_nothing_to_stderr():
-    code = "from instrlib.backend import load_keras\nprint(load_keras().__version__)"
+    code = "from instrlib.core.backend import load_keras\nprint(load_keras().__version__)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("3.")
     assert run.stderr == ""

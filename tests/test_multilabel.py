@@ -7,14 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import baselines, evaluation, experiments, findings, models, plots, training
-from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.corpora.base import Corpus, CorpusInfo, problem_table, strata
-from instrlib.errors import ConfigError, CorpusError, EvaluationError, SplitError
-from instrlib.files import read_arrays, read_json
-from instrlib.intervals import bootstrap_groups, label_class_intervals, label_differences, label_intervals
-from instrlib.models import Layer
-from instrlib.multilabel import (
+from instrlib import findings, plots
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, SplitError
+from instrlib.core.files import read_arrays, read_json
+from instrlib.data.base import Corpus, CorpusInfo, problem_table, strata
+from instrlib.data.splits import Split, make_split, save_split
+from instrlib.data.store import build_store, derive_store, open_store
+from instrlib.evaluation import baselines
+from instrlib.evaluation.intervals import bootstrap_groups, label_class_intervals, label_differences, label_intervals
+from instrlib.evaluation.multilabel import (
     LABEL_SCORES,
     best_thresholds,
     class_sizes,
@@ -23,8 +25,9 @@ from instrlib.multilabel import (
     label_scores,
     per_label,
 )
-from instrlib.splits import Split, make_split, save_split
-from instrlib.store import build_store, derive_store, open_store
+from instrlib.models import evaluation, experiments, training
+from instrlib.models import layers as models
+from instrlib.models.layers import Layer
 
 CLASSES = ("drone", "whistle", "hiss")
 INFO = CorpusInfo("tones", "Tones", "none", "none", "", "none", "Made here.", multilabel=True)
@@ -424,7 +427,7 @@ def test_trivial_answers_are_scored_beside_the_network(store, split_path, test_p
 
 
 def test_the_prior_is_the_share_of_the_observed_training_clips(tones, store, split_path):
-    from instrlib.splits import load_split
+    from instrlib.data.splits import load_split
 
     trivial = evaluation.trivial_baselines(store, [split_path], seed=0)
     train = store.clips.clip_id.map(load_split(split_path, store.clips).parts) == "train"

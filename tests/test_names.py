@@ -3,10 +3,9 @@
 import pandas as pd
 import pytest
 
-from instrlib import corpora
-from instrlib.corpora import irmas, kaggle_instruments, names, nsynth, phrases
-from instrlib.corpora.names import common_classes, common_name, family, table
-from instrlib.errors import ConfigError
+from instrlib.core.errors import ConfigError
+from instrlib.data import corpora, irmas, kaggle_instruments, names, nsynth, phrases
+from instrlib.data.names import common_classes, common_name, family, table
 
 OPENMIC = (
     *("accordion", "banjo", "bass", "cello", "clarinet", "cymbals", "drums", "flute", "guitar", "mallet_percussion"),

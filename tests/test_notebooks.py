@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from committed import results
 
-from instrlib.words import bullets
+from instrlib.core.words import bullets
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MAX_LINES = 15

@@ -11,14 +11,14 @@ import pytest
 import soundfile
 from trees import make_nsynth, nsynth_note, serving, write_nsynth_part
 
-from instrlib import audio, corpora
-from instrlib import download as downloads
-from instrlib.corpora import nsynth
-from instrlib.corpora.nsynth import INSTRUMENT_IN_TEST, load, validate
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.files import hash_file
-from instrlib.profiles import get_profile
-from instrlib.splits import make_split
+from instrlib.audio import decode as audio
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.files import hash_file
+from instrlib.core.profiles import get_profile
+from instrlib.data import corpora, nsynth
+from instrlib.data import download as downloads
+from instrlib.data.nsynth import INSTRUMENT_IN_TEST, load, validate
+from instrlib.data.splits import make_split
 
 FAMILIES = ("brass", "flute")
 

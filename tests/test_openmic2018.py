@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 from trees import make_openmic2018, serving, tone, write_audio
 
-from instrlib import download as downloads
-from instrlib.corpora import openmic2018
-from instrlib.corpora.base import LEFT_OUT, unusable
-from instrlib.corpora.local import mirdata_module, mirdata_remotes
-from instrlib.corpora.openmic2018 import (
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.files import hash_file
+from instrlib.data import download as downloads
+from instrlib.data import openmic2018
+from instrlib.data.base import LEFT_OUT, unusable
+from instrlib.data.download import Remote
+from instrlib.data.local import mirdata_module, mirdata_remotes
+from instrlib.data.openmic2018 import (
     ARRAYS,
     ARTIST_IN_TEST,
     CLASS_MAP,
@@ -27,10 +30,7 @@ from instrlib.corpora.openmic2018 import (
     validate,
     vggish_features,
 )
-from instrlib.download import Remote
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.files import hash_file
-from instrlib.splits import make_split
+from instrlib.data.splits import make_split
 
 CLASSES = ("cello", "drums", "flute", "piano")
 FIRST = "000046_3840"

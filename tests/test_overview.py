@@ -5,12 +5,13 @@ import json
 import pandas as pd
 import pytest
 
-from instrlib import overview, plots
-from instrlib.files import read_json, write_json
+from instrlib import plots
+from instrlib.core.files import read_json, write_json
+from instrlib.core.profiles import get_profile
+from instrlib.evaluation.intervals import holm
 from instrlib.findings import overview as said
-from instrlib.intervals import holm
-from instrlib.profiles import get_profile
-from instrlib.runs import open_run
+from instrlib.reporting import overview
+from instrlib.runner.runs import open_run
 
 
 def score(estimate, half=0.1):

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instrlib import parallel, training
-from instrlib.config import TrainConfig
-from instrlib.errors import ConfigError, WorkerError
-from instrlib.files import read_arrays
-from instrlib.parallel import fan_out, n_workers
+from instrlib.core import parallel
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, WorkerError
+from instrlib.core.files import read_arrays
+from instrlib.core.parallel import fan_out, n_workers
+from instrlib.models import training
 
 HERE = Path(__file__).parent
 
@@ -292,10 +293,10 @@ def test_a_dask_worker_of_other_code_is_refused(start, monkeypatch):
 def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_stderr(start, tmp_path):
     cluster = start().add_worker()
     code = (
-        "import pathlib, sys, instrlib.parallel, instrlib.errors, test_parallel\n"
+        "import pathlib, sys, instrlib.core.parallel, instrlib.core.errors, test_parallel\n"
         "try:\n"
-        f"    list(instrlib.parallel.fan_out(test_parallel._long, [(pathlib.Path({str(tmp_path)!r}),)]))\n"
-        "except instrlib.errors.WorkerError as error:\n"
+        f"    list(instrlib.core.parallel.fan_out(test_parallel._long, [(pathlib.Path({str(tmp_path)!r}),)]))\n"
+        "except instrlib.core.errors.WorkerError as error:\n"
         "    print(error)"
     )
     run = subprocess.Popen(

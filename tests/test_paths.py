@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from instrlib import cli, compare, domains, embeddings, layered, published, study
-from instrlib.errors import ConfigError
-from instrlib.paths import expanded, whole
+from instrlib.core.errors import ConfigError
+from instrlib.core.paths import expanded, whole
+from instrlib.models import embeddings, published
+from instrlib.reporting import compare
+from instrlib.runner import cli, study
+from instrlib.studies import domains, layered
 
 LOST = "~no-such-user-here/sounds"
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from instrlib.corpora import phrases
-from instrlib.files import hash_json
+from instrlib.core.files import hash_json
+from instrlib.data import phrases
 
 DURATION_S = 3.0
 PITCHED = tuple(label for label in phrases.CLASSES if label != "drums")
@@ -180,7 +180,7 @@ def test_the_same_generator_gives_the_same_phrase_and_another_one_another(label)
 
 
 def test_phrases_are_those_that_were_recorded_for_this_version_of_the_corpus():
-    from instrlib.corpora import rendered
+    from instrlib.data import rendered
 
     notes = [rendered.compose(label, index)[2].notes.tolist() for label in phrases.CLASSES for index in range(4)]
     assert (rendered.VERSION, hash_json(notes)[:16]) == (2, "750b8b08f1364475"), "raise VERSION when phrases change"

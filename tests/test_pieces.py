@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib import mixing, pieces, timeline_scores
-from instrlib.config import FeatureConfig
-from instrlib.corpora import fsdkaggle2018, rendered
-from instrlib.errors import ConfigError, CorpusError
-from instrlib.mixing import PARTS
-from instrlib.splits import k_folds
-from instrlib.store import build_store
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.data import fsdkaggle2018, rendered
+from instrlib.data.splits import k_folds
+from instrlib.data.store import build_store
+from instrlib.studies import mixing, pieces, timeline_scores
+from instrlib.studies.mixing import PARTS
 
 RATE_HZ = 22_050
 

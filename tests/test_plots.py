@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from instrlib import plots
-from instrlib.arrays import padded
-from instrlib.errors import DiskError, InstrlibError
-from instrlib.files import hash_file, write_arrays
-from instrlib.metrics import reliability
+from instrlib.core.arrays import padded
+from instrlib.core.errors import DiskError, InstrlibError
+from instrlib.core.files import hash_file, write_arrays
+from instrlib.evaluation.metrics import reliability
 from instrlib.plots import base
 
 CLASSES = np.array(

@@ -16,10 +16,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from instrlib import audio, predict, published, store
-from instrlib.cli import main
-from instrlib.errors import AudioError, ConfigError
-from instrlib.features import spectrum
+from instrlib.audio import decode as audio
+from instrlib.audio.features import spectrum
+from instrlib.core.errors import AudioError, ConfigError
+from instrlib.data import store
+from instrlib.models import predict, published
+from instrlib.runner.cli import main
 
 RATE_HZ = 22_050
 
@@ -54,8 +56,8 @@ def test_held_out_clips_get_the_answers_that_their_scores_were_computed_from(rel
 @pytest.mark.real_data
 def test_real_clips_up_to_a_minute_are_heard_in_the_segments_of_the_study(sample_root, model, tmp_path):
     """The stored features of a few real clips, given to the network, are what the file itself gives."""
-    from instrlib import corpora
-    from instrlib.profiles import get_profile
+    from instrlib.core.profiles import get_profile
+    from instrlib.data import corpora
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("smoke"))
     longest = clips.manifest.sort_values(["duration_s", "clip_id"]).index
@@ -73,12 +75,15 @@ def test_real_clips_up_to_a_minute_are_heard_in_the_segments_of_the_study(sample
 @pytest.mark.slow
 def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, tmp_path, monkeypatch):
     """The whole way: features, a fold, training, the file, the command; then the true labels beside its answers."""
-    from instrlib import corpora, experiments, release, runs
-    from instrlib.config import FeatureConfig, TrainConfig
-    from instrlib.evaluation import Inputs
-    from instrlib.models import get_spec
-    from instrlib.profiles import get_profile
-    from instrlib.splits import k_folds, save_split
+    from instrlib.core.config import FeatureConfig, TrainConfig
+    from instrlib.core.profiles import get_profile
+    from instrlib.data import corpora
+    from instrlib.data.splits import k_folds, save_split
+    from instrlib.deploy import release
+    from instrlib.models import experiments
+    from instrlib.models.evaluation import Inputs
+    from instrlib.models.layers import get_spec
+    from instrlib.runner import runs
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("smoke"))
     config = FeatureConfig(n_mels=32, hop_length=1024, max_segments=3)
@@ -343,7 +348,7 @@ def test_wrong_usage_is_refused(folder):
 def test_a_name_that_the_terminal_cannot_show_is_no_traceback(folder):
     shutil.copy(folder / "one.wav", folder / "snow☃.wav")
     run = subprocess.run(
-        [sys.executable, "-m", "instrlib.cli", "predict", "snow☃.wav", "rain☃.wav"],
+        [sys.executable, "-m", "instrlib.runner.cli", "predict", "snow☃.wav", "rain☃.wav"],
         check=False,
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": "latin-1"},
@@ -383,11 +388,11 @@ def test_names_that_would_break_a_line_or_are_no_text_do_not(folder):
 
 def test_the_command_imports_neither_tensorflow_nor_pandas(folder):
     code = (
-        "import atexit, sys, instrlib.cli\n"
+        "import atexit, sys, instrlib.runner.cli\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'scipy', 'librosa', 'matplotlib', 'sklearn', 'jinja2'}\n"
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules))))\n"
         "sys.argv[1:] = ['predict', 'one.wav']\n"
-        "instrlib.cli.main()"
+        "instrlib.runner.cli.main()"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "[]" and run.stderr == ""

@@ -7,8 +7,8 @@ import subprocess
 import numpy
 import pytest
 
-from instrlib import provenance
-from instrlib.provenance import code_fingerprint, code_hashes, tree_fingerprint, used_modules
+from instrlib.core import provenance
+from instrlib.core.provenance import code_fingerprint, code_hashes, tree_fingerprint, used_modules
 
 MODULES = {
     "__init__": "",

@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import experiments, findings, models, pruning, training
-from instrlib.arrays import padded
-from instrlib.config import TrainConfig
-from instrlib.errors import ConfigError, RunError
-from instrlib.evaluation import Inputs
-from instrlib.files import read_arrays, read_json, write_json
-from instrlib.models import Layer
-from instrlib.parallel import fan_out
-from instrlib.pruning import Plan, Pruning
+from instrlib import findings
+from instrlib.core.arrays import padded
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.files import read_arrays, read_json, write_json
+from instrlib.core.parallel import fan_out
+from instrlib.models import experiments, pruning, training
+from instrlib.models import layers as models
+from instrlib.models.evaluation import Inputs
+from instrlib.models.layers import Layer
+from instrlib.models.pruning import Plan, Pruning
 
 TABLE = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 16, 3, 1, 2, True), Layer("average", dropout=0.3))
 TUNE = TrainConfig(epochs=2, learning_rate=1e-3)
@@ -49,11 +51,11 @@ def pruned(dense, inputs, tmp_path_factory) -> dict[str, experiments.Outcome]:
 FRESH_PROCESS = """
 import json, sys
 from pathlib import Path
-import instrlib, instrlib.pruning, instrlib.tflite
-from instrlib import models, training
-from instrlib.config import TrainConfig
-from instrlib.files import read_json
-from instrlib.models import Layer
+import instrlib, instrlib.models.pruning, instrlib.models.tflite
+from instrlib.models import layers as models, training
+from instrlib.core.config import TrainConfig
+from instrlib.core.files import read_json
+from instrlib.models.layers import Layer
 
 found = {}
 folder, again, store, split = map(Path, sys.argv[1:])

@@ -13,17 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instrlib import cam, evaluation, layered, publish, published, release, training
-from instrlib.backend import without_stderr
-from instrlib.calibration import fit_temperature, softmax
-from instrlib.errors import EvaluationError, RunError
-from instrlib.features import scale
-from instrlib.files import hash_file, read_arrays, read_json, write_json
+from instrlib.audio.features import scale
+from instrlib.core.backend import without_stderr
+from instrlib.core.errors import EvaluationError, RunError
+from instrlib.core.files import hash_file, read_arrays, read_json, write_json
+from instrlib.deploy import release
+from instrlib.deploy.release import Candidate, choose
+from instrlib.evaluation.calibration import fit_temperature, softmax
+from instrlib.evaluation.metrics import clip_probabilities
 from instrlib.findings.release import release_sentences
-from instrlib.metrics import clip_probabilities
-from instrlib.models import Layer, build
-from instrlib.predict import predict_file
-from instrlib.release import Candidate, choose
+from instrlib.models import evaluation, published, training
+from instrlib.models.layers import Layer, build
+from instrlib.models.predict import predict_file
+from instrlib.runner import publish
+from instrlib.studies import cam, layered
 
 
 def write_summary(folder: Path, *, accuracy: float, parameters: int = 1000) -> Path:

@@ -16,17 +16,21 @@ import pytest
 from trees import tone, write_audio
 from typer.testing import CliRunner
 
-from instrlib import cli, corpora, findings, published, readme
+from instrlib import findings
+from instrlib.core.profiles import PROFILES
+from instrlib.data import corpora
+from instrlib.evaluation.intervals import Difference, Interval
 from instrlib.findings.domains import fall_sentence
 from instrlib.findings.overview import held_sentence
 from instrlib.findings.tuning import tuning_sentences
-from instrlib.finetune import CHOSEN, PROBE
-from instrlib.intervals import Difference, Interval
-from instrlib.leak import Leak
-from instrlib.profiles import PROFILES
-from instrlib.readme import questions_table, renewed
-from instrlib.transfer import SCRATCH
-from instrlib.tuning import Tuning
+from instrlib.models import published
+from instrlib.models.finetune import CHOSEN, PROBE
+from instrlib.models.transfer import SCRATCH
+from instrlib.reporting import readme
+from instrlib.reporting.readme import questions_table, renewed
+from instrlib.runner import cli
+from instrlib.studies.leak import Leak
+from instrlib.studies.tuning import Tuning
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
@@ -36,7 +40,7 @@ LINES_OF_MAKE = [line for line in LINES if re.search(r"^(\w+=\S+ )*make ", line)
 RUN_HERE = ("make figures", ".venv/bin/instrlib predict recording.wav", ".venv/bin/instrlib corpora")
 
 RUN_ELSEWHERE = {
-    "make study": ("test_smoke_study.py", '"instrlib.cli", "study"'),
+    "make study": ("test_smoke_study.py", '"instrlib.runner.cli", "study"'),
     "make demo": ("test_browser.py", "demo"),
     "make study CORPUS=folder DATA=/path/to/recordings": ("test_corpus_studies.py", '"folder": make_folders'),
     "make study CORPUS=fsdkaggle2018 DATA=/path/to/FSDKaggle2018": ("test_smoke_study.py", "corpus='fsdkaggle2018'"),
@@ -145,7 +149,7 @@ def test_help_lists_every_target_with_its_words(repository, targets):
 def test_every_command_explains_itself_with_an_example():
     for command in cli.main.registered_commands:
         run = subprocess.run(
-            [sys.executable, "-m", "instrlib.cli", command.callback.__name__, "--help"],
+            [sys.executable, "-m", "instrlib.runner.cli", command.callback.__name__, "--help"],
             capture_output=True,
             text=True,
             check=True,
@@ -166,7 +170,7 @@ def test_a_line_that_is_run_elsewhere_is_run_there(line, repository):
 
 def typed(line: str, *, folder: Path, repository: Path, **moved: Path) -> subprocess.CompletedProcess:
     """Run a line of the README with this interpreter, without setting up an environment."""
-    command = shlex.split(line.replace(".venv/bin/instrlib", f"{shlex.quote(sys.executable)} -m instrlib.cli"))
+    command = shlex.split(line.replace(".venv/bin/instrlib", f"{shlex.quote(sys.executable)} -m instrlib.runner.cli"))
     if command[0] == "make":
         interpreter = f"RUN={shlex.quote(sys.executable)} -m"
         command += ["-s", "-C", str(repository), "-o", ".venv/.ready", interpreter]
@@ -219,13 +223,13 @@ def test_each_line_of_make_hands_its_settings_on(line, tmp_path, repository):
     settings = dict(re.findall(r"(\w+)=(\S+)", line.partition("make ")[2]))
     run = typed(f"make {line.partition('make ')[2]} -n", folder=tmp_path, repository=repository)
     assert run.returncode == 0, run.stderr
-    assert f"instrlib.cli {line.split()[-1 - len(settings)]}" in run.stdout or "pytest" in run.stdout
+    assert f"instrlib.runner.cli {line.split()[-1 - len(settings)]}" in run.stdout or "pytest" in run.stdout
     for name, value in settings.items():
         assert f'--{name.lower()} "{value}"' in run.stdout
 
 
 def test_its_licences_name_every_soundfont_that_plays_the_corpus(text):
-    from instrlib.corpora import rendered, soundfont
+    from instrlib.data import rendered, soundfont
 
     (said,) = re.findall(r"^## Licence\n(.*)", text, re.M | re.S)
     for name in rendered.FONTS:
@@ -341,7 +345,7 @@ def test_one_command_brings_it_up_to_date(tmp_path, repository):
     publish(tmp_path, "rendered-quick", {"03_cutmix": ["CutMix helps: a lot."]})
     moved = {"root": tmp_path, "reports": tmp_path / "reports", "figures": tmp_path / "figures"}
     environment = os.environ | {f"INSTRLIB_{name.upper()}": str(path) for name, path in moved.items()}
-    subprocess.run([sys.executable, "-m", "instrlib.readme"], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "instrlib.reporting.readme"], env=environment, check=True)
     made = (tmp_path / "README.md").read_text(encoding="utf-8")
     begin, end = made.index(readme.RESULTS), made.index(readme.RESULTS_END)
     assert "CutMix helps: a lot." in made[begin:end]
@@ -352,7 +356,7 @@ def test_one_command_brings_it_up_to_date(tmp_path, repository):
 def test_what_keeps_it_from_being_brought_up_to_date_is_one_sentence(tmp_path):
     (tmp_path / "README.md").write_text("# No marks\n", encoding="utf-8")
     environment = os.environ | {"INSTRLIB_ROOT": str(tmp_path)}
-    command = [sys.executable, "-m", "instrlib.readme"]
+    command = [sys.executable, "-m", "instrlib.reporting.readme"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (
         ended.returncode == 1 and ended.stderr.startswith("README.md lacks the marks") and ended.stderr.count("\n") == 1

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from trees import tone, write_audio
 
-from instrlib import cards, corpora, splits, training
-from instrlib.corpora.names import common_classes
-from instrlib.files import write_json
-from instrlib.profiles import get_profile
+from instrlib.core.files import write_json
+from instrlib.core.profiles import get_profile
+from instrlib.data import corpora, splits
+from instrlib.data.names import common_classes
+from instrlib.models import training
+from instrlib.reporting import cards
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
@@ -45,7 +47,7 @@ def shown(tmp_path_factory) -> dict[str, Any]:
 @pytest.fixture
 def players(tmp_path, monkeypatch):
     """Save the last block where the README says, and name it there; return the folder of its recordings."""
-    module = "instrlib.corpora.players"
+    module = "instrlib.data.corpora.players"
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "players.py").write_text(BLOCKS[-1])
     monkeypatch.setattr(corpora, "__path__", [*corpora.__path__, str(tmp_path / "modules")])
@@ -97,7 +99,7 @@ def test_the_augmentation_changes_every_segment_by_what_its_name_says(shown):
 def test_settings_for_spectrograms_make_a_variant_as_it_says():
     (setting,) = re.findall(r"`(replace\(profile\.experiment, .*?\))`", TEXT)
     names: dict[str, Any] = {"profile": get_profile("smoke")}
-    exec("from dataclasses import replace\nfrom instrlib.config import AugmentConfig", names)
+    exec("from dataclasses import replace\nfrom instrlib.core.config import AugmentConfig", names)
     assert run(setting, names).augment.mix == "mixup"
 
 

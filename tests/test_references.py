@@ -6,15 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import classical, experiments, findings, leak, references
-from instrlib.config import TrainConfig
-from instrlib.errors import ConfigError, RunError
-from instrlib.evaluation import Inputs
-from instrlib.features import spectrum
-from instrlib.intervals import bootstrap_groups, unpaired_difference
-from instrlib.models import Layer, build, count_multiply_adds
-from instrlib.profiles import PROFILES
-from instrlib.splits import make_split, save_split
+from instrlib import findings
+from instrlib.audio.features import spectrum
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.profiles import PROFILES
+from instrlib.data.splits import make_split, save_split
+from instrlib.evaluation.intervals import bootstrap_groups, unpaired_difference
+from instrlib.models import classical, experiments, references
+from instrlib.models.evaluation import Inputs
+from instrlib.models.layers import Layer, build, count_multiply_adds
+from instrlib.studies import leak
 
 TINY = Layer("conv", 4, 3, stride=2, norm=True), Layer("average")
 NAMES = list(references.REFERENCES)

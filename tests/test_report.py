@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instrlib import freshness
-from instrlib.errors import InstrlibError, StudyError
-from instrlib.profiles import get_profile
+from instrlib.core.errors import InstrlibError, StudyError
+from instrlib.core.profiles import get_profile
 from instrlib.report import bibliography, keys, methods, metric_tables, released, worlds, write_pdf, write_report
 from instrlib.report.argument import argument
 from instrlib.report.asides import task_sentence
 from instrlib.report.typography import NO_BREAK, typeset
+from instrlib.runner import freshness
 
 STUDY = "fsdkaggle2018-quick"
 SVG = (
@@ -233,9 +233,11 @@ def test_figures_are_embedded_without_loss(page, tmp_path):
 
 def test_what_is_stale_is_said_in_one_sentence_at_the_top(study, monkeypatch):
     assert argument(STUDY)["notice"] == []
-    changed = {name: ["its code", "instrlib.audio", "a", "b"] for name in ("01_preprocessing", "02_baseline_cnn")}
+    changed = {
+        name: ["its code", "instrlib.audio.decode", "a", "b"] for name in ("01_preprocessing", "02_baseline_cnn")
+    }
     monkeypatch.setattr(freshness, "stale", lambda study: changed)
-    assert "01 and 02 (its code, instrlib.audio, a and 1 more)" in words(argument(STUDY)["notice"])
+    assert "01 and 02 (its code, instrlib.audio.decode, a and 1 more)" in words(argument(STUDY)["notice"])
     text = Page(write_report(STUDY).read_text()).text
     assert text.index("Not up to date") < text.index("What was asked")
 

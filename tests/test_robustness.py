@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib import degrade, plots, robustness
-from instrlib.calibration import is_named
-from instrlib.corpora import fsdkaggle2018, rendered
-from instrlib.errors import EvaluationError, LeakError
+from instrlib import plots
+from instrlib.audio import degrade
+from instrlib.core.errors import EvaluationError, LeakError
+from instrlib.data import fsdkaggle2018, rendered
+from instrlib.evaluation.calibration import is_named
+from instrlib.evaluation.intervals import holm
+from instrlib.evaluation.metrics import scores
 from instrlib.findings.robustness import (
     confidence_sentence,
     curve_sentences,
@@ -18,10 +21,9 @@ from instrlib.findings.robustness import (
     refusal_sentences,
     unknown_sentence,
 )
-from instrlib.intervals import holm
-from instrlib.metrics import scores
-from instrlib.predict import predict_file
-from instrlib.robustness import UNKNOWN, UNTOUCHED
+from instrlib.models.predict import predict_file
+from instrlib.studies import robustness
+from instrlib.studies.robustness import UNKNOWN, UNTOUCHED
 
 TRIED = ("noise", "clipping")
 

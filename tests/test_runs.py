@@ -2,8 +2,8 @@
 
 import pytest
 
-from instrlib.files import write_json
-from instrlib.runs import open_run
+from instrlib.core.files import write_json
+from instrlib.runner.runs import open_run
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import findings, search
-from instrlib.config import TrainConfig
-from instrlib.errors import ConfigError, RunError
-from instrlib.experiments import Variant
-from instrlib.files import read_json
-from instrlib.models import Layer
-from instrlib.splits import k_folds, save_split
+from instrlib import findings
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.files import read_json
+from instrlib.data.splits import k_folds, save_split
+from instrlib.models import search
+from instrlib.models.experiments import Variant
+from instrlib.models.layers import Layer
 
 CONFIG = TrainConfig(epochs=1, patience=1)
 BUDGET = 2_000_000
@@ -237,9 +238,10 @@ def trained(small, tmp_path_factory) -> search.Search:
 _SCRIPT = """
 import sys
 from pathlib import Path
-from instrlib import findings, search
-from instrlib.config import TrainConfig
-from instrlib.store import open_store
+from instrlib import findings
+from instrlib.models import search
+from instrlib.core.config import TrainConfig
+from instrlib.data.store import open_store
 
 search.search(
     Path(sys.argv[1]), "own", store=open_store(Path(sys.argv[2])), splits=[Path(sys.argv[3])],

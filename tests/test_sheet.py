@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from recordings import CLASSES, SIMULATED, made_up_analysis
 
-from instrlib import sheet, timeline
+from instrlib.deploy import sheet
+from instrlib.studies import timeline
 
 typst = pytest.importorskip("typst")
 

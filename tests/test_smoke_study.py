@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from committed import REPOSITORY, one_of_each
 
-from instrlib import tuning
-from instrlib.freshness import stale
+from instrlib.runner.freshness import stale
+from instrlib.studies import tuning
 
 NOTEBOOKS = tuple(sorted(path.stem for path in (REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb")))
 
@@ -45,7 +45,7 @@ def environment(place) -> dict[str, str]:
 
 
 def study(environment, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "instrlib.cli", "study", "--profile", "smoke", "--seeds", "1", *more]
+    command = [sys.executable, "-m", "instrlib.runner.cli", "study", "--profile", "smoke", "--seeds", "1", *more]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=1200)
 
 
@@ -107,7 +107,7 @@ def test_a_figure_of_each_kind_can_be_drawn_again_to_the_byte_from_its_arrays_al
     arrays.mkdir(parents=True)
     for path in one_of_each(place / "reports/rendered-smoke/arrays"):
         shutil.copyfile(path, arrays / path.name)
-    command = [sys.executable, "-m", "instrlib.cli", "figures", "--profile", "smoke"]
+    command = [sys.executable, "-m", "instrlib.runner.cli", "figures", "--profile", "smoke"]
     moved = {f"INSTRLIB_{name.upper()}": str(tmp_path / name) for name in ("reports", "figures")}
     subprocess.run(command, env=environment | moved, check=True, capture_output=True)
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "figures/rendered-smoke").iterdir()}
@@ -128,7 +128,7 @@ def test_the_published_numbers_say_which_code_made_them_and_what_drew_their_figu
     assert stale("rendered-smoke") == {}
     results = json.loads((place / "reports/rendered-smoke/results.json").read_text())["notebooks"]
     for name, entry in results.items():
-        assert {"its code", "instrlib.runs", *entry["manifest"]["uses"]} <= set(entry["manifest"]["code"]), name
+        assert {"its code", "instrlib.runner.runs", *entry["manifest"]["uses"]} <= set(entry["manifest"]["code"]), name
         assert {"matplotlib", "seaborn", "pillow"} <= set(entry["manifest"]["versions"])
 
 
@@ -189,7 +189,7 @@ def test_the_guards_fail_exactly_where_a_result_is_another(guarded):
 def test_real_recordings_go_the_same_way(environment, place, sample_root):
     # Those of the notebooks that see the recordings themselves; the others see features alone.
     code = (
-        "import sys; from instrlib.study import run_study; run_study(corpus='fsdkaggle2018', data=sys.argv[1], "
+        "import sys; from instrlib.runner.study import run_study; run_study(corpus='fsdkaggle2018', data=sys.argv[1], "
         f"profile='smoke', seeds=1, notebooks={NOTEBOOKS[:3]})"
     )
     run = subprocess.run([sys.executable, "-c", code, str(sample_root)], env=environment, capture_output=True,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib.errors import LeakError, SplitError
-from instrlib.splits import (
+from instrlib.core.errors import LeakError, SplitError
+from instrlib.data.splits import (
     PARTS,
     Split,
     check_no_leak,

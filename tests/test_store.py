@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib import audio, store
-from instrlib.config import FeatureConfig
-from instrlib.corpora.base import LEFT_OUT, Corpus, CorpusInfo, problem_table
-from instrlib.errors import CorpusError, DiskError, StoreError
-from instrlib.features import scale, spectrum
+from instrlib.audio import decode as audio
+from instrlib.audio.features import scale, spectrum
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import CorpusError, DiskError, StoreError
+from instrlib.data import store
+from instrlib.data.base import LEFT_OUT, Corpus, CorpusInfo, problem_table
 from instrlib.findings import corpus_sentence
 
 CONFIG = FeatureConfig(
@@ -31,7 +32,7 @@ CLASSES = ("flute", "piano")
 BUILD = """
 import pickle, sys
 from pathlib import Path
-from instrlib import store
+from instrlib.data import store
 corpus, config = pickle.loads(Path(sys.argv[1]).read_bytes())
 %s
 print(store.build_store(corpus, config, root=Path(sys.argv[2]), workers=1).folder)
@@ -279,7 +280,7 @@ def test_of_a_long_clip_each_segment_is_loaded_alone(tmp_path, monkeypatch, rate
 
 KILLS = {
     "while a clip of the second batch is read": """
-from instrlib import audio
+from instrlib.audio import decode as audio
 import os
 load, n = audio.load, 0
 def load_or_die(*args, **parts):

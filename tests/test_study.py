@@ -13,18 +13,21 @@ import numpy as np
 import pytest
 from signals import heeding, interrupts_heeded
 
-from instrlib import embeddings, notebooks, plots, publish, release, study
-from instrlib.engine import CellError
-from instrlib.errors import ConfigError, CorpusError, StudyError
-from instrlib.profiles import PROFILES
-from instrlib.study import Watcher, run_study
+from instrlib import plots
+from instrlib.core.errors import ConfigError, CorpusError, StudyError
+from instrlib.core.profiles import PROFILES
+from instrlib.deploy import release
+from instrlib.models import embeddings
+from instrlib.runner import notebooks, publish, study
+from instrlib.runner.engine import CellError
+from instrlib.runner.study import Watcher, run_study
 
 pytestmark = pytest.mark.usefixtures("event_loops_closed")
 
 PARAMETERS = 'corpus = "rendered"\ndata = ""\nprofile = "smoke"\nseeds = 1'
 SMOKE = {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}
 
-OPEN = """from instrlib.runs import open_run
+OPEN = """from instrlib.runner.runs import open_run
 run = open_run({name!r}, corpus=corpus, data=data, profile=profile, seeds=seeds)"""
 FIRST = [
     OPEN.format(name="01_first"),
@@ -145,8 +148,8 @@ def test_another_parameter_module_version_or_corpus_file_runs_a_notebook_again(a
     assert run_study(**settings).executed == ran
 
     hashes = study.code_hashes
-    monkeypatch.setattr(study, "code_hashes", lambda sources: hashes(sources) | {"instrlib.config": "other"})
-    assert [state.detail for state in study.status()] == ["instrlib.config"]
+    monkeypatch.setattr(study, "code_hashes", lambda sources: hashes(sources) | {"instrlib.core.config": "other"})
+    assert [state.detail for state in study.status()] == ["instrlib.core.config"]
     monkeypatch.setattr(study, "code_hashes", hashes)
     monkeypatch.setattr(study, "versions", lambda: {"numpy": "0"})
     assert "numpy" in study.status()[0].detail
@@ -156,7 +159,7 @@ def test_another_parameter_module_version_or_corpus_file_runs_a_notebook_again(a
 @pytest.fixture
 def embeds(alone):
     """Return the same place, with a notebook that uses the published networks; it has been run without any."""
-    write_notebook(alone / "notebooks", "03_third", [THIRD[0], 'used = "instrlib.embeddings"', "run.finish()"])
+    write_notebook(alone / "notebooks", "03_third", [THIRD[0], 'used = "instrlib.models.embeddings"', "run.finish()"])
     run_study(**SMOKE)
     return alone
 
@@ -203,7 +206,7 @@ def test_a_run_by_hand_or_a_kept_folder_that_is_gone_makes_a_notebook_run_again(
     (alone / "data/store").rmdir()
     assert run_study(**SMOKE).executed == ("03_third",)
 
-    from instrlib.runs import open_run
+    from instrlib.runner.runs import open_run
 
     open_run("03_third", **SMOKE).finish()
     assert run_study(**SMOKE).executed == ("03_third",)
@@ -214,7 +217,9 @@ def test_a_notebook_whose_record_is_damaged_counts_as_not_run(alone, monkeypatch
     run_study(**SMOKE)
     (alone / "runs/rendered-smoke/03_third/study.json").write_text(damage)
     assert [state.state for state in study.status()] == ["stopped"]
-    monkeypatch.setattr("instrlib.engine.execute", lambda *_, **__: (_ for _ in ()).throw(CorpusError("reached")))
+    monkeypatch.setattr(
+        "instrlib.runner.engine.execute", lambda *_, **__: (_ for _ in ()).throw(CorpusError("reached"))
+    )
     with pytest.raises(CorpusError, match="reached"):
         run_study(**SMOKE)
 
@@ -236,7 +241,7 @@ def test_a_failure_names_notebook_and_cell_and_the_next_run_goes_on_there(root):
 
 
 def test_an_error_of_the_library_in_a_cell_is_its_own_sentence(alone):
-    raising = "from instrlib.errors import CorpusError\nraise CorpusError('There is no clip in here; add one.')"
+    raising = "from instrlib.core.errors import CorpusError\nraise CorpusError('There is no clip in here; add one.')"
     write_notebook(alone / "notebooks", "03_third", [raising])
     with pytest.raises(CorpusError, match=r"^There is no clip in here; add one\.$"):
         run_study(**SMOKE)
@@ -296,7 +301,7 @@ def start(root: Path, name: str = "03_third") -> subprocess.Popen:
     """Start the command on a notebook whose cell sleeps, and wait until that cell runs."""
     sleeps = "import os, time\nopen('pid.txt', 'w').write(str(os.getpid()))\ntime.sleep(60)"
     write_notebook(root / "notebooks", name, [sleeps])
-    command = [sys.executable, "-m", "instrlib.cli", "study", "--profile", "smoke", "--seeds", "1"]
+    command = [sys.executable, "-m", "instrlib.runner.cli", "study", "--profile", "smoke", "--seeds", "1"]
     running = subprocess.Popen(heeding(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     pid = root / "notebooks/pid.txt"
     wait_until(lambda: running.poll() is not None or (pid.is_file() and pid.read_text()))
@@ -421,7 +426,7 @@ def test_what_a_kill_has_left_half_written_is_not_published_and_goes_with_the_ne
 
 
 def test_figures_are_drawn_again_from_their_arrays_alone(tmp_path):
-    from instrlib.files import write_arrays
+    from instrlib.core.files import write_arrays
 
     classes = np.array(["piano", "violin"])
     arrays = tmp_path / "reports/rendered-smoke/arrays/01_class_balance.npz"
@@ -474,7 +479,7 @@ def test_title_and_question_are_read_from_the_first_words(alone):
 def test_a_corpus_of_several_labels_a_clip_runs_the_notebooks_that_know_them_and_names_the_others(root, capsys):
     from rich.console import Console
 
-    from instrlib.terminal import TerminalWatcher
+    from instrlib.runner.terminal import TerminalWatcher
 
     folder = root / "notebooks"
     for path in folder.iterdir():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.errors import ConfigError
-from instrlib.features import mel_edges_hz, spectrum
-from instrlib.takes import REVERBERATION_S, SHORTEST_S, retake
+from instrlib.audio.features import mel_edges_hz, spectrum
+from instrlib.audio.takes import REVERBERATION_S, SHORTEST_S, retake
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError
 
 CONFIG = FeatureConfig(hop_length=1024)
 CENTRES_HZ = mel_edges_hz(CONFIG)[1:-1]
@@ -102,7 +102,7 @@ def test_noise_is_there_in_most_and_as_rough_as_real_noise():
 
 
 def test_only_spectrograms_of_powers_can_be_retaken(tmp_path):
-    from instrlib.training import _check_recipe
+    from instrlib.models.training import _check_recipe
 
     class Store:
         multilabel = False

@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import evaluation, experiments, findings, footprint, tflite, training
-from instrlib.config import TrainConfig
-from instrlib.errors import EvaluationError, RunError
-from instrlib.evaluation import Inputs
-from instrlib.files import read_json, write_json
-from instrlib.intervals import Difference
-from instrlib.metrics import scores
-from instrlib.models import Layer, count_multiply_adds
-from instrlib.pruning import Plan
-from instrlib.splits import k_folds, save_split
-from instrlib.tflite import FORMATS, Converted, Goal
+from instrlib import findings
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import EvaluationError, RunError
+from instrlib.core.files import read_json, write_json
+from instrlib.data.splits import k_folds, save_split
+from instrlib.evaluation.intervals import Difference
+from instrlib.evaluation.metrics import scores
+from instrlib.models import evaluation, experiments, footprint, tflite, training
+from instrlib.models.evaluation import Inputs
+from instrlib.models.layers import Layer, count_multiply_adds
+from instrlib.models.pruning import Plan
+from instrlib.models.tflite import FORMATS, Converted, Goal
 
 WIDE = (Layer("conv", 24, 5, 2, 2, True), Layer("conv", 64, 3, 1, 2, True), Layer("average"))
 NARROW = (Layer("conv", 4, 5, 2, 2, True), Layer("average"))

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import intervals, layered_scores, release, timeline, timeline_scores
-from instrlib.config import FeatureConfig
-from instrlib.errors import ConfigError, LeakError
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import ConfigError, LeakError
+from instrlib.data.splits import Split
+from instrlib.deploy import release
+from instrlib.evaluation import intervals
 from instrlib.findings import timeline as timeline_findings
-from instrlib.predict import Windows, window_scores
-from instrlib.published import Network, open_model
-from instrlib.splits import Split
-from instrlib.timeline_scores import Truth
+from instrlib.models.predict import Windows, window_scores
+from instrlib.models.published import Network, open_model
+from instrlib.studies import layered_scores, timeline, timeline_scores
+from instrlib.studies.timeline_scores import Truth
 
 CLASSES = ("cello", "flute", "piano")
 

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import evaluation, experiments, training
-from instrlib.batches import training_batches, validation_batches
-from instrlib.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.errors import ConfigError, RunError
-from instrlib.files import read_arrays, read_json
-from instrlib.metrics import scores
-from instrlib.models import Layer
-from instrlib.multilabel import label_scores
-from instrlib.provenance import used_modules
-from instrlib.store import build_store
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.files import read_arrays, read_json
+from instrlib.core.provenance import used_modules
+from instrlib.data.store import build_store
+from instrlib.evaluation.metrics import scores
+from instrlib.evaluation.multilabel import label_scores
+from instrlib.models import evaluation, experiments, training
+from instrlib.models.batches import training_batches, validation_batches
+from instrlib.models.layers import Layer
 
 CONFIG = TrainConfig(epochs=8, batch_size=16, patience=8)
 
@@ -107,7 +107,7 @@ def test_an_epoch_that_names_more_is_better_whatever_its_loss_and_among_equals_t
 
 def test_networks_outlive_a_change_of_the_profiles():
     used = used_modules([Path(training.__file__).read_text(encoding="utf-8")])
-    assert "instrlib.config" in used and "instrlib.profiles" not in used
+    assert "instrlib.core.config" in used and "instrlib.core.profiles" not in used
 
 
 def test_scaling_is_fitted_on_the_training_part_alone(trained, small):

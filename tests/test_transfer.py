@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 from trees import make_openmic2018
 
-from instrlib import embeddings, experiments, findings, heads, transfer, vectors
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.corpora import openmic2018, rendered
-from instrlib.errors import EvaluationError, LeakError
-from instrlib.evaluation import Inputs
-from instrlib.models import Layer
-from instrlib.profiles import PROFILES
-from instrlib.splits import load_split, make_split, save_splits
-from instrlib.store import build_store, open_store
-from instrlib.training import read_manifest
+from instrlib import findings
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import EvaluationError, LeakError
+from instrlib.core.profiles import PROFILES
+from instrlib.data import openmic2018, rendered
+from instrlib.data.splits import load_split, make_split, save_splits
+from instrlib.data.store import build_store, open_store
+from instrlib.models import embeddings, experiments, heads, transfer, vectors
+from instrlib.models.evaluation import Inputs
+from instrlib.models.layers import Layer
+from instrlib.models.training import read_manifest
 
 TINY = (Layer("conv", 4, 3, stride=4, norm=True), Layer("average"))
 SHORT = TrainConfig(epochs=2, batch_size=8, patience=2)

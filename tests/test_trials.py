@@ -5,13 +5,13 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from instrlib import trials
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.corpora import rendered, soundfont
-from instrlib.errors import ConfigError, CorpusError
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.profiles import get_profile
+from instrlib.data import rendered, soundfont
 from instrlib.findings.trials import trial_sentences
-from instrlib.models import Layer
-from instrlib.profiles import get_profile
+from instrlib.models.layers import Layer
+from instrlib.studies import trials
 
 TINY = trials.Trial(
     "tiny",

@@ -6,17 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib import embeddings, tuning
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.corpora import rendered
-from instrlib.evaluation import nested
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.data import rendered
+from instrlib.data.splits import make_split, save_splits
+from instrlib.data.store import build_store
 from instrlib.findings.tuning import tuning_sentences
-from instrlib.finetune import CHOSEN, PROBE, RECIPES
-from instrlib.models import Layer
-from instrlib.splits import make_split, save_splits
-from instrlib.store import build_store
-from instrlib.training import train_model
-from instrlib.transfer import SCRATCH
+from instrlib.models import embeddings
+from instrlib.models.evaluation import nested
+from instrlib.models.finetune import CHOSEN, PROBE, RECIPES
+from instrlib.models.layers import Layer
+from instrlib.models.training import train_model
+from instrlib.models.transfer import SCRATCH
+from instrlib.studies import tuning
 
 TINY = (Layer("conv", 6, 5, 4, norm=True), Layer("conv", 8, 3, norm=True), Layer("average", dropout=0.1))
 SHORT = TrainConfig(epochs=1, batch_size=8, patience=1)

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from instrlib import audio, store, waveform
-from instrlib.config import FeatureConfig
-from instrlib.corpora.base import Corpus, CorpusInfo, problem_table
-from instrlib.errors import StoreError
-from instrlib.features import spectrum
+from instrlib.audio import decode as audio
+from instrlib.audio.features import spectrum
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import StoreError
+from instrlib.data import store, waveform
+from instrlib.data.base import Corpus, CorpusInfo, problem_table
 
 RATE_HZ = 8_000
 CONFIG = FeatureConfig(
@@ -209,10 +210,10 @@ def test_a_killed_build_of_copies_goes_on_and_ends_the_same(corpus, copies, tmp_
 
 
 def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one_of_each(small, tmp_path):
-    from instrlib.batches import training_batches
-    from instrlib.config import TrainConfig
-    from instrlib.store import fit_scaler
-    from instrlib.training import part_segments
+    from instrlib.core.config import TrainConfig
+    from instrlib.data.store import fit_scaler
+    from instrlib.models.batches import training_batches
+    from instrlib.models.training import part_segments
 
     copied = store.build_store(
         small.clips, small.store.config, root=tmp_path, workers=1, change=waveform.WaveformChange(1, 0)
@@ -239,7 +240,7 @@ def test_the_stored_copies_are_the_features_of_the_sound_that_can_be_heard(corpu
 
 
 def test_copies_can_be_heard_beside_their_originals(corpus, originals):
-    from instrlib.listening import copy_players
+    from instrlib.deploy.listening import copy_players
 
     segments = originals.segments[originals.segments.clip_id == "015"]
     assert len(segments) == 2

@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from instrlib import condition
-from instrlib.errors import ConfigError
-from instrlib.wear import CONDITION_OF, KINDS, RECORDING_SNR_DB, SEVERITIES, Wear, degrade, split_version, version_id
+from instrlib.audio.wear import (
+    CONDITION_OF,
+    KINDS,
+    RECORDING_SNR_DB,
+    SEVERITIES,
+    Wear,
+    degrade,
+    split_version,
+    version_id,
+)
+from instrlib.core.errors import ConfigError
+from instrlib.studies import condition
 
 RATE_HZ = 22_050
 KINDS_OF_DAMAGE = list(CONDITION_OF)

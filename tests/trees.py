@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from instrlib.corpora import rendered
-from instrlib.corpora.base import Corpus, problem_table
-from instrlib.files import hash_file
+from instrlib.core.files import hash_file
+from instrlib.data import rendered
+from instrlib.data.base import Corpus, problem_table
 
 OPENMIC_HEADER = (
     "track_id,album_id,album_title,album_url,artist_id,artist_name,artist_url,artist_website,license_image_file,"

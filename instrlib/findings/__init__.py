@@ -1,5 +1,6 @@
 """Sentences made from numbers: what a notebook found is computed, never typed."""
 
+from instrlib.core.words import bullets
 from instrlib.findings.attention import (
     agreement_sentence,
     attention_sentence,
@@ -30,7 +31,6 @@ from instrlib.findings.training import (
     shortened_sentence,
 )
 from instrlib.findings.transfer import embedding_sentences, mark_sentence
-from instrlib.words import bullets
 
 __all__ = [
     "agreement_sentence",

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, corrected, is_shown
-from instrlib.words import listed
+from instrlib.core.words import listed
+from instrlib.evaluation.intervals import Difference, Interval, corrected, is_shown
 
 
 def attention_sentence(summary: pd.DataFrame) -> str:

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from instrlib.intervals import Interval, is_shown
-from instrlib.words import spread
+from instrlib.core.words import spread
+from instrlib.evaluation.intervals import Interval, is_shown
 
 
 def choice_sentence(described: pd.DataFrame, best: str, given_away: str, cnn: pd.Series) -> str:

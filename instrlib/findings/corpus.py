@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.corpora.base import Corpus, unusable
-from instrlib.leak import PROTOCOLS, Leak
-from instrlib.splits import PARTS, Split
-from instrlib.store import FeatureStore
-from instrlib.words import spread
+from instrlib.core.words import spread
+from instrlib.data.base import Corpus, unusable
+from instrlib.data.splits import PARTS, Split
+from instrlib.data.store import FeatureStore
+from instrlib.studies.leak import PROTOCOLS, Leak
 
 
 def corpus_sentence(clips: Corpus, store: FeatureStore) -> str:

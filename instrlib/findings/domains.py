@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, corrected, is_shown
-from instrlib.words import listed, spaced
+from instrlib.core.words import listed, spaced
+from instrlib.evaluation.intervals import Difference, Interval, corrected, is_shown
 
 
 def fall_sentence(table: pd.DataFrame) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from instrlib.intervals import Interval, is_shown
-from instrlib.layered_scores import all_present_f1
-from instrlib.words import begin, listed, spaced
+from instrlib.core.words import begin, listed, spaced
+from instrlib.evaluation.intervals import Interval, is_shown
+from instrlib.studies.layered_scores import all_present_f1
 
 
 def trivial_sentence(table: pd.DataFrame, compared: pd.DataFrame, model: str) -> str:

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from instrlib import overview
-from instrlib.intervals import LEVEL, Difference, Interval, p_text
-from instrlib.overview import Facts, Notebooks, score_name
-from instrlib.words import listed
+from instrlib.core.words import listed
+from instrlib.evaluation.intervals import LEVEL, Difference, Interval, p_text
+from instrlib.reporting import overview
+from instrlib.reporting.overview import Facts, Notebooks, score_name
 
 
 def study_sentences(notebooks: Notebooks) -> list[str]:

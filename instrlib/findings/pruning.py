@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Difference
-from instrlib.words import listed
+from instrlib.core.words import listed
+from instrlib.evaluation.intervals import Difference
 
 
 def sparsity_sentence(networks: pd.DataFrame, compared: pd.DataFrame, max_loss: float) -> str:

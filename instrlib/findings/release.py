@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from instrlib.calibration import KEPT_SHARE
-from instrlib.intervals import Interval
-from instrlib.release import Release, size_bytes
+from instrlib.deploy.release import Release, size_bytes
+from instrlib.evaluation.calibration import KEPT_SHARE
+from instrlib.evaluation.intervals import Interval
 
 
 def release_sentences(release: Release, candidates: pd.DataFrame, noises: pd.DataFrame) -> list[str]:

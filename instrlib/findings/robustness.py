@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.degrade import DEGRADATIONS
-from instrlib.intervals import Interval, corrected, is_shown
-from instrlib.robustness import UNTOUCHED
-from instrlib.words import begin, listed, spaced
+from instrlib.audio.degrade import DEGRADATIONS
+from instrlib.core.words import begin, listed, spaced
+from instrlib.evaluation.intervals import Interval, corrected, is_shown
+from instrlib.studies.robustness import UNTOUCHED
 
 
 def curve_sentences(scores: pd.DataFrame, compared: pd.DataFrame) -> list[str]:

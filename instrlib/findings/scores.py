@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Difference, Interval, corrected, is_shown, p_text
-from instrlib.metrics import most_confused
-from instrlib.words import begin, listed
+from instrlib.core.words import begin, listed
+from instrlib.evaluation.intervals import Difference, Interval, corrected, is_shown, p_text
+from instrlib.evaluation.metrics import most_confused
 
 
 def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> str:

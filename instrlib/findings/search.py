@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from instrlib.search import CHANCE, Search, axes, endings
+from instrlib.models.search import CHANCE, Search, axes, endings
 
 
 def search_sentence(found: Search) -> str:

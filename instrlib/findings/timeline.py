@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Interval, corrected, is_shown
-from instrlib.timeline import POOLINGS
-from instrlib.timeline_scores import NEVER
-from instrlib.words import listed, spread
+from instrlib.core.words import listed, spread
+from instrlib.evaluation.intervals import Interval, corrected, is_shown
+from instrlib.studies.timeline import POOLINGS
+from instrlib.studies.timeline_scores import NEVER
 
 
 def timeline_sentence(table: pd.DataFrame, model: str) -> str:

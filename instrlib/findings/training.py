@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from instrlib.intervals import Interval, is_shown, p_text
-from instrlib.leak import PROTOCOLS
-from instrlib.words import begin, listed
+from instrlib.core.words import begin, listed
+from instrlib.evaluation.intervals import Interval, is_shown, p_text
+from instrlib.studies.leak import PROTOCOLS
 
 
 def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:

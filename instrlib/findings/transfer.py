@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from instrlib.intervals import Interval, corrected, is_shown
-from instrlib.words import listed
+from instrlib.core.words import listed
+from instrlib.evaluation.intervals import Interval, corrected, is_shown
 
 
 def embedding_sentences(compared: pd.DataFrame, clips: dict[int, float]) -> list[str]:

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from instrlib.trials import EVERYDAY, JUDGE
-from instrlib.words import listed
+from instrlib.core.words import listed
+from instrlib.studies.trials import EVERYDAY, JUDGE
 
 
 def trial_sentences(log: pd.DataFrame, winner: str) -> list[str]:

@@ -1,10 +1,10 @@
 """What learning on from another sound world gives."""
 
-from instrlib.finetune import CHOSEN
-from instrlib.intervals import Interval, corrected, is_shown
-from instrlib.transfer import SCRATCH
-from instrlib.tuning import Tuning
-from instrlib.words import listed
+from instrlib.core.words import listed
+from instrlib.evaluation.intervals import Interval, corrected, is_shown
+from instrlib.models.finetune import CHOSEN
+from instrlib.models.transfer import SCRATCH
+from instrlib.studies.tuning import Tuning
 
 
 def tuning_sentences(found: Tuning) -> list[str]:

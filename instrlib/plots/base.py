@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instrlib.errors import InstrlibError
-from instrlib.files import atomic_path, read_arrays
+from instrlib.core.errors import InstrlibError
+from instrlib.core.files import atomic_path, read_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

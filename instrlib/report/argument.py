@@ -5,24 +5,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from instrlib import corpora, freshness, overview
-from instrlib.cards import CLIP_LIST, DATA_CARD, class_counts, part_of_whole, what_clips_are, what_groups_are
-from instrlib.config import folders
-from instrlib.errors import StudyError
-from instrlib.files import read_json
+from instrlib.core.config import folders
+from instrlib.core.errors import StudyError
+from instrlib.core.files import read_json
+from instrlib.core.profiles import get_profile
+from instrlib.core.words import begin, listed, spaced
+from instrlib.data import corpora
 from instrlib.findings import overview as study_findings
-from instrlib.notebooks import read_notebook
-from instrlib.overview import Notebooks
-from instrlib.profiles import get_profile
-from instrlib.publish import figures_folder, model_folder, results_path
-from instrlib.published import CARD
+from instrlib.models.published import CARD
 from instrlib.report import asides, methods, released, worlds
 from instrlib.report.bibliography import Citations, Piece
 from instrlib.report.captions import appendix_caption
 from instrlib.report.keys import OVERVIEW, key_figures, key_table, more_tables
 from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of, typeset_table
 from instrlib.report.typography import typeset
-from instrlib.words import begin, listed, spaced
+from instrlib.reporting import overview
+from instrlib.reporting.cards import CLIP_LIST, DATA_CARD, class_counts, part_of_whole, what_clips_are, what_groups_are
+from instrlib.reporting.overview import Notebooks
+from instrlib.runner import freshness
+from instrlib.runner.notebooks import read_notebook
+from instrlib.runner.publish import figures_folder, model_folder, results_path
 
 TITLE = "Musical instrument recognition"
 

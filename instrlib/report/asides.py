@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from instrlib.config import folders
-from instrlib.files import read_json
-from instrlib.notebooks import read_notebook
-from instrlib.runs import study_name
-from instrlib.words import listed
+from instrlib.core.config import folders
+from instrlib.core.files import read_json
+from instrlib.core.words import listed
+from instrlib.runner.notebooks import read_notebook
+from instrlib.runner.runs import study_name
 
 RECIPES = ("13", "recipes_by_domain")
 """The notebook and the figure whose numbers come from the committed log of recipes, not from its run."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 import instrlib
-from instrlib.errors import InstrlibError
+from instrlib.core.errors import InstrlibError
 from instrlib.report.typography import typeset
 
 Piece = dict[str, str]

@@ -1,6 +1,6 @@
 """Captions of the figures that stand in the appendix; those of the key figures stand in `keys`."""
 
-from instrlib.words import begin, spaced
+from instrlib.core.words import begin, spaced
 
 _CURVES = "Loss and accuracy by epoch on training and validation segments; marked: the epoch that was kept."
 _RELIABILITY = "How often an answer is right by how sure it is; on the diagonal confidence is deserved."

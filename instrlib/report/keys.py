@@ -6,10 +6,10 @@ Frozen here: what is shown does not depend on what came out.
 from collections.abc import Callable
 from typing import Any
 
-from instrlib.intervals import p_text
-from instrlib.overview import score_name
+from instrlib.core.words import begin, spaced
+from instrlib.evaluation.intervals import p_text
 from instrlib.report.tables import NONE, Table, difference_of, metric_tables, p_of, text_of
-from instrlib.words import begin, spaced
+from instrlib.reporting.overview import score_name
 
 Metrics = dict[str, Any]
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from instrlib.config import FeatureConfig, TrainConfig
-from instrlib.overview import Notebooks
-from instrlib.profiles import Profile
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.profiles import Profile
+from instrlib.core.words import listed
 from instrlib.report import released
-from instrlib.words import listed
+from instrlib.reporting.overview import Notebooks
 
 CORPUS_WORKS: dict[str, str] = {
     "rendered": "[@raffel2014]",

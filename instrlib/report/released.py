@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from instrlib.overview import Notebooks
-from instrlib.profiles import Profile
+from instrlib.core.profiles import Profile
 from instrlib.report.tables import text_of
+from instrlib.reporting.overview import Notebooks
 
 _HELD_OUT = "held-out clips"  # what notebook 13 calls the test part of the model's own corpus
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from instrlib.intervals import p_text
+from instrlib.core.words import spaced
+from instrlib.evaluation.intervals import p_text
 from instrlib.report.typography import typeset
-from instrlib.words import spaced
 
 NONE = "–"
 _LONGEST_LIST = 24

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from instrlib import corpora
-from instrlib.cards import what_clips_are
-from instrlib.corpora import soundfont
-from instrlib.domains import VARIABLE
-from instrlib.overview import Notebooks
+from instrlib.core.words import listed
+from instrlib.data import corpora, soundfont
 from instrlib.report.methods import CORPUS_WORKS
 from instrlib.report.tables import NONE, Table
-from instrlib.words import listed
+from instrlib.reporting.cards import what_clips_are
+from instrlib.reporting.overview import Notebooks
+from instrlib.studies.domains import VARIABLE
 
 
 @dataclass(frozen=True)

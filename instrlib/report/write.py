@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import instrlib
-from instrlib.errors import StudyError
-from instrlib.files import atomic_path, write_text
+from instrlib.core.errors import StudyError
+from instrlib.core.files import atomic_path, write_text
 from instrlib.plots.base import DPI
-from instrlib.publish import figures_folder, results_path
 from instrlib.report.argument import argument
+from instrlib.runner.publish import figures_folder, results_path
 
 _SHOWN_DPI = 100
 # The same numbers give the same bytes: the file says when nothing, and commits stand in its text.

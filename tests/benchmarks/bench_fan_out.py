@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from instrlib.corpora import rendered
-from instrlib.files import read_arrays
-from instrlib.parallel import fan_out
-from instrlib.profiles import get_profile
-from instrlib.splits import make_split, save_split
-from instrlib.store import build_store, open_store
-from instrlib.training import train_model
+from instrlib.core.files import read_arrays
+from instrlib.core.parallel import fan_out
+from instrlib.core.profiles import get_profile
+from instrlib.data import rendered
+from instrlib.data.splits import make_split, save_split
+from instrlib.data.store import build_store, open_store
+from instrlib.models.training import train_model
 
 CLIPS_PER_CLASS = 36
 PROFILE = get_profile("quick")

@@ -22,11 +22,11 @@ import pandas as pd
 import soundfile
 from threadpoolctl import threadpool_limits
 
-from instrlib import audio
-from instrlib.config import FeatureConfig
-from instrlib.corpora.base import Corpus, CorpusInfo, problem_table
-from instrlib.features import segment_starts, spectrum
-from instrlib.store import build_store
+from instrlib.audio import decode as audio
+from instrlib.audio.features import segment_starts, spectrum
+from instrlib.core.config import FeatureConfig
+from instrlib.data.base import Corpus, CorpusInfo, problem_table
+from instrlib.data.store import build_store
 
 CONFIG = FeatureConfig()
 ROUNDS = 7

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from instrlib.published import open_model
+from instrlib.models.published import open_model
 
 GOAL_S, GOAL_MB = 2.0, 20.0
 ROUNDS = 3
 RATE_HZ = 44_100
-COMMAND = [sys.executable, "-m", "instrlib.cli", "predict"]
+COMMAND = [sys.executable, "-m", "instrlib.runner.cli", "predict"]
 
 
 def music(duration_s: float, rate_hz: int, n_channels: int) -> np.ndarray:

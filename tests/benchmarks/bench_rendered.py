@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from instrlib.corpora import rendered, soundfont
+from instrlib.data import rendered, soundfont
 
 CLIPS_PER_CLASS = 24
 

@@ -25,9 +25,10 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREAD
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from instrlib import models, training  # noqa: E402
-from instrlib.config import FeatureConfig, TrainConfig  # noqa: E402
-from instrlib.store import FeatureStore, fit_scaler  # noqa: E402
+from instrlib.core.config import FeatureConfig, TrainConfig  # noqa: E402
+from instrlib.data.store import FeatureStore, fit_scaler  # noqa: E402
+from instrlib.models import layers as models  # noqa: E402
+from instrlib.models import training  # noqa: E402
 
 CONFIG = FeatureConfig()
 N_CLIPS, N_CLASSES, BATCH = 512, 12, 16

@@ -1,0 +1,1 @@
+"""Sound: decoding, features, effects and augmentation."""

@@ -1,0 +1,279 @@
+"""From a file to mono samples at one rate: libsndfile decodes, soxr changes the rate, nothing else does either.
+
+A file that cannot be used gives one `AudioError`, whose message is the path, a colon and the reason. Of a truncated
+wav, ogg or mp3 file what decodes is used, when it lasts at least `MIN_DURATION_S`; a truncated flac file is refused,
+because its decoder stops with an error.
+"""
+
+import contextlib
+import math
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instrlib.core.errors import AudioError
+
+if TYPE_CHECKING:
+    import soundfile
+
+MIN_DURATION_S = 0.05
+"""Anything shorter is a click, not a sound of an instrument."""
+
+SILENCE_DBFS = -80.0
+"""A signal whose peak stays below this (relative to full scale 1.0) is silent; 16-bit dither peaks near -90."""
+
+_SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)
+_MAX_FRAMES = 2**40  # Two months at 192 kHz; libsndfile gives 2**63 - 1 for a flac file that was streamed.
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says.
+
+    Attributes
+    ----------
+    sample_rate_hz : int
+        The file's own rate.
+    n_channels : int
+        Channels.
+    duration_s : float
+        Duration; of a truncated mp3 the one it had before, where its header tells.
+    """
+
+    sample_rate_hz: int
+    n_channels: int
+    duration_s: float
+
+
+def probe(path: Path) -> AudioInfo:
+    """Read a file's header.
+
+    Parameters
+    ----------
+    path : Path
+        A wav, flac, ogg or mp3 file.
+
+    Returns
+    -------
+    AudioInfo
+
+    Raises
+    ------
+    AudioError
+        When the file is missing, empty, not audio, has no samples or lasts under `MIN_DURATION_S`.
+    """
+    with _opened(path) as file:
+        info = AudioInfo(file.samplerate, file.channels, file.frames / file.samplerate)
+    _check_duration(path, info.duration_s)
+    return info
+
+
+def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None) -> np.ndarray:
+    """Decode a file, or a part of it, to mono at one rate.
+
+    The values are those of `librosa.load`: channels are averaged, then soxr's HQ filter changes the rate.
+
+    Parameters
+    ----------
+    path : Path
+        A wav, flac, ogg or mp3 file; 8 to 32 bits or float, any number of channels, any rate.
+    sample_rate_hz : int
+        Rate of the result.
+    start_s, duration_s : float
+        Where the part begins and how long it is; the default is the whole file. A part that runs over the end of the
+        file ends with it.
+
+    Returns
+    -------
+    np.ndarray [shape=(n,), float32]
+        Samples, within -1 to 1 for integer formats.
+
+    Raises
+    ------
+    AudioError
+        When the file is missing, empty or not audio, or what was read is shorter than `MIN_DURATION_S`, is silent
+        (peak below `SILENCE_DBFS`) or holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import soundfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "tone.wav"
+    ...     soundfile.write(path, np.sin(np.arange(44_100) / 10), 44_100)
+    ...     load(path, sample_rate_hz=22_050, start_s=0.25).shape
+    (16538,)
+    """
+    import soxr
+
+    with _opened(path) as file:
+        rate_hz = file.samplerate
+        n_frames = _seek(file, start_s, duration_s)
+        signal = _mono(file.read(n_frames, dtype="float32"))
+    _check_duration(path, len(signal) / rate_hz)
+    if rate_hz != sample_rate_hz:
+        n_samples = _n_resampled(len(signal), rate_hz, sample_rate_hz)
+        signal = _fit(soxr.resample(signal, rate_hz, sample_rate_hz, quality="HQ"), n_samples)
+    peak = _peak(signal)
+    _check_finite(path, peak)
+    _check_level(path, peak)
+    return signal
+
+
+def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.ndarray]:
+    """Decode a file piece by piece, in memory that does not grow with its length.
+
+    The pieces, one after the other, are what `load` gives for the whole file.
+
+    Parameters
+    ----------
+    path : Path
+        A wav, flac, ogg or mp3 file.
+    sample_rate_hz : int
+        Rate of the result.
+    block_s : float
+        Length of what is decoded at a time, above 0. The pieces are about that long: the filter holds some samples
+        back, which come with a later piece.
+
+    Yields
+    ------
+    np.ndarray [shape=(n,), float32]
+        Mono samples, at least one.
+
+    Raises
+    ------
+    AudioError
+        As `load`; that the whole is too short or silent shows only at its end.
+    """
+    import soxr
+
+    n_in = n_out = 0
+    peak = 0.0
+    with _opened(path) as file:
+        rate_hz = file.samplerate
+        stream = soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
+        n_block = max(1, round(block_s * rate_hz))
+        last = False
+        while not last:
+            signal = _mono(file.read(n_block, dtype="float32"))
+            n_in += len(signal)
+            last = len(signal) < n_block
+            if rate_hz != sample_rate_hz:
+                signal = stream.resample_chunk(signal, last=last)
+                if last:
+                    signal = _fit(signal, _n_resampled(n_in, rate_hz, sample_rate_hz) - n_out)
+            if signal.size:
+                n_out += len(signal)
+                block_peak = _peak(signal)
+                _check_finite(path, block_peak)
+                peak = max(peak, block_peak)
+                yield signal
+    _check_duration(path, n_in / rate_hz)
+    _check_level(path, peak)
+
+
+def is_silent(signal: np.ndarray) -> bool:
+    """Whether a signal's peak stays below `SILENCE_DBFS`; an empty one is silent.
+
+    Parameters
+    ----------
+    signal : np.ndarray [shape=(n,)]
+        Samples, full scale 1.0.
+
+    Examples
+    --------
+    >>> is_silent(np.zeros(100)), is_silent(np.full(100, 0.001))
+    (True, False)
+    """
+    return _peak(signal) < _SILENCE_PEAK
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
+    """Open a file that has samples; whatever libsndfile then finds wrong with it becomes an `AudioError`."""
+    import soundfile
+
+    path = Path(path)
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}); check its name and permissions.") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise AudioError(f"{path}: not a file; save the sound in one, and give that.")
+    if not os.access(path, os.R_OK):
+        raise AudioError(f"{path}: you have no permission to read it; ask its owner, or copy it as one who may.")
+    if found.st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes); copy or download it again.")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the ending .raw, which asks for a format
+        raise _not_decodable(path) from error
+    except UnicodeEncodeError as error:  # libsndfile's binding takes names that are text and no others
+        raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
+    with file:
+        if file.frames == 0:
+            raise AudioError(f"{path}: there are no samples behind the header; export it again.")
+        if file.frames > _MAX_FRAMES:
+            raise AudioError(f"{path}: its header does not say how long it is; export it again, not through a pipe.")
+        try:
+            yield file
+        except soundfile.SoundFileError as error:
+            raise _not_decodable(path) from error
+
+
+def _not_decodable(path: Path) -> AudioError:
+    # libsndfile's own words are left out: for a text named .mp3 it says that the file does not exist.
+    return AudioError(f"{path}: cannot be decoded, it is damaged or no audio; give a wav, flac, ogg or mp3 file.")
+
+
+def _seek(file: "soundfile.SoundFile", start_s: float, duration_s: float | None) -> int:
+    """Go to the first frame of a part; return how many frames it has."""
+    first = min(round(start_s * file.samplerate), file.frames)
+    if first:
+        file.seek(first)
+    return file.frames - first if duration_s is None else round(duration_s * file.samplerate)
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim == 1:
+        return samples
+    n_channels = samples.shape[1]
+    with np.errstate(invalid="ignore"):  # Infinities of both signs; refused by the caller.
+        return samples @ np.full(n_channels, 1 / n_channels, np.float32)
+
+
+def _peak(signal: np.ndarray) -> float:
+    # max and min carry NaN and infinity through, and need no array of absolute values.
+    return float(max(signal.max(), -signal.min())) if signal.size else 0.0
+
+
+def _n_resampled(n: int, rate_hz: int, sample_rate_hz: int) -> int:
+    return math.ceil(n * (sample_rate_hz / rate_hz))
+
+
+def _fit(signal: np.ndarray, n: int) -> np.ndarray:
+    """Cut or pad by the odd sample that soxr's rounding differs from librosa's."""
+    return signal[:n] if len(signal) >= n else np.pad(signal, (0, n - len(signal)))
+
+
+def _check_duration(path: Path, duration_s: float) -> None:
+    if duration_s < MIN_DURATION_S:
+        raise AudioError(
+            f"{path}: too short, {1000 * duration_s:.0f} ms; at least {1000 * MIN_DURATION_S:.0f} ms are needed."
+        )
+
+
+def _check_finite(path: Path, peak: float) -> None:
+    # Looked at after the change of rate, which carries what is not finite through.
+    if not math.isfinite(peak):
+        raise AudioError(f"{path}: some samples are not finite numbers (NaN or infinity); export it again.")
+
+
+def _check_level(path: Path, peak: float) -> None:
+    if peak < _SILENCE_PEAK:
+        raise AudioError(f"{path}: silent, nothing reaches {SILENCE_DBFS:.0f} dBFS in the mean of its channels.")

@@ -1,0 +1,1 @@
+"""Errors, settings, files, caches and processes; imports nothing of the packages above."""

@@ -1,0 +1,1 @@
+"""The released model, prediction, and the web page."""

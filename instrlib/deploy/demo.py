@@ -1,0 +1,472 @@
+"""The page on which one tries one's own recording: Gradio, for this machine alone.
+
+It listens on 127.0.0.1, has no sharing link and asks no other host for anything. A recording is removed as soon as it
+has been analysed. A result is sent to the browser whole, its figures and downloads within the page: the server keeps no
+result as a file, so that there is none for another user to fetch.
+"""
+
+import atexit
+import base64
+import contextlib
+import importlib.resources
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import instrlib
+from instrlib import plots
+from instrlib.audio.decode import load
+from instrlib.core.errors import ConfigError, InstrlibError
+from instrlib.deploy import sheet
+from instrlib.deploy.analysis import MAX_DURATION_S, analyse, example_clip, to_json
+from instrlib.deploy.listening import PLAYER_RATE_HZ, mp3
+
+if TYPE_CHECKING:
+    import gradio
+
+    from instrlib.deploy.analysis import Analysis
+    from instrlib.models.published import PublishedModel
+
+HOST = "127.0.0.1"
+MAX_MB = 200
+"""Ten minutes of stereo at CD quality are 106 MB."""
+
+_AT_ONCE = 2
+_MAX_WAITING = 20
+_KEPT_SESSIONS = 50
+_STRAY_AGE_S = 900  # an upload that was broken off, or whose page was closed before it was analysed
+_SWEEP_EVERY_S = 60
+_TITLE = "Which instrument is it?"
+_INTRO = f"""<div class="intro"><h1>{_TITLE}</h1><p>Give a recording, and see which instrument it is, who plays when,
+what the answer rests on and in what condition the instrument is. It stays on this machine and is removed when it has
+been analysed. Below stands an example.</p></div>"""
+_HINT = f"""<p class="hint">wav, flac, ogg or mp3, up to {MAX_DURATION_S / 60:.0f} minutes and {MAX_MB} MB;
+or record with the microphone.</p>"""
+_SETTINGS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "GRADIO_ALLOWED_PATHS": "",
+}
+
+
+@contextlib.contextmanager
+def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[str]:
+    """Serve the page as long as the block lasts.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        A model folder; the last one published when left out, see `published.open_model`.
+    port : int, optional
+        Port on 127.0.0.1; the first free one from 7860 on when left out.
+
+    Yields
+    ------
+    str
+        The page's address.
+
+    Raises
+    ------
+    InstrlibError
+        When there is no model, or it is damaged.
+    ConfigError
+        When the port is taken.
+    """
+    from instrlib.models.published import open_model
+
+    model = open_model(folder)
+    with TemporaryDirectory(prefix="instrlib-page-") as uploads, _environment(uploads):
+        kept = _Uploads(Path(uploads))
+        page = _page(model, kept)
+        try:
+            _, address, _ = page.launch(**_launch_settings(port))
+        except OSError as error:
+            raise ConfigError(f"Port {port or 'from 7860 on'} is taken; choose another with --port.") from error
+        try:
+            with kept.swept():
+                yield address
+        finally:
+            page.close(verbose=False)
+
+
+def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], None]) -> None:
+    """Serve the page until the process is told to end; see `opened`.
+
+    Parameters
+    ----------
+    folder, port
+        See `opened`.
+    on_ready : callable
+        Told the page's address.
+    """
+    for name in ("SIGTERM", "SIGHUP"):  # the second, from a terminal that is closed, is not known on Windows
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, signal.default_int_handler)  # ends as Ctrl-C does: uploads are removed
+    with contextlib.suppress(KeyboardInterrupt), opened(folder, port=port) as address:
+        on_ready(address)
+        threading.Event().wait()
+
+
+def show(folder: Path | None = None, *, height: int = 900) -> Any:
+    """Show the page in a notebook; it is served until the kernel ends.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        See `opened`.
+    height : int
+        In pixels.
+
+    Returns
+    -------
+    IPython.display.IFrame
+    """
+    from IPython.display import IFrame
+
+    stack = contextlib.ExitStack()
+    address = stack.enter_context(opened(folder))
+    atexit.register(stack.close)
+    return IFrame(address, "100%", height, extras=['allow="microphone"'])
+
+
+def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
+    """Write what the page shows of an analysis.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        From `analysis.analyse`.
+    sound : bytes, optional
+        The recording as mp3, for a player.
+
+    Returns
+    -------
+    str
+        HTML that holds its figures and downloads. What came with the recording, its name above all, stands in it as
+        text.
+    """
+    wide, narrow = (sheet.as_svg(sheet.drawn(analysis, width=width)) for width in (plots.WIDTH, sheet.NARROW))
+    files = {
+        "pdf": _data_address("application/pdf", sheet.pdf(analysis, wide)),
+        "json": _data_address("application/json", to_json(analysis).encode()),
+    }
+    images = {
+        name: {
+            "wide": _data_address("image/svg+xml", wide[name].encode()),
+            "narrow": _data_address("image/svg+xml", narrow[name].encode()),
+        }
+        for name in wide
+    }
+    html = _template().render(
+        **sheet.content(analysis),
+        answered=analysis.answer is not None,
+        top=min(sheet.TOP, len(analysis.prediction.classes)),
+        n_classes=len(analysis.prediction.classes),
+        stem=Path(analysis.name).stem,
+        sound=sound and _data_address("audio/mpeg", sound),
+        images=images,
+        files=files,
+    )
+    # Gradio fills in what stands in such brackets; here they are part of somebody's file name.
+    return html.replace("${", "&#36;{").replace("{{", "&#123;{")
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def _page(model: "PublishedModel", uploads: "_Uploads") -> "gradio.Blocks":
+    import gradio
+
+    def empty(recording: str | None, request: gradio.Request) -> tuple[str, str]:
+        if recording is not None:
+            uploads.wait(request.session_hash, Path(recording))
+        return "", ""
+
+    def listen(
+        recording: str | None,
+        request: gradio.Request,
+        progress: Any = gradio.Progress(),  # noqa: B008
+    ) -> tuple[str, str]:
+        if recording is None:
+            return "", ""
+        path = Path(recording)
+        with uploads.heard(request.session_hash, path):
+            try:
+                analysis = analyse(path, model, on_progress=lambda share, stage: progress(0.9 * share, desc=stage))
+                progress(0.9, desc="Drawing the figures and writing the report")
+                return "", result_page(analysis)
+            except InstrlibError as error:
+                return _alert(str(error).replace(str(path), path.name)), ""
+
+    first = _example(model, uploads.folder)
+    with gradio.Blocks(title=_TITLE, analytics_enabled=False) as page:
+        gradio.HTML(_INTRO)
+        recording = gradio.Audio(
+            sources=["upload", "microphone"],
+            type="filepath",
+            editable=False,
+            buttons=[],
+            label="Recording",
+            elem_id="recording",
+        )
+        gradio.HTML(_HINT)
+        status = gradio.HTML(elem_id="status")
+        result = gradio.HTML(first, elem_id="result")
+        # What is given while another is analysed waits for its turn; the one that was given last is never lost.
+        settings = {"api_visibility": "private", "trigger_mode": "always_last"}
+        # The result of the recording before goes first; the wait is then shown where one looks.
+        emptied = {
+            "fn": empty,
+            "inputs": recording,
+            "outputs": [status, result],
+            "show_progress": "hidden",
+            **settings,
+        }
+        recording.clear(**emptied)
+        gradio.on([recording.upload, recording.stop_recording], **emptied).then(
+            listen,
+            recording,
+            [status, result],
+            show_progress_on=status,
+            concurrency_limit=_AT_ONCE,
+            **settings,
+        )
+    return page.queue(api_open=False, max_size=_MAX_WAITING)
+
+
+def _example(model: "PublishedModel", folder: Path) -> str:
+    """Analyse the tune that is made on the spot; what is played is part of the page too."""
+    path = example_clip(folder)
+    analysis = analyse(path, model, name="Example: a tune played by a synthesiser")
+    sound = mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ)
+    path.unlink()
+    return result_page(analysis, sound=sound)
+
+
+def _launch_settings(port: int | None) -> dict[str, Any]:
+    import gradio
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_Guard)]
+    return {
+        "server_name": HOST,
+        "server_port": port,
+        "share": False,
+        "inline": False,
+        "inbrowser": False,
+        "prevent_thread_lock": True,
+        "quiet": True,
+        "max_file_size": MAX_MB * 1_000_000,
+        "state_session_capacity": _KEPT_SESSIONS,
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None, "middleware": guards},
+        "theme": gradio.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
+        "css": (importlib.resources.files(instrlib) / "templates" / "demo.css").read_text(encoding="utf-8"),
+    }
+
+
+@contextlib.contextmanager
+def _environment(uploads: str) -> Iterator[None]:
+    """Set what Gradio reads from the environment: where uploads go, and that nobody is told of anything."""
+    here = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    no_proxy = ",".join(filter(None, [here, HOST, "localhost"]))
+    ours = {**_SETTINGS, "GRADIO_TEMP_DIR": uploads, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Guard:
+    """Lets through what the page itself asks for, and nothing that would make the server fetch something elsewhere.
+
+    Gradio also serves documentation, proxies addresses and fetches files that are given as addresses. What the page of
+    another site sends from the same browser is known by the origin that the browser names.
+    """
+
+    _SERVED = (
+        "/assets/",
+        "/static/",
+        "/theme.css",
+        "/favicon.ico",
+        "/manifest.json",
+        "/config",
+        "/gradio_api/upload",
+        "/gradio_api/queue/",
+        "/gradio_api/heartbeat/",
+        "/gradio_api/startup-events",
+        "/gradio_api/file=/",
+    )
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is not None and origin != b"http://" + headers.get(b"host", b""):
+            await PlainTextResponse("Only this page itself is answered.", 403)(scope, receive, send)
+            return
+        path = scope["path"]
+        if path != "/" and not path.startswith(self._SERVED):
+            await PlainTextResponse("Not served here.", 404)(scope, receive, send)
+            return
+        if path.startswith("/gradio_api/queue/join"):
+            body = await Request(scope, receive).body()
+            if _names_an_address(body):
+                await PlainTextResponse("Only files that were uploaded here are read.", 403)(scope, receive, send)
+                return
+            receive = _replayed(body, receive)
+        await self._app(scope, receive, send)
+
+
+def _names_an_address(body: bytes) -> bool:
+    """Whether a call gives a file by an address on the network instead of the path of an upload."""
+
+    def look(value: Any) -> bool:
+        if isinstance(value, dict):
+            return "://" in str(value.get("path", "")) or any(map(look, value.values()))
+        return isinstance(value, list) and any(map(look, value))
+
+    try:
+        return look(json.loads(body))
+    except ValueError:
+        return True
+
+
+def _replayed(body: bytes, receive: Any) -> Any:
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def again() -> Any:
+        message = next(messages, None)
+        return await receive() if message is None else message
+
+    return again
+
+
+class _Uploads:
+    """The recordings that were given and are not yet analysed; each is removed when nobody needs it any more.
+
+    Gradio names the folder of an upload by its content: whoever gives the same file under the same name shares the
+    path. Of what a page was given while it waited, the last is heard and the others are passed over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._lock = threading.Lock()
+        self._waiting: dict[str | None, list[Path]] = {}
+        self._heard: Counter[Path] = Counter()
+
+    def wait(self, page: str | None, path: Path) -> None:
+        """Note that a page was given a recording, which is to be heard in its turn."""
+        with self._lock:
+            self._waiting.setdefault(page, []).append(path.resolve())
+
+    @contextlib.contextmanager
+    def heard(self, page: str | None, path: Path) -> Iterator[None]:
+        """Keep a recording as long as the block lasts."""
+        path = path.resolve()
+        with self._lock:
+            self._heard[path] += 1
+            given = self._waiting.pop(page, [])
+            n_passed = given.index(path) + 1 if path in given else 0
+            if given[n_passed:]:
+                self._waiting[page] = given[n_passed:]
+            for passed in set(given[:n_passed]):
+                self._let_go(passed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._heard[path] -= 1
+                self._let_go(path)
+
+    @contextlib.contextmanager
+    def swept(self) -> Iterator[None]:
+        """Remove what lies about, time and again, as long as the block lasts."""
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(_SWEEP_EVERY_S):
+                self.sweep()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def sweep(self) -> None:
+        """Remove what was written long ago and is not being analysed; Gradio forgets uploads that were broken off."""
+        oldest = time.time() - _STRAY_AGE_S
+        with self._lock:
+            for path in list(self.folder.rglob("*")):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file() and path.stat().st_mtime < oldest and not self._heard[path]:
+                        self._remove(path)
+            there = {page: [path for path in given if path.exists()] for page, given in self._waiting.items()}
+            self._waiting = {page: given for page, given in there.items() if given}
+
+    def _let_go(self, path: Path) -> None:
+        if not self._heard[path] and not any(path in given for given in self._waiting.values()):
+            del self._heard[path]
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove an upload and the folder that Gradio made for it; anything that lies elsewhere is left alone."""
+        if not path.is_relative_to(self.folder):
+            return
+        path.unlink(missing_ok=True)
+        if path.parent != self.folder:
+            with contextlib.suppress(OSError):  # not empty: the same file was given twice, under two names
+                path.parent.rmdir()
+
+
+def _alert(message: str) -> str:
+    import html
+
+    return f'<p class="refusal" role="alert">{html.escape(message)}</p>'
+
+
+def _data_address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("instrlib"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("analysis.html")

@@ -1,0 +1,1 @@
+"""Networks, classical models and what they predict."""

@@ -1,0 +1,1 @@
+"""Tables, report, cards and README, read from published results."""

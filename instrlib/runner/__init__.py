@@ -1,0 +1,1 @@
+"""What a notebook sees, the execution of notebooks, and the command line."""

@@ -1,0 +1,248 @@
+"""Executes one notebook with papermill: one time limit for all of it, and failures that name the cell."""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from instrlib.core import errors
+from instrlib.core.errors import InstrlibError, StudyError
+from instrlib.core.files import write_text
+
+_SAVE_EVERY_S = 5.0
+_ENGINE = "instrlib"
+
+
+class CellError(StudyError):
+    """A cell that failed for another reason than a user's: an exception, a dead kernel, the time limit.
+
+    Attributes
+    ----------
+    cell : int
+        Its number in the executed notebook, from 1.
+    """
+
+    def __init__(self, message: str, *, cell: int) -> None:
+        super().__init__(message)
+        self.cell = cell
+
+
+def execute(
+    notebook: Path,
+    output: Path,
+    *,
+    parameters: dict[str, Any],
+    limit_s: float,
+    environment: dict[str, str] | None = None,
+    on_cell: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Execute a notebook in a kernel of its own, in the notebook's folder.
+
+    Parameters
+    ----------
+    notebook : Path
+        The notebook; it is not changed.
+    output : Path
+        Where the executed copy goes, whole or not at all. It is kept up to date while cells run, and after a failure
+        it holds the cells up to the one that failed.
+    parameters : dict
+        Set after the cell tagged `parameters`; empty to run with the notebook's own.
+    limit_s : float
+        Limit for the whole notebook.
+    environment : dict, optional
+        Variables to set for the kernel besides those of this process.
+    on_cell : callable
+        Called with the number of finished cells and the number of all.
+
+    Raises
+    ------
+    CellError
+        When a cell raises, the kernel dies or the time is up.
+    InstrlibError
+        When a cell raises an `InstrlibError`: its own sentence.
+    StudyError
+        When the kernel does not start.
+    KeyboardInterrupt
+        On SIGINT and SIGTERM; the kernel is ended.
+    """
+    papermill = _papermill()
+    with warnings.catch_warnings(), tempfile.TemporaryFile("w+", errors="replace") as console:
+        warnings.simplefilter("ignore")
+        papermill.execute_notebook(
+            str(notebook),
+            None,
+            parameters=parameters,
+            engine_name=_ENGINE,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            name=notebook.stem,
+            output=output,
+            limit_s=limit_s,
+            on_cell=on_cell,
+            start={
+                "cwd": str(notebook.parent.absolute()),
+                "env": os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"} | (environment or {}),
+                "stdout": console,
+                "stderr": console,
+            },
+        )
+
+
+@cache
+def _papermill() -> Any:
+    """Import papermill, quiet its logger and add an engine to it."""
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)
+    # When a run is interrupted, what was waiting for the kernel is dropped, and asyncio would say so.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+
+    class Client(PapermillNotebookClient):
+        exit_status: int | None = None
+
+        def papermill_execute_cells(self) -> None:
+            try:
+                super().papermill_execute_cells()
+            except BaseException:
+                self.exit_status = self.km.provisioner.process.poll()
+                # A kernel in the middle of a cell would not answer, and its worker processes would outlive it.
+                self.shutdown_kernel = "immediate"
+                self.kill()
+                raise
+
+        def kill(self) -> None:
+            kernel = getattr(self.km, "provisioner", None)
+            if kernel is not None and kernel.pgid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(kernel.pgid, signal.SIGKILL)
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(
+            cls,
+            nb_man: Any,
+            kernel_name: str,
+            *,
+            name: str,
+            output: Path,
+            limit_s: float,
+            on_cell: Callable[[int, int], None],
+            start: dict[str, Any],
+            **_: Any,
+        ) -> None:
+            notebook, total = nb_man.nb, len(nb_man.nb.cells)
+            deadline, saved, at = time.monotonic() + limit_s, -math.inf, -1
+
+            def save() -> None:
+                nonlocal saved
+                write_text(output, nbformat.writes(notebook) + "\n")
+                saved = time.monotonic()
+
+            def cell_starts(cell: Any, cell_index: int) -> None:
+                nonlocal at
+                at = cell_index
+                on_cell(at, total)
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    save()
+
+            def where() -> str:
+                count = sum(cell.cell_type == "code" for cell in notebook.cells[: at + 1])
+                return f"{name}: cell {at + 1} of {total} (In [{count}])"
+
+            client = Client(
+                nb_man,
+                kernel_name=kernel_name,
+                on_cell_start=cell_starts,
+                timeout_func=lambda cell: max(deadline - time.monotonic(), 0.01),
+                log=logging.getLogger("papermill"),
+            )
+            try:
+                with _interruptible(client.kill):
+                    client.execute(**start)
+                failed = [i for i, cell in enumerate(notebook.cells) if cell.metadata.papermill.exception]
+                if failed:
+                    _raise_from_cell(notebook.cells[failed[0]], where(), failed[0] + 1, output)
+                on_cell(total, total)
+            except CellTimeoutError:
+                message = f"{where()} was stopped: the notebook has reached its limit of {limit_s:g} s."
+                raise CellError(message, cell=at + 1) from None
+            except DeadKernelError:
+                raise CellError(f"{where()} lost its kernel: {_death(client.exit_status)}.", cell=at + 1) from None
+            except RuntimeError as error:
+                start["stderr"].seek(0)
+                reason = _last_line(start["stderr"]) or error
+                raise StudyError(f"{name}: the notebook's kernel did not start: {reason}") from error
+            finally:
+                save()
+
+    papermill_engines.register(_ENGINE, Engine)
+    return papermill
+
+
+@contextlib.contextmanager
+def _interruptible(end: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the block, as one KeyboardInterrupt.
+
+    What a handler raises is lost when Python is just clearing something away (it is only written to stderr), and the
+    run would go on. So the handler also ends what the block waits for, and the block looks whether it was called.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        end()
+        raise KeyboardInterrupt
+
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        heeded = []  # handlers belong to the main thread
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    except Exception:
+        if received:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
+def _raise_from_cell(cell: Any, where: str, number: int, output: Path) -> None:
+    """Raise a user's error as its own sentence and any other with the place where it came up."""
+    error = next((out for out in cell.outputs if out.output_type == "error"), None)
+    if error is None:
+        raise CellError(f"{where} failed; open {output}.", cell=number)
+    kind = getattr(errors, error.ename, None)
+    if isinstance(kind, type) and issubclass(kind, InstrlibError):
+        raise kind(error.evalue)
+    said = _last_line(error.evalue.splitlines())
+    raise CellError(f"{where} failed: {error.ename}{': ' * bool(said)}{said}; see {output}.", cell=number)
+
+
+def _death(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"it ended itself with status {status}"
+    if status == -signal.SIGKILL:
+        return "it was killed, most often because memory ran out; a smaller profile or INSTRLIB_WORKERS=1 needs less"
+    return f"it crashed ({signal.Signals(-status).name})"
+
+
+def _last_line(lines: Iterable[str]) -> str:
+    return next((line.strip() for line in reversed([*lines]) if line.strip()), "")

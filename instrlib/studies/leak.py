@@ -1,0 +1,276 @@
+"""What a split that ignores groups makes of a score: the same models on the same segments, split in two ways."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from instrlib.core.files import hash_json
+from instrlib.core.parallel import fan_out
+from instrlib.data.splits import (
+    MAX_FOLDS,
+    PARTS,
+    Split,
+    check_no_leak,
+    k_folds,
+    load_split,
+    make_split,
+    save_split,
+    sibling_share,
+)
+from instrlib.data.store import FeatureStore, derive_store
+from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds, unpaired_difference
+from instrlib.evaluation.metrics import clip_probabilities
+from instrlib.models.classical import forest_probabilities, summaries
+from instrlib.models.evaluation import Inputs, Predictions
+
+PROTOCOLS = ("segments at random", "whole groups")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Accuracy of one classifier under the two protocols.
+
+    Attributes
+    ----------
+    n_folds : int
+        Folds of the cross-validation, the same for both.
+    accuracy : tuple of Interval
+        For each of `PROTOCOLS`: share of segments answered rightly, with its interval over groups.
+    siblings : tuple of float
+        For each of `PROTOCOLS`: share of tested segments that have a segment of their own group in training.
+    difference : Difference
+        First minus second, paired by segment, over groups.
+    """
+
+    n_folds: int
+    accuracy: tuple[Interval, Interval]
+    siblings: tuple[float, float]
+    difference: Difference
+
+    def by_protocol(self) -> dict[str, dict[str, Interval | float]]:
+        """Return accuracy and share of siblings by the protocols' names, for `results.json`."""
+        rows = zip(PROTOCOLS, self.accuracy, self.siblings, strict=True)
+        return {name: {"accuracy": accuracy, "siblings": share} for name, accuracy, share in rows}
+
+    def arrays(self) -> dict[str, Any]:
+        """Return what `plots.model_comparison` draws, without the baseline."""
+        return {
+            "names": list(PROTOCOLS),
+            "scores": [interval.estimate for interval in self.accuracy],
+            "low": [interval.low for interval in self.accuracy],
+            "high": [interval.high for interval in self.accuracy],
+        }
+
+
+def compare_protocols(
+    store: FeatureStore, split: Split, *, seed: int, n_resamples: int, workers: int | None = None
+) -> Leak:
+    """Cross-validate a random forest twice: on folds of segments drawn at random, and on folds of whole groups.
+
+    Every segment is scored once under each protocol, by a forest that was fitted on as many folds, stratified by class
+    both times; which groups the training folds hold is what differs. The study's test part is left out.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Of log-mel spectrograms.
+    split : Split
+        Its training and validation parts are used.
+    seed : int
+        Decides the folds and the trees.
+    n_resamples : int
+        Resamples of the groups behind the intervals.
+    workers : int, optional
+        Number of processes.
+
+    Returns
+    -------
+    Leak
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    segments = store.segments[store.segments.clip_id.map(split.parts) != "test"].reset_index(drop=True)
+    x = summaries(store, segments)
+    targets, groups = segments.target.to_numpy(), segments.group.to_numpy(str)
+    at_most = min(segments.target.value_counts().min(), segments.group.nunique(), MAX_FOLDS)
+    n_folds = max(int(at_most), 2)
+    at_random = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(x, targets)
+    by_groups = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(x, targets, groups)
+    tested = [[np.isin(np.arange(len(x)), test) for _, test in folds] for folds in (at_random, by_groups)]
+    tasks = [(x[~test], targets[~test], x[test], len(store.classes), seed) for folds in tested for test in folds]
+    answers = list(fan_out(forest_probabilities, tasks, workers=workers, describe="random forests"))
+    correct = np.empty((2, len(targets)), dtype=bool)
+    for number, test in enumerate(test for folds in tested for test in folds):
+        correct[number // n_folds, test] = answers[number].argmax(axis=1) == targets[test]
+    return Leak(
+        n_folds,
+        tuple(bootstrap_mean(row, groups, n_resamples=n_resamples, seed=seed) for row in correct),
+        tuple(_siblings(segments, folds) for folds in tested),
+        compare_over_seeds(correct[:1], correct[1:], groups, n_resamples=n_resamples, seed=seed),
+    )
+
+
+def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0) -> Inputs:
+    """Make every segment a clip of its own, so that the same code trains and tests on segments.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Features and splits.
+    folder : Path
+        Where the new splits are written.
+    keep_groups : bool
+        Each segment stays in its clip's group and part, and the splits are as honest as they were. Otherwise each is
+        a group of its own, and parts of the same sizes are drawn from all segments, whose siblings then stand on both
+        sides: the leaky protocol of many published scores.
+    seed : int
+        Decides the parts drawn.
+
+    Returns
+    -------
+    Inputs
+    """
+    cut = segment_store(inputs.store, keep_groups=keep_groups)
+    kept = [load_split(path, inputs.store.segments) for path in inputs.splits]
+    clips = cut.clips
+    if keep_groups:
+        made = [_by_segment(split, clips) for split in kept]
+    elif len(kept) > 1:
+        made = k_folds(clips, len(kept), seed=seed)
+    else:
+        sizes = _clip_of(clips.clip_id).map(kept[0].parts).value_counts()
+        made = [make_split(clips, fractions=tuple(sizes[part] / len(clips) for part in PARTS), seed=seed)]
+    paths = tuple(folder / f"{cut.folder.name}-{number}.json" for number in range(len(made)))
+    for split, path in zip(made, paths, strict=True):
+        save_split(split, path)
+    return Inputs(cut, paths, hash_json([split.fingerprint for split in made])[:16])
+
+
+def segment_store(store: FeatureStore, *, keep_groups: bool) -> FeatureStore:
+    """Make, or open, a store of the same features in which every segment is a clip of its own, "<clip>#<number>".
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The features; see `store.derive_store`.
+    keep_groups : bool
+        Whether a segment stays in its clip's group or is one of its own.
+
+    Returns
+    -------
+    FeatureStore
+    """
+
+    def rename(segments: pd.DataFrame) -> pd.DataFrame:
+        number = segments.groupby("clip_id").cumcount().astype(str).str.zfill(4)
+        named = segments.assign(clip_id=segments.clip_id + "#" + number)
+        return named if keep_groups else named.assign(group=named.clip_id, split="")
+
+    return derive_store(store, rename, mark="segments in groups" if keep_groups else "segments")
+
+
+def describe(inputs: Inputs, clips: pd.DataFrame) -> dict[str, Any]:
+    """Say how large the parts are and how many tested segments have a sibling in training.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        By segment; see `by_segment`.
+    clips : pandas.DataFrame
+        Columns `clip_id` and `group`: the true groups.
+
+    Returns
+    -------
+    dict
+        `train`, `validation` and `test` (segments) and `siblings` (share of the tested), the means over the splits.
+    """
+    segments = inputs.store.segments
+    of = segments.assign(group=_clip_of(segments.clip_id).map(clips.set_index("clip_id").group))
+    parts = [segments.clip_id.map(load_split(path, segments).parts) for path in inputs.splits]
+    sizes = {part: float(np.mean([(of_split == part).sum() for of_split in parts])) for part in PARTS}
+    return sizes | {"siblings": float(np.mean([sibling_share(of, of_split) for of_split in parts]))}
+
+
+def by_clip(predictions: Predictions) -> Predictions:
+    """Join the answers to the segments of a clip: the mean of their probabilities, as everywhere in the study.
+
+    Parameters
+    ----------
+    predictions : dict
+        Of the segments; see `evaluation.Predictions`.
+
+    Returns
+    -------
+    dict
+        Of their clips.
+    """
+    clip_id = _clip_of(pd.Series(predictions["clip_id"])).to_numpy(str)
+    clips, first, index = np.unique(clip_id, return_index=True, return_inverse=True)
+    return {
+        "clip_id": clips,
+        "group": predictions["group"][first],
+        "targets": predictions["targets"][first],
+        "probabilities": np.stack([clip_probabilities(one, index) for one in predictions["probabilities"]]),
+    }
+
+
+def compare_splits(
+    honest: dict[str, Predictions],
+    leaky: dict[str, Predictions],
+    clips: pd.DataFrame,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Set the scores of the same models under both protocols side by side.
+
+    Parameters
+    ----------
+    honest, leaky : dict of str to dict
+        Answers to the segments, by the models' names; see `by_segment`.
+    clips : pandas.DataFrame
+        Columns `clip_id` and `group`: the true groups, which the intervals are drawn over under both protocols.
+    n_resamples, seed : int
+        Of the bootstrap over groups.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a model: accuracy over segments under both (`honest`, `honest_low`, `honest_high`, `leaky`, ...) and
+        `difference`, leaky minus honest, with `low`, `high` and `p`. Seeds are averaged before.
+    """
+    groups = clips.set_index("clip_id").group
+    rows = {}
+    for name, answers in honest.items():
+        sides = [_right(answers, groups), _right(leaky[name], groups)]
+        row = {}
+        for protocol, side in zip(("honest", "leaky"), sides, strict=True):
+            reached = bootstrap_mean(*side, n_resamples=n_resamples, seed=seed)
+            row |= {protocol: reached.estimate, f"{protocol}_low": reached.low, f"{protocol}_high": reached.high}
+        found = unpaired_difference(*sides[1], *sides[0], n_resamples=n_resamples, seed=seed)
+        rows[name] = row | {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _right(answers: Predictions, groups: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the seeds that answered each segment rightly, and the group that it truly belongs to."""
+    right = (answers["probabilities"].argmax(axis=-1) == answers["targets"]).mean(axis=0)
+    return right, _clip_of(pd.Series(answers["clip_id"])).map(groups).to_numpy(str)
+
+
+def _by_segment(split: Split, clips: pd.DataFrame) -> Split:
+    parts = pd.Series(_clip_of(clips.clip_id).map(split.parts).to_numpy(), index=clips.clip_id.to_numpy())
+    check_no_leak(clips, parts)
+    return Split(parts.sort_index().rename("part").rename_axis("clip_id"), split.seed)
+
+
+def _clip_of(segments: pd.Series) -> pd.Series:
+    return segments.str.rsplit("#", n=1).str[0]
+
+
+def _siblings(segments: pd.DataFrame, tested: list[np.ndarray]) -> float:
+    parts = [pd.Series(np.where(test, "test", "train"), index=segments.index) for test in tested]
+    return float(np.mean([sibling_share(segments, part) for part in parts]))
