@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import nbformat
 import numpy as np
 
-from instrlib.core.files import read_arrays, read_json, write_arrays, write_json
+from instrlib.core.io import read_arrays, read_json, write_arrays, write_json
 
 CHECKED = "nbval-check-output"
 

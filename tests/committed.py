@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from instrlib.core.files import read_arrays
+from instrlib.core.io import read_arrays
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

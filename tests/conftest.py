@@ -152,8 +152,7 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     """Return a model folder of two tiny networks that were trained on the small corpus."""
     from dataclasses import replace
 
-    from instrlib.core.config import TrainConfig
-    from instrlib.core.profiles import get_profile
+    from instrlib.core.config import TrainConfig, get_profile
     from instrlib.deploy import release
     from instrlib.models import experiments
     from instrlib.models.layers import Layer

@@ -10,7 +10,7 @@ from test_condition import plain_model
 from trees import tone, write_audio
 
 from instrlib.core.config import FeatureConfig
-from instrlib.core.files import write_json
+from instrlib.core.io import write_json
 from instrlib.deploy import analysis, release
 from instrlib.models import published
 from instrlib.models.predict import Prediction

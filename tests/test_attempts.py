@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instrlib.core.errors import ConfigError, DiskError, WorkerError
-from instrlib.core.files import read_json
+from instrlib.core.io import read_json
 from instrlib.models.attempts import Attempt, attempt_all
 
 
@@ -116,7 +116,7 @@ def test_processes_that_die_before_a_task_begins_are_no_fault_of_a_task(tmp_path
     def broken(*_args: object, **_kwargs: object) -> None:
         raise WorkerError("The cluster cannot be used.")
 
-    monkeypatch.setattr("instrlib.models.attempts.fan_out", broken)
+    monkeypatch.setattr("instrlib.models.attempts.parallel_map", broken)
     with pytest.raises(WorkerError, match="cannot be used"):
         attempt(tmp_path, [1, 2])
     assert not (tmp_path / "notes").exists()

@@ -9,8 +9,8 @@ import pytest
 
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import RunError
-from instrlib.core.files import read_json, write_json
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import read_json, write_json
+from instrlib.core.parallel import parallel_map
 from instrlib.deploy import listening
 from instrlib.models.layers import get_spec
 from instrlib.models.training import part_segments, train_model
@@ -25,7 +25,7 @@ def networks(small, tmp_path_factory) -> list[list[Path]]:
         (folder / f"seed-{seed}", small.store.folder, small.split_path, get_spec("small"), config, seed)
         for seed in range(2)
     ]
-    return [[network] for network in fan_out(train_model, tasks, workers=1)]
+    return [[network] for network in parallel_map(train_model, tasks, workers=1)]
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from instrlib.core.config import TrainConfig
+from instrlib.core.config import PROFILES, TrainConfig, get_profile
 from instrlib.core.errors import ConfigError, InstrlibError, RunError, SplitError
-from instrlib.core.profiles import PROFILES, get_profile
 from instrlib.data import corpora, rendered
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store

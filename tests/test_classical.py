@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from instrlib.audio.features import mel_edges_hz, sounding, spectrum
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import read_json
+from instrlib.core.io import read_json
 from instrlib.models import classical
 from instrlib.models.evaluation import Inputs, join_folds
 from instrlib.models.training import part_segments
@@ -188,7 +188,7 @@ def test_what_is_fitted_again_for_its_latency_gives_the_same_answers(small, tmp_
 def test_all_classifiers_fan_out_with_the_same_result_for_any_number_of_workers(small, tmp_path, monkeypatch):
     few = {name: classical.GRIDS[name] for name in ("decision tree", "naive Bayes")}
     monkeypatch.setattr(classical, "GRIDS", few)
-    monkeypatch.setattr(classical, "fan_out", lambda function, tasks, **_: (function(*task) for task in tasks))
+    monkeypatch.setattr(classical, "parallel_map", lambda function, tasks, **_: (function(*task) for task in tasks))
     inputs = {"honest": Inputs(small.store, (small.split_path,), "")}
     found = classical.answer_all(tmp_path, inputs, seeds=(0, 1))
     assert list(found["honest"]) == list(few)

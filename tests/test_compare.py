@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from instrlib.core.errors import StudyError
+from instrlib.core.errors import RunError
 from instrlib.evaluation import intervals
 from instrlib.evaluation.intervals import Interval
 from instrlib.reporting import compare
@@ -336,22 +336,20 @@ def test_results_are_found_by_study_folder_file_and_revision(two, tmp_path, monk
     before = compare.read_results("rendered-quick@HEAD")
     assert before.label == "rendered-quick@HEAD"
     assert before.notebooks == json.loads(two[0].read_text())["notebooks"]
-    with pytest.raises(StudyError, match=r"git has no results of rendered-quick at none-such \(.*; `git log --"):
+    with pytest.raises(RunError, match=r"git has no results of rendered-quick at none-such \(.*; `git log --"):
         compare.read_results("rendered-quick@none-such")
-    with pytest.raises(StudyError, match=r"git has no results of none at HEAD"):
+    with pytest.raises(RunError, match=r"git has no results of none at HEAD"):
         compare.read_results("none@HEAD")
 
 
 def test_what_is_no_study_is_refused_in_one_sentence(two, write, tmp_path):
-    with pytest.raises(
-        StudyError, match=r"no results of none-quick: give a study of .*, a folder .* or STUDY@REVISION"
-    ):
+    with pytest.raises(RunError, match=r"no results of none-quick: give a study of .*, a folder .* or STUDY@REVISION"):
         compare.read_results("none-quick")
     whole = {"metrics": {}, "manifest": {"parameters": {}, "versions": {}}}
     for number, entry in enumerate((1, None, {}, {**whole, "metrics": []}, {**whole, "manifest": {}})):
-        with pytest.raises(StudyError, match="does not hold the results of a study; give the"):
+        with pytest.raises(RunError, match="does not hold the results of a study; give the"):
             compare.read_results(write({"notebooks": {"01_a": whole, "02_b": entry}}, f"entry {number}"))
-    with pytest.raises(StudyError, match="does not hold the results of a study"):
+    with pytest.raises(RunError, match="does not hold the results of a study"):
         compare.read_results(write({"a": 1}, "else"))
-    with pytest.raises(StudyError, match="have no score in common"):
+    with pytest.raises(RunError, match="have no score in common"):
         compare.compare(two[0], write(study(**{"02_a": {}}), "empty"))

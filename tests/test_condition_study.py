@@ -6,7 +6,7 @@ import pytest
 
 from instrlib.audio.wear import CONDITION_OF, KINDS, split_version
 from instrlib.core.errors import EvaluationError
-from instrlib.core.files import read_json, write_arrays, write_json
+from instrlib.core.io import read_json, write_arrays, write_json
 from instrlib.data.splits import load_split
 from instrlib.findings import condition as condition_findings
 from instrlib.models.experiments import Outcome

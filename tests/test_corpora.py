@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib.core.config import folders
+from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.profiles import get_profile
 from instrlib.data import corpora, fsdkaggle2018
 from instrlib.data.base import LEFT_OUT, Corpus, problem_table
 

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from trees import make_folders
 
-from instrlib.core.config import TrainConfig
+from instrlib.core.config import TrainConfig, get_profile
 from instrlib.core.errors import EvaluationError
-from instrlib.core.files import read_json
-from instrlib.core.profiles import get_profile
+from instrlib.core.io import read_json
 from instrlib.data import rendered
 from instrlib.data.names import common_name
 from instrlib.data.splits import load_split

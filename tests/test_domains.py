@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from trees import make_folders, make_kaggle_instruments, tone, write_audio
 
-from instrlib.core.config import folders
+from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import ConfigError, CorpusError, LeakError
-from instrlib.core.profiles import get_profile
 from instrlib.data import rendered
 from instrlib.data.names import common_name
 from instrlib.data.splits import load_split

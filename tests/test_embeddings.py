@@ -514,7 +514,7 @@ def test_what_is_computed_is_kept_and_a_killed_run_goes_on(clips, yamnet, tmp_pa
         return original(embedding, sounds)
 
     monkeypatch.setattr(embeddings, "_embed_sounds", counted)
-    monkeypatch.setattr(embeddings, "fan_out", lambda function, tasks, **_: (function(*task) for task in tasks))
+    monkeypatch.setattr(embeddings, "parallel_map", lambda function, tasks, **_: (function(*task) for task in tasks))
     with pytest.raises(KeyboardInterrupt):
         embeddings.embed_corpus(clips, yamnet, root=tmp_path / "features")
     (tmp_path / "go-on").touch()

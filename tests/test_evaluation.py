@@ -59,7 +59,7 @@ def test_a_network_does_not_answer_the_test_part_of_another_split(small, folders
 
 
 def test_training_does_not_read_the_test_part(small, folders):
-    from instrlib.core.files import read_arrays
+    from instrlib.core.io import read_arrays
 
     seen = set(read_arrays(folders[0] / "validation.npz")["clip_id"])
     assert seen == set(small.split.parts.index[small.split.parts == "validation"])
@@ -121,8 +121,7 @@ def test_where_few_groups_are_left_there_are_as_many_folds(small):
 
 @pytest.mark.real_data
 def test_on_the_real_sample_a_random_split_of_segments_flatters(sample_root, tmp_path):
-    from instrlib.core.config import FeatureConfig
-    from instrlib.core.profiles import get_profile
+    from instrlib.core.config import FeatureConfig, get_profile
     from instrlib.data import corpora
     from instrlib.data.splits import make_split
     from instrlib.data.store import build_store

@@ -9,7 +9,7 @@ from instrlib import findings
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
-from instrlib.core.parallel import fan_out
+from instrlib.core.parallel import parallel_map
 from instrlib.evaluation.intervals import Interval
 from instrlib.models.layers import build, get_spec
 from instrlib.models.training import train_model
@@ -299,7 +299,7 @@ def test_another_clip_is_of_the_same_network_and_class_and_of_another_group_wher
 
 def test_networks_are_measured_once_in_parts_and_the_segments_keep_their_order(small, tmp_path, monkeypatch):
     task = (tmp_path / "net", small.store.folder, small.split_path, get_spec("small"), TrainConfig(epochs=3), 0)
-    networks = [[next(fan_out(train_model, [task], workers=1))]]
+    networks = [[next(parallel_map(train_model, [task], workers=1))]]
     explained = explain(tmp_path / "maps", networks, store=small.store, splits=[small.split_path], workers=1)
     chosen = faithfulness.choose_segments(explained, per_class=4)
 

@@ -13,8 +13,8 @@ from committed import REPOSITORY, one_of_each, studies
 from PIL import Image
 
 from instrlib import plots
-from instrlib.core.files import read_arrays, read_json
-from instrlib.core.provenance import versions
+from instrlib.core.cache import versions
+from instrlib.core.io import read_arrays, read_json
 from instrlib.runner.publish import drawing_versions
 
 DECIDED_BY = ("python", "numpy")

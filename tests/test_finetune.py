@@ -8,7 +8,7 @@ import pytest
 
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import LeakError, StoreError
-from instrlib.core.files import read_json, write_json
+from instrlib.core.io import read_json, write_json
 from instrlib.data import rendered
 from instrlib.data import store as stores
 from instrlib.data.splits import load_split, make_split, save_splits

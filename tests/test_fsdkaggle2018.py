@@ -14,7 +14,7 @@ import soundfile
 
 from instrlib.core.config import folders
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.files import hash_file
+from instrlib.core.io import hash_file
 from instrlib.data import download as downloads
 from instrlib.data import fsdkaggle2018
 from instrlib.data.fsdkaggle2018 import GAP, SESSION_IN_TEST, id_clusters, load, validate

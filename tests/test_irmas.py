@@ -16,7 +16,7 @@ import soundfile
 from trees import make_irmas, serving, tone, write_audio
 
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.files import hash_file
+from instrlib.core.io import hash_file
 from instrlib.data import download as downloads
 from instrlib.data import irmas
 from instrlib.data.download import Remote

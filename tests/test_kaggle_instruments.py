@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from trees import KAGGLE_TEST, KAGGLE_TRAIN, make_kaggle_instruments
 
+from instrlib.core.config import get_profile
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.profiles import get_profile
 from instrlib.data import corpora, kaggle_instruments
 from instrlib.data.kaggle_instruments import CLASSES, CONTRADICTION, GROUP_IN_TEST, group_of, load, validate
 from instrlib.data.splits import make_split

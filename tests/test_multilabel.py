@@ -10,7 +10,7 @@ import pytest
 from instrlib import findings, plots
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, SplitError
-from instrlib.core.files import read_arrays, read_json
+from instrlib.core.io import read_arrays, read_json
 from instrlib.data.base import Corpus, CorpusInfo, problem_table, strata
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store, derive_store, open_store

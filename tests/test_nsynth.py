@@ -12,9 +12,9 @@ import soundfile
 from trees import make_nsynth, nsynth_note, serving, write_nsynth_part
 
 from instrlib.audio import decode as audio
+from instrlib.core.config import get_profile
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.files import hash_file
-from instrlib.core.profiles import get_profile
+from instrlib.core.io import hash_file
 from instrlib.data import corpora, nsynth
 from instrlib.data import download as downloads
 from instrlib.data.nsynth import INSTRUMENT_IN_TEST, load, validate

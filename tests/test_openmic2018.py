@@ -12,7 +12,7 @@ import pytest
 from trees import make_openmic2018, serving, tone, write_audio
 
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.files import hash_file
+from instrlib.core.io import hash_file
 from instrlib.data import download as downloads
 from instrlib.data import openmic2018
 from instrlib.data.base import LEFT_OUT, unusable

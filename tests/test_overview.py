@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from instrlib import plots
-from instrlib.core.files import read_json, write_json
-from instrlib.core.profiles import get_profile
+from instrlib.core.config import get_profile
+from instrlib.core.io import read_json, write_json
 from instrlib.evaluation.intervals import holm
 from instrlib.findings import overview as said
 from instrlib.reporting import overview

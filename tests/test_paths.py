@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from instrlib.core.errors import ConfigError
-from instrlib.core.paths import expanded, whole
+from instrlib.core.io import expanded, whole
 from instrlib.models import embeddings, published
 from instrlib.reporting import compare
 from instrlib.runner import cli, study

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from instrlib.core.files import hash_json
+from instrlib.core.io import hash_json
 from instrlib.data import phrases
 
 DURATION_S = 3.0

@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from instrlib import plots
-from instrlib.core.arrays import padded
 from instrlib.core.errors import DiskError, InstrlibError
-from instrlib.core.files import hash_file, write_arrays
+from instrlib.core.io import hash_file, padded, write_arrays
 from instrlib.evaluation.metrics import reliability
 from instrlib.plots import base
 

@@ -56,7 +56,7 @@ def test_held_out_clips_get_the_answers_that_their_scores_were_computed_from(rel
 @pytest.mark.real_data
 def test_real_clips_up_to_a_minute_are_heard_in_the_segments_of_the_study(sample_root, model, tmp_path):
     """The stored features of a few real clips, given to the network, are what the file itself gives."""
-    from instrlib.core.profiles import get_profile
+    from instrlib.core.config import get_profile
     from instrlib.data import corpora
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("smoke"))
@@ -75,8 +75,7 @@ def test_real_clips_up_to_a_minute_are_heard_in_the_segments_of_the_study(sample
 @pytest.mark.slow
 def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, tmp_path, monkeypatch):
     """The whole way: features, a fold, training, the file, the command; then the true labels beside its answers."""
-    from instrlib.core.config import FeatureConfig, TrainConfig
-    from instrlib.core.profiles import get_profile
+    from instrlib.core.config import FeatureConfig, TrainConfig, get_profile
     from instrlib.data import corpora
     from instrlib.data.splits import k_folds, save_split
     from instrlib.deploy import release

@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 
 from instrlib import findings
-from instrlib.core.arrays import padded
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.files import read_arrays, read_json, write_json
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import padded, read_arrays, read_json, write_json
+from instrlib.core.parallel import parallel_map
 from instrlib.models import experiments, pruning, training
 from instrlib.models import layers as models
 from instrlib.models.evaluation import Inputs
@@ -54,7 +53,7 @@ from pathlib import Path
 import instrlib, instrlib.models.pruning, instrlib.models.tflite
 from instrlib.models import layers as models, training
 from instrlib.core.config import TrainConfig
-from instrlib.core.files import read_json
+from instrlib.core.io import read_json
 from instrlib.models.layers import Layer
 
 found = {}
@@ -177,7 +176,7 @@ def test_alone_in_another_order_or_after_a_kill_a_network_comes_out_the_same_to_
     def prune(ways: list[Pruning]) -> None:
         places = [tmp_path / way.name for way in ways]
         task = (dense.flat[0], ways, places, inputs.store.folder, inputs.splits[0], TUNE)
-        list(fan_out(pruning.prune, [task], workers=1, isolate=True))
+        list(parallel_map(pruning.prune, [task], workers=1, isolate=True))
 
     prune([MOST, HALF])
     (tmp_path / HALF.name / "manifest.json").unlink()  # killed before its end

@@ -16,7 +16,7 @@ import pytest
 from instrlib.audio.features import scale
 from instrlib.core.backend import without_stderr
 from instrlib.core.errors import EvaluationError, RunError
-from instrlib.core.files import hash_file, read_arrays, read_json, write_json
+from instrlib.core.io import hash_file, read_arrays, read_json, write_json
 from instrlib.deploy import release
 from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax

@@ -17,7 +17,7 @@ from trees import tone, write_audio
 from typer.testing import CliRunner
 
 from instrlib import findings
-from instrlib.core.profiles import PROFILES
+from instrlib.core.config import PROFILES
 from instrlib.data import corpora
 from instrlib.evaluation.intervals import Difference, Interval
 from instrlib.findings.domains import fall_sentence

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from trees import tone, write_audio
 
-from instrlib.core.files import write_json
-from instrlib.core.profiles import get_profile
+from instrlib.core.config import get_profile
+from instrlib.core.io import write_json
 from instrlib.data import corpora, splits
 from instrlib.data.names import common_classes
 from instrlib.models import training

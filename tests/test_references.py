@@ -8,9 +8,8 @@ import pytest
 
 from instrlib import findings
 from instrlib.audio.features import spectrum
-from instrlib.core.config import TrainConfig
+from instrlib.core.config import PROFILES, TrainConfig
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.profiles import PROFILES
 from instrlib.data.splits import make_split, save_split
 from instrlib.evaluation.intervals import bootstrap_groups, unpaired_difference
 from instrlib.models import classical, experiments, references

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from instrlib.core.errors import ConfigError, CorpusError, DiskError
-from instrlib.core.files import hash_file
+from instrlib.core.io import hash_file
 from instrlib.data import phrases, rendered, soundfont
 from instrlib.data.base import COLUMNS
 

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instrlib.core.errors import InstrlibError, StudyError
-from instrlib.core.profiles import get_profile
+from instrlib.core.config import get_profile
+from instrlib.core.errors import InstrlibError, RunError
 from instrlib.report import bibliography, keys, methods, metric_tables, released, worlds, write_pdf, write_report
 from instrlib.report.argument import argument
 from instrlib.report.asides import task_sentence
 from instrlib.report.typography import NO_BREAK, typeset
-from instrlib.runner import freshness
 
 STUDY = "fsdkaggle2018-quick"
 SVG = (
@@ -90,7 +89,6 @@ class Page(HTMLParser):
 def study(tmp_path, monkeypatch):
     """Lay out a study of two notebooks with two figures, none of it stale, and return its folder of numbers."""
     monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
-    monkeypatch.setattr(freshness, "stale", lambda study: {})
     notebooks = {
         "01_preprocessing": {"metrics": METRICS, "manifest": MANIFEST},
         "02_baseline_cnn": {
@@ -231,20 +229,9 @@ def test_figures_are_embedded_without_loss(page, tmp_path):
         np.testing.assert_array_equal(np.asarray(embedded.convert("RGB")), np.asarray(stored.convert("RGB")))
 
 
-def test_what_is_stale_is_said_in_one_sentence_at_the_top(study, monkeypatch):
-    assert argument(STUDY)["notice"] == []
-    changed = {
-        name: ["its code", "instrlib.audio.decode", "a", "b"] for name in ("01_preprocessing", "02_baseline_cnn")
-    }
-    monkeypatch.setattr(freshness, "stale", lambda study: changed)
-    assert "01 and 02 (its code, instrlib.audio.decode, a and 1 more)" in words(argument(STUDY)["notice"])
-    text = Page(write_report(STUDY).read_text()).text
-    assert text.index("Not up to date") < text.index("What was asked")
-
-
 @pytest.mark.parametrize("write", [write_report, write_pdf])
 def test_a_study_without_results_is_named_with_the_way_out(write):
-    with pytest.raises(StudyError, match=r"none-quick/results\.json is missing; run `instrlib study`"):
+    with pytest.raises(RunError, match=r"none-quick/results\.json is missing; run `instrlib study`"):
         write("none-quick")
 
 
@@ -278,7 +265,7 @@ def test_a_study_of_several_labels_a_clip_is_told_by_its_own_scores(study):
 
 def test_a_missing_figure_is_named_with_the_way_out(study, tmp_path):
     (tmp_path / "figures" / STUDY / "02_model_comparison.svg").unlink()
-    with pytest.raises(StudyError, match=r"02_model_comparison\.svg is missing; run `instrlib figures`"):
+    with pytest.raises(RunError, match=r"02_model_comparison\.svg is missing; run `instrlib figures`"):
         write_pdf(STUDY)
     assert not (study / "report.pdf").exists()
 
@@ -362,7 +349,6 @@ def test_both_forms_of_the_committed_study_are_written_without_tensorflow_and_st
     assert ran.stdout == "[]\n" and ran.stderr == ""
     page = (folder / "report.html").read_text()
     assert len(page) + (folder / "report.pdf").stat().st_size < 3_500_000
-    monkeypatch.setattr(freshness, "stale", lambda study: {})
     shown = {block["stem"] for block in blocks(argument("rendered-quick")) if block["kind"] == "figure"}
     told = json.loads((folder / "results.json").read_text())["notebooks"]
     wanted = {f"{name[:2]}_{stem}" for name in told for stem in keys.FIGURES.get(name[:2], ())}

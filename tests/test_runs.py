@@ -2,7 +2,7 @@
 
 import pytest
 
-from instrlib.core.files import write_json
+from instrlib.core.io import write_json
 from instrlib.runner.runs import open_run
 
 

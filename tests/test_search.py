@@ -15,7 +15,7 @@ import pytest
 from instrlib import findings
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.files import read_json
+from instrlib.core.io import read_json
 from instrlib.data.splits import k_folds, save_split
 from instrlib.models import search
 from instrlib.models.experiments import Variant

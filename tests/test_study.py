@@ -14,8 +14,8 @@ import pytest
 from signals import heeding, interrupts_heeded
 
 from instrlib import plots
-from instrlib.core.errors import ConfigError, CorpusError, StudyError
-from instrlib.core.profiles import PROFILES
+from instrlib.core.config import PROFILES
+from instrlib.core.errors import ConfigError, CorpusError, RunError
 from instrlib.deploy import release
 from instrlib.models import embeddings
 from instrlib.runner import notebooks, publish, study
@@ -269,7 +269,7 @@ def test_the_time_limit_holds_for_the_whole_notebook(alone, monkeypatch):
 
 def test_a_notebook_that_does_not_finish_its_run_is_refused(alone):
     write_notebook(alone / "notebooks", "03_third", [THIRD[0]])
-    with pytest.raises(StudyError, match=r"03_third ended without Run\.finish"):
+    with pytest.raises(RunError, match=r"03_third ended without Run\.finish"):
         run_study(**SMOKE)
 
 
@@ -277,10 +277,10 @@ def test_settings_that_cannot_be_meant_are_refused_before_anything_runs(root):
     write_notebook(
         root / "notebooks", "02_second", SECOND, parameters='corpus = "rendered"\ndata = ""\nprofile = "smoke"'
     )
-    with pytest.raises(StudyError, match=r"02_second\.ipynb does not declare the parameter seeds"):
+    with pytest.raises(RunError, match=r"02_second\.ipynb does not declare the parameter seeds"):
         run_study(**SMOKE)
     write_notebook(root / "notebooks", "02_second", SECOND, parameters=PARAMETERS + "\ntwice = 2 * seeds")
-    with pytest.raises(StudyError, match=r"line 5 of the parameters cell .* next cell"):
+    with pytest.raises(RunError, match=r"line 5 of the parameters cell .* next cell"):
         run_study(**SMOKE)
     write_notebook(root / "notebooks", "02_second", SECOND)
     with pytest.raises(ConfigError, match=r"Unknown corpus 'none'; there is: rendered"):
@@ -289,10 +289,10 @@ def test_settings_that_cannot_be_meant_are_refused_before_anything_runs(root):
         run_study(**SMOKE | {"profile": "huge"})
     with pytest.raises(ConfigError, match="seeds must be a whole number of at least 1, not 0"):
         run_study(**SMOKE | {"seeds": 0})
-    with pytest.raises(StudyError, match=r"Unknown notebook 07_x; there is: 01_first"):
+    with pytest.raises(RunError, match=r"Unknown notebook 07_x; there is: 01_first"):
         run_study(**SMOKE, notebooks=["07_x"])
     (root / "notebooks/01_twin.ipynb").write_bytes((root / "notebooks/01_first.ipynb").read_bytes())
-    with pytest.raises(StudyError, match="carry one number"):
+    with pytest.raises(RunError, match="carry one number"):
         run_study(**SMOKE)
     assert not (root / "runs").exists()
 
@@ -328,7 +328,7 @@ def test_a_second_run_is_refused_and_a_kill_leaves_a_state_from_which_the_next_r
     running = start(alone)
     kernel = int((alone / "notebooks/pid.txt").read_text())
     try:
-        with pytest.raises(StudyError, match="rendered-smoke is running already"):
+        with pytest.raises(RunError, match="rendered-smoke is running already"):
             run_study(**SMOKE)
         assert [state.state for state in study.status()] == ["running"]
     finally:
@@ -366,7 +366,7 @@ def test_an_interrupt_whose_exception_is_lost_ends_the_run_all_the_same(alone):
 
     write_notebook(alone / "notebooks", "03_third", ["import time\ntime.sleep(60)"])
     began = time.monotonic()
-    with interrupts_heeded(), pytest.raises(StudyError, match="Stopped in 03_third; the same command goes on there"):
+    with interrupts_heeded(), pytest.raises(RunError, match="Stopped in 03_third; the same command goes on there"):
         run_study(**SMOKE, watcher=Interrupting())
     assert time.monotonic() - began < 50
 
@@ -417,7 +417,7 @@ def test_what_a_kill_has_left_half_written_is_not_published_and_goes_with_the_ne
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half" if path in left else b"whole")
     (run / "manifest.json").write_text("{}")
-    with pytest.raises(StudyError, match="There are no arrays"):
+    with pytest.raises(RunError, match="There are no arrays"):
         publish.redraw("rendered-smoke")
     assert release.size_bytes(run / "model").to_dict() == {"single.tflite": 5}
     publish.publish(run, known=["01_first"])
@@ -426,7 +426,7 @@ def test_what_a_kill_has_left_half_written_is_not_published_and_goes_with_the_ne
 
 
 def test_figures_are_drawn_again_from_their_arrays_alone(tmp_path):
-    from instrlib.core.files import write_arrays
+    from instrlib.core.io import write_arrays
 
     classes = np.array(["piano", "violin"])
     arrays = tmp_path / "reports/rendered-smoke/arrays/01_class_balance.npz"
@@ -438,7 +438,7 @@ def test_figures_are_drawn_again_from_their_arrays_alone(tmp_path):
         plots.class_balance(classes=classes, n_clips=np.array([3, 4]), n_groups=np.array([2, 2])), tmp_path, "own"
     )
     assert (tmp_path / "own.png").read_bytes() == first
-    with pytest.raises(StudyError, match=r"no arrays in .*folder-quick"):
+    with pytest.raises(RunError, match=r"no arrays in .*folder-quick"):
         publish.redraw("folder-quick")
 
 
@@ -472,7 +472,7 @@ def test_title_and_question_are_read_from_the_first_words(alone):
     assert (read.title, read.question) == ("03 · A notebook", "Why?")
     assert read.parameters == SMOKE
     (alone / "notebooks/03_third.ipynb").write_text("[]")
-    with pytest.raises(StudyError, match="is not a notebook"):
+    with pytest.raises(RunError, match="is not a notebook"):
         notebooks.numbered_notebooks()
 
 

@@ -12,7 +12,7 @@ import pytest
 from instrlib import findings
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import EvaluationError, RunError
-from instrlib.core.files import read_json, write_json
+from instrlib.core.io import read_json, write_json
 from instrlib.data.splits import k_folds, save_split
 from instrlib.evaluation.intervals import Difference
 from instrlib.evaluation.metrics import scores

@@ -9,8 +9,7 @@ import pytest
 
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.files import read_arrays, read_json
-from instrlib.core.provenance import used_modules
+from instrlib.core.io import read_arrays, read_json
 from instrlib.data.store import build_store
 from instrlib.evaluation.metrics import scores
 from instrlib.evaluation.multilabel import label_scores
@@ -103,11 +102,6 @@ def test_an_epoch_that_names_more_is_better_whatever_its_loss_and_among_equals_t
     ranks = [training._rank(epoch, "softmax") for epoch in (early, late, later)]
     assert sorted(ranks) == ranks and len(set(ranks)) == 3
     assert training._rank(early, "sigmoid") > training._rank(later, "sigmoid")  # naming none is right most of the time
-
-
-def test_networks_outlive_a_change_of_the_profiles():
-    used = used_modules([Path(training.__file__).read_text(encoding="utf-8")])
-    assert "instrlib.core.config" in used and "instrlib.core.profiles" not in used
 
 
 def test_scaling_is_fitted_on_the_training_part_alone(trained, small):

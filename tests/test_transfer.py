@@ -10,9 +10,8 @@ import pytest
 from trees import make_openmic2018
 
 from instrlib import findings
-from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.config import PROFILES, FeatureConfig, TrainConfig
 from instrlib.core.errors import EvaluationError, LeakError
-from instrlib.core.profiles import PROFILES
 from instrlib.data import openmic2018, rendered
 from instrlib.data.splits import load_split, make_split, save_splits
 from instrlib.data.store import build_store, open_store

@@ -5,9 +5,8 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.config import FeatureConfig, TrainConfig, get_profile
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.profiles import get_profile
 from instrlib.data import rendered, soundfont
 from instrlib.findings.trials import trial_sentences
 from instrlib.models.layers import Layer

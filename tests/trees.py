@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from instrlib.core.files import hash_file
+from instrlib.core.io import hash_file
 from instrlib.data import rendered
 from instrlib.data.base import Corpus, problem_table
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import hash_bytes, hash_json
+from instrlib.core.io import hash_bytes, hash_json
 
 ROOM_VOLUME_M3 = 200.0
 """Volume of the room: that of a rehearsal room or a small hall."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import hash_bytes, hash_json
+from instrlib.core.io import hash_bytes, hash_json
 
 VERSION = 2
 """Raised whenever the samples of a degradation change."""

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, imported when first needed and without its page of notes about the processor."""
+"""Keras on TensorFlow, imported when first needed and without its notes about the processor."""
 
 import contextlib
 import os
@@ -7,35 +7,28 @@ import threading
 from collections.abc import Iterator
 from types import ModuleType
 
-_QUIET = threading.RLock()
-"""Two threads that led stderr away in turns would leave it there."""
+_LOCK = threading.RLock()
+"""Two threads that redirect stderr in turns would leave it redirected."""
 
 
 def load_keras() -> ModuleType:
-    """Import Keras and return it; nothing is written to stderr, which would end up in a notebook.
-
-    Returns
-    -------
-    module
-        `keras`, version 3.
-    """
+    """Import and return Keras 3; nothing is written to stderr, which would end up in a notebook."""
     if "tensorflow" in sys.modules:
         import keras
 
         return keras
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_stderr():  # its first notes come before that setting is heeded
+    with without_stderr():  # the first notes come before that setting is read
         import keras
         import tensorflow as tf
-    # Many networks in one process are what it warns of, and what is done here.
-    tf.get_logger().setLevel("ERROR")
+    tf.get_logger().setLevel("ERROR")  # it warns about many networks in one process
     return keras
 
 
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
-    """Lead file descriptor 2 nowhere; TensorFlow writes there from C++, past Python's sys.stderr."""
-    with _QUIET:
+    """Discard what is written to file descriptor 2; TensorFlow writes there from C++, past sys.stderr."""
+    with _LOCK:
         kept = os.dup(2)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:

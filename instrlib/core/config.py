@@ -1,51 +1,82 @@
-"""Settings as frozen dataclasses; every name of a physical quantity carries its unit."""
+"""Settings as frozen dataclasses, the profiles of a study, and its folders; names of quantities carry their unit."""
 
 import dataclasses
 import math
 import os
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import hash_json
+from instrlib.core.io import hash_json
 
 
 def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return a value that is allowed; refuse any other with a `ConfigError` that lists those there are."""
+    """Return `value` when it is allowed; raise a `ConfigError` that lists the allowed ones otherwise."""
     if value not in allowed:
-        raise ConfigError(f"Unknown {what} {value!r}; there is: {', '.join(allowed)}.")
+        raise ConfigError(f"Unknown {what} {value!r}; choose from: {', '.join(allowed)}.")
     return value
 
 
+class Settings:
+    """Base of the settings: checks their types and turns them into plain values and back."""
+
+    def __post_init__(self) -> None:
+        """Check that each value has its annotated type; 3 and 3.0 are one number of seconds."""
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if typing.get_origin(kind) is Literal:
+                one_of(name, value, typing.get_args(kind))
+            elif kind is float:
+                _require(isinstance(value, int | float) and math.isfinite(value), f"{name} must be a number", value)
+                object.__setattr__(self, name, float(value))
+            elif kind is int:
+                _require(isinstance(value, int), f"{name} must be a whole number", value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the settings that `to_dict` gave; unknown names are refused."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            one_of("setting", name, tuple(sorted(fields)))
+        return cls(**values)
+
+
+def _require(holds: bool, rule: str, value: Any) -> None:
+    if not holds:
+        raise ConfigError(f"{rule}, not {value!r}.")
+
+
 @dataclass(frozen=True)
-class FeatureConfig:
-    """How sound becomes the picture that a network sees; stored with every model and used wherever it is used.
+class FeatureConfig(Settings):
+    """How sound becomes the features that a network sees; stored with every model.
 
     Attributes
     ----------
     kind : {"log_mel", "mfcc", "pcen"}
-        Mel spectrogram in dB; mel-frequency cepstral coefficients of it; mel spectrogram with per-channel energy
-        normalisation.
+        Mel spectrogram in dB; its cepstral coefficients; mel spectrogram with per-channel energy normalisation.
     sample_rate_hz : int
-        Rate to which every file is brought.
+        Rate to which every file is resampled.
     segment_s, segment_hop_s : float
         Length of a segment and distance between the starts of two; a longer clip gives several segments.
     max_segments : int
-        At most so many segments a clip, spread evenly over it, so that long clips do not outweigh short ones.
+        Largest number of segments a clip, spread evenly over it.
     n_fft, hop_length : int
         Frame length and step in samples (Hann window, centred frames, as librosa).
-    n_mels : int
-        Number of mel bands (Slaney's scale and area normalisation, as librosa).
-    n_mfcc : int
-        Number of coefficients when `kind` is "mfcc".
+    n_mels, n_mfcc : int
+        Number of mel bands (Slaney's scale and area normalisation, as librosa) and of coefficients.
     fmin_hz, fmax_hz : float
         Lower and upper edge of the mel bands.
     top_db : float
-        Dynamic range: values are dB below the segment's loudest value, cut at -top_db, the floor.
+        Dynamic range: values are dB below the segment's loudest value, cut at -top_db.
     scaling : {"fixed", "segment", "train"}
         "fixed": dB / top_db + 1, so 0 is silence and 1 the loudest (PCEN stays as it is); "segment": each segment to
-        mean 0, deviation 1; "train": each band by mean and deviation fitted on the training part alone.
+        mean 0, deviation 1; "train": each band by mean and deviation of the training part.
     """
 
     kind: Literal["log_mel", "mfcc", "pcen"] = "log_mel"
@@ -63,30 +94,18 @@ class FeatureConfig:
     scaling: Literal["fixed", "segment", "train"] = "train"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work together."""
-        one_of("kind", self.kind, ("log_mel", "mfcc", "pcen"))
-        one_of("scaling", self.scaling, ("fixed", "segment", "train"))
-        for name in (
-            "sample_rate_hz",
-            "segment_s",
-            "segment_hop_s",
-            "max_segments",
-            "n_fft",
-            "hop_length",
-            "n_mels",
-            "n_mfcc",
-            "top_db",
-        ):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a number above 0, not {value!r}.")
+        """Refuse settings that are out of range or cannot work together."""
+        super().__post_init__()
+        for name, value in self.to_dict().items():
+            if name not in ("kind", "scaling", "fmin_hz"):
+                _require(value > 0, f"{name} must be above 0", value)
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2:
             raise ConfigError(
                 f"The mel bands must lie between 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz): "
                 f"fmin_hz={self.fmin_hz:g}, fmax_hz={self.fmax_hz:g}."
             )
-        if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
-            raise ConfigError(f"n_mfcc ({self.n_mfcc}) must not be above n_mels ({self.n_mels}).")
+        if self.kind == "mfcc":
+            _require(self.n_mfcc <= self.n_mels, f"n_mfcc must not exceed n_mels ({self.n_mels})", self.n_mfcc)
 
     @property
     def segment_samples(self) -> int:
@@ -95,12 +114,12 @@ class FeatureConfig:
 
     @property
     def n_frames(self) -> int:
-        """Frames in one segment (centred frames)."""
+        """Frames in one segment."""
         return 1 + self.segment_samples // self.hop_length
 
     @property
     def n_bins(self) -> int:
-        """Rows of the picture: mel bands or coefficients."""
+        """Mel bands or coefficients."""
         return self.n_mfcc if self.kind == "mfcc" else self.n_mels
 
     @property
@@ -115,50 +134,36 @@ class FeatureConfig:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what decides the stored values; `scaling` happens when they are read and does not count."""
+        """Hash of what decides the stored values; `scaling` is applied when they are read and does not count."""
         return hash_json({k: v for k, v in self.to_dict().items() if k != "scaling"})[:16]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild the settings from `to_dict`; unknown names are refused."""
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ConfigError(f"Unknown feature setting: {', '.join(unknown)}.")
-        return cls(**values)
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """What is done to the training examples, anew for every batch; see `augment`.
+class AugmentConfig(Settings):
+    """What is done to the training examples, anew for every batch.
 
     Attributes
     ----------
     mix : {"none", "cutmix", "mixup", "layers"}
-        Two examples made into one, and their labels with them; or several examples sounding at once, each of their
-        labels present.
+        CutMix and MixUp combine two examples and their labels; "layers" adds several, and keeps all their labels.
     axes : {"both", "time", "frequency"}
-        Which axes the box of CutMix is cut along; along the other it spans everything.
+        Axes that CutMix's box is cut along; along the other it spans everything.
     beta : float
-        Both parameters of the Beta distribution that the share of the first example is drawn from, above 0.
+        Both parameters of the Beta distribution of the first example's share, above 0.
     share : float
         Share of the batches that are mixed, 0 to 1.
     layers : tuple of int
-        Fewest and most examples that "layers" lays over each other, all of different classes; each number is drawn
-        alike.
+        Fewest and most examples of "layers", all of different classes.
     level_range_db : float
-        Largest difference of level between the first of them and another, in dB.
+        Largest difference of level between the first of them and another.
     time_masks, frequency_masks : int
-        Stripes of silence over each example.
+        Masks over each example.
     time_mask_s : float
-        Longest stripe over time, in seconds.
+        Longest mask over time.
     frequency_mask_bins : int
-        Widest stripe over frequency, in rows of the picture.
+        Widest mask over frequency, in bands.
     retake : float
-        Share of the examples that are heard as in another recording, 0 to 1; see `takes.retake`.
+        Share of the examples that get recording augmentation, 0 to 1.
     """
 
     mix: Literal["none", "cutmix", "mixup", "layers"] = "none"
@@ -174,46 +179,38 @@ class AugmentConfig:
     retake: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        one_of("mix", self.mix, ("none", "cutmix", "mixup", "layers"))
-        one_of("axes", self.axes, ("both", "time", "frequency"))
-        if not self.beta > 0:
-            raise ConfigError(f"beta must be above 0, not {self.beta!r}.")
+        """Refuse settings that are out of range."""
+        super().__post_init__()
+        _require(self.beta > 0, "beta must be above 0", self.beta)
         for name in ("share", "retake"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
-        if not (len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]):
-            raise ConfigError(f"layers must be the fewest and the most examples, from 1, not {self.layers!r}.")
-        if not 0 <= self.level_range_db < math.inf:
-            raise ConfigError(f"level_range_db must be a number from 0, not {self.level_range_db!r}.")
+            _require(0 <= getattr(self, name) <= 1, f"{name} must lie between 0 and 1", getattr(self, name))
+        in_order = len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]
+        _require(in_order, "layers must be the fewest and the most examples, from 1", self.layers)
+        _require(self.level_range_db >= 0, "level_range_db must be at least 0", self.level_range_db)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How a network is trained.
 
     Attributes
     ----------
-    epochs : int
-        At most so many passes over the training part.
-    batch_size : int
-        Segments in a batch.
+    epochs, batch_size : int
+        Largest number of passes over the training part; segments in a batch.
     learning_rate : float
         Adam's first learning rate.
     schedule : {"cosine", "plateau", "constant"}
-        How it goes on: to 0 along a cosine; halved after some epochs without a better validation loss; as it is.
+        Falls to 0 along a cosine; is halved after some epochs without a better validation loss; stays.
     patience : int
-        Stop after so many epochs without a better one on validation; its weights are kept, see `training.train_model`.
+        Stop after so many epochs without a better validation loss.
     class_weights : bool
-        Weigh each class by the inverse of its share of the training part; softmax outputs alone. With sigmoid outputs
-        every observed label weighs the same: heavier present ones would raise all probabilities above what is found.
+        Weight each class by the inverse of its share of the training part (softmax only).
     label_smoothing : float
-        Share of probability spread over all classes, or over present and absent, from 0 to below 1.
+        Share of probability spread over all classes, from 0 to below 1.
     augment : AugmentConfig
-        What is done to the training examples; by default nothing.
+        What is done to the training examples.
     output : {"softmax", "sigmoid"}
-        One class a clip, or any number of them: then the probability of each is learned by itself, from the clips in
-        which it was observed to be present or absent.
+        One class a clip, or any number of them; sigmoid outputs learn from the observed labels alone.
     """
 
     epochs: int = 30
@@ -227,22 +224,133 @@ class TrainConfig:
     output: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:
-        """Refuse settings that there are not, or that cannot work together."""
-        one_of("schedule", self.schedule, ("cosine", "plateau", "constant"))
-        one_of("output", self.output, ("softmax", "sigmoid"))
+        """Refuse settings that cannot work together."""
+        super().__post_init__()
         if self.augment.mix == "layers" and self.output != "sigmoid":
-            raise ConfigError('Layered examples have several labels: mix="layers" needs output="sigmoid".')
+            raise ConfigError('Mixtures have several labels: mix="layers" needs output="sigmoid".')
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large a study is.
+
+    Attributes
+    ----------
+    name : {"smoke", "quick", "full"}
+        Seconds, for tests; minutes on a laptop; the findings.
+    clips_per_class, max_clips_per_class : int
+        Size of the rendered corpus; limit for corpora from disk (None takes all).
+    features : FeatureConfig
+        What the networks see.
+    train : TrainConfig
+        How the baseline is trained.
+    network, experiment : str, TrainConfig
+        The network of the comparisons that train many, and how it is trained.
+    given_away_clips_per_class, given_away : int, TrainConfig
+        Rendered clips of the released model, and how it is trained.
+    fine_tune_epochs : int
+        Epochs of fine-tuning while a network is pruned.
+    trials, rows_per_kind : int
+        Trials of a random search; changes of each kind in an ablation (None makes all).
+    min_test_clips : int
+        With fewer clips in the test part, every clip is tested once, by cross-validation over groups.
+    explained_per_class : int
+        Clips of each class whose activation maps are tested.
+    n_bootstrap : int
+        Resamples behind an interval.
+    notebook_limit_s : float
+        Time limit of a notebook.
+    """
+
+    name: str
+    clips_per_class: int
+    max_clips_per_class: int | None
+    features: FeatureConfig
+    train: TrainConfig
+    network: str
+    experiment: TrainConfig
+    given_away_clips_per_class: int
+    given_away: TrainConfig
+    fine_tune_epochs: int
+    trials: int
+    rows_per_kind: int | None
+    min_test_clips: int
+    explained_per_class: int
+    n_bootstrap: int
+    notebook_limit_s: float
+
+
+FOR_RECORDINGS = AugmentConfig(retake=0.5, mix="cutmix", share=0.5)
+"""Augmentation of a network that learns from rendered sounds and is used on recordings."""
+
+_SMOKE = Profile(
+    name="smoke",
+    clips_per_class=12,
+    max_clips_per_class=12,
+    features=FeatureConfig(hop_length=1024),
+    train=TrainConfig(epochs=2, patience=2),
+    network="small",
+    experiment=TrainConfig(epochs=2, patience=2),
+    given_away_clips_per_class=24,
+    given_away=TrainConfig(epochs=2, patience=2, augment=FOR_RECORDINGS),
+    fine_tune_epochs=1,
+    trials=2,
+    rows_per_kind=1,
+    min_test_clips=0,
+    explained_per_class=2,
+    n_bootstrap=100,
+    notebook_limit_s=600.0,
+)
+_QUICK = dataclasses.replace(
+    _SMOKE,
+    name="quick",
+    clips_per_class=50,
+    max_clips_per_class=None,
+    train=TrainConfig(epochs=20, patience=8),
+    experiment=TrainConfig(epochs=10, patience=10),
+    given_away_clips_per_class=400,
+    given_away=TrainConfig(epochs=12, patience=12, batch_size=32, augment=FOR_RECORDINGS),
+    fine_tune_epochs=2,
+    trials=10,
+    rows_per_kind=2,
+    min_test_clips=100,
+    explained_per_class=4,
+    n_bootstrap=1000,
+    notebook_limit_s=1800.0,
+)
+_FULL = dataclasses.replace(
+    _QUICK,
+    name="full",
+    clips_per_class=600,
+    features=FeatureConfig(),
+    train=TrainConfig(epochs=40, patience=20),
+    experiment=TrainConfig(epochs=30, patience=15),
+    given_away_clips_per_class=3000,
+    given_away=TrainConfig(epochs=20, patience=20, batch_size=32, augment=FOR_RECORDINGS),
+    fine_tune_epochs=6,
+    trials=20,
+    rows_per_kind=None,
+    explained_per_class=20,
+    n_bootstrap=10_000,
+    notebook_limit_s=12 * 3600.0,
+)
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_SMOKE, _QUICK, _FULL)}
+
+
+def get_profile(name: str) -> Profile:
+    """Return the profile "smoke", "quick" or "full"; refuse any other name.
+
+    Examples
+    --------
+    >>> get_profile("smoke").train.epochs
+    2
+    """
+    return PROFILES[one_of("profile", name, tuple(PROFILES))]
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things lie. All can be moved by environment variables, so that tests never touch a user's folders.
-
-    Attributes
-    ----------
-    data, runs, reports, figures, notebooks : Path
-        Corpora and feature stores; artefacts of a run; committed numbers; committed pictures; the notebooks.
-    """
+    """Folders of the project: corpora and stores, local runs, published numbers and figures, the notebooks."""
 
     data: Path
     runs: Path
@@ -252,16 +360,13 @@ class Folders:
 
 
 def folders() -> Folders:
-    """Return the folders in force.
+    """Return the folders under INSTRLIB_ROOT, else under the clone of this package, else under the working folder.
 
-    The root is `INSTRLIB_ROOT`, else the clone that this package lies in when it is one, else the working folder;
-    `INSTRLIB_DATA`, `INSTRLIB_RUNS`, `INSTRLIB_REPORTS` and `INSTRLIB_FIGURES` move one folder alone.
+    INSTRLIB_DATA, INSTRLIB_RUNS, INSTRLIB_REPORTS and INSTRLIB_FIGURES each move one of them.
     """
     clone = Path(__file__).resolve().parents[2]
     default = clone if (clone / "notebooks").is_dir() else Path.cwd()
     root = Path(os.environ.get("INSTRLIB_ROOT") or default)
-    moved = {
-        name: Path(os.environ.get(f"INSTRLIB_{name.upper()}") or root / name)
-        for name in ("data", "runs", "reports", "figures")
-    }
+    names = ("data", "runs", "reports", "figures")
+    moved = {name: Path(os.environ.get(f"INSTRLIB_{name.upper()}") or root / name) for name in names}
     return Folders(**moved, notebooks=root / "notebooks")

@@ -1,16 +1,16 @@
-"""The errors that a user can cause: one clear sentence each, which says what, where and how to go on."""
+"""Errors that a user can cause; each message is one sentence that says what is wrong, where, and how to go on."""
 
 
 class InstrlibError(Exception):
-    """Base of every error that a user can cause; the command line prints it in one line and exits with 2."""
+    """Base of all; the command line prints it in one line and exits with 2."""
 
 
 class AudioError(InstrlibError):
-    """A file that cannot be used as audio: unreadable, empty, silent, not finite."""
+    """A file that is not usable as audio: unreadable, empty, silent, not finite."""
 
 
 class CorpusError(InstrlibError):
-    """A corpus that is missing, incomplete, altered or does not have the layout that is expected."""
+    """A corpus that is missing, incomplete, altered or of another layout."""
 
 
 class ConfigError(InstrlibError):
@@ -18,27 +18,23 @@ class ConfigError(InstrlibError):
 
 
 class SplitError(InstrlibError):
-    """A split that cannot be made, for example because a class has too few groups."""
+    """A split that is impossible, for example because a class has too few groups."""
 
 
 class LeakError(SplitError):
-    """A group stands on more than one side of a split."""
+    """A group that is in more than one part of a split."""
 
 
 class StoreError(InstrlibError):
-    """A feature store that is corrupted or belongs to another corpus or configuration."""
+    """A feature store that is damaged or belongs to another corpus or configuration."""
 
 
 class EvaluationError(InstrlibError):
-    """Predictions that cannot be scored: not finite, of the wrong shape, none at all."""
+    """Predictions that cannot be scored."""
 
 
 class RunError(InstrlibError):
-    """A run folder that is missing, incomplete, foreign or in use."""
-
-
-class StudyError(InstrlibError):
-    """A study that cannot run: in use, with an unknown notebook or parameter, stopped by a cell that failed."""
+    """A run or study that is missing, incomplete, in use, or stopped by a failed cell."""
 
 
 class DiskError(InstrlibError):
@@ -46,4 +42,4 @@ class DiskError(InstrlibError):
 
 
 class WorkerError(InstrlibError):
-    """Work that processes or a cluster cannot do: one was killed, none is there, or it is not fit for it."""
+    """Processes or a cluster that cannot do the work: killed, absent, or running other code."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.errors import CorpusError
-from instrlib.core.files import hash_json
+from instrlib.core.io import hash_json
 
 COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split")
 """What every manifest holds; a corpus may add columns of its own after these."""

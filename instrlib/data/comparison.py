@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.arrays import padded
+from instrlib.core.io import padded
 from instrlib.audio.decode import load
 from instrlib.core.config import FeatureConfig
 from instrlib.data.base import Corpus

@@ -12,7 +12,7 @@ from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, CorpusInfo, check_prob
 from instrlib.core.errors import ConfigError
 
 if TYPE_CHECKING:  # what trains a network uses this module, and is not to change with a profile
-    from instrlib.core.profiles import Profile
+    from instrlib.core.config import Profile
 
 NAMES = ("rendered", "fsdkaggle2018", "irmas", "openmic2018", "nsynth", "kaggle_instruments", "folder")
 

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from instrlib.core.errors import CorpusError
-from instrlib.core.files import disk_errors, hash_file, write_text
-from instrlib.core.progress import track
+from instrlib.core.io import disk_errors, hash_file, write_text
+from instrlib.core.parallel import track
 
 if TYPE_CHECKING:
     import requests

@@ -35,7 +35,7 @@ from instrlib.data.local import (
 )
 from instrlib.data.download import fetch, unpack
 from instrlib.core.errors import CorpusError
-from instrlib.core.files import disk_errors
+from instrlib.core.io import disk_errors
 
 INFO = CorpusInfo(
     name="irmas",

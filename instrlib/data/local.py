@@ -14,9 +14,9 @@ from instrlib.core.config import folders
 from instrlib.data.base import CONTENT, CorpusInfo
 from instrlib.data.download import Remote
 from instrlib.core.errors import AudioError, ConfigError, CorpusError, InstrlibError
-from instrlib.core.files import hash_bytes, hash_file, read_json, write_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.progress import track
+from instrlib.core.io import hash_bytes, hash_file, read_json, write_json
+from instrlib.core.parallel import parallel_map
+from instrlib.core.parallel import track
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """The endings of audio files that are looked for, whatever their case; the first is preferred."""
@@ -189,7 +189,7 @@ def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tup
     chunks = [open_files[first : first + _CHUNK] for first in range(0, len(open_files), _CHUNK)]
     tasks = [([str(root / path) for path, _, _ in chunk],) for chunk in chunks]
     workers = 1 if len(chunks) < 4 else None  # starting processes takes longer than a few hundred headers
-    results = fan_out(_probe_chunk, tasks, workers=workers, describe="reading the lengths of clips")
+    results = parallel_map(_probe_chunk, tasks, workers=workers, describe="reading the lengths of clips")
     for number, (chunk, answers) in enumerate(zip(chunks, results, strict=True), 1):
         for (path, size, changed), answer in zip(chunk, answers, strict=True):
             if isinstance(answer, str):
@@ -224,7 +224,7 @@ def find_unusable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]
     usable, problems = probe_clips(root, clips)
     paths = [str(Path(root).absolute() / path) for path in usable.path]
     tasks = [(paths[first : first + _CHUNK],) for first in range(0, len(paths), _CHUNK)]
-    answers = [answer for chunk in fan_out(_decode_chunk, tasks, describe="decoding") for answer in chunk]
+    answers = [answer for chunk in parallel_map(_decode_chunk, tasks, describe="decoding") for answer in chunk]
     rows = zip(usable.clip_id, usable.path, answers, strict=True)
     return sorted([*problems, *(row for row in rows if row[2])])
 

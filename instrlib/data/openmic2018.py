@@ -33,8 +33,8 @@ from instrlib.data.local import (
 )
 from instrlib.data.download import fetch, unpack
 from instrlib.core.errors import CorpusError, InstrlibError
-from instrlib.core.files import read_json
-from instrlib.core.progress import track
+from instrlib.core.io import read_json
+from instrlib.core.parallel import track
 
 INFO = CorpusInfo(
     name="openmic2018",

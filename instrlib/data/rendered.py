@@ -21,8 +21,8 @@ import pandas as pd
 from instrlib.data import phrases, soundfont
 from instrlib.data.base import COLUMNS, Corpus, CorpusInfo, problem_table
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.files import atomic_path, hash_file, hash_json, read_json, write_json, write_text
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import atomic_path, hash_file, hash_json, read_json, write_json, write_text
+from instrlib.core.parallel import parallel_map
 
 VERSION = 2
 """Raised whenever the bytes of a clip change."""
@@ -455,7 +455,7 @@ def _render_all(
     batches = [(*same, clips[first : first + _BATCH]) for first in range(0, len(clips), _BATCH)]
     rows: list[tuple] = []
     played: list[tuple] = []
-    for batch_rows, batch_notes in fan_out(_render_batch, batches, workers=workers, describe="rendering"):
+    for batch_rows, batch_notes in parallel_map(_render_batch, batches, workers=workers, describe="rendering"):
         rows += batch_rows
         played += batch_notes
     return rows, played

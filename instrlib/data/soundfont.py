@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from instrlib.core.errors import CorpusError
-from instrlib.core.files import hash_file
+from instrlib.core.io import hash_file
 
 RENDER_RATE_HZ = 44_100
 """The fonts' own rate: they play at it and are brought down afterwards, for neither engine filters what would alias."""

@@ -24,8 +24,8 @@ from instrlib.core.config import FeatureConfig
 from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
 from instrlib.audio.features import Scaler, scale, segment_starts, spectrum
-from instrlib.core.files import disk_errors, hash_file, hash_json, read_json, write_json
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
+from instrlib.core.parallel import parallel_map
 
 FORMAT = 1
 """Raised whenever stored values would change for the same corpus and settings; older stores are then refused."""
@@ -378,7 +378,7 @@ def _build(
         if not note.is_file():
             position = header_bytes + row_bytes * int(first_row[first])
             tasks.append((features, position, note, sounds[first : first + _BATCH_CLIPS], config, change))
-    for _ in fan_out(_extract_batch, tasks, workers=workers, describe="features"):
+    for _ in parallel_map(_extract_batch, tasks, workers=workers, describe="features"):
         pass
 
     outcome = [clip for note in notes for clip in read_json(note)]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.errors import StoreError
-from instrlib.core.files import hash_bytes, hash_json
+from instrlib.core.io import hash_bytes, hash_json
 from instrlib.data.store import FeatureStore
 
 CHANCE = 0.5

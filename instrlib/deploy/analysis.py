@@ -17,7 +17,7 @@ import instrlib
 from instrlib.audio import decode as audio
 from instrlib.audio import features
 from instrlib.core.errors import AudioError
-from instrlib.core.files import atomic_path, hash_file
+from instrlib.core.io import atomic_path, hash_file
 
 if TYPE_CHECKING:
     import pandas as pd

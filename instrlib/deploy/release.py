@@ -17,11 +17,20 @@ import pandas as pd
 
 from instrlib.audio.features import Scaler, spectrum
 from instrlib.core.backend import load_keras
+from instrlib.core.cache import code_hash, commit, versions
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import EvaluationError, RunError
-from instrlib.core.files import atomic_path, hash_file, hash_json, plain, read_arrays, read_json, write_json, write_text
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, commit, versions
+from instrlib.core.io import (
+    atomic_path,
+    hash_file,
+    hash_json,
+    read_arrays,
+    read_json,
+    to_jsonable,
+    write_json,
+    write_text,
+)
+from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, soundfont
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
@@ -294,7 +303,7 @@ def publish(
     for name, one in chosen.items():
         given = one.candidate.inputs or inputs
         tasks.append((work / name, one.folder, given.store.folder, given.splits[one.fold], recipes[name]))
-    results = fan_out(_make, tasks, workers=workers, describe="converting the networks", isolate=True)
+    results = parallel_map(_make, tasks, workers=workers, describe="converting the networks", isolate=True)
     made = dict(zip(chosen, results, strict=True))
     kept = made["single"]
     before, after = kept["answers"]
@@ -425,7 +434,7 @@ def _make(
 ) -> dict[str, Any]:
     """Convert and calibrate one network; with softmax outputs, let the network and the file answer the test part."""
     trained, store, split = open_trained(network, store_folder, split_path)
-    code = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
+    code = code_hash("deploy")
     key = hash_json([code, trained["key"], versions(), recipe])
     file, record = _file(work), work / COMPLETE
     if not (file.is_file() and record.is_file() and read_json(record).get("key") == key):
@@ -596,7 +605,7 @@ def _published_before(folder: Path, identity: str) -> str:
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    whole = published.sealed(plain(record))
+    whole = published.sealed(to_jsonable(record))
     # A line for each entry: numbers on lines of their own take more room than they are worth.
     lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in whole.items())
     write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from instrlib.core.errors import DiskError, InstrlibError, WorkerError
-from instrlib.core.files import read_json, write_json
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import read_json, write_json
+from instrlib.core.parallel import parallel_map
 
 _LONGEST_REASON = 200
 
@@ -59,7 +59,7 @@ def attempt_all(
         A hash of all that decides each task. One whose note has this key is not run again, failed ones included;
         delete the note to try again.
     workers, describe
-        See `parallel.fan_out`.
+        See `parallel.parallel_map`.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def attempt_all(
 
 
 def _run(calls: list[tuple], workers: int | None, describe: str) -> None:
-    for _ in fan_out(_attempt, calls, workers=workers, describe=describe, isolate=True):
+    for _ in parallel_map(_attempt, calls, workers=workers, describe=describe, isolate=True):
         pass
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.features import mel_edges_hz, sounding
+from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import hash_json, read_json, write_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import hash_json, read_json, write_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.models.evaluation import Inputs, Predictions, answer_test, join_folds
@@ -318,7 +318,7 @@ def answer(folder: Path, store_folder: Path, split_path: Path, name: str, seeds:
     split = load_split(split_path, store.segments)
     key = hash_json(
         {
-            "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
+            "code": code_hash("models"),
             "inputs": [store.fingerprint, split.fingerprint],
             "settings": [name, GRIDS[name], list(seeds)],
             "versions": versions(),
@@ -366,7 +366,7 @@ def answer_all(
         for kind, name in todo
         for fold, split in enumerate(inputs[kind].splits)
     ]
-    found = iter(list(fan_out(answer, tasks, workers=workers, describe="traditional classifiers", isolate=True)))
+    found = iter(list(parallel_map(answer, tasks, workers=workers, describe="traditional classifiers", isolate=True)))
     answers: dict[str, dict[str, Predictions]] = {kind: {} for kind in inputs}
     for kind, name in todo:
         answers[kind][name] = join_folds([next(found) for _ in inputs[kind].splits])

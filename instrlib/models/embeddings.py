@@ -22,12 +22,11 @@ from instrlib.audio import decode as audio
 from instrlib.audio import frontends
 from instrlib.audio.features import scale, segment_starts, spectrum
 from instrlib.core.backend import load_keras
+from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.config import FeatureConfig, folders
 from instrlib.core.errors import AudioError, InstrlibError, StoreError
-from instrlib.core.files import hash_file, hash_json, kept_arrays, read_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.paths import whole
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import hash_file, hash_json, read_json, whole
+from instrlib.core.parallel import parallel_map
 from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, unusable
 from instrlib.data.download import Remote, fetch, unpack
 from instrlib.data.store import FeatureStore, build_store, open_store
@@ -89,8 +88,7 @@ class Embedding:
             made_of = read_manifest(self.path)["key"]
         else:
             made_of = [hash_file(path) for path in pretrained.files(self.path, self.form, self.name)]
-        sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (audio, frontends, pretrained)]
-        return hash_json([FORMAT, self.name, self.form, made_of, code_fingerprint(sources), versions()])[:16]
+        return hash_json([FORMAT, self.name, self.form, made_of, code_hash("models"), versions()])[:16]
 
     def embed(self, signal: np.ndarray) -> np.ndarray:
         """Embed a sound.
@@ -365,10 +363,10 @@ def _kept(
             for number, task in enumerate(tasks)
         ]
         describe = f"embedding by {embedding.name}"
-        parts = list(fan_out(_keep_part, calls, workers=workers, describe=describe, isolate=True))
+        parts = list(parallel_map(_keep_part, calls, workers=workers, describe=describe, isolate=True))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    whole = kept_arrays(folder.with_name(f"{folder.name}.npz"), embedding.fingerprint, make)
+    whole = cached(folder.with_name(f"{folder.name}.npz"), embedding.fingerprint, make)
     shutil.rmtree(folder, ignore_errors=True)
     return whole
 
@@ -376,7 +374,7 @@ def _kept(
 def _keep_part(
     path: Path, key: str, function: Callable[..., dict[str, np.ndarray]], embedding: Embedding, task: Any
 ) -> dict[str, np.ndarray]:
-    return kept_arrays(path, key, lambda: function(embedding, task))
+    return cached(path, key, lambda: function(embedding, task))
 
 
 def _embed_sounds(embedding: Embedding, sounds: list[tuple[Path, float, float]]) -> dict[str, np.ndarray]:

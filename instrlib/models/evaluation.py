@@ -11,7 +11,7 @@ import pandas as pd
 from instrlib.audio.features import Scaler, sounding
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import EvaluationError
-from instrlib.core.files import read_arrays, write_arrays
+from instrlib.core.io import read_arrays, write_arrays
 from instrlib.data.base import Corpus
 from instrlib.data.splits import Split, fingerprint_of, load_split
 from instrlib.data.store import FeatureStore, open_store

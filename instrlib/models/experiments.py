@@ -12,7 +12,7 @@ import pandas as pd
 
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import EvaluationError
-from instrlib.core.parallel import fan_out
+from instrlib.core.parallel import parallel_map
 from instrlib.data.store import open_store
 from instrlib.evaluation.intervals import compare_over_seeds, enough_resamples, holm, is_shown
 from instrlib.models.evaluation import Predictions, clip_scores, compare_models, join_seeds, read_test
@@ -165,7 +165,7 @@ def run_variants(
         for variant, place, split, seed in places
     ]
     describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
-    answers = fan_out(_train_and_answer, tasks, workers=workers, describe=describe, isolate=True)
+    answers = parallel_map(_train_and_answer, tasks, workers=workers, describe=describe, isolate=True)
     found = zip([place for _, place, *_ in places], list(answers), strict=True)
     outcomes = {}
     for variant in variants:
@@ -201,7 +201,7 @@ def read_outcome(
         See `evaluation.read_test`.
     """
     tasks = [(place, store, split) for by_fold in folders for place, split in zip(by_fold, splits, strict=True)]
-    answers = list(fan_out(read_test, tasks, workers=workers, describe="reading the test part", isolate=True))
+    answers = list(parallel_map(read_test, tasks, workers=workers, describe="reading the test part", isolate=True))
     found = zip([place for place, *_ in tasks], answers, strict=True)
     return make_outcome([tuple(itertools.islice(found, len(splits))) for _ in folders])
 

@@ -15,10 +15,10 @@ import pandas as pd
 
 from instrlib.audio.features import Scaler
 from instrlib.core.backend import load_keras
+from instrlib.core.cache import code_hash
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import LeakError, StoreError
-from instrlib.core.files import hash_json, read_json
-from instrlib.core.provenance import code_fingerprint
+from instrlib.core.io import hash_json, read_json
 from instrlib.data.base import Corpus
 from instrlib.data.store import FeatureStore
 from instrlib.models import embeddings
@@ -89,7 +89,7 @@ class Pretrained:
     def fingerprint(self) -> str:
         """Hash of the pretrained network and of how it is tuned."""
         settings = {**dataclasses.asdict(self), "folder": read_manifest(self.folder)["key"]}
-        return hash_json([code_fingerprint([Path(__file__).read_text(encoding="utf-8")]), settings])
+        return hash_json([code_hash("models"), settings])
 
     def scaler(self, store: FeatureStore) -> Scaler:
         """Return the scaling of pretraining, which the body is used to.

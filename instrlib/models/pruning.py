@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from instrlib.core.arrays import padded
+from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.files import hash_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import hash_json, padded
+from instrlib.core.parallel import parallel_map
 from instrlib.models.batches import training_batches
 from instrlib.models.evaluation import Inputs, Predictions, read_test
 from instrlib.models.experiments import Outcome, make_outcome, run_folder
@@ -235,7 +234,7 @@ def prune_networks(
         for by_fold in dense
         for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True))
     ]
-    found = fan_out(_prune_and_answer, tasks, workers=workers, describe="pruning", isolate=True)
+    found = parallel_map(_prune_and_answer, tasks, workers=workers, describe="pruning", isolate=True)
     answers = {place: answer for one in found for place, answer in one.items()}
 
     def outcome(pruning: Pruning) -> Outcome:
@@ -293,7 +292,7 @@ def prune(
        arXiv:1710.01878
     """
     trained, store, split = open_trained(dense, store_folder, split_path)
-    code = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
+    code = code_hash("models")
     keys = [hash_json([code, trained["key"], pruning, config, versions()]) for pruning in prunings]
     todo = [
         (folder, pruning, key)

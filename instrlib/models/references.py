@@ -13,8 +13,8 @@ import pandas as pd
 
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import read_json
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import read_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.base import Corpus
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, build_store, open_store
@@ -351,7 +351,9 @@ def answer_segments(
         for seed, by_fold in enumerate(networks)
         for fold, (network, split) in enumerate(zip(by_fold, segments.splits, strict=True))
     ]
-    found = iter(list(fan_out(_answer_segments, tasks, workers=workers, describe="answering segments", isolate=True)))
+    found = iter(
+        list(parallel_map(_answer_segments, tasks, workers=workers, describe="answering segments", isolate=True))
+    )
     return join_seeds([[next(found) for _ in by_fold] for by_fold in networks])
 
 
@@ -381,7 +383,7 @@ def measure_latency(
         Milliseconds by name.
     """
     task = (networks, classifiers, stores, split, repeats)
-    return pd.Series(next(iter(fan_out(_latencies, [task], workers=1, describe="latency", isolate=True))))
+    return pd.Series(next(iter(parallel_map(_latencies, [task], workers=1, describe="latency", isolate=True))))
 
 
 def overview(

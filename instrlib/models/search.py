@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.backend import load_keras
+from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.files import atomic_path, hash_json, write_json
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import atomic_path, hash_json, write_json
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
 from instrlib.models.attempts import Attempt, attempt_all
@@ -573,7 +573,7 @@ def _train(folder: Path, store: Path, split: Path, spec: tuple[Layer, ...], conf
 @functools.cache
 def _code() -> str:
     """Hash the code and the versions that decide a trial, whatever space proposed it: those of its training."""
-    return hash_json([code_fingerprint(["from instrlib import training"]), versions(), TRAIN_SEED, _RESULTS])
+    return hash_json([code_hash("models"), versions(), TRAIN_SEED, _RESULTS])
 
 
 def _declared(name: str) -> "HyperParameters":

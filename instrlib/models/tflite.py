@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.arrays import in_parts
 from instrlib.core.backend import load_keras, without_stderr
+from instrlib.core.cache import code_hash, versions
 from instrlib.core.errors import EvaluationError, RunError
-from instrlib.core.files import atomic_path, hash_file, hash_json, read_json, write_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import atomic_path, hash_file, hash_json, in_parts, read_json, write_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import load_split
 from instrlib.data.store import open_store
 from instrlib.evaluation.metrics import scores
@@ -126,7 +125,7 @@ def convert_networks(
         for fold, network in enumerate(by_fold)
     ]
     tasks = [(network, place, inputs.store.folder, split) for _, network, place, split in places]
-    found = list(fan_out(_convert_and_answer, tasks, workers=workers, describe="converting", isolate=True))
+    found = list(parallel_map(_convert_and_answer, tasks, workers=workers, describe="converting", isolate=True))
     converted = {}
     for name in outcomes:
         own = [(place, *result) for (other, _, place, _), result in zip(places, found, strict=True) if other == name]
@@ -165,7 +164,7 @@ def convert(network: Path, folder: Path, store_folder: Path, split_path: Path) -
         See `convert_networks`.
     """
     trained, store, split = open_trained(network, store_folder, split_path)
-    key = hash_json([code_fingerprint([Path(__file__).read_text(encoding="utf-8")]), trained["key"], versions()])
+    key = hash_json([code_hash("models"), trained["key"], versions()])
     if (folder / COMPLETE).is_file() and (kept := read_json(folder / COMPLETE)).get("key") == key:
         return kept["sizes"]
     (folder / COMPLETE).unlink(missing_ok=True)
@@ -310,7 +309,7 @@ def measure(converted: dict[str, Converted], *, n_rounds: int) -> pd.DataFrame:
     rounds = np.array(_footprint("latency", str(n_rounds), *files))
     low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75], axis=1)
     columns = {"latency_ms": median, "latency_low_ms": low, "latency_high_ms": high}
-    memory = fan_out(_footprint, [("memory", file) for file in files], describe="peak memory", isolate=True)
+    memory = parallel_map(_footprint, [("memory", file) for file in files], describe="peak memory", isolate=True)
     return pd.DataFrame(columns, index=list(converted)).assign(peak_memory_kb=list(memory))
 
 

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.features import Scaler
-from instrlib.core.arrays import padded
 from instrlib.core.backend import load_keras
+from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, InstrlibError, RunError, SplitError
-from instrlib.core.files import atomic_path, hash_json, read_json, write_arrays, write_json
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import atomic_path, hash_json, padded, read_json, write_arrays, write_json
 from instrlib.data.splits import Split, check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store
 from instrlib.evaluation.metrics import clip_probabilities, scores
@@ -266,7 +265,7 @@ def train_model(
     table = get_spec(spec) if isinstance(spec, str) else spec
     key = hash_json(
         {
-            "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
+            "code": code_hash("models"),
             "inputs": [store.fingerprint, split.fingerprint, copied and copied.fingerprint],
             "settings": [table, config, store.config.to_dict(), seed],
             "start": start and start.fingerprint,

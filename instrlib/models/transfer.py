@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.config import TrainConfig
+from instrlib.core.cache import code_hash, versions
+from instrlib.core.config import Profile, TrainConfig
 from instrlib.core.errors import LeakError
-from instrlib.core.files import hash_bytes, hash_json, read_json, write_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.profiles import Profile
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import hash_bytes, hash_json, read_json, write_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora
 from instrlib.data.base import Corpus
 from instrlib.data.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
@@ -167,7 +166,7 @@ def pretrain(folder: Path, source: Inputs, config: TrainConfig, *, spec: str = "
         `folder`.
     """
     task = (folder, source.store.folder, source.splits[0], spec, config, seed)
-    return next(iter(fan_out(train_model, [task], workers=1, describe="pretraining", isolate=True)))
+    return next(iter(parallel_map(train_model, [task], workers=1, describe="pretraining", isolate=True)))
 
 
 def embed(task: Task, pretrained: Path, *, root: Path, workers: int | None = None) -> dict[str, VectorStore]:
@@ -314,7 +313,7 @@ def answer_heads(
         for name, size, seed in places
         for fold, split in enumerate(inputs.splits)
     ]
-    found = fan_out(_answer_head, tasks, workers=workers, describe=head, isolate=True)
+    found = parallel_map(_answer_head, tasks, workers=workers, describe=head, isolate=True)
     return _collect(places, list(found), len(inputs.splits))
 
 
@@ -357,7 +356,7 @@ def train_from_scratch(
         for _, size, seed in places
         for fold, split in enumerate(inputs.splits)
     ]
-    found = fan_out(_train_on_draw, tasks, workers=workers, describe="training from scratch", isolate=True)
+    found = parallel_map(_train_on_draw, tasks, workers=workers, describe="training from scratch", isolate=True)
     return _collect(places, list(found), len(inputs.splits))[SCRATCH]
 
 
@@ -620,7 +619,7 @@ def _answer_head(folder: Path, store: VectorStore, split_path: Path, head: str, 
     drawn = dataclasses.replace(store, segments=clips)
     key = hash_json(
         {
-            "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
+            "code": code_hash("models"),
             "inputs": [store.fingerprint, split.fingerprint],
             "settings": [head, seed],
             "versions": versions(),

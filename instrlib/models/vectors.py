@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.errors import EvaluationError
-from instrlib.core.files import hash_bytes
+from instrlib.core.io import hash_bytes
 from instrlib.data.store import FeatureStore
 from instrlib.models.classical import summaries
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instrlib.core.errors import InstrlibError
-from instrlib.core.files import atomic_path, read_arrays
+from instrlib.core.io import atomic_path, read_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from instrlib.core.config import folders
-from instrlib.core.errors import StudyError
-from instrlib.core.files import read_json
-from instrlib.core.profiles import get_profile
+from instrlib.core.config import folders, get_profile
+from instrlib.core.errors import RunError
+from instrlib.core.io import read_json
 from instrlib.core.words import begin, listed, spaced
 from instrlib.data import corpora
 from instrlib.findings import overview as study_findings
@@ -22,7 +21,6 @@ from instrlib.report.typography import typeset
 from instrlib.reporting import overview
 from instrlib.reporting.cards import CLIP_LIST, DATA_CARD, class_counts, part_of_whole, what_clips_are, what_groups_are
 from instrlib.reporting.overview import Notebooks
-from instrlib.runner import freshness
 from instrlib.runner.notebooks import read_notebook
 from instrlib.runner.publish import figures_folder, model_folder, results_path
 
@@ -51,12 +49,12 @@ def argument(study: str) -> dict[str, Any]:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has no results.
     """
     path = results_path(study)
     if not path.is_file():
-        raise StudyError(f"{path} is missing; run `instrlib study` for this corpus and profile first.")
+        raise RunError(f"{path} is missing; run `instrlib study` for this corpus and profile first.")
     return _Writer(study, read_json(path)["notebooks"]).document()
 
 
@@ -439,26 +437,6 @@ def _about(name: str) -> tuple[str, str]:
 
 def _stems(study: str, name: str) -> list[str]:
     return sorted(path.stem[3:] for path in figures_folder(study).glob(f"{name[:2]}_*.png"))
-
-
-def _stale(study: str) -> list[Piece]:
-    """Say which results are older than the code that makes them."""
-    changed = freshness.stale(study)
-    if not changed:
-        return []
-    alike: dict[str, list[str]] = {}
-    for name, what in changed.items():
-        alike.setdefault(_shortened(what), []).append(name[:2])
-    named = "; ".join(f"{listed(names)} ({what})" for what, names in alike.items())
-    way_out = "Run the first command under “How to reproduce it”."
-    return [
-        {"text": f"Not up to date; of these notebooks something has changed since, or is not known: {named}. {way_out}"}
-    ]
-
-
-def _shortened(names: list[str]) -> str:
-    left = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {left} more" if left > 0 else "")
 
 
 def _commit(manifest: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from instrlib.core.config import folders
-from instrlib.core.files import read_json
+from instrlib.core.io import read_json
 from instrlib.core.words import listed
 from instrlib.runner.notebooks import read_notebook
 from instrlib.runner.runs import study_name

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.profiles import Profile
+from instrlib.core.config import FeatureConfig, Profile, TrainConfig
 from instrlib.core.words import listed
 from instrlib.report import released
 from instrlib.reporting.overview import Notebooks

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from instrlib.core.profiles import Profile
+from instrlib.core.config import Profile
 from instrlib.report.tables import text_of
 from instrlib.reporting.overview import Notebooks
 

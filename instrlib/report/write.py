@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import instrlib
-from instrlib.core.errors import StudyError
-from instrlib.core.files import atomic_path, write_text
+from instrlib.core.errors import RunError
+from instrlib.core.io import atomic_path, write_text
 from instrlib.plots.base import DPI
 from instrlib.report.argument import argument
 from instrlib.runner.publish import figures_folder, results_path
@@ -37,7 +37,7 @@ def write_report(study: str) -> Path:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has no results.
     """
     import jinja2
@@ -67,7 +67,7 @@ def write_pdf(study: str) -> Path:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has no results, or a figure is missing.
     """
     import typst
@@ -97,7 +97,7 @@ def _blocks(sections: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _drawing(path: Path) -> str:
     if not path.is_file():
-        raise StudyError(f"{path} is missing; run `instrlib figures` for this corpus and profile first.")
+        raise RunError(f"{path} is missing; run `instrlib figures` for this corpus and profile first.")
     return path.read_text(encoding="utf-8")
 
 

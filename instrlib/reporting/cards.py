@@ -6,8 +6,8 @@ from typing import Any
 
 from instrlib.audio import degrade
 from instrlib.core.config import folders
-from instrlib.core.errors import StudyError
-from instrlib.core.files import read_arrays, read_json, write_text
+from instrlib.core.errors import RunError
+from instrlib.core.io import read_arrays, read_json, write_text
 from instrlib.core.words import begin, spaced
 from instrlib.data import corpora, soundfont
 from instrlib.evaluation.intervals import LEVEL
@@ -135,7 +135,7 @@ def write_data_card(study: str) -> Path:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has no results.
     """
     notebooks = _notebooks(study)
@@ -184,7 +184,7 @@ def write_model_card(study: str) -> Path | None:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has no results.
     RunError
         When the record of the model is cut or altered.
@@ -321,7 +321,7 @@ def write_clip_list(study: str) -> Path | None:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has no results.
     StoreError
         When the study's features are cut or altered.
@@ -371,7 +371,7 @@ def class_counts(study: str) -> list[dict[str, Any]]:
 def _notebooks(study: str) -> dict[str, Any]:
     path = results_path(study)
     if not path.is_file():
-        raise StudyError(f"{path} is missing; run `instrlib study` for this corpus and profile first.")
+        raise RunError(f"{path} is missing; run `instrlib study` for this corpus and profile first.")
     return read_json(path)["notebooks"]
 
 

@@ -27,9 +27,8 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.config import folders
-from instrlib.core.errors import StudyError
-from instrlib.core.files import read_json, write_text
-from instrlib.core.paths import expanded
+from instrlib.core.errors import RunError
+from instrlib.core.io import expanded, read_json, write_text
 from instrlib.core.words import begin, listed, spaced
 from instrlib.evaluation.intervals import LEVEL, Difference, Interval, holm
 from instrlib.reporting.overview import TRIVIAL, score_name
@@ -137,7 +136,7 @@ def compare(first: Path | str, second: Path | str) -> pd.DataFrame:
 
     Raises
     ------
-    StudyError
+    RunError
         When one is not found or holds no results.
     """
     return _table(read_results(first), read_results(second))
@@ -157,7 +156,7 @@ def side_by_side(first: Path | str, second: Path | str) -> Comparison:
 
     Raises
     ------
-    StudyError
+    RunError
         See `compare`.
     """
     one, other = read_results(first), read_results(second)
@@ -234,7 +233,7 @@ def read_results(given: Path | str) -> Results:
     ------
     ConfigError
         When it names a home folder that is not known.
-    StudyError
+    RunError
         When there is none, or it is not what a study writes.
     """
     text = os.fspath(given)
@@ -247,12 +246,12 @@ def read_results(given: Path | str) -> Results:
     elif study:
         whole, label = _committed(study, revision), f"@{revision}"
     else:
-        raise StudyError(
+        raise RunError(
             f"There are no results of {text}: give a study of {folders().reports}, a folder with results.json or that "
             "file, or STUDY@REVISION; `instrlib study` makes results."
         )
     if not (_has(whole, "notebooks") and all(_is_entry(entry) for entry in whole["notebooks"].values())):
-        raise StudyError(f"{text} does not hold the results of a study; give the results.json that one wrote.")
+        raise RunError(f"{text} does not hold the results of a study; give the results.json that one wrote.")
     return Results(f"{whole.get('study', path.parent.name)}{label}", whole["notebooks"])
 
 
@@ -316,7 +315,7 @@ def _committed(study: str, revision: str) -> Any:
         return json.loads(shown.stdout)
     except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise StudyError(
+        raise RunError(
             f"git has no results of {study} at {revision or 'no revision'}"
             f"{f' ({reason[-1]})' if reason else ''}; `git log -- reports/{study}` lists the revisions that have."
         ) from None
@@ -377,7 +376,7 @@ def _table(one: Results, other: Results) -> pd.DataFrame:
             | {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
         )
     if not rows:
-        raise StudyError(f"{one.label} and {other.label} have no score in common.")
+        raise RunError(f"{one.label} and {other.label} have no score in common.")
     table = pd.DataFrame(rows).sort_values("notebook", kind="stable", ignore_index=True)
     asked = [score in PRIMARY.get(section, ()) for section, score in zip(table.section, table.score, strict=True)]
     table["primary"] = np.array(asked) & ~table.row.isin(_NO_MODEL) & ~_told_before(table)

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.config import folders
+from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import RunError
-from instrlib.core.files import hash_bytes, read_json
-from instrlib.core.profiles import get_profile
+from instrlib.core.io import hash_bytes, read_json
 from instrlib.core.words import spaced
 from instrlib.evaluation.intervals import LEVEL, holm
 from instrlib.runner.runs import Run

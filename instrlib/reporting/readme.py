@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from instrlib.core.config import folders
+from instrlib.core.config import PROFILES, folders
 from instrlib.core.errors import InstrlibError
-from instrlib.core.files import read_json, write_text
-from instrlib.core.profiles import PROFILES
+from instrlib.core.io import read_json, write_text
 from instrlib.core.words import spaced
 from instrlib.report.asides import shown_study
 from instrlib.reporting.cards import part_of_whole

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from instrlib.core.errors import InstrlibError
-from instrlib.core.paths import expanded
+from instrlib.core.io import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -284,8 +284,7 @@ def trials(
     seeds: Seeds = 2,
 ) -> None:
     """Try every recipe for training on rendered sounds and write the log that notebook 13 shows; hours."""
-    from instrlib.core.config import folders
-    from instrlib.core.profiles import get_profile
+    from instrlib.core.config import folders, get_profile
     from instrlib.studies import trials as recipes
 
     profile, rows = get_profile("quick"), []

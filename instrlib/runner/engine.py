@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from instrlib.core import errors
-from instrlib.core.errors import InstrlibError, StudyError
-from instrlib.core.files import write_text
+from instrlib.core.errors import InstrlibError, RunError
+from instrlib.core.io import write_text
 
 _SAVE_EVERY_S = 5.0
 _ENGINE = "instrlib"
 
 
-class CellError(StudyError):
+class CellError(RunError):
     """A cell that failed for another reason than a user's: an exception, a dead kernel, the time limit.
 
     Attributes
@@ -69,7 +69,7 @@ def execute(
         When a cell raises, the kernel dies or the time is up.
     InstrlibError
         When a cell raises an `InstrlibError`: its own sentence.
-    StudyError
+    RunError
         When the kernel does not start.
     KeyboardInterrupt
         On SIGINT and SIGTERM; the kernel is ended.
@@ -185,7 +185,7 @@ def _papermill() -> Any:
             except RuntimeError as error:
                 start["stderr"].seek(0)
                 reason = _last_line(start["stderr"]) or error
-                raise StudyError(f"{name}: the notebook's kernel did not start: {reason}") from error
+                raise RunError(f"{name}: the notebook's kernel did not start: {reason}") from error
             finally:
                 save()
 

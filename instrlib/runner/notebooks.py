@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from instrlib.core.config import folders
-from instrlib.core.errors import StudyError
-from instrlib.core.files import hash_json, read_json, write_text
+from instrlib.core.errors import RunError
+from instrlib.core.io import hash_json, read_json, write_text
 
 _MARKS = re.compile(r"\*\*|`|^\W*question\W+", re.IGNORECASE)
 _VOLATILE = ("papermill", "execution", "widgets")
@@ -60,13 +60,13 @@ def read_notebook(path: Path) -> Notebook:
 
     Raises
     ------
-    StudyError
+    RunError
         When the file is no notebook, or its parameters are not plain literals: a value that is computed in that cell
         would keep the default when the runner sets the others.
     """
     raw = read_json(path)
     if not (isinstance(raw, dict) and isinstance(raw.get("cells"), list)):
-        raise StudyError(f"{path} is not a notebook; restore it from the repository.")
+        raise RunError(f"{path} is not a notebook; restore it from the repository.")
     cells = [(cell["cell_type"], _source(cell), _tags(cell)) for cell in raw["cells"]]
     words = "\n\n".join(source for kind, source, _ in cells if kind == "markdown")
     title, question = _title_and_question(words)
@@ -91,16 +91,16 @@ def numbered_notebooks() -> list[Notebook]:
 
     Raises
     ------
-    StudyError
+    RunError
         When there is none, or two carry one number.
     """
     folder = folders().notebooks
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise StudyError(f"There is no numbered notebook in {folder}; restore the folder or set INSTRLIB_ROOT.")
+        raise RunError(f"There is no numbered notebook in {folder}; restore the folder or set INSTRLIB_ROOT.")
     for first, second in itertools.pairwise(paths):
         if first.name[:2] == second.name[:2]:
-            raise StudyError(f"{first.name} and {second.name} carry one number; rename one of them.")
+            raise RunError(f"{first.name} and {second.name} carry one number; rename one of them.")
     return [read_notebook(path) for path in paths]
 
 
@@ -195,8 +195,8 @@ def _source(cell: dict[str, Any]) -> str:
 
 
 def _parameters(path: Path, source: str) -> dict[str, Any]:
-    def refuse(line: int) -> StudyError:
-        return StudyError(
+    def refuse(line: int) -> RunError:
+        return RunError(
             f"{path.name}: line {line} of the parameters cell is not a plain `name = literal`; "
             "compute derived values in the next cell."
         )

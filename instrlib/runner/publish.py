@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from instrlib.core.config import folders
-from instrlib.core.errors import StudyError
-from instrlib.core.files import atomic_path, hash_json, read_json, write_text
-from instrlib.core.parallel import fan_out
+from instrlib.core.errors import RunError
+from instrlib.core.io import atomic_path, hash_json, read_json, write_text
+from instrlib.core.parallel import parallel_map
 from instrlib.models.published import FILES, RECORD
 from instrlib.runner import runs
 from instrlib.runner.notebooks import strip_volatile
@@ -79,7 +79,7 @@ def code_record(
     Parameters
     ----------
     hashes : mapping of str to str
-        From `provenance.code_hashes`: of the notebook's own cells ("code") and of the modules that they use.
+        Of the notebook's own cells ("code") and of the modules that they use.
     uses : iterable of str
         The notebooks whose runs it opened.
     codes : mapping of str to mapping
@@ -154,14 +154,14 @@ def redraw(study: str) -> list[Path]:
 
     Raises
     ------
-    StudyError
+    RunError
         When the study has none.
     """
     stored = sorted(arrays_folder(study).glob(_NPZ))
     if not stored:
-        raise StudyError(f"There are no arrays in {arrays_folder(study)}; run `instrlib study` first.")
+        raise RunError(f"There are no arrays in {arrays_folder(study)}; run `instrlib study` first.")
     folder = figures_folder(study).absolute()
-    list(fan_out(_redraw, [(path.absolute(), folder) for path in stored], describe="drawing"))
+    list(parallel_map(_redraw, [(path.absolute(), folder) for path in stored], describe="drawing"))
     return stored
 
 

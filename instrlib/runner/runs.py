@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instrlib.core.config import folders
+from instrlib.core.cache import commit, versions
+from instrlib.core.config import Profile, folders, get_profile
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.files import read_arrays, read_json, write_arrays, write_json
-from instrlib.core.profiles import Profile, get_profile
-from instrlib.core.provenance import commit, versions
+from instrlib.core.io import read_arrays, read_json, write_arrays, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,18 +4,16 @@ import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from instrlib.core.config import folders
-from instrlib.core.errors import ConfigError, InstrlibError, StudyError
-from instrlib.core.files import disk_errors, hash_file, hash_json, read_json, write_json
-from instrlib.core.paths import expanded
-from instrlib.core.profiles import get_profile
-from instrlib.core.provenance import code_hashes, tree_fingerprint, versions
+from instrlib.core.cache import code_hash, source_hash, versions
+from instrlib.core.config import folders, get_profile
+from instrlib.core.errors import ConfigError, InstrlibError, RunError
+from instrlib.core.io import disk_errors, expanded, hash_file, hash_json, read_json, write_json
 from instrlib.data import corpora
 from instrlib.runner.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
 from instrlib.runner.publish import drawing_versions, figures_folder, publish, results_path, write_page
@@ -140,7 +138,7 @@ def run_study(
     ------
     ConfigError
         When the corpus or the profile is unknown, or the number of seeds is below 1.
-    StudyError
+    RunError
         When the study is running already, is interrupted, a notebook is unknown or does not declare a parameter.
     CellError
         When a cell fails. The partly run notebook stays in `runs/<study>/`, and the next run goes on there.
@@ -252,13 +250,10 @@ def code_of(notebook: Notebook, *, corpus: str, profile: str) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Hashes by name; see `provenance.code_hashes`.
+        Hashes by name.
     """
-    # The corpora are imported by name, which no syntax tree shows.
-    code = code_hashes([*notebook.code, f"import instrlib.data.corpora.{corpus}"])
-    if code.pop("instrlib.core.profiles", None):
-        code["the profile"] = hash_json(asdict(get_profile(profile)))
-    if "instrlib.studies.trials" in code:
+    code = {"code": hash_json([source_hash(text) for text in notebook.code]), "instrlib": code_hash("studies")}
+    if any("trials" in text for text in notebook.code):
         from instrlib.studies.trials import log_path
 
         code["the log of recipes"] = hash_file(log_path()) if log_path().is_file() else ""
@@ -292,7 +287,7 @@ def _pretrained_networks() -> dict[str, str]:
     from instrlib.models.pretrained import find
 
     folder, handles = weights_folder(), os.environ.get(_HUB)
-    files = {f"the networks in {folder}": tree_fingerprint(folder)} if find(folder) else {}
+    files = {f"the networks in {folder}": hash_tree(folder)} if find(folder) else {}
     return files | ({_HUB: handles} if handles else {})
 
 
@@ -320,15 +315,13 @@ class _Look:
         if (corpus, data) not in self._files:
             # The rendered corpus is made by code and a seed; its files are a cache.
             root = Path(data) if data else folders().data / corpus
-            self._files[corpus, data] = "" if corpus == "rendered" else tree_fingerprint(root)
+            self._files[corpus, data] = "" if corpus == "rendered" else hash_tree(root)
         code = code_of(notebook, corpus=corpus, profile=parameters["profile"])
         files = {"the corpus's files": self._files[corpus, data]}
-        if "instrlib.models.embeddings" in code:
-            files |= _pretrained_networks()
-        if "instrlib.studies.domains" in code:
-            from instrlib.studies.domains import on_this_machine
+        files |= _pretrained_networks()
+        from instrlib.studies.domains import on_this_machine
 
-            files |= on_this_machine()
+        files |= on_this_machine()
         installed = versions() | drawing_versions()
         parts = {"code": code, "parameters": parameters, "versions": installed, "files": files}
         folder = _folder(study, notebook.name)
@@ -379,10 +372,10 @@ def _execute(folder: Path, notebook: Notebook, current: _Current, *, limit_s: fl
             on_cell=tell,
         )
         if not (folder / "manifest.json").is_file():
-            raise StudyError(f"{notebook.name} ended without Run.finish(); call it in the notebook's last cell.")
+            raise RunError(f"{notebook.name} ended without Run.finish(); call it in the notebook's last cell.")
     except KeyboardInterrupt:
         watcher.stopped(notebook.name)
-        raise StudyError(f"Stopped in {notebook.name}; the same command goes on there.") from None
+        raise RunError(f"Stopped in {notebook.name}; the same command goes on there.") from None
     except InstrlibError as error:
         watcher.stopped(notebook.name)
         failed = {"message": str(error), "cell": getattr(error, "cell", None)}
@@ -443,7 +436,7 @@ def _choose(everything: Sequence[Notebook], names: Collection[str] | None) -> li
     unknown = sorted(set(names) - {notebook.name for notebook in everything})
     if unknown:
         there = ", ".join(notebook.name for notebook in everything)
-        raise StudyError(f"Unknown notebook {', '.join(unknown)}; there is: {there}.")
+        raise RunError(f"Unknown notebook {', '.join(unknown)}; there is: {there}.")
     return [notebook for notebook in everything if notebook.name in names]
 
 
@@ -451,7 +444,7 @@ def _check_parameters(notebooks: Sequence[Notebook], parameters: dict[str, Any])
     for notebook in notebooks:
         unknown = sorted(set(parameters) - set(notebook.parameters))
         if unknown:
-            raise StudyError(
+            raise RunError(
                 f"{notebook.path.name} does not declare the parameter {', '.join(unknown)}; "
                 "give it a value in the cell tagged `parameters`."
             )
@@ -505,7 +498,7 @@ def _locked(study: str) -> Iterator[None]:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise StudyError(f"The study {study} is running already; wait for it or stop it first.") from None
+            raise RunError(f"The study {study} is running already; wait for it or stop it first.") from None
     try:
         yield
     finally:
@@ -516,5 +509,5 @@ def _is_locked(study: str) -> bool:
     try:
         with _locked(study):
             return False
-    except StudyError:
+    except RunError:
         return True

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.features import mel_edges_hz
-from instrlib.core.arrays import in_parts
+from instrlib.core.cache import cached, code_hash
 from instrlib.core.config import FeatureConfig
-from instrlib.core.files import hash_json, kept_arrays
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint
+from instrlib.core.io import hash_json, in_parts
+from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.models.training import load_model, open_trained, part_segments
@@ -131,7 +130,7 @@ def explain(
         for seed, by_fold in enumerate(networks)
         for fold, split in enumerate(splits)
     ]
-    answers = list(fan_out(_explain_one, tasks, workers=workers, describe="activation maps", isolate=True))
+    answers = list(parallel_map(_explain_one, tasks, workers=workers, describe="activation maps", isolate=True))
     by_seed = in_parts(answers, len(splits))
     parts = [
         part_segments(store, load_split(split, store.segments), "validation").assign(fold=fold)
@@ -171,7 +170,7 @@ def inspect_layers(
     LayerMaps
     """
     task = (network, store.folder, row, target)
-    return next(fan_out(_inspect_layers, [task], workers=workers, describe="layers", isolate=True))
+    return next(parallel_map(_inspect_layers, [task], workers=workers, describe="layers", isolate=True))
 
 
 def class_averages(explained: Explained) -> np.ndarray:
@@ -398,7 +397,7 @@ def active_regions(explained: Explained, store: FeatureStore, *, window_s: float
 
 
 def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, np.ndarray]:
-    code = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
+    code = code_hash("studies")
     trained, store, split = open_trained(network, store_folder, split_path)
 
     def make() -> dict[str, np.ndarray]:
@@ -413,7 +412,7 @@ def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path
             "field": np.array([grid.field_bins, grid.field_frames]),
         }
 
-    return kept_arrays(path, hash_json([code, trained["key"]]), make)
+    return cached(path, hash_json([code, trained["key"]]), make)
 
 
 def _inspect_layers(network: Path, store_folder: Path, row: int, target: int) -> LayerMaps:

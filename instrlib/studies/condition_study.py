@@ -17,11 +17,11 @@ import pandas as pd
 from instrlib.audio import decode as audio
 from instrlib.audio.features import spectrum
 from instrlib.audio.wear import CONDITION_OF, KINDS, Wear, degrade, split_version, version_id
+from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import EvaluationError
-from instrlib.core.files import hash_json, kept_arrays, read_arrays, read_json, write_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import hash_json, read_arrays, read_json, write_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.base import CONTENT, Corpus, problem_table
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import FeatureStore, build_store
@@ -305,7 +305,7 @@ def answer_all(folder: Path, task: Task, *, seeds: Sequence[int], workers: int |
         for name in names
         for fold, split in folds
     ]
-    found = iter(list(fan_out(_answer, tasks, workers=workers, describe="classifiers of the measures")))
+    found = iter(list(parallel_map(_answer, tasks, workers=workers, describe="classifiers of the measures")))
     answered = {name: join_folds([next(found) for _ in folds]) for name in names}
     return {name: answered[name] for name in (*CANDIDATES, RULES)}
 
@@ -334,7 +334,7 @@ def answer_unseen(folder: Path, task: Task, *, workers: int | None = None) -> di
         for kind in CONDITION_OF
         for fold, split in folds
     ]  # fmt: skip
-    found = iter(list(fan_out(_answer, tasks, workers=workers, describe="unseen damage")))
+    found = iter(list(parallel_map(_answer, tasks, workers=workers, describe="unseen damage")))
     joined = {kind: join_folds([next(found) for _ in folds]) for kind in CONDITION_OF}
     return {kind: one | {"probabilities": one["probabilities"][0]} for kind, one in joined.items()}
 
@@ -649,15 +649,15 @@ def _version_split(split: Split, store: FeatureStore) -> Split:
 def _measured(corpus: Corpus, store: FeatureStore, wear: Wear, path: Path, workers: int | None) -> VectorStore:
     clips = store.segments.merge(corpus.manifest[["clip_id", "path", "duration_s"]], on="clip_id")
     rows = [(one.clip_id, corpus.root / one.path, one.start_s, one.duration_s) for one in clips.itertuples()]
-    code = code_fingerprint([Path(condition.__file__).read_text(encoding="utf-8")])
+    code = code_hash("studies")
     key = hash_json([store.fingerprint, code, condition.FORMAT, list(MEASURES)])
 
     def make() -> dict[str, Any]:
         tasks = [(rows[first : first + _BATCH], store.config, wear) for first in range(0, len(rows), _BATCH)]
-        made = fan_out(_measure_batch, tasks, workers=workers, describe="measures")
+        made = parallel_map(_measure_batch, tasks, workers=workers, describe="measures")
         return {"values": np.concatenate(list(made))}
 
-    return with_vectors(store, store.segments, kept_arrays(path, key, make)["values"])
+    return with_vectors(store, store.segments, cached(path, key, make)["values"])
 
 
 def _measure_batch(rows: list[tuple[str, Path, float, float]], config: FeatureConfig, wear: Wear) -> np.ndarray:
@@ -695,7 +695,7 @@ def _answer(
     chosen = read_json(settings_from / _RECORD)["settings"] if settings_from else None
     key = hash_json(
         {
-            "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")]),
+            "code": code_hash("studies"),
             "inputs": [store.fingerprint, split.fingerprint],
             "settings": [name, list(used), without, chosen],
             "versions": versions(),

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import EvaluationError
-from instrlib.core.files import hash_json, kept_arrays, read_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import hash_json, read_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.local import draw_clips
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
@@ -173,7 +173,7 @@ def answer(
     said = dict(
         zip(
             [run for _, run, _ in tasks],
-            fan_out(_answer_all, tasks, workers=workers, describe="other domains", isolate=True),
+            parallel_map(_answer_all, tasks, workers=workers, describe="other domains", isolate=True),
             strict=True,
         )
     )
@@ -473,7 +473,7 @@ def embeddings(
     whole, table = np.concatenate(vectors), pd.concat(tables, ignore_index=True)
     perplexity = min(_PERPLEXITY, max(1.0, (len(whole) - 1) / 3))
     key = hash_json([versions(), table.to_dict("list"), read_manifest(network)["key"], perplexity, seed])
-    drawn = kept_arrays(folder / "map.npz", key, functools.partial(_map, whole, perplexity, seed))
+    drawn = cached(folder / "map.npz", key, functools.partial(_map, whole, perplexity, seed))
     return Embedded(table.assign(x=drawn["places"][:, 0], y=drawn["places"][:, 1]), whole, perplexity)
 
 
@@ -683,7 +683,7 @@ def _answer_all(
 ) -> dict[str, tuple[Predictions, Predictions]]:
     """Let one network, and its adapted copies, answer all clips of several domains; by the domains' names."""
     config = FeatureConfig.from_dict(read_json(run / "preprocessing.json")["features"])
-    source = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
+    source = code_hash("studies")
     scaler, load = load_scaler(run), functools.cache(lambda: load_model(run)[0].predict_on_batch)
     found = {}
     for name, folder in targets:

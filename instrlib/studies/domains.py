@@ -14,11 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.config import FeatureConfig, folders
+from instrlib.core.config import FeatureConfig, Profile, folders
 from instrlib.core.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
-from instrlib.core.paths import whole
-from instrlib.core.profiles import Profile
-from instrlib.core.provenance import tree_fingerprint
+from instrlib.core.io import hash_tree, whole
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered, soundfont
 from instrlib.data.base import CONTENT, Corpus
@@ -195,7 +193,7 @@ def on_this_machine() -> dict[str, str]:
         When `INSTRLIB_CORPORA` cannot be understood.
     """
     fonts = {name: soundfont.font_hash(path) for name, path in sorted(soundfont.fonts().items())}
-    return fonts | {f"{name} in {root}": tree_fingerprint(root) for name, root, _ in _places()}
+    return fonts | {f"{name} in {root}": hash_tree(root) for name, root, _ in _places()}
 
 
 def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[str]]:

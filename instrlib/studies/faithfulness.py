@@ -23,11 +23,11 @@ import pandas as pd
 
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.backend import load_keras
+from instrlib.core.cache import cached, code_hash
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
-from instrlib.core.files import hash_json, kept_arrays
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint
+from instrlib.core.io import hash_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds, holm
 from instrlib.models.training import load_model, read_manifest
@@ -334,7 +334,7 @@ def measure(
             maps = explained.maps[seed, chosen[part], answers]
             path = folder / f"fold-{fold}" / f"faithfulness-{seed}-{number}.npz"
             tasks.append((path, by_fold[fold], store.folder, rows[part], answers, maps, explained.grid, seed))
-    results = list(fan_out(_measure_one, tasks, workers=workers, describe="deletion and insertion", isolate=True))
+    results = list(parallel_map(_measure_one, tasks, workers=workers, describe="deletion and insertion", isolate=True))
     by_seed = [results[first : first + len(parts)] for first in range(0, len(results), len(parts))]
     back = np.argsort(np.concatenate([part for *_, part in parts]))
 
@@ -523,7 +523,7 @@ def _measure_one(
     grid: Grid,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    code = code_fingerprint([Path(__file__).read_text(encoding="utf-8")])
+    code = code_hash("studies")
 
     def make() -> dict[str, Any]:
         store = open_store(store_folder)
@@ -550,4 +550,4 @@ def _measure_one(
             "layers": np.array([block[0] for block in weight_blocks(model)]),
         }
 
-    return kept_arrays(path, hash_json([code, read_manifest(network)["key"], rows, answers, seed]), make)
+    return cached(path, hash_json([code, read_manifest(network)["key"], rows, answers, seed]), make)

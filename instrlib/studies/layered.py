@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.arrays import in_parts
-from instrlib.core.config import AugmentConfig, TrainConfig, folders
+from instrlib.core.config import AugmentConfig, Profile, TrainConfig, folders
 from instrlib.core.errors import CorpusError, LeakError
-from instrlib.core.files import hash_json
-from instrlib.core.parallel import fan_out
-from instrlib.core.paths import expanded
-from instrlib.core.profiles import Profile
+from instrlib.core.io import expanded, hash_json, in_parts
+from instrlib.core.parallel import parallel_map
 from instrlib.data.base import Corpus, strata
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore, build_store, open_store
@@ -99,7 +96,7 @@ def train(
         for seed in seeds
         for fold, split in enumerate(inputs.splits)
     ]
-    made = list(fan_out(train_model, tasks, workers=workers, describe=f"training {name}", isolate=True))
+    made = list(parallel_map(train_model, tasks, workers=workers, describe=f"training {name}", isolate=True))
     return in_parts(made, len(inputs.splits))
 
 
@@ -148,7 +145,7 @@ def answer(
         for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True))
         for own in [sources[sources.fold == fold]]
     ]
-    found = iter(list(fan_out(_answer, tasks, workers=workers, describe="answering mixtures", isolate=True)))
+    found = iter(list(parallel_map(_answer, tasks, workers=workers, describe="answering mixtures", isolate=True)))
     by_seed = [pd.concat([next(found) for _ in by_fold]) for by_fold in networks]
     return np.stack([one.loc[mixtures.corpus.manifest.clip_id].to_numpy() for one in by_seed])
 
@@ -211,7 +208,7 @@ def answer_polyphonic(
         (folder / f"polyphonic-seed-{seed}.npz", by_fold[0], inputs.store.folder, inputs.splits[0], store.folder)
         for seed, by_fold in enumerate(networks)
     ]
-    return np.stack(list(fan_out(_answer_polyphonic, tasks, workers=workers, describe="answering", isolate=True)))
+    return np.stack(list(parallel_map(_answer_polyphonic, tasks, workers=workers, describe="answering", isolate=True)))
 
 
 def score_polyphonic(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.files import hash_json
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import hash_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import (
     MAX_FOLDS,
     PARTS,
@@ -101,7 +101,7 @@ def compare_protocols(
     by_groups = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(x, targets, groups)
     tested = [[np.isin(np.arange(len(x)), test) for _, test in folds] for folds in (at_random, by_groups)]
     tasks = [(x[~test], targets[~test], x[test], len(store.classes), seed) for folds in tested for test in folds]
-    answers = list(fan_out(forest_probabilities, tasks, workers=workers, describe="random forests"))
+    answers = list(parallel_map(forest_probabilities, tasks, workers=workers, describe="random forests"))
     correct = np.empty((2, len(targets)), dtype=bool)
     for number, test in enumerate(test for folds in tested for test in folds):
         correct[number // n_folds, test] = answers[number].argmax(axis=1) == targets[test]

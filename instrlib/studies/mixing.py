@@ -15,8 +15,8 @@ import pandas as pd
 
 from instrlib.audio import decode as audio
 from instrlib.core.errors import ConfigError, CorpusError, SplitError
-from instrlib.core.files import atomic_path, hash_bytes, hash_file, hash_json, read_json, write_json, write_text
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import atomic_path, hash_bytes, hash_file, hash_json, read_json, write_json, write_text
+from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
 from instrlib.data.base import CONTENT, Corpus, problem_table, strata
 from instrlib.data.splits import Split, load_split
@@ -674,7 +674,7 @@ def _make(folder: Path, plan: pd.DataFrame, corpus: Corpus, config: MixConfig, w
     plan = with_files(plan, corpus, longest_s=config.duration_s)
     mixtures = [own for _, own in plan.groupby("mixture", sort=True)]
     batches = [(folder, mixtures[first : first + _BATCH], config) for first in range(0, len(mixtures), _BATCH)]
-    made = [one for batch in fan_out(_render_batch, batches, workers=workers, describe="mixing") for one in batch]
+    made = [one for batch in parallel_map(_render_batch, batches, workers=workers, describe="mixing") for one in batch]
 
     sources = pd.concat([own for own, _, _ in made], ignore_index=True)
     levels_db = sources.groupby("mixture", sort=True).level_db

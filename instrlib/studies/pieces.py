@@ -14,7 +14,7 @@ import pandas as pd
 
 from instrlib.audio import decode as audio
 from instrlib.core.errors import ConfigError
-from instrlib.core.parallel import fan_out
+from instrlib.core.parallel import parallel_map
 from instrlib.data.base import Corpus
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore
@@ -297,7 +297,7 @@ def _make(folder: Path, plan: pd.DataFrame, corpus: Corpus, sample_rate_hz: int,
     sources = with_files(plan, corpus, longest_s=plan.segment_s)
     pieces = [own for _, own in sources.groupby("mixture", sort=True)]
     tasks = [(folder, piece, sample_rate_hz) for piece in pieces]
-    made = list(fan_out(_render_piece, tasks, workers=workers, describe="playing pieces"))
+    made = list(parallel_map(_render_piece, tasks, workers=workers, describe="playing pieces"))
     sources = pd.concat(pieces, ignore_index=True)
     manifest = manifest_table(sources, [content for _, content in made], corpus.classes, sources.duration_s)
     manifest = manifest.assign(group=sources.groupby("mixture").group.first()[manifest.clip_id].to_numpy())

@@ -14,11 +14,10 @@ import pandas as pd
 
 from instrlib.audio import decode as audio
 from instrlib.audio.degrade import DEGRADATIONS, degrade, encode, generator
-from instrlib.core.arrays import in_parts
+from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.errors import AudioError, EvaluationError, LeakError
-from instrlib.core.files import disk_errors, hash_file, hash_json, kept_arrays
-from instrlib.core.parallel import fan_out
-from instrlib.core.provenance import code_fingerprint, versions
+from instrlib.core.io import disk_errors, hash_file, hash_json, in_parts
+from instrlib.core.parallel import parallel_map
 from instrlib.data import names
 from instrlib.data.base import CONTENT, Corpus
 from instrlib.data.splits import Split
@@ -587,7 +586,7 @@ def _hear(
             # This file, and what it hands the clips to; how a network is trained or scored changes no answer.
             "code": [
                 hash_file(Path(__file__)),
-                code_fingerprint(["from instrlib.audio import degrade\nfrom instrlib.models import predict"]),
+                code_hash("studies"),
             ],
             "model": [hash_file(network.file), network.temperature, network.features, network.scaler.to_dict()],
             "clips": [corpus.fingerprint, list(clips)],
@@ -599,10 +598,10 @@ def _hear(
     def hear() -> dict[str, np.ndarray]:
         tasks = [(model, part, name, levels, seed) for part in in_parts(rows, _BATCH)]
         described = f"listening, {DEGRADATIONS[name].label if name else UNTOUCHED}"
-        made = fan_out(_hear_batch, tasks, workers=workers, describe=described)
+        made = parallel_map(_hear_batch, tasks, workers=workers, describe=described)
         return {"probabilities": np.concatenate(list(made))}
 
-    return kept_arrays(path, key, hear)["probabilities"]
+    return cached(path, key, hear)["probabilities"]
 
 
 def _hear_batch(

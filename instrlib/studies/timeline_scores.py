@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from instrlib.core.cache import cached
 from instrlib.core.errors import LeakError
-from instrlib.core.files import hash_file, hash_json, kept_arrays
-from instrlib.core.parallel import fan_out
+from instrlib.core.io import hash_file, hash_json
+from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import Split
 from instrlib.evaluation.intervals import Interval, holm, jackknife_interval, jackknife_pairs, leave_out
 from instrlib.evaluation.multilabel import best_thresholds, label_scores
@@ -188,7 +189,7 @@ def listen(
 
     def hear() -> dict[str, np.ndarray]:
         tasks = [(file, network, window_s) for file in files]
-        heard = list(fan_out(_hear, tasks, workers=workers, describe="listening"))
+        heard = list(parallel_map(_hear, tasks, workers=workers, describe="listening"))
         return {
             "n": [len(one.start_s) for one in heard],
             "start_s": np.concatenate([one.start_s for one in heard]),
@@ -197,7 +198,7 @@ def listen(
 
     settings = [network.features.to_dict(), network.temperature, network.output, HOP_S, window_s]
     key = hash_json([hash_file(network.file), *settings, pieces.corpus.fingerprint])
-    kept = kept_arrays(path, key, hear)
+    kept = cached(path, key, hear)
     ends = np.cumsum(kept["n"])[:-1]
     parts = zip(np.split(kept["start_s"], ends), np.split(kept["probabilities"], ends), strict=True)
     return [Windows(starts, window_s, probabilities) for starts, probabilities in parts]

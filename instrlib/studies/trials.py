@@ -15,11 +15,10 @@ from typing import Any
 import pandas as pd
 
 from instrlib.audio.degrade import EverydayRecordings
-from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig, folders
+from instrlib.core.cache import code_hash, commit, versions
+from instrlib.core.config import FOR_RECORDINGS, AugmentConfig, FeatureConfig, Profile, TrainConfig, folders
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.files import read_json, write_json
-from instrlib.core.profiles import FOR_RECORDINGS, Profile
-from instrlib.core.provenance import code_fingerprint, commit, versions
+from instrlib.core.io import read_json, write_json
 from instrlib.data import rendered
 from instrlib.data.splits import fingerprint_of, load_split, make_split, save_splits
 from instrlib.data.store import build_store
@@ -238,7 +237,7 @@ def write_log(rows: Sequence[dict[str, Any]], *, seeds: Sequence[int]) -> None:
     seeds : sequence of int
         Those of every recipe.
     """
-    made_by = {"commit": commit(), "code": code_fingerprint([Path(__file__).read_text(encoding="utf-8")])}
+    made_by = {"commit": commit(), "code": code_hash("studies")}
     write_json(
         log_path(), {"judge": JUDGE, "seeds": list(seeds), **made_by, "versions": versions(), "trials": list(rows)}
     )

@@ -19,8 +19,8 @@ import pytest
 from instrlib.core import parallel
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, WorkerError
-from instrlib.core.files import read_arrays
-from instrlib.core.parallel import fan_out, n_workers
+from instrlib.core.io import read_arrays
+from instrlib.core.parallel import n_workers, parallel_map
 from instrlib.models import training
 
 HERE = Path(__file__).parent
@@ -82,7 +82,7 @@ def _fails_while_another_runs(number: int, folder: Path) -> None:
 
 
 def _fans_out_itself(_number: int) -> tuple[int, set[int]]:
-    return os.getpid(), {pid for _, pid, _ in fan_out(_who, [(0,), (1,)])}
+    return os.getpid(), {pid for _, pid, _ in parallel_map(_who, [(0,), (1,)])}
 
 
 def _trains_and_is_killed_once(marker: Path | None, *task: object) -> Path:
@@ -135,7 +135,7 @@ class Cluster:
 
 @pytest.fixture
 def start(tmp_path_factory, monkeypatch) -> Iterator[Callable[[], Cluster]]:
-    """Return what starts a cluster for `fan_out`; it ends with the test."""
+    """Return what starts a cluster for `parallel_map`; it ends with the test."""
     clusters = []
 
     def start_one() -> Cluster:
@@ -150,45 +150,45 @@ def start(tmp_path_factory, monkeypatch) -> Iterator[Callable[[], Cluster]]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(workers):
-    assert [n for n, *_ in fan_out(_who, [(n,) for n in range(7)], workers=workers)] == list(range(7))
+    assert [n for n, *_ in parallel_map(_who, [(n,) for n in range(7)], workers=workers)] == list(range(7))
 
 
 def test_with_one_worker_all_runs_here_and_with_two_it_runs_elsewhere_with_one_thread_each():
-    assert {pid for _, pid, _ in fan_out(_who, [(0,), (1,)], workers=1)} == {os.getpid()}
-    elsewhere = list(fan_out(_who, [(n,) for n in range(8)], workers=2))
+    assert {pid for _, pid, _ in parallel_map(_who, [(0,), (1,)], workers=1)} == {os.getpid()}
+    elsewhere = list(parallel_map(_who, [(n,) for n in range(8)], workers=2))
     assert os.getpid() not in {pid for _, pid, _ in elsewhere}
     assert {threads for *_, threads in elsewhere} == {"1"}
 
 
 def test_an_isolated_function_leaves_this_process_even_with_one_worker():
-    results = list(fan_out(_who, [(0,), (1,)], workers=1, isolate=True))
+    results = list(parallel_map(_who, [(0,), (1,)], workers=1, isolate=True))
     assert [(n, threads) for n, _, threads in results] == [(0, "1"), (1, "1")]
     assert os.getpid() not in {pid for _, pid, _ in results}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_numerical_libraries_get_one_thread_in_every_process_that_is_started(workers):
-    assert list(fan_out(_threads, [(0,), (1,)], workers=workers, isolate=True)) == [({1}, "1", "1")] * 2
+    assert list(parallel_map(_threads, [(0,), (1,)], workers=workers, isolate=True)) == [({1}, "1", "1")] * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_in_a_worker_comes_back_as_it_is(workers):
     with pytest.raises(ConfigError, match=r"number 2 is wrong\."):
-        list(fan_out(_fails, [(n,) for n in range(4)], workers=workers))
+        list(parallel_map(_fails, [(n,) for n in range(4)], workers=workers))
 
 
 def test_a_task_that_fails_ends_the_others_at_once(tmp_path):
     with pytest.raises(ConfigError, match="failed at once"):
-        list(fan_out(_fails_while_another_runs, [(n, tmp_path) for n in range(2)], workers=2))
+        list(parallel_map(_fails_while_another_runs, [(n, tmp_path) for n in range(2)], workers=2))
     assert _is_gone(int((tmp_path / "pid").read_text()))
-    assert len(list(fan_out(_who, [(0,), (1,)], workers=2))) == 2, "the next call starts afresh"
+    assert len(list(parallel_map(_who, [(0,), (1,)], workers=2))) == 2, "the next call starts afresh"
 
 
 def test_a_caller_who_wants_no_more_results_ends_the_tasks(tmp_path):
-    results = fan_out(_killed_once, [(0, tmp_path), (1, tmp_path), *[(2, tmp_path)] * 20], workers=2)
+    results = parallel_map(_killed_once, [(0, tmp_path), (1, tmp_path), *[(2, tmp_path)] * 20], workers=2)
     assert next(results) == 0
     results.close()
-    assert list(fan_out(_fails, [(0,), (1,)], workers=2)) == [0, 1]
+    assert list(parallel_map(_fails, [(0,), (1,)], workers=2)) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_a_caller_who_wants_no_more_results_ends_the_tasks(tmp_path):
 )
 def test_a_process_that_is_killed_is_one_sentence(workers, advice):
     with pytest.raises(WorkerError, match=f"One of the processes for 'counting' was killed, .*{advice}"):
-        list(fan_out(_is_killed, [(n,) for n in range(4)], workers=workers, describe="counting", isolate=True))
-    assert list(fan_out(_fails, [(0,), (1,)], workers=workers, isolate=True)) == [0, 1]
+        list(parallel_map(_is_killed, [(n,) for n in range(4)], workers=workers, describe="counting", isolate=True))
+    assert list(parallel_map(_fails, [(0,), (1,)], workers=workers, isolate=True)) == [0, 1]
 
 
 def test_no_tasks_give_no_results(monkeypatch):
-    assert list(fan_out(_who, [])) == []
+    assert list(parallel_map(_who, [])) == []
     monkeypatch.setenv("INSTRLIB_SCHEDULER", "tcp://127.0.0.1:1")
-    assert list(fan_out(_who, [])) == []
+    assert list(parallel_map(_who, [])) == []
 
 
 def test_the_number_of_workers_can_be_set_from_outside(monkeypatch):
@@ -219,23 +219,23 @@ def test_the_number_of_workers_can_be_set_from_outside(monkeypatch):
 
 def test_a_dask_cluster_gives_the_same_results_in_order_with_one_thread_each(start):
     start().add_worker().add_worker()
-    results = list(fan_out(_who, [(n,) for n in range(40)], workers=1))
+    results = list(parallel_map(_who, [(n,) for n in range(40)], workers=1))
     assert [n for n, *_ in results] == list(range(40))
     pids = {pid for _, pid, _ in results}
     assert len(pids) == 2 and os.getpid() not in pids
-    assert list(fan_out(_threads, [(n,) for n in range(4)])) == [({1}, "1", "1")] * 4
-    assert all(pid in pids and inner == {pid} for pid, inner in fan_out(_fans_out_itself, [(0,), (1,)]))
+    assert list(parallel_map(_threads, [(n,) for n in range(4)])) == [({1}, "1", "1")] * 4
+    assert all(pid in pids and inner == {pid} for pid, inner in parallel_map(_fans_out_itself, [(0,), (1,)]))
 
 
 def test_a_seeded_task_has_pythons_generator_for_itself_on_a_dask_worker(start):
     start().add_worker()
-    assert list(fan_out(_seeded_draws, [(seed,) for seed in (7, 7, 7)])) == [_seeded_draws(7)] * 3
+    assert list(parallel_map(_seeded_draws, [(seed,) for seed in (7, 7, 7)])) == [_seeded_draws(7)] * 3
 
 
 def test_a_dask_worker_that_is_killed_does_not_lose_the_run(start, tmp_path):
     start().add_worker().add_worker()
     tasks = [(n, tmp_path) for n in range(8)]
-    assert list(fan_out(_killed_once, tasks)) == [n**2 for n in range(8)]
+    assert list(parallel_map(_killed_once, tasks)) == [n**2 for n in range(8)]
     begun = (tmp_path / "begun").read_text().split()
     assert begun.count("3") == 2 and {*begun} == {str(n) for n in range(8)}
 
@@ -243,15 +243,15 @@ def test_a_dask_worker_that_is_killed_does_not_lose_the_run(start, tmp_path):
 def test_a_task_that_kills_every_dask_worker_is_given_up_in_one_sentence(start):
     start().add_worker().add_worker()
     with pytest.raises(WorkerError, match="A task of 'counting' ended 4 Dask workers one after the other"):
-        list(fan_out(_is_killed, [(n,) for n in range(4)], describe="counting"))
+        list(parallel_map(_is_killed, [(n,) for n in range(4)], describe="counting"))
 
 
 def test_an_error_on_a_dask_worker_comes_back_as_it_is_and_ends_the_others(start, tmp_path):
     start().add_worker().add_worker()
     with pytest.raises(ConfigError, match=r"^this one failed at once\.$"):
-        list(fan_out(_fails_while_another_runs, [(n, tmp_path) for n in range(2)]))
+        list(parallel_map(_fails_while_another_runs, [(n, tmp_path) for n in range(2)]))
     assert _is_gone(int((tmp_path / "pid").read_text()))
-    assert list(fan_out(_fails, [(0,), (1,)])) == [0, 1]
+    assert list(parallel_map(_fails, [(0,), (1,)])) == [0, 1]
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "here", "ftp://127.0.0.1:1"])
@@ -259,7 +259,7 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(address, monkeypatch):
     monkeypatch.setattr(parallel, "_CONNECT_S", 0.5)
     monkeypatch.setenv("INSTRLIB_SCHEDULER", address)
     with pytest.raises(WorkerError, match=f"No Dask scheduler answers at '{address}'.*unset INSTRLIB_SCHEDULER"):
-        list(fan_out(_who, [(0,)]))
+        list(parallel_map(_who, [(0,)]))
 
 
 def test_a_port_that_never_greets_is_not_waited_for(monkeypatch):
@@ -267,27 +267,27 @@ def test_a_port_that_never_greets_is_not_waited_for(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("INSTRLIB_SCHEDULER", f"tcp://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(WorkerError, match="No Dask scheduler answers"):
-            list(fan_out(_who, [(0,)]))
+            list(parallel_map(_who, [(0,)]))
 
 
 def test_a_cluster_without_workers_is_given_up_after_a_while(start, monkeypatch):
     monkeypatch.setattr(parallel, "_NO_WORKER_S", 1.0)
     cluster = start()
     with pytest.raises(WorkerError, match=f"{cluster.address} has had no worker for 1 s; .*--nthreads 1"):
-        list(fan_out(_who, [(0,)]))
+        list(parallel_map(_who, [(0,)]))
 
 
 def test_a_dask_worker_with_several_threads_is_refused(start):
     start().add_worker(threads=2)
     with pytest.raises(WorkerError, match=r"has 2 threads, .* share TensorFlow's seed; .*--nthreads 1"):
-        list(fan_out(_who, [(0,)]))
+        list(parallel_map(_who, [(0,)]))
 
 
 def test_a_dask_worker_of_other_code_is_refused(start, monkeypatch):
     start().add_worker()
     monkeypatch.setattr(parallel, "_code", lambda: "other")
     with pytest.raises(WorkerError, match="runs other code or other versions of the packages"):
-        list(fan_out(_who, [(0,)]))
+        list(parallel_map(_who, [(0,)]))
 
 
 def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_stderr(start, tmp_path):
@@ -295,7 +295,7 @@ def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_st
     code = (
         "import pathlib, sys, instrlib.core.parallel, instrlib.core.errors, test_parallel\n"
         "try:\n"
-        f"    list(instrlib.core.parallel.fan_out(test_parallel._long, [(pathlib.Path({str(tmp_path)!r}),)]))\n"
+        f"    list(instrlib.core.parallel.parallel_map(test_parallel._long, [(pathlib.Path({str(tmp_path)!r}),)]))\n"
         "except instrlib.core.errors.WorkerError as error:\n"
         "    print(error)"
     )
@@ -319,7 +319,7 @@ def test_training_gives_the_same_bits_from_one_process_two_and_a_cluster_that_lo
             (marker if seed == 1 else None, tmp_path / name / str(seed), *inputs, "small", TrainConfig(epochs=1), seed)
             for seed in (0, 1)
         ]
-        return list(fan_out(_trains_and_is_killed_once, tasks, workers=workers, isolate=True))
+        return list(parallel_map(_trains_and_is_killed_once, tasks, workers=workers, isolate=True))
 
     runs = [train("one", workers=1), train("two", workers=2)]
     start().add_worker().add_worker()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.errors import DiskError, InstrlibError
-from instrlib.core.files import (
+from instrlib.core.io import (
     atomic_path,
     disk_errors,
     hash_json,
@@ -35,7 +35,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     path = tmp_path / "numbers.txt"
     write_text(path, "old")
     code = (
-        "import sys, os, signal\nfrom pathlib import Path\nfrom instrlib.core.files import atomic_path\n"
+        "import sys, os, signal\nfrom pathlib import Path\nfrom instrlib.core.io import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -49,7 +49,7 @@ def test_a_disk_without_room_says_so_and_keeps_the_old_file(tmp_path):
     write_arrays(path, x=np.arange(3))
     code = (
         "import sys, signal, resource\nimport numpy as np\nfrom pathlib import Path\n"
-        "from instrlib.core.files import write_arrays\nfrom instrlib.core.errors import DiskError\n"
+        "from instrlib.core.io import write_arrays\nfrom instrlib.core.errors import DiskError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n    write_arrays(Path(sys.argv[1]), x=np.random.default_rng(0).random(10_000))\n"

@@ -1,4 +1,4 @@
-"""Seeds trained in two processes by `fan_out` against one after the other in one, the start of the processes included.
+"""Seeds trained in two processes by `parallel_map` against one after the other in one.
 
 Every measurement is a fresh Python, so none finds processes or TensorFlow warm; rounds alternate, and the median of
 their ratios is printed. Both must give the same networks. Two free cores are needed for the figure to mean anything.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from instrlib.core.files import read_arrays
-from instrlib.core.parallel import fan_out
-from instrlib.core.profiles import get_profile
+from instrlib.core.config import get_profile
+from instrlib.core.io import read_arrays
+from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
 from instrlib.data.splits import make_split, save_split
 from instrlib.data.store import build_store, open_store
@@ -45,7 +45,7 @@ def train(workers: int, store: Path, split: Path, runs: Path) -> None:
     """Train every seed and print how long it took in s."""
     tasks = [(runs / str(seed), store, split, "compact", CONFIG, seed) for seed in SEEDS]
     start = time.perf_counter()
-    for _ in fan_out(train_model, tasks, workers=workers, isolate=True):
+    for _ in parallel_map(train_model, tasks, workers=workers, isolate=True):
         pass
     print(time.perf_counter() - start)
 

@@ -1,0 +1,184 @@
+"""One cache: a key says what a result was made from, and a result is made again when its key differs."""
+
+import ast
+import functools
+import importlib.metadata
+import platform
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instrlib.core.errors import InstrlibError
+from instrlib.core.io import hash_bytes, hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
+
+FLOORS = ("core", "audio", "data", "evaluation", "models", "studies")
+"""The subpackages that make numbers; each may import those before it."""
+
+ABOVE = {
+    "charts": ("core",),
+    "reporting": ("core", "charts"),
+    "deploy": (*FLOORS, "charts", "reporting"),
+    "runner": (*FLOORS, "charts", "reporting", "deploy"),
+}
+"""The subpackages that show numbers, and what each may import; no key contains their code."""
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+_SHOWING = re.findall(
+    r"\S+",
+    "jupyterlab papermill nbformat nbclient ipykernel ipython nbconvert nbval jupytext matplotlib seaborn pillow "
+    "jinja2 pybtex gradio typst filelock requests typer rich tqdm",
+)
+"""Direct dependencies that change no number."""
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def key(layer: str, **inputs: Any) -> str:
+    """Return the key of a result: a hash of its inputs, of the code up to a layer, and of the installed versions.
+
+    Parameters
+    ----------
+    layer : str
+        One of `FLOORS`. The code of this subpackage and of those before it counts; comments, docstrings and the texts
+        of errors do not.
+    **inputs
+        What else decides the result: settings, keys of other results, hashes of files.
+
+    Examples
+    --------
+    >>> key("audio", n_mels=64) == key("audio", n_mels=64), key("audio", n_mels=64) == key("audio", n_mels=32)
+    (True, False)
+    """
+    return hash_json({"inputs": inputs, "code": code_hash(layer), "versions": versions()})
+
+
+def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
+    """Return what is stored at `path` under this key; otherwise make it and store it, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        A file that ends in ".npz" (`make` returns named arrays) or ".json" (it returns what JSON can hold).
+    key : str
+        From `key`. A result with another key, or one that is damaged, is made again.
+    make : callable
+        Makes the result.
+    """
+    arrays = path.suffix == ".npz"
+    try:
+        stored = read_arrays(path) if arrays else read_json(path)
+        if str(stored.pop("key", "")) == key:
+            return stored if arrays else stored["value"]
+    except (InstrlibError, AttributeError):  # missing, damaged or not of this kind
+        pass
+    made = make()
+    if arrays:
+        made = {name: np.asarray(value) for name, value in made.items()}
+        write_arrays(path, **made, key=key)
+        return made
+    write_json(path, {"key": key, "value": made})
+    return to_jsonable(made)
+
+
+def code_hash(layer: str) -> str:
+    """Return the hash of the code of all subpackages up to `layer`."""
+    return hash_json({name: _package_hash(PACKAGE / name) for name in FLOORS[: FLOORS.index(layer) + 1]})
+
+
+@functools.cache
+def _package_hash(folder: Path) -> str:
+    modules = sorted(folder.rglob("*.py"))
+    return hash_json({path.relative_to(folder).as_posix(): source_hash(path.read_text("utf-8")) for path in modules})
+
+
+def source_hash(source: str) -> str:
+    """Return the hash of what a Python text does: comments, docstrings, layout and texts of errors do not count.
+
+    Examples
+    --------
+    >>> source_hash("raise ValueError('one')  # 1") == source_hash("raise ValueError('two')")
+    True
+    >>> source_hash("x = 1") == source_hash("x = 2")
+    False
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # IPython's magic
+        return hash_bytes(source.encode())
+    return hash_bytes(repr(_syntax(tree)).encode())
+
+
+def _syntax(node: Any) -> Any:
+    """Return a syntax tree as tuples; empty fields are left out, so that every version of Python gives the same."""
+    if isinstance(node, list):
+        return [_syntax(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        fields["exc"] = node.exc.func
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if name.endswith("Error"):
+            fields["args"] = fields["keywords"] = []
+        fields["keywords"] = [one for one in fields["keywords"] if one.arg != "describe"]
+    skipped = ("ctx", "kind", "type_comment", "type_ignores")
+    filled = [
+        (name, _syntax(value)) for name, value in fields.items() if name not in skipped and value not in (None, [])
+    ]
+    if isinstance(node, ast.Constant):
+        filled = [("value", repr(node.value))]
+    return type(node).__name__, filled
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of the packages that can change a number, and of all that those need."""
+    found = {"python": platform.python_version()}
+    waiting = [name for name in _needs("instrlib") if name not in _SHOWING]
+    if not waiting:  # used from a folder, without being installed
+        waiting = [_plain_name(one.name) for one in importlib.metadata.distributions()]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            try:
+                found[name] = importlib.metadata.version(name)
+                waiting += _needs(name)
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = ""
+    return {name: version for name, version in sorted(found.items()) if version}
+
+
+def _needs(name: str) -> list[str]:
+    try:
+        lines = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [_plain_name(re.match(r"[\w.-]+", line)[0]) for line in lines if "extra ==" not in line]
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@functools.cache
+def commit() -> str:
+    """Return the commit of the clone whose package this is, with "+" when the package differs; else "unknown"."""
+
+    def git(*command: str) -> str:
+        run = subprocess.run(["git", *command], cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=10)
+        return run.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent:
+            return "unknown"  # a virtual environment inside another repository
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

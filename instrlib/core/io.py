@@ -1,0 +1,218 @@
+"""Files that are either whole or not there: atomic writes, hashes, JSON and arrays without pickle, users' paths."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from instrlib.core.errors import ConfigError, DiskError, InstrlibError
+
+Item = TypeVar("Item")
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the file exceeds the size limit; raise the limit",
+    errno.EACCES: "permission denied; choose another folder or change the permissions",
+    errno.EPERM: "permission denied; choose another folder or change the permissions",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise a `DiskError` that names `path` where the block fails on a full, read-only or forbidden disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        message = f"Cannot write {path}: {_ADVICE[error.errno]}, then run the same command again."
+        raise DiskError(message) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, with its ending; when the block ends well, move it to `path`.
+
+    A reader sees the old file or the new one, never a part, and a kill leaves the old one. The folder is made when
+    missing; permissions follow the umask.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder) / "a.txt") as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     (Path(folder) / "a.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value`, made plain by `to_jsonable`, as indented JSON, atomically."""
+    write_text(path, json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; raise `InstrlibError` when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InstrlibError(f"{path} is not readable as JSON ({error}); delete it and run that step again.") from None
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write named arrays of numbers, booleans or strings to a compressed npz file, atomically."""
+    whole = {name: np.asarray(value) for name, value in arrays.items()}
+    if objects := [name for name, value in whole.items() if value.dtype == object]:
+        raise TypeError(f"arrays of objects are not stored: {', '.join(objects)}")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **whole)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file, without unpickling; raise `InstrlibError` when it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
+    except Exception as error:
+        raise InstrlibError(f"{path} is not readable as arrays ({error}); delete it and run that step again.") from None
+
+
+def to_jsonable(value: Any) -> Any:
+    """Return `value` with plain values for numpy's, dataclasses and paths, and None for numbers that are not finite."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: to_jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_jsonable(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def hash_bytes(*parts: bytes) -> str:
+    """Return the SHA-256 of the parts, each preceded by its length, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`, as 64 hex digits."""
+    text = json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hash_bytes(text.encode())
+
+
+def hash_file(path: Path, *, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's content in hex, read block by block."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def hash_tree(root: Path) -> str:
+    """Return a hash of the names, sizes and modification times of all files under a folder, without reading them.
+
+    Hidden files and unfinished downloads (".part") do not count.
+    """
+    rows = []
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in sorted(files):
+            if not (name.startswith(".") or name.endswith(".part")):
+                path = Path(folder, name)
+                stat = path.stat() if path.exists() else path.lstat()
+                rows.append((path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
+    return hash_bytes(repr(rows).encode())  # repr, because a name need not be UTF-8
+
+
+def slug(name: str) -> str:
+    """Return a name as a file's name: lower-case letters, digits, "-" and "_".
+
+    Two names can give the same slug; a caller that names files by it compares them first.
+
+    Examples
+    --------
+    >>> slug("CutMix, half of the batches")
+    'cutmix-half-of-the-batches'
+    """
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "unnamed"
+
+
+def expanded(place: Path | str) -> Path:
+    """Return a user's path with the home folder in place of `~`; raise `ConfigError` for `~nobody`."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{place} begins with an unknown home folder; write the whole path.") from None
+
+
+def whole(place: str, variable: str) -> Path:
+    """Return the absolute path that an environment variable names; notebooks work in another folder."""
+    path = expanded(place)
+    if not path.is_absolute():
+        raise ConfigError(f"{variable} names {place}; write an absolute path.")
+    return path
+
+
+def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays of different shapes along a new first axis, with NaN where one ends before the others.
+
+    Examples
+    --------
+    >>> padded([[1.0, 2.0], [3.0]])
+    array([[ 1.,  2.],
+           [ 3., nan]])
+    """
+    items = [np.asarray(array, dtype=float) for array in arrays]
+    stacked = np.full((len(items), *np.max([item.shape for item in items], axis=0)), np.nan)
+    for place, item in zip(stacked, items, strict=True):
+        place[tuple(slice(size) for size in item.shape)] = item
+    return stacked
+
+
+def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut a sequence into parts of `size`, in order.
+
+    Examples
+    --------
+    >>> in_parts("abcdef", 2)
+    ['ab', 'cd', 'ef']
+    """
+    return [items[first : first + size] for first in range(0, len(items), size)]
