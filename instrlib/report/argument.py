@@ -94,7 +94,7 @@ class _Writer:
             "title": TITLE,
             "study": self.study,
             "figures": self._from_here(figures_folder(self.study)),
-            "notice": _stale(self.study),
+            "notice": [],
             "lead": lead,
             "sections": sections,
             "appendix": [self._appendix(name) for name in self.notebooks],

@@ -13,7 +13,7 @@ from typing import Any
 from instrlib.core.cache import code_hash, source_hash, versions
 from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import ConfigError, InstrlibError, RunError
-from instrlib.core.io import disk_errors, expanded, hash_file, hash_json, read_json, write_json
+from instrlib.core.io import disk_errors, expanded, hash_file, hash_json, hash_tree, read_json, write_json
 from instrlib.data import corpora
 from instrlib.runner.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
 from instrlib.runner.publish import drawing_versions, figures_folder, publish, results_path, write_page
