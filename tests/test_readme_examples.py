@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from trees import tone, write_audio
 
+import instrlib.data
 from instrlib.core.config import get_profile
 from instrlib.core.io import write_json
 from instrlib.data import corpora, splits
@@ -47,10 +48,10 @@ def shown(tmp_path_factory) -> dict[str, Any]:
 @pytest.fixture
 def players(tmp_path, monkeypatch):
     """Save the last block where the README says, and name it there; return the folder of its recordings."""
-    module = "instrlib.data.corpora.players"
+    module = "instrlib.data.players"
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "players.py").write_text(BLOCKS[-1])
-    monkeypatch.setattr(corpora, "__path__", [*corpora.__path__, str(tmp_path / "modules")])
+    monkeypatch.setattr(instrlib.data, "__path__", [*instrlib.data.__path__, str(tmp_path / "modules")])
     monkeypatch.setattr(corpora, "NAMES", (*corpora.NAMES, "players"))
     for timbre, label in enumerate(("cello", "flute")):
         for player in ("Ann", "Bo", "Cem", "Dana Ó"):
@@ -58,7 +59,7 @@ def players(tmp_path, monkeypatch):
                 write_audio(tmp_path / "takes" / player / f"{label} {number}.wav", tone(timbre, number, 1.0))
     yield tmp_path / "takes"
     sys.modules.pop(module, None)
-    vars(corpora).pop("players", None)
+    vars(instrlib.data).pop("players", None)
 
 
 def test_there_is_one_example_each_and_none_is_long():
