@@ -11,7 +11,6 @@ from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import RunError
 from instrlib.core.io import read_json, write_json
 from instrlib.core.parallel import parallel_map
-from instrlib.deploy import listening
 from instrlib.models.layers import get_spec
 from instrlib.models.training import part_segments, train_model
 from instrlib.studies import attention, cam
@@ -208,33 +207,3 @@ def test_a_class_that_is_never_recognised_has_no_part_to_listen_to_and_that_is_s
     explained, _ = planted(right=False)
     regions = attention.active_regions(explained, Planted)
     assert regions.empty
-    shown = listening.region_players(small.clips, regions, segment_s=3.0, caption=["label", "share"])
-    assert "<audio" not in shown._repr_html_()
-
-
-def test_the_part_is_heard_as_it_is_and_filtered(small, explained):
-    segments = explained.segments.head(2).assign(
-        offset_s=[0.5, 1.0], window_s=1.0, low_hz=[30.0, 1000.0], high_hz=[500.0, 11_025.0], share=0.5
-    )
-    shown = listening.region_players(small.clips, segments, segment_s=3.0, caption=["label", "share"])
-    page = shown._repr_html_()
-    assert page.count("<audio") == 4
-    assert "most active part" in page and "its active band alone" in page
-    assert repr(shown).splitlines()[0].split() == ["label", "share"]
-
-
-@pytest.mark.parametrize(
-    ("low_hz", "high_hz", "kept_hz", "lost_hz"),
-    [(500, 2000, 1000, 4000), (500, 2000, 1000, 150), (30, 1000, 300, 4000), (2000, 11_000, 5000, 500)],
-)
-def test_a_band_keeps_what_lies_in_it_without_moving_it_and_loses_the_rest(low_hz, high_hz, kept_hz, lost_hz):
-    time_s = np.arange(22_050) / 22_050
-    inside, outside = (np.sin(2 * np.pi * hz * time_s) for hz in (kept_hz, lost_hz))
-    found = listening.band_pass(inside + outside, 22_050, low_hz=low_hz, high_hz=high_hz)
-    middle = slice(4000, -4000)
-    np.testing.assert_allclose(found[middle], inside[middle], atol=0.03)
-
-
-def test_a_band_that_holds_everything_changes_nothing():
-    sound = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    np.testing.assert_array_equal(listening.band_pass(sound, 22_050, low_hz=30, high_hz=11_025), sound)

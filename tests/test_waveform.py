@@ -237,13 +237,3 @@ def test_the_stored_copies_are_the_features_of_the_sound_that_can_be_heard(corpu
     rows = copies.segments[(copies.segments.clip_id == "005") & (copies.segments.start_s == 0)].row
     for row, signal in zip(rows, heard, strict=True):
         np.testing.assert_array_equal(copies.features[row], spectrum(signal, CONFIG).astype(np.float16))
-
-
-def test_copies_can_be_heard_beside_their_originals(corpus, originals):
-    from instrlib.deploy.listening import copy_players
-
-    segments = originals.segments[originals.segments.clip_id == "015"]
-    assert len(segments) == 2
-    players = copy_players(corpus, segments, waveform.WaveformChange(2, 0), CONFIG)
-    assert list(players.sounds) == ["original", "copy 1", "copy 2"]
-    assert players._repr_html_().count("<audio") == 6

@@ -1,7 +1,4 @@
-"""All that is said of one recording: its instrument, who plays when, what the answer rests on, its condition.
-
-Computed once from a published model. The page, the sheet and the notebook show it, `to_dict` is what is downloaded.
-"""
+"""The analysis of one recording: instrument, timeline, saliency and condition; shown by page, PDF and notebook."""
 
 import datetime
 import json
@@ -14,46 +11,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import instrlib
-from instrlib.audio import decode as audio
-from instrlib.audio import features
-from instrlib.core.errors import AudioError
+from instrlib.audio import decode, features
+from instrlib.core.errors import AudioError, CorpusError
 from instrlib.core.io import atomic_path, hash_file
+from instrlib.models import predict
+from instrlib.models.published import Network, PublishedModel, listener
+from instrlib.studies import cam, timeline
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from instrlib.core.config import FeatureConfig
-    from instrlib.models.predict import Prediction, Windows
-    from instrlib.models.published import Network, PublishedModel
 
 MAX_DURATION_S = 600.0
-"""What lasts longer is for the command `instrlib predict`: a picture of it would show nothing."""
+"""Longer recordings are for `instrlib predict`: a figure of them would show nothing."""
 
 MAX_CHANNELS = 32
-"""What a block of a file takes in memory grows with them; a recording of one ensemble has fewer."""
+"""The memory of a block grows with the channels."""
 
 FIELDS = {
-    "file.name": "name that the file was given with, less some characters when it came over the page",
+    "file.name": "name of the file; over the page without some special characters",
     "file.duration_s": "length of the recording, seconds",
-    "file.sha256": "hash of the file's bytes, 64 hex digits",
-    "analysed_at": "when it was analysed, ISO 8601, UTC",
-    "answer": "the instrument, for a recording of one; null when none passes its threshold",
-    "probabilities": "probability of each instrument for the whole recording, calibrated, 0 to 1; they add up to 1",
-    "thresholds": "the probability from which on each instrument is named, 0 to 1",
-    "segment.start_s": "where the segment begins that the answer shows most clearly in, seconds",
+    "file.sha256": "SHA-256 of the file",
+    "analysed_at": "time of the analysis, ISO 8601, UTC",
+    "answer": "the instrument, for a recording of one; null when no class reaches its threshold",
+    "probabilities": "calibrated probability of each class for the whole recording; they sum to 1",
+    "thresholds": "the probability from which each class is reported",
+    "segment.start_s": "start of the segment with the highest probability of the top class, seconds",
     "segment.duration_s": "length of that segment, seconds",
     "timeline.instruments": "the instruments found in the recording, however many play at once",
-    "timeline.events": "who plays from when to when: label, start_s and end_s in seconds, intensity from 0 to 1",
-    "timeline.window_s": "length of the windows that were listened to, seconds",
+    "timeline.events": "label, start_s and end_s in seconds, and intensity (mean score, 0 to 1)",
+    "timeline.window_s": "length of the sliding windows, seconds",
     "timeline.hop_s": "step between two windows and length of a frame, seconds",
-    "timeline.scores": "for each instrument one score from 0 to 1 for each frame, the first from 0 s",
+    "timeline.scores": "one score from 0 to 1 for each class and frame, the first frame from 0 s",
     "condition.verdict": "healthy, aged or broken",
-    "condition.probabilities": "probability of each condition, 0 to 1; they add up to 1",
-    "condition.measures": "what was measured on the recording, units in the names; null where it cannot be told",
-    "condition.recall": "share of the held-out test clips of each condition that were named rightly, 0 to 1",
-    "condition.about": "where the labels come from that the verdict was learned from",
-    "features": "how sound becomes the picture that the network sees, units in the names",
-    "model": "the published model: study, date, scores on clips that were held out",
+    "condition.probabilities": "probability of each condition; they sum to 1",
+    "condition.measures": "acoustic measures of the recording, units in the names; null where undefined",
+    "condition.recall": "share of the test clips of each condition that were classified correctly",
+    "condition.about": "origin of the labels that the condition model was trained on",
+    "features": "settings of the spectrogram, units in the names",
+    "model": "the released model: study, date, scores on test clips",
     "instrlib": "version of this program",
 }
 """Every field of `to_dict` with its meaning and unit."""
@@ -61,20 +58,10 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of a recording in which the answer shows most clearly, as the network sees it.
+    """The segment with the highest probability of the top class, and the class activation map on it.
 
-    Attributes
-    ----------
-    label : str
-        The most probable instrument, whether it passes its threshold or not.
-    start_s : float
-        Where it begins.
-    config : FeatureConfig
-        How the picture was made.
-    level_db : np.ndarray [shape=(n_bins, n_frames)]
-        Levels below the loudest value.
-    activation : np.ndarray [shape=(n_bins, n_frames)] or None
-        What speaks for the instrument, at least 0; None for a network that has no such map.
+    `level_db` [n_bins, n_frames] is relative to the loudest value; `activation` (same shape, at least 0) is None for a
+    network without such maps.
     """
 
     label: str
@@ -86,21 +73,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Who plays when.
-
-    Attributes
-    ----------
-    window_s, hop_s : float
-        Length of the windows that were listened to; step between two, which is the length of a frame.
-    scores : np.ndarray [shape=(n_frames, n_classes)]
-        From 0 to 1.
-    active : np.ndarray of bool [shape=(n_frames, n_classes)]
-        Who is said to play.
-    events : pandas.DataFrame
-        `label`, `start_s`, `end_s`, `intensity` (the mean score).
-    instruments : tuple of str
-        Those found in the recording as a whole.
-    """
+    """Scores and activity [n_frames, n_classes], events (label, start_s, end_s, intensity) and instruments found."""
 
     window_s: float
     hop_s: float
@@ -112,21 +85,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Condition:
-    """What the recording says of the instrument's condition.
-
-    Attributes
-    ----------
-    verdict : str
-        "healthy", "aged" or "broken".
-    probabilities : dict of str to float
-        By condition.
-    measures : dict of str to float
-        By name, with the unit in it; NaN where it cannot be told.
-    recall : dict of str to float
-        Share of the held-out test clips of each condition that were named rightly.
-    about : str
-        Where the labels come from.
-    """
+    """The condition of the instrument: verdict, probabilities, measures (NaN where undefined), recall on test clips."""
 
     verdict: str
     probabilities: dict[str, float]
@@ -137,39 +96,35 @@ class Condition:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that is said of one recording.
+    """Everything about one recording.
 
     Attributes
     ----------
-    name : str
-        What the file is called; it is shown, and never used as a path.
-    sha256 : str
-        Hash of its bytes.
-    analysed_at : datetime.datetime
-        In UTC, to the second.
+    name, sha256 : str
+        Name of the file (shown, never used as a path) and hash of its bytes.
+    analysed_at : datetime
+        UTC, to the second.
     prediction : Prediction
         The instrument of the whole recording.
     thresholds : dict of str to float
-        From which probability on each instrument is named.
+        The probability from which each class is reported.
     segment : Segment
-        What the answer rests on.
-    timeline : Timeline or None
-        None when the model has nothing that was chosen for timelines.
-    condition : Condition or None
-        None when the model has nothing for conditions.
+        With the class activation map.
+    timeline, condition
+        None when the model has none.
     model : PublishedModel
-        What the analysis was made with.
+        The model that was used.
     """
 
     name: str
     sha256: str
     analysed_at: datetime.datetime
-    prediction: "Prediction"
+    prediction: predict.Prediction
     thresholds: dict[str, float]
     segment: Segment
     timeline: Timeline | None
     condition: Condition | None
-    model: "PublishedModel"
+    model: PublishedModel
 
     @property
     def duration_s(self) -> float:
@@ -178,13 +133,13 @@ class Analysis:
 
     @property
     def answer(self) -> str | None:
-        """The instrument, or None when none passes its threshold."""
+        """The instrument, or None when the model abstains."""
         return self.prediction.named[0] if self.prediction.named else None
 
 
 def analyse(
     path: Path,
-    model: "PublishedModel",
+    model: PublishedModel,
     *,
     name: str | None = None,
     on_progress: Callable[[float, str], None] = lambda share, stage: None,
@@ -194,13 +149,13 @@ def analyse(
     Parameters
     ----------
     path : Path
-        A wav, flac, ogg or mp3 file of at most `MAX_DURATION_S`.
+        An audio file of at most `MAX_DURATION_S`.
     model : PublishedModel
         See `published.open_model`.
     name : str, optional
-        What to call the file; its own name when left out.
+        Name to show; default the file's own.
     on_progress : callable
-        Told how much is done, 0 to 1, and what is being done.
+        Receives the share that is done, 0 to 1, and the current stage.
 
     Returns
     -------
@@ -209,22 +164,18 @@ def analyse(
     Raises
     ------
     AudioError
-        When the file cannot be used, see `audio.load`, or is too long.
+        When the file cannot be used or is too long.
     """
-    from instrlib.models import predict
-
     path = Path(path)
     on_progress(0.0, "Reading the file")
-    _check_length(path)
+    _check_size(path)
     sha256 = hash_file(path)
-    on_progress(0.05, "Naming the instrument")
-    prediction = predict.predict_file(
-        path, model, on_progress=lambda share: on_progress(0.05 + 0.3 * share, "Naming the instrument")
+    naming, finding = "Classifying the instrument", "Computing the timeline"
+    prediction = predict.predict_file(path, model, on_progress=lambda share: on_progress(0.05 + 0.3 * share, naming))
+    windows, played = _timeline(
+        path, model, prediction.duration_s, lambda share: on_progress(0.35 + 0.4 * share, finding)
     )
-    windows, timeline = _timeline(
-        path, model, prediction.duration_s, lambda share: on_progress(0.35 + 0.4 * share, "Finding who plays when")
-    )
-    on_progress(0.75, "Looking at what the answer rests on")
+    on_progress(0.75, "Computing the saliency map")
     segment = _segment(path, model, prediction, windows)
     on_progress(0.85, "Measuring the condition")
     return Analysis(
@@ -234,25 +185,17 @@ def analyse(
         prediction=prediction,
         thresholds=dict(zip(model.classes, model.single.thresholds.tolist(), strict=True)),
         segment=segment,
-        timeline=timeline,
+        timeline=played,
         condition=_condition(path, model),
         model=model,
     )
 
 
 def to_dict(analysis: Analysis) -> dict[str, Any]:
-    """Return an analysis as plain numbers and texts, for JSON; see `FIELDS`.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        From `analyse`.
-
-    Returns
-    -------
-    dict
-    """
-    prediction, timeline = analysis.prediction, analysis.timeline
+    """Return an analysis as plain values for JSON; `FIELDS` explains each of them."""
+    prediction, played, condition = analysis.prediction, analysis.timeline, analysis.condition
+    about = analysis.model.about
+    short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
     return {
         "file": {"name": analysis.name, "duration_s": analysis.duration_s, "sha256": analysis.sha256},
         "analysed_at": analysis.analysed_at.isoformat(),
@@ -260,18 +203,19 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
         "probabilities": dict(zip(prediction.classes, prediction.probabilities.tolist(), strict=True)),
         "thresholds": analysis.thresholds,
         "segment": {"start_s": analysis.segment.start_s, "duration_s": analysis.segment.config.segment_s},
-        "timeline": None
-        if timeline is None
-        else {
-            "instruments": timeline.instruments,
-            "events": timeline.events.to_dict("records"),
-            "window_s": timeline.window_s,
-            "hop_s": timeline.hop_s,
-            "scores": dict(zip(prediction.classes, np.round(timeline.scores.T, 4).tolist(), strict=True)),
+        "timeline": played
+        and {
+            "instruments": played.instruments,
+            "events": played.events.to_dict("records"),
+            "window_s": played.window_s,
+            "hop_s": played.hop_s,
+            "scores": dict(zip(prediction.classes, np.round(played.scores.T, 4).tolist(), strict=True)),
         },
-        "condition": _plain_condition(analysis.condition),
+        "condition": condition
+        and vars(condition)
+        | {"measures": {name: v if math.isfinite(v) else None for name, v in condition.measures.items()}},
         "features": analysis.segment.config.to_dict(),
-        "model": {"name": analysis.model.name, **_short(analysis.model.about)},
+        "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
         "instrlib": instrlib.__version__,
         "fields": FIELDS,
     }
@@ -283,20 +227,7 @@ def to_json(analysis: Analysis) -> str:
 
 
 def example_clip(folder: Path) -> Path:
-    """Write a short tune played by the embedded corpus' synthesiser, or by plain sine waves where there is none.
-
-    It is made here and now: nobody's recording, and nothing to download.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to write it.
-
-    Returns
-    -------
-    Path
-        A wav file of about eight seconds.
-    """
+    """Write a short tune for sampled violin (sine waves where no soundfont can be played) as example.wav."""
     import soundfile
 
     path = Path(folder) / "example.wav"
@@ -306,27 +237,21 @@ def example_clip(folder: Path) -> Path:
     return path
 
 
-def _check_length(path: Path) -> None:
-    info = audio.probe(path)
-    duration_s = info.duration_s
+def _check_size(path: Path) -> None:
+    info = decode.probe(path)
     if info.n_channels > MAX_CHANNELS:
+        raise AudioError(f"{path}: {info.n_channels} channels, at most {MAX_CHANNELS} are analysed; mix them down.")
+    if info.duration_s > MAX_DURATION_S:
         raise AudioError(
-            f"{path}: too many channels, {info.n_channels}; at most {MAX_CHANNELS} are analysed here. Mix them down."
-        )
-    if duration_s > MAX_DURATION_S:
-        raise AudioError(
-            f"{path}: too long, {duration_s / 60:.1f} minutes; at most {MAX_DURATION_S / 60:.0f} are analysed here. "
-            "Cut it, or use the command `instrlib predict`, which takes any length."
+            f"{path}: {info.duration_s / 60:.1f} minutes, at most {MAX_DURATION_S / 60:.0f} are analysed; cut the "
+            "file, or use `instrlib predict`, which takes any length."
         )
 
 
 def _timeline(
-    path: Path, model: "PublishedModel", duration_s: float, on_progress: Callable[[float], None]
-) -> tuple["Windows", Timeline | None]:
-    """Return the windows that were listened to, and what they say of who plays when."""
-    from instrlib.models import predict
-    from instrlib.studies import timeline
-
+    path: Path, model: PublishedModel, duration_s: float, on_progress: Callable[[float], None]
+) -> tuple[predict.Windows, Timeline | None]:
+    """Return the scored windows and, for a model with a timeline, the timeline."""
     chosen = model.about.get("timeline")
     if not chosen:
         return predict.window_scores(path, model.single, on_progress=on_progress), None
@@ -339,22 +264,18 @@ def _timeline(
     hop_s = timeline.hop_s(windows)
     events = timeline.events(active, hop_s, model.classes, scores=scores)
     events["end_s"] = events.end_s.clip(upper=duration_s)
-    found = timeline.listed(windows, decision)
-    instruments = tuple(label for label, there in zip(model.classes, found, strict=True) if there)
+    listed = timeline.listed(windows, decision)
+    instruments = tuple(label for label, there in zip(model.classes, listed, strict=True) if there)
     return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
 
 
-def _segment(path: Path, model: "PublishedModel", prediction: "Prediction", windows: "Windows") -> Segment:
-    """Return the picture of the window in which the most probable instrument scores highest."""
-    from instrlib.models.published import listener
-    from instrlib.studies import cam
-
+def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, windows: predict.Windows) -> Segment:
     network = model.single
     config = network.features
     top = int(prediction.probabilities.argmax())
-    # The best window holds sound: one without is given 0 for every class.
+    # Never a silent window: those have probability 0 for every class.
     start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
-    signal = audio.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
+    signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
     level_db = features.spectrum(signal[: config.segment_samples], config)
     _, maps = listener(network)(level_db[None])
     activation = None
@@ -363,30 +284,16 @@ def _segment(path: Path, model: "PublishedModel", prediction: "Prediction", wind
     return Segment(model.classes[top], start_s, config, level_db, activation)
 
 
-def _condition(path: Path, model: "PublishedModel") -> Condition | None:
+def _condition(path: Path, model: PublishedModel) -> Condition | None:
     from instrlib.studies import condition
 
     if model.condition is None:
         return None
     rate_hz = model.single.features.sample_rate_hz
-    # Block by block: all channels at the file's own rate can be a hundred times what is needed of them.
-    signal = np.concatenate(list(audio.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
+    # Block by block: all channels at the file's own rate can take a hundred times the memory.
+    signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
     verdict, probabilities, measures = condition.verdict(signal, rate_hz, model.condition)
     return Condition(verdict, probabilities, measures, model.condition["recall"], model.condition["about"])
-
-
-def _plain_condition(condition: Condition | None) -> dict[str, Any] | None:
-    if condition is None:
-        return None
-    measures = {name: value if math.isfinite(value) else None for name, value in condition.measures.items()}
-    return vars(condition) | {"measures": measures}
-
-
-def _short(about: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is of no use in a download: long lists and what was chosen on the way."""
-    return {
-        name: about[name] for name in ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
-    }
 
 
 # -- the example -------------------------------------------------------------------------------------------------------
@@ -407,7 +314,6 @@ def _tune() -> np.ndarray:
     pitch = np.array([pitch for pitch, _ in _TUNE])
     notes = np.stack([onset_s, onset_s + _BEAT_S * beats, pitch, np.full(len(pitch), 90)], axis=1)
     duration_s = float(notes[-1, 1])
-    from instrlib.core.errors import CorpusError
     from instrlib.data import soundfont
 
     try:

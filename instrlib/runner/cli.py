@@ -172,7 +172,7 @@ def predict(
 def demo(model: Model = "", port: Port = None) -> None:
     """Serve a page on this machine alone, on which to try your own recordings."""
     typer.echo("Getting the page ready; this takes a few seconds.")
-    from instrlib.deploy.demo import serve
+    from instrlib.deploy.page import serve
 
     serve(
         Path(model) if model else None,

@@ -270,19 +270,19 @@ def test_a_file_that_is_cut_altered_or_missing_is_named(released, tmp_path, name
     flipped = bytes([whole[middle] ^ 1])
     for damaged in (whole[:middle], whole[:middle] + flipped + whole[middle + 1 :], b""):
         (folder / name).write_bytes(damaged)
-        assert f"{folder / name} is missing, cut or altered" in refused(folder)
+        assert f"{folder / name} is missing or altered" in refused(folder)
     (folder / name).unlink()
     if name == "model.json":
-        assert "holds no model.json" in refused(folder)
+        assert "model.json" in refused(folder)
     elif name != "condition.json":
-        assert f"{folder / name} is missing, cut or altered" in refused(folder)
+        assert f"{folder / name} is missing or altered" in refused(folder)
 
 
 def test_a_model_of_another_format_or_without_what_it_takes_is_refused(released, tmp_path):
     folder = shutil.copytree(released.made.model.folder, tmp_path / "model")
     record = read_json(folder / "model.json")
     write_json(folder / "model.json", published.sealed(record | {"format": 2}))
-    assert "is of format 2, this version reads 1" in refused(folder)
+    assert "format 2" in refused(folder)
     for name in ("classes", "single", "features", "scaler", "about"):
         write_json(
             folder / "model.json", published.sealed({key: value for key, value in record.items() if key != name})
@@ -296,16 +296,18 @@ def test_a_model_of_another_format_or_without_what_it_takes_is_refused(released,
         write_json(folder / "model.json", published.sealed(record | {"single": record["single"] | wrong}))
         assert "does not describe a model" in refused(folder)
     write_json(folder / "model.json", ["a list"])
-    assert "is missing, cut or altered" in refused(folder)
+    assert "is missing or altered" in refused(folder)
 
 
 def test_without_a_name_the_model_published_last_is_opened(released, tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRLIB_REPORTS", str(tmp_path))
-    with pytest.raises(RunError, match=r"There is no published model in .*; run `make study`"):
+    with pytest.raises(RunError, match="make study"):
         published.open_model()
     for study, when in (("a-quick", "2026-02-01"), ("b-quick", "2026-03-01"), ("c-quick", "2026-01-01")):
         folder = shutil.copytree(released.made.model.folder, tmp_path / study / "model")
         release.note(folder, published_at=when)
+    smoke = shutil.copytree(released.made.model.folder, tmp_path / "d-smoke" / "model")
+    release.note(smoke, published_at="2026-04-01")
     assert published.open_model().folder == tmp_path / "b-quick" / "model"
     (tmp_path / "b-quick" / "model" / "model.json").write_text("{")
     assert published.open_model().folder == tmp_path / "a-quick" / "model"
@@ -321,7 +323,7 @@ def test_no_file_of_the_folder_needs_unpickling_and_no_path_in_it_is_followed(re
 
 def test_reading_a_model_imports_neither_tensorflow_nor_pandas(released):
     code = (
-        "import sys; from pathlib import Path; from instrlib import published\n"
+        "import sys; from pathlib import Path; from instrlib.models import published\n"
         "published.listener(published.open_model(Path(sys.argv[1])).single)\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'scipy', 'librosa', 'matplotlib', 'jinja2'}\n"
         "print(sorted(heavy & set(sys.modules)))"

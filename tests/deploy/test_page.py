@@ -14,23 +14,19 @@ import time
 import tracemalloc
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import requests
 import soundfile
-import test_notebooks as form
 from recordings import SIMULATED, made_up_analysis, write_tone
 from signals import heeding
-from test_study import write_notebook
 from trees import tone
 
 from instrlib.audio.decode import load
 from instrlib.core.errors import AudioError, ConfigError, CorpusError, RunError
 from instrlib.data import soundfont
-from instrlib.deploy import analysis, demo
+from instrlib.deploy import analysis, page
 from instrlib.models import published
-from instrlib.runner.study import execute_demo
 from instrlib.studies import condition
 
 pytest.importorskip("gradio")
@@ -89,20 +85,18 @@ def test_a_model_without_timeline_and_condition_leaves_them_out(model, tmp_path)
     made = analysis.analyse(write_tone(tmp_path / "tone.wav", duration_s=4), bare)
     assert made.timeline is None and made.condition is None
     assert json.loads(analysis.to_json(made))["timeline"] is None
-    assert "Who plays when" not in demo.result_page(made)
+    assert "Timeline</h3>" not in page.result_page(made)
 
 
 def test_what_is_too_long_is_refused_with_a_way_out(model, tmp_path):
     path = write_tone(tmp_path / "long.wav", duration_s=601, sample_rate_hz=1000)
-    with pytest.raises(
-        AudioError, match=r"10\.0 minutes; at most 10 are analysed here\. Cut it, or use .* `instrlib predict`"
-    ):
+    with pytest.raises(AudioError, match="instrlib predict"):
         analysis.analyse(path, model)
 
 
 def test_too_many_channels_are_refused(model, tmp_path):
     soundfile.write(tmp_path / "many.wav", np.full((8000, 33), 0.1), 8000)
-    with pytest.raises(AudioError, match=r"many\.wav: too many channels, 33; at most 32 are analysed here\."):
+    with pytest.raises(AudioError, match="33 channels"):
         analysis.analyse(tmp_path / "many.wav", model)
 
 
@@ -167,17 +161,17 @@ def test_without_a_synthesiser_the_example_is_made_of_sine_waves(tmp_path, monke
 
 
 def test_a_result_holds_its_figures_and_downloads_and_asks_for_nothing():
-    page = demo.result_page(made_up_analysis())
-    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
-    assert "http" not in re.sub(r'"data:[^"]*"', "", page)
-    kinds = re.findall(r'href="data:([\w/]+);base64,([^"]*)"', page)
+    html = page.result_page(made_up_analysis())
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', html)
+    assert "http" not in re.sub(r'"data:[^"]*"', "", html)
+    kinds = re.findall(r'href="data:([\w/]+);base64,([^"]*)"', html)
     content = {kind: base64.b64decode(text) for kind, text in kinds}
     assert content["application/pdf"].startswith(b"%PDF-")
     assert json.loads(content["application/json"])["answer"] == "piano"
 
 
 def test_every_picture_says_what_it_shows():
-    pictures = re.findall(r"<img [^>]*>", demo.result_page(made_up_analysis()))
+    pictures = re.findall(r"<img [^>]*>", page.result_page(made_up_analysis()))
     assert len(pictures) == 2
     assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
 
@@ -186,9 +180,9 @@ def test_every_picture_says_what_it_shows():
     "name", ['<img src=x onerror="alert(1)">.wav', "${alert(1)}.wav", "{{value}}.wav", '" onload="x.wav']
 )
 def test_a_name_stands_in_the_page_as_text(name):
-    page = demo.result_page(made_up_analysis(name=name))
-    assert name not in page
-    assert "<img src=x" not in page and "${" not in page and "{{" not in page and '" onload' not in page
+    html = page.result_page(made_up_analysis(name=name))
+    assert name not in html
+    assert "<img src=x" not in html and "${" not in html and "{{" not in html and '" onload' not in html
 
 
 # -- what is served ----------------------------------------------------------------------------------------------------
@@ -196,7 +190,7 @@ def test_a_name_stands_in_the_page_as_text(name):
 
 @pytest.fixture(scope="module")
 def address(page_folder):
-    with demo.opened(page_folder) as address:
+    with page.opened(page_folder) as address:
         yield address
 
 
@@ -276,9 +270,9 @@ def test_a_file_that_is_too_large_is_refused_by_the_server(address, monkeypatch)
     import gradio
 
     # One that another test has closed may have had the same port.
-    for page in gradio.Blocks.get_instances():
-        if page.local_url == address:
-            monkeypatch.setattr(page, "max_file_size", 1000)
+    for served in gradio.Blocks.get_instances():
+        if served.local_url == address:
+            monkeypatch.setattr(served, "max_file_size", 1000)
     answer = requests.post(f"{address}gradio_api/upload", files={"files": ("big.wav", bytes(5000))}, timeout=20)
     assert answer.status_code == 413
 
@@ -287,17 +281,17 @@ def test_a_taken_port_and_a_missing_model_are_told_in_a_sentence(address, page_f
     port = int(address.rstrip("/").rpartition(":")[2])
     with (
         pytest.raises(ConfigError, match=rf"Port {port} is taken; choose another with --port\."),
-        demo.opened(page_folder, port=port),
+        page.opened(page_folder, port=port),
     ):
         pass
-    with pytest.raises(RunError, match="is no model folder"), demo.opened(tmp_path):
+    with pytest.raises(RunError, match="not a model folder"), page.opened(tmp_path):
         pass
 
 
 def test_it_leaves_the_environment_as_it_was_and_no_file_behind(page_folder, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "/nowhere")
     monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
-    with demo.opened(page_folder):
+    with page.opened(page_folder):
         uploads = os.environ["GRADIO_TEMP_DIR"]
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and "127.0.0.1" in os.environ["NO_PROXY"]
         assert Path(uploads).stat().st_mode & 0o077 == 0
@@ -332,7 +326,7 @@ def upload(tmp_path) -> Path:
 
 @pytest.fixture
 def uploads(upload):
-    return demo._Uploads(upload.parent.parent)
+    return page._Uploads(upload.parent.parent)
 
 
 def test_an_upload_is_kept_until_the_last_page_that_waits_for_it_has_heard_it(upload, uploads):
@@ -374,7 +368,7 @@ def test_what_was_broken_off_is_swept_away_by_its_age_and_what_is_heard_or_new_i
         path.write_bytes(b"1")
     for path in (broken_off, upload):
         os.utime(path, (0, 0))
-    monkeypatch.setattr(demo, "_SWEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(page, "_SWEEP_EVERY_S", 0.01)
     with uploads.heard("first", upload), uploads.swept():
         for _ in range(500):
             if not broken_off.exists():
@@ -385,34 +379,9 @@ def test_what_was_broken_off_is_swept_away_by_its_age_and_what_is_heard_or_new_i
     uploads.wait("first", upload)
     upload.parent.mkdir()
     upload.write_bytes(b"1")
+    os.utime(upload, (0, 0))
+    uploads.sweep()
+    assert upload.exists(), "a queued upload is kept, however old"
     with uploads.heard("first", upload):
-        os.utime(upload, (0, 0))
         uploads.sweep()
         assert upload.exists()
-
-
-# -- the notebook ------------------------------------------------------------------------------------------------------
-
-
-def test_the_demo_notebook_is_executed_in_place_with_its_own_parameters_and_in_no_runs_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
-    write_notebook(
-        tmp_path / "notebooks", "demo", ["import os\nprint(os.path.isdir(os.environ['INSTRLIB_RUNS']), 1 + 1)"]
-    )
-    path = execute_demo()
-    assert path == tmp_path / "notebooks" / "demo.ipynb"
-    _, cell = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert "".join(cell["outputs"][0]["text"]) == "True 2\n" and cell["execution_count"] == 2
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_committed_demo_notebook_has_the_form_of_the_others(repository):
-    path = repository / "notebooks" / "demo.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    form.test_it_is_valid_and_small(path, notebook)
-    form.test_a_cell_is_a_call_a_table_or_a_figure(code)
-    form.test_every_second_code_cell_at_most_stands_without_a_reason_before_it(notebook)
-    form.test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(code)
-    form.test_at_least_three_cells_are_checked_and_each_says_something(code)
-    assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) == 2

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from recordings import write_tone
 
-from instrlib.deploy import analysis, demo
+from instrlib.deploy import analysis
+from instrlib.deploy import page as served
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT_MS = 30_000
@@ -50,7 +51,7 @@ sys.addaudithook(_watch)  # cannot be removed; does nothing unless it is told to
 def address(page_folder: Path) -> Iterator[str]:
     _called.clear()
     _watching.set()
-    with demo.opened(page_folder) as address:
+    with served.opened(page_folder) as address:
         yield address
     _watching.clear()
 
@@ -131,7 +132,7 @@ def test_a_file_is_uploaded_analysed_shown_and_removed(visit, tones):
     page = visit()
     give(page, tones["low"])
     said = wait_for_result(page, "low note.wav")
-    assert re.search(r"\d\s?%", said) and "Who plays when" in said and "What the answer rests on" in said
+    assert re.search(r"\d\s?%", said) and "Timeline" in said and "Saliency map" in said
     assert "simulated" in said
     for image in page.locator("#result img").all():
         assert image.evaluate("image => image.complete && image.naturalWidth > 100")
@@ -146,16 +147,16 @@ def test_what_takes_time_shows_how_far_it_is(visit, tones, monkeypatch):
     """Slowed down, so that there is something to see."""
     page = visit()
     go_on = threading.Event()
-    original = demo.analyse
+    original = served.analyse
 
     def slowly(path, model, *, on_progress, **others):
-        on_progress(0.4, "Finding who plays when")
+        on_progress(0.4, "Computing the timeline")
         go_on.wait(20)
         return original(path, model, on_progress=on_progress, **others)
 
-    monkeypatch.setattr(demo, "analyse", slowly)
+    monkeypatch.setattr(served, "analyse", slowly)
     give(page, tones["low"])
-    page.get_by_text("Finding who plays when").first.wait_for()
+    page.get_by_text("Computing the timeline").first.wait_for()
     assert page.locator("#result article").count() == 0, "the result of the recording before is still there"
     go_on.set()
     wait_for_result(page, "low note.wav")
@@ -174,7 +175,7 @@ def test_the_report_and_the_numbers_can_be_downloaded(visit, tones):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"this is no sound", "cannot be decoded"), (b"", "empty"), (None, "too long, 10.2 minutes; at most 10")],
+    [(b"this is no sound", "cannot be decoded"), (b"", "empty"), (None, "10.2 minutes")],
     ids=["no audio", "empty", "too long"],
 )
 def test_what_cannot_be_used_gets_a_sentence_and_the_page_goes_on(visit, tones, tmp_path, content, said):
@@ -221,13 +222,13 @@ def test_two_users_who_give_the_same_file_both_get_their_result(visit, tones, mo
     """Gradio keeps it once for both; the first one to be done must not remove it under the other."""
     first, second = visit(), visit()
     both_given, first_done = threading.Event(), threading.Event()
-    original, turns = demo.analyse, iter([both_given, first_done])
+    original, turns = served.analyse, iter([both_given, first_done])
 
     def in_turns(path, model, **others):
         assert next(turns).wait(WAIT_MS / 1000)
         return original(path, model, **others)
 
-    monkeypatch.setattr(demo, "analyse", in_turns)
+    monkeypatch.setattr(served, "analyse", in_turns)
     give(first, tones["low"])
     first.locator("#result article").wait_for(state="detached")
     give(second, tones["low"])
@@ -271,4 +272,4 @@ def left_behind() -> list[str]:
 
 def test_the_limit_of_the_page_is_that_of_the_analysis(visit):
     hint = visit().locator(".hint").inner_text()
-    assert f"up to {analysis.MAX_DURATION_S / 60:.0f} minutes and {demo.MAX_MB} MB" in hint
+    assert f"up to {analysis.MAX_DURATION_S / 60:.0f} minutes and {served.MAX_MB} MB" in hint

@@ -1,8 +1,7 @@
-"""The page on which one tries one's own recording: Gradio, for this machine alone.
+"""The web page for one's own recordings: Gradio on this machine only.
 
-It listens on 127.0.0.1, has no sharing link and asks no other host for anything. A recording is removed as soon as it
-has been analysed. A result is sent to the browser whole, its figures and downloads within the page: the server keeps no
-result as a file, so that there is none for another user to fetch.
+It listens on 127.0.0.1, has no sharing link and contacts no other host. An upload is removed after its analysis. The
+result, with figures and downloads, is part of the page: the server keeps no file that another user could fetch.
 """
 
 import atexit
@@ -24,15 +23,15 @@ import instrlib
 from instrlib import plots
 from instrlib.audio.decode import load
 from instrlib.core.errors import ConfigError, InstrlibError
-from instrlib.deploy import sheet
+from instrlib.deploy import pdf
 from instrlib.deploy.analysis import MAX_DURATION_S, analyse, example_clip, to_json
-from instrlib.deploy.listening import PLAYER_RATE_HZ, mp3
+from instrlib.deploy.players import PLAYER_RATE_HZ, mp3
+from instrlib.models.published import PublishedModel, open_model
 
 if TYPE_CHECKING:
     import gradio
 
     from instrlib.deploy.analysis import Analysis
-    from instrlib.models.published import PublishedModel
 
 HOST = "127.0.0.1"
 MAX_MB = 200
@@ -41,14 +40,14 @@ MAX_MB = 200
 _AT_ONCE = 2
 _MAX_WAITING = 20
 _KEPT_SESSIONS = 50
-_STRAY_AGE_S = 900  # an upload that was broken off, or whose page was closed before it was analysed
+_STRAY_AGE_S = 900  # an upload that was broken off, or whose page was closed before its analysis
 _SWEEP_EVERY_S = 60
 _TITLE = "Which instrument is it?"
-_INTRO = f"""<div class="intro"><h1>{_TITLE}</h1><p>Give a recording, and see which instrument it is, who plays when,
-what the answer rests on and in what condition the instrument is. It stays on this machine and is removed when it has
-been analysed. Below stands an example.</p></div>"""
+_INTRO = f"""<div class="intro"><h1>{_TITLE}</h1><p>Upload a recording to see its instrument, a timeline, a saliency map
+and the condition of the instrument. It stays on this machine and is removed after the analysis. An example is shown
+below.</p></div>"""
 _HINT = f"""<p class="hint">wav, flac, ogg or mp3, up to {MAX_DURATION_S / 60:.0f} minutes and {MAX_MB} MB;
-or record with the microphone.</p>"""
+or use the microphone.</p>"""
 _SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -59,29 +58,15 @@ _SETTINGS = {
 
 @contextlib.contextmanager
 def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[str]:
-    """Serve the page as long as the block lasts.
+    """Serve the page while the block runs and yield its address.
 
     Parameters
     ----------
     folder : Path, optional
-        A model folder; the last one published when left out, see `published.open_model`.
+        A model folder; default see `published.open_model`.
     port : int, optional
-        Port on 127.0.0.1; the first free one from 7860 on when left out.
-
-    Yields
-    ------
-    str
-        The page's address.
-
-    Raises
-    ------
-    InstrlibError
-        When there is no model, or it is damaged.
-    ConfigError
-        When the port is taken.
+        Port on 127.0.0.1; default the first free one from 7860.
     """
-    from instrlib.models.published import open_model
-
     model = open_model(folder)
     with TemporaryDirectory(prefix="instrlib-page-") as uploads, _environment(uploads):
         kept = _Uploads(Path(uploads))
@@ -89,7 +74,9 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
         try:
             _, address, _ = page.launch(**_launch_settings(port))
         except OSError as error:
-            raise ConfigError(f"Port {port or 'from 7860 on'} is taken; choose another with --port.") from error
+            if port is not None and not _is_free(port):
+                raise ConfigError(f"Port {port} is taken; choose another with --port.") from error
+            raise ConfigError(f"The page cannot be served: {error}") from error
         try:
             with kept.swept():
                 yield address
@@ -98,15 +85,7 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
 
 
 def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], None]) -> None:
-    """Serve the page until the process is told to end; see `opened`.
-
-    Parameters
-    ----------
-    folder, port
-        See `opened`.
-    on_ready : callable
-        Told the page's address.
-    """
+    """Serve the page until the process is ended; `on_ready` receives the address."""
     for name in ("SIGTERM", "SIGHUP"):  # the second, from a terminal that is closed, is not known on Windows
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
@@ -117,19 +96,7 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
 
 
 def show(folder: Path | None = None, *, height: int = 900) -> Any:
-    """Show the page in a notebook; it is served until the kernel ends.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        See `opened`.
-    height : int
-        In pixels.
-
-    Returns
-    -------
-    IPython.display.IFrame
-    """
+    """Show the page in a notebook; it is served until the kernel ends."""
     from IPython.display import IFrame
 
     stack = contextlib.ExitStack()
@@ -139,24 +106,13 @@ def show(folder: Path | None = None, *, height: int = 900) -> Any:
 
 
 def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
-    """Write what the page shows of an analysis.
+    """Return the HTML of an analysis with its figures and downloads; `sound` is the recording as mp3, for a player.
 
-    Parameters
-    ----------
-    analysis : Analysis
-        From `analysis.analyse`.
-    sound : bytes, optional
-        The recording as mp3, for a player.
-
-    Returns
-    -------
-    str
-        HTML that holds its figures and downloads. What came with the recording, its name above all, stands in it as
-        text.
+    Everything that came with the recording, such as its name, is escaped.
     """
-    wide, narrow = (sheet.as_svg(sheet.drawn(analysis, width=width)) for width in (plots.WIDTH, sheet.NARROW))
+    wide, narrow = (pdf.drawn(analysis, width=width) for width in (plots.WIDTH, pdf.NARROW))
     files = {
-        "pdf": _data_address("application/pdf", sheet.pdf(analysis, wide)),
+        "pdf": _data_address("application/pdf", pdf.pdf(analysis, wide)),
         "json": _data_address("application/json", to_json(analysis).encode()),
     }
     images = {
@@ -167,9 +123,9 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
         for name in wide
     }
     html = _template().render(
-        **sheet.content(analysis),
+        **pdf.content(analysis),
         answered=analysis.answer is not None,
-        top=min(sheet.TOP, len(analysis.prediction.classes)),
+        top=min(pdf.TOP, len(analysis.prediction.classes)),
         n_classes=len(analysis.prediction.classes),
         stem=Path(analysis.name).stem,
         sound=sound and _data_address("audio/mpeg", sound),
@@ -183,7 +139,7 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def _page(model: "PublishedModel", uploads: "_Uploads") -> "gradio.Blocks":
+def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
     import gradio
 
     def empty(recording: str | None, request: gradio.Request) -> tuple[str, str]:
@@ -202,7 +158,7 @@ def _page(model: "PublishedModel", uploads: "_Uploads") -> "gradio.Blocks":
         with uploads.heard(request.session_hash, path):
             try:
                 analysis = analyse(path, model, on_progress=lambda share, stage: progress(0.9 * share, desc=stage))
-                progress(0.9, desc="Drawing the figures and writing the report")
+                progress(0.9, desc="Drawing figures and PDF")
                 return "", result_page(analysis)
             except InstrlibError as error:
                 return _alert(str(error).replace(str(path), path.name)), ""
@@ -243,10 +199,10 @@ def _page(model: "PublishedModel", uploads: "_Uploads") -> "gradio.Blocks":
     return page.queue(api_open=False, max_size=_MAX_WAITING)
 
 
-def _example(model: "PublishedModel", folder: Path) -> str:
-    """Analyse the tune that is made on the spot; what is played is part of the page too."""
+def _example(model: PublishedModel, folder: Path) -> str:
+    """Return the result page of the example, with a player."""
     path = example_clip(folder)
-    analysis = analyse(path, model, name="Example: a tune played by a synthesiser")
+    analysis = analyse(path, model, name="Example: a tune played by a sampled violin")
     sound = mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ)
     path.unlink()
     return result_page(analysis, sound=sound)
@@ -284,7 +240,7 @@ def _launch_settings(port: int | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _environment(uploads: str) -> Iterator[None]:
-    """Set what Gradio reads from the environment: where uploads go, and that nobody is told of anything."""
+    """Set what Gradio reads from the environment: the folder of uploads, no analytics, no proxy for this machine."""
     here = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     no_proxy = ",".join(filter(None, [here, HOST, "localhost"]))
     ours = {**_SETTINGS, "GRADIO_TEMP_DIR": uploads, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
@@ -300,11 +256,18 @@ def _environment(uploads: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _Guard:
-    """Lets through what the page itself asks for, and nothing that would make the server fetch something elsewhere.
+def _is_free(port: int) -> bool:
+    import socket
 
-    Gradio also serves documentation, proxies addresses and fetches files that are given as addresses. What the page of
-    another site sends from the same browser is known by the origin that the browser names.
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+class _Guard:
+    """Serve only what the page itself requests.
+
+    Gradio also serves documentation, proxies addresses and fetches files given as addresses; none of that passes.
+    Requests of other sites from the same browser are recognised by their origin.
     """
 
     _SERVED = (
@@ -374,10 +337,10 @@ def _replayed(body: bytes, receive: Any) -> Any:
 
 
 class _Uploads:
-    """The recordings that were given and are not yet analysed; each is removed when nobody needs it any more.
+    """Uploads until their analysis; each is removed when nobody needs it any more.
 
-    Gradio names the folder of an upload by its content: whoever gives the same file under the same name shares the
-    path. Of what a page was given while it waited, the last is heard and the others are passed over.
+    Gradio names an upload's folder by its content, so two users can share a path. Of several uploads that a page makes
+    while it waits, the last is analysed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -387,13 +350,13 @@ class _Uploads:
         self._heard: Counter[Path] = Counter()
 
     def wait(self, page: str | None, path: Path) -> None:
-        """Note that a page was given a recording, which is to be heard in its turn."""
+        """Queue a recording of a page."""
         with self._lock:
             self._waiting.setdefault(page, []).append(path.resolve())
 
     @contextlib.contextmanager
     def heard(self, page: str | None, path: Path) -> Iterator[None]:
-        """Keep a recording as long as the block lasts."""
+        """Keep a recording while the block runs, then remove it."""
         path = path.resolve()
         with self._lock:
             self._heard[path] += 1
@@ -412,7 +375,7 @@ class _Uploads:
 
     @contextlib.contextmanager
     def swept(self) -> Iterator[None]:
-        """Remove what lies about, time and again, as long as the block lasts."""
+        """Call `sweep` regularly while the block runs."""
         ended = threading.Event()
 
         def work() -> None:
@@ -428,15 +391,14 @@ class _Uploads:
             thread.join()
 
     def sweep(self) -> None:
-        """Remove what was written long ago and is not being analysed; Gradio forgets uploads that were broken off."""
+        """Remove old files that are neither queued nor being analysed: Gradio forgets uploads that were broken off."""
         oldest = time.time() - _STRAY_AGE_S
         with self._lock:
+            needed = {path for path, users in self._heard.items() if users}.union(*self._waiting.values())
             for path in list(self.folder.rglob("*")):
                 with contextlib.suppress(FileNotFoundError):
-                    if path.is_file() and path.stat().st_mtime < oldest and not self._heard[path]:
+                    if path.is_file() and path.stat().st_mtime < oldest and path not in needed:
                         self._remove(path)
-            there = {page: [path for path in given if path.exists()] for page, given in self._waiting.items()}
-            self._waiting = {page: given for page, given in there.items() if given}
 
     def _let_go(self, path: Path) -> None:
         if not self._heard[path] and not any(path in given for given in self._waiting.values()):
@@ -444,7 +406,7 @@ class _Uploads:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        """Remove an upload and the folder that Gradio made for it; anything that lies elsewhere is left alone."""
+        """Remove an upload and the folder that Gradio made for it; files elsewhere are left alone."""
         if not path.is_relative_to(self.folder):
             return
         path.unlink(missing_ok=True)
