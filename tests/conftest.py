@@ -156,7 +156,7 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     from instrlib.deploy import release
     from instrlib.models import experiments
     from instrlib.models.layers import Layer
-    from instrlib.runner import runs
+    from instrlib.runner import run as runs
     from instrlib.studies import layered, mixing
 
     root = tmp_path_factory.mktemp("released")

@@ -11,7 +11,7 @@ from instrlib.core.io import read_json, write_json
 from instrlib.evaluation.intervals import holm
 from instrlib.findings import overview as said
 from instrlib.reporting import overview
-from instrlib.runner.runs import open_run
+from instrlib.runner.run import open_run
 
 
 def score(estimate, half=0.1):

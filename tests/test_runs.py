@@ -3,7 +3,7 @@
 import pytest
 
 from instrlib.core.io import write_json
-from instrlib.runner.runs import open_run
+from instrlib.runner.run import open_run
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_the_published_numbers_say_which_code_made_them_and_what_drew_their_figu
     monkeypatch.setenv("INSTRLIB_REPORTS", str(place / "reports"))
     results = json.loads((place / "reports/rendered-smoke/results.json").read_text())["notebooks"]
     for name, entry in results.items():
-        assert {"its code", "instrlib.runner.runs", *entry["manifest"]["uses"]} <= set(entry["manifest"]["code"]), name
+        assert {"its code", "instrlib.runner.run", *entry["manifest"]["uses"]} <= set(entry["manifest"]["code"]), name
         assert {"matplotlib", "seaborn", "pillow"} <= set(entry["manifest"]["versions"])
 
 

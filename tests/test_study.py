@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("event_loops_closed")
 PARAMETERS = 'corpus = "rendered"\ndata = ""\nprofile = "smoke"\nseeds = 1'
 SMOKE = {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}
 
-OPEN = """from instrlib.runner.runs import open_run
+OPEN = """from instrlib.runner.run import open_run
 run = open_run({name!r}, corpus=corpus, data=data, profile=profile, seeds=seeds)"""
 FIRST = [
     OPEN.format(name="01_first"),
@@ -206,7 +206,7 @@ def test_a_run_by_hand_or_a_kept_folder_that_is_gone_makes_a_notebook_run_again(
     (alone / "data/store").rmdir()
     assert run_study(**SMOKE).executed == ("03_third",)
 
-    from instrlib.runner.runs import open_run
+    from instrlib.runner.run import open_run
 
     open_run("03_third", **SMOKE).finish()
     assert run_study(**SMOKE).executed == ("03_third",)

@@ -14,7 +14,7 @@ from instrlib.data.store import build_store
 from instrlib.deploy.release import Candidate
 from instrlib.models.evaluation import Inputs
 from instrlib.models.experiments import Variant, run_variants
-from instrlib.runner.runs import Run
+from instrlib.runner.run import Run
 
 MORE_CLIPS = "compact CNN, more clips"
 """What the candidate is called."""

@@ -52,7 +52,7 @@ from instrlib.models.experiments import run_folder
 from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
 from instrlib.models.training import COMPLETE, load_model, open_trained, part_segments, summary
-from instrlib.runner.runs import Run
+from instrlib.runner.run import Run
 from instrlib.studies import cam
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ from instrlib.models.training import (
 )
 
 if TYPE_CHECKING:
-    from instrlib.runner.runs import Run
+    from instrlib.runner.run import Run
 
 N_CHANCE = 50
 """Draws of chance: one alone can be lucky."""

@@ -7,7 +7,7 @@ from instrlib.core.config import folders
 from instrlib.core.io import read_json
 from instrlib.core.words import listed
 from instrlib.runner.notebooks import read_notebook
-from instrlib.runner.runs import study_name
+from instrlib.runner.run import study_name
 
 RECIPES = ("13", "recipes_by_domain")
 """The notebook and the figure whose numbers come from the committed log of recipes, not from its run."""

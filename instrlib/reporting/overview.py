@@ -18,7 +18,7 @@ from instrlib.core.errors import RunError
 from instrlib.core.io import hash_bytes, read_json
 from instrlib.core.words import spaced
 from instrlib.evaluation.intervals import LEVEL, holm
-from instrlib.runner.runs import Run
+from instrlib.runner.run import Run
 
 Metrics = dict[str, Any]
 Notebooks = dict[str, dict[str, Any]]

@@ -240,7 +240,7 @@ def validate(name: Name, data: Data = "") -> None:
 def figures(corpus: Corpus = "rendered", profile: Profile = "quick") -> None:
     """Draw a study's figures again from its stored arrays; nothing is trained."""
     from instrlib.runner.publish import figures_folder, redraw
-    from instrlib.runner.runs import study_name
+    from instrlib.runner.run import study_name
 
     name = study_name(corpus, profile)
     drawn = redraw(name)
@@ -260,7 +260,7 @@ def report(corpus: Corpus = "rendered", profile: Profile = "quick", compare: Com
     if compare:
         _compare(*compare)
         return
-    from instrlib.runner.runs import study_name
+    from instrlib.runner.run import study_name
 
     _say_where(_write_reports(study_name(corpus, profile)))
 

@@ -12,7 +12,7 @@ from instrlib.core.errors import RunError
 from instrlib.core.io import atomic_path, hash_json, read_json, write_text
 from instrlib.core.parallel import parallel_map
 from instrlib.models.published import FILES, RECORD
-from instrlib.runner import runs
+from instrlib.runner import run as runs
 from instrlib.runner.notebooks import strip_volatile
 
 DRAWING = ("matplotlib", "seaborn", "pillow")

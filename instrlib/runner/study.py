@@ -17,7 +17,7 @@ from instrlib.core.io import disk_errors, expanded, hash_file, hash_json, hash_t
 from instrlib.data import corpora
 from instrlib.runner.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs
 from instrlib.runner.publish import drawing_versions, figures_folder, publish, results_path, write_page
-from instrlib.runner.runs import RECORD, study_name
+from instrlib.runner.run import RECORD, study_name
 
 SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
 """The notebooks that know several instruments a clip; a corpus of such clips is run through these alone."""

@@ -82,7 +82,7 @@ def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, t
     from instrlib.models import experiments
     from instrlib.models.evaluation import Inputs
     from instrlib.models.layers import get_spec
-    from instrlib.runner import runs
+    from instrlib.runner import run as runs
 
     clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("smoke"))
     config = FeatureConfig(n_mels=32, hop_length=1024, max_segments=3)

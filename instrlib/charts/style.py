@@ -1,0 +1,252 @@
+"""One style for all charts, and how figures are stored, drawn again and written.
+
+A chart takes keyword arguments that an npz file holds without pickle (numbers, strings, arrays of them) and returns a
+`matplotlib.figure.Figure` that pyplot does not know. Colours are those of Okabe and Ito, which colour-blind readers
+can tell apart (https://jfly.uni-koeln.de/color/).
+"""
+
+import functools
+import inspect
+import io
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instrlib.core.errors import InstrlibError
+from instrlib.core.io import atomic_path, read_arrays, write_arrays
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PINK, SKY = "#CC79A7", "#56B4E9"
+GREY, LIGHT, INK = "#8C8C8C", "#D5D5D5", "#222222"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY, "baseline": GREY, "trivial": GREY}
+"""Kinds that have the same colour in every chart."""
+
+WIDTH, DPI = 7.2, 150
+"""Width of a figure in inches, that of a notebook's or a page's column, and its resolution."""
+
+CHARTS: dict[str, Callable[..., "Figure"]] = {}
+"""Every chart by the name of its function."""
+
+_STYLE = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "figure.titlesize": 10.0,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "instrlib",
+}
+_LOCK = threading.RLock()  # matplotlib's settings are shared by all threads
+_SHOWN_DPI = 100
+
+
+def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
+    """Register a function in `CHARTS`; it draws in the study's style, whatever the user's settings are."""
+
+    @functools.wraps(draw)
+    def styled(**arguments: Any) -> "Figure":
+        with style():
+            figure = draw(**arguments)
+            # Laid out once, so that a notebook and both files show the same picture.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return figure
+
+    CHARTS[draw.__name__] = styled
+    return styled
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Set the study's style for the length of a block; one thread at a time."""
+    import matplotlib.style
+
+    with _LOCK, matplotlib.style.context(_STYLE, after_reset=True):
+        yield
+
+
+def store(path: Path, draw: Callable[..., "Figure"], **arguments: Any) -> None:
+    """Write a chart's name and arguments to an npz file; arguments that are None are left out."""
+    arrays = {}
+    for name, value in arguments.items():
+        array = np.asarray(value)
+        if value is not None:
+            arrays[name] = array.astype(str) if array.dtype.kind not in "biufU" else array
+    inspect.signature(draw).bind(**arrays)
+    write_arrays(path, chart=draw.__name__, **arrays)
+
+
+def draw_stored(path: Path) -> "Figure":
+    """Draw a figure from what `store` wrote.
+
+    Raises
+    ------
+    InstrlibError
+        When the file is missing, unreadable or not from this version.
+    """
+    # 0-d arrays become numbers and strings again.
+    arguments = {name: value.item() if value.ndim == 0 else value for name, value in read_arrays(path).items()}
+    try:
+        draw = CHARTS[arguments.pop("chart")]
+        inspect.signature(draw).bind(**arguments)
+    except (KeyError, TypeError):
+        raise InstrlibError(f"{path} does not hold a chart of this version. Re-run its notebook.") from None
+    return draw(**arguments)
+
+
+def save(figure: "Figure", folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write `<stem>.png` and `<stem>.svg`, which hold no date: the same figure gives the same bytes."""
+    png, vector = Path(folder) / f"{stem}.png", Path(folder) / f"{stem}.svg"
+    with atomic_path(png) as temporary:
+        temporary.write_bytes(_png(figure))
+    with atomic_path(vector) as temporary:
+        temporary.write_text(svg(figure), encoding="utf-8")
+    return png, vector
+
+
+def svg(figure: "Figure") -> str:
+    """Return a figure as SVG with text as outlines."""
+    drawn = io.StringIO()
+    with style():
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    return drawn.getvalue()
+
+
+def _png(figure: "Figure") -> bytes:
+    """Return a figure as PNG with a palette, a third of the bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas, small = FigureCanvasAgg(figure), io.BytesIO()
+    with style():
+        canvas.draw()
+    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True, dpi=(DPI, DPI))
+    return small.getvalue()
+
+
+@functools.cache
+def _figure_type() -> type["Figure"]:
+    """Return a figure class that shows itself in notebooks, which show only figures that pyplot knows."""
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            return _png(self), {"width": round(self.get_figwidth() * _SHOWN_DPI)}
+
+    return ShownFigure
+
+
+def new_figure(*, height: float, width: float = WIDTH, title: str = "") -> "Figure":
+    """Return an empty figure of this size in inches."""
+    figure = _figure_type()(figsize=(width, height + (0.25 if title else 0)), layout="constrained")
+    if title:
+        figure.suptitle(label(title, wrap=95))
+    return figure
+
+
+def grid(n: int, *, columns: int, row_height: float, margin: float = 0.6, title: str = "", **shared: Any) -> tuple:
+    """Return a figure and its `n` panels, at most `columns` side by side; the unused ones are hidden."""
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    figure = new_figure(height=margin + row_height * rows, title=title)
+    panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    for number, axes in enumerate(panels):
+        axes.set_visible(number < n)
+        if number < n <= number + columns:
+            axes.tick_params(labelbottom=True)
+    return figure, panels[:n]
+
+
+def colours_of(kinds: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of each kind, in order of first appearance."""
+    names = [str(kind) for kind in dict.fromkeys(np.asarray(kinds).tolist())]
+    free = [colour for colour in COLOURS if colour not in {FIXED.get(name) for name in names}]
+    plain = [name for name in names if name not in FIXED]
+    chosen = {name: free[number % len(free)] for number, name in enumerate(plain)}
+    return {name: (FIXED.get(name) or chosen[name], MARKERS[at % len(MARKERS)]) for at, name in enumerate(names)}
+
+
+def label(name: object, *, wrap: int = 34) -> str:
+    """Make a text fit to be drawn: wrapped, no underscores, no mathematics, no letter that the font lacks."""
+    known = _letters()
+    rows = []
+    for line in str(name).replace("_", " ").split("\n"):
+        text = "".join(letter if ord(letter) in known else "□" for letter in " ".join(line.split()))
+        rows += textwrap.wrap(text, wrap) or [""]
+    return "\n".join(rows).replace("$", r"\$")
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def rows_height(texts: Sequence[str]) -> float:
+    """Return the inches that rows with these labels need: more for each when there are few."""
+    n_lines = sum(max(1.0, 0.8 * (text.count("\n") + 1)) for text in texts)
+    return n_lines * float(np.interp(len(texts), [3, 12, 41], [0.36, 0.26, 0.19]))
+
+
+def name_rows(axes: "Axes", texts: Sequence[str]) -> None:
+    """Name the rows of a chart, the first on top."""
+    size = float(np.interp(len(texts), [12, 41], [8.5, 7]))
+    axes.set_yticks(np.arange(len(texts)), texts, fontsize=size)
+    axes.set_ylim(len(texts) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def round_steps(low: float, high: float) -> np.ndarray:
+    """Return the numbers 1, 2 and 5 times a power of ten from `low` to `high`."""
+    powers = 10.0 ** np.arange(np.floor(np.log10(max(low, 1e-9))), np.ceil(np.log10(high)) + 1)
+    steps = np.outer(powers, [1.0, 2.0, 5.0]).ravel()
+    return steps[(steps >= low) & (steps <= high)]
+
+
+def log_axis(axes: "Axes", which: str) -> None:
+    """Make an axis logarithmic, with few plain numbers at its ticks."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    ticks = round_steps(low, high)
+    if len(ticks) > 7:
+        ticks = ticks[np.isclose(np.log10(ticks) % 1, 0) | np.isclose(np.log10(ticks) % 1, 1)]
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if len(ticks) < 2:
+        ticks = np.round(np.geomspace(low, high, 5)[1:-1], 3 - int(np.ceil(np.log10(high))))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
+    axis.set_minor_locator(NullLocator())

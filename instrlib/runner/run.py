@@ -1,0 +1,304 @@
+"""A run is a folder: what a notebook publishes, declared by the notebook, with a manifest that is written last."""
+
+import math
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instrlib.core.cache import commit, versions
+from instrlib.core.config import Profile, folders, get_profile
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.io import read_arrays, read_json, write_arrays, write_json
+from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.figure import Figure
+
+RECORD = "study.json"
+"""Beside the manifest: what the study runner knows of the run; a run opened by hand loses it."""
+
+DECLARED = "declared.json"
+"""What the notebook publishes: `figures`, `primary`, `findings`, `numbers`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one notebook in one study.
+
+    Attributes
+    ----------
+    notebook : str
+        Name of the notebook, without ending, such as "02_baseline_cnn".
+    parameters : dict
+        The notebook's parameters: `corpus`, `data`, `profile`, `seeds`.
+    folder : Path
+        `runs/<study>/<notebook>`: `declared.json`, `arrays/` (what the figures are drawn from), `figures/`, and
+        `manifest.json`, written last: a folder without it is not finished.
+    """
+
+    notebook: str
+    parameters: dict[str, Any]
+    folder: Path
+    used: set[str] = field(default_factory=set, repr=False, compare=False)
+    kept: set[str] = field(default_factory=set, repr=False, compare=False)
+    declared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def study(self) -> str:
+        """Name of the study, corpus and profile."""
+        return study_name(self.parameters["corpus"], self.parameters["profile"])
+
+    @property
+    def profile(self) -> Profile:
+        """The profile's settings."""
+        return get_profile(self.parameters["profile"])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds 0, 1, ..."""
+        return tuple(range(self.parameters["seeds"]))
+
+    def other(self, notebook: str) -> "Run":
+        """Return the finished run of an earlier notebook of the same study."""
+        folder = self.folder.parent / notebook
+        if not (folder / "manifest.json").is_file():
+            raise RunError(
+                f"{folder} is not finished; run notebook {notebook} first (`make study` runs them all in order)."
+            )
+        self.used.add(notebook)
+        declared = read_json(folder / DECLARED) if (folder / DECLARED).is_file() else {}
+        return Run(notebook, self.parameters, folder, declared=declared)
+
+    def figure(self, *what: Any, caption: str = "", key: bool = False, **arrays: Any) -> "Figure":
+        """Draw a chart and keep its arrays, from which `make figures` draws it again without the run.
+
+        Parameters
+        ----------
+        name, chart : str, callable
+            The figure's name, and a function of `instrlib.charts`.
+        caption : str
+            What the figure shows; it stands below it in the report.
+        key : bool
+            Whether the figure belongs in the report's abstract.
+        **arrays
+            The chart's arguments: numbers, strings and arrays of them.
+
+        Examples
+        --------
+        >>> run.figure("scores", charts.dots, caption="Accuracy.", names=["a"], values=[0.5])  # doctest: +SKIP
+        """
+        if callable(what[0]):
+            return self._old_figure(*what, **arrays)
+        from instrlib import charts
+
+        name, chart = what
+        stem = f"{self.notebook[:2]}_{name}"
+        path = self.folder / "arrays" / f"{stem}.npz"
+        charts.store(path, chart, **arrays)
+        figure = charts.draw_stored(path)
+        charts.save(figure, self.folder / "figures", stem)
+        known = [one for one in self.declared.get("figures", []) if one["name"] != stem]
+        self._declare("figures", [*known, {"name": stem, "caption": caption, "key": bool(key)}])
+        return figure
+
+    def _old_figure(self, draw: Callable[..., "Figure"], name: str | None = None, **arrays: Any) -> "Figure":
+        from instrlib import plots
+
+        stem = f"{self.notebook[:2]}_{name or draw.__name__}"
+        path = self.folder / "arrays" / f"{stem}.npz"
+        write_arrays(path, figure=draw.__name__, **arrays)
+        figure = plots.draw_stored(path)
+        plots.save(figure, self.folder / "figures", stem)
+        return figure
+
+    def primary(
+        self, *, question: str, first: str, second: str, score: str, comparison: Mapping[str, Any]
+    ) -> "Markdown":
+        """Declare the notebook's primary comparison and return its sentence.
+
+        Parameters
+        ----------
+        question : str
+            What it answers, such as "Does CutMix help?".
+        first, second, score : str
+            What is compared, and in which score.
+        comparison : mapping
+            A row of `evaluation.statistics.compare`: difference, low, high, p, margin, detectable, verdict.
+        """
+        missing = [name for name in FIELDS if name not in comparison]
+        if missing or comparison["verdict"] not in VERDICTS:
+            raise ConfigError(
+                f"The comparison of {question!r} lacks {', '.join(missing) or 'one of the four verdicts'}."
+            )
+        row = {"question": question, "first": first, "second": second, "score": score}
+        known = [one for one in self.declared.get("primary", []) if one["question"] != question]
+        self._declare("primary", [*known, row | {name: comparison[name] for name in FIELDS}])
+        return _markdown(sentence(comparison, first=first, second=second, score=score))
+
+    def finding(self, text: str, *, key: bool = False, **numbers: Any) -> "Markdown":
+        """Declare a finding: at most three sentences, with a field for each number, and return it.
+
+        Parameters
+        ----------
+        text : str
+            Markdown with fields as in `str.format`, such as "Accuracy is {accuracy:.3f}."
+        key : bool
+            Whether it belongs in the report's abstract and in README.
+        **numbers
+            The fields' values, saved with the finding. A number that is not finite is refused.
+        """
+        fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+        broken = [name for name in fields if not _finite(numbers.get(name))]
+        if broken:
+            raise ConfigError(f"{self.notebook}: a finding has no number for {', '.join(sorted(broken))}: {text!r}.")
+        said = {"text": text.format(**numbers), "key": bool(key), "numbers": numbers}
+        known = [one for one in self.declared.get("findings", []) if one["text"] != said["text"]]
+        self._declare("findings", [*known, said])
+        return _markdown(said["text"])
+
+    def numbers(self, **numbers: Any) -> None:
+        """Declare named numbers, lists or tables (as dict) for `results.json`."""
+        self._declare("numbers", self.declared.get("numbers", {}) | numbers)
+
+    def findings(self) -> "Markdown":
+        """Return the primary verdicts and the findings so far as a Markdown list."""
+        said = [
+            sentence(row, **{name: row[name] for name in ("first", "second", "score")})
+            for row in self.declared.get("primary", [])
+        ]
+        said += [one["text"] for one in self.declared.get("findings", [])]
+        return _markdown("\n".join(f"- {text}" for text in said))
+
+    def _declare(self, what: str, value: Any) -> None:
+        self.declared[what] = value
+        write_json(self.folder / DECLARED, self.declared)
+
+    def save_metrics(self, **metrics: Any) -> None:
+        """Add named numbers to `metrics.json`; `results.json` is made of these."""
+        path = self.folder / "metrics.json"
+        known = read_json(path) if path.is_file() else {}
+        write_json(path, known | metrics)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the numbers saved so far."""
+        return read_json(self.folder / "metrics.json")
+
+    def near_record(self, value: float, *path: str, tolerance: float) -> str:
+        """Compare a number with the committed one of the same study; for cells whose output is checked.
+
+        Parameters
+        ----------
+        value : float
+            The number at hand.
+        *path : str
+            Where it stands in this notebook's metrics of `results.json`, key by key.
+        tolerance : float
+            Largest difference that still counts as the same.
+
+        Returns
+        -------
+        str
+            "yes", "no, <new> against <recorded>", or "nothing is recorded yet".
+        """
+        results = folders().reports / self.study / "results.json"
+        if not results.is_file():
+            return "nothing is recorded yet"
+        recorded = read_json(results)["notebooks"].get(self.notebook, {}).get("metrics", {})
+        for key in path:
+            recorded = recorded.get(key) if isinstance(recorded, dict) else None
+        if not isinstance(recorded, int | float):  # a number that is not finite stands there as null
+            return "nothing is recorded yet"
+        return "yes" if abs(value - recorded) <= tolerance else f"no, {value:.3f} against {recorded:.3f}"
+
+    def save_arrays(self, name: str, **arrays: Any) -> None:
+        """Keep named arrays as `<name>.npz` in the folder."""
+        write_arrays(self.folder / f"{name}.npz", **arrays)
+
+    def arrays(self, name: str) -> dict[str, Any]:
+        """Return what `save_arrays` kept."""
+        return read_arrays(self.folder / f"{name}.npz")
+
+    def keep(self, path: Path) -> None:
+        """Tell that a folder or file under `data/`, which later notebooks will read, belongs to this run."""
+        self.kept.add(Path(path).absolute().relative_to(folders().data.absolute()).as_posix())
+
+    def finish(self, **inputs: str) -> list[str]:
+        """Write the manifest, which marks the run as whole.
+
+        Parameters
+        ----------
+        **inputs : str
+            Fingerprints of what went in.
+
+        Returns
+        -------
+        list of str
+            The files of the run, relative to its folder, for the notebook's last table.
+        """
+        manifest = {
+            "notebook": self.notebook,
+            "study": self.study,
+            "parameters": {**self.parameters, "data": Path(self.parameters["data"]).name},
+            "inputs": inputs,
+            "uses": sorted(self.used),
+            "keeps": sorted(self.kept),
+            "versions": versions(),
+            "commit": commit(),
+        }
+        write_json(self.folder / "manifest.json", manifest)
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+
+def study_name(corpus: str, profile: str) -> str:
+    """Return the name of a study, "<corpus>-<profile>"."""
+    return f"{corpus}-{profile}"
+
+
+def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int) -> Run:
+    """Open the folder of a notebook for writing; what an earlier run left is unfinished from here on.
+
+    Parameters
+    ----------
+    notebook : str
+        Name of the notebook, without ending.
+    corpus, data : str
+        Corpus and where it lies ("" for its default place).
+    profile : str
+        "smoke", "quick" or "full".
+    seeds : int
+        Number of seeds, at least 1.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ConfigError
+        When a parameter is unknown or out of range.
+    """
+    get_profile(profile)
+    if not (isinstance(seeds, int) and seeds >= 1):
+        raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
+    folder = folders().runs / study_name(corpus, profile) / notebook
+    run = Run(notebook, {"corpus": corpus, "data": data, "profile": profile, "seeds": seeds}, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("manifest.json", "metrics.json", DECLARED, RECORD):
+        (folder / name).unlink(missing_ok=True)
+    for kind in ("arrays", "figures"):
+        for path in (folder / kind).glob("*"):
+            path.unlink()
+    return run
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _markdown(text: str) -> "Markdown":
+    from IPython.display import Markdown
+
+    return Markdown(text)
