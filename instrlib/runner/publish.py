@@ -128,10 +128,17 @@ def publish(run: Path, *, known: Collection[str]) -> None:
         manifest["versions"] = parts["versions"]
         manifest["code"] = code_record(parts["code"], uses=manifest["uses"], codes=codes)
     entry = {"metrics": read_json(metrics) if metrics.is_file() else {}, "manifest": manifest}
+    declared = read_json(run / runs.DECLARED) if (run / runs.DECLARED).is_file() else {}
+    first_of = read_json(results).get("primary", []) if results.is_file() else []
+    primary = [one for one in first_of if one["notebook"] in known and one["notebook"] != notebook]
+    primary += [{"notebook": notebook, **one} for one in declared.get("primary", [])]
+    entry |= {name: declared[name] for name in ("findings", "figures", "numbers") if name in declared}
     # NaN is no JSON for other readers; and digits that no two machines share make the file a third larger.
     entry = json.loads(json.dumps(entry), parse_constant=lambda _: None, parse_float=_shortened)
     merged = kept | {notebook: entry}
-    whole = {"study": study, "notebooks": dict(sorted(merged.items()))}
+    primary = json.loads(json.dumps(primary), parse_float=_shortened)
+    primary.sort(key=lambda one: one["notebook"])
+    whole = {"study": study, "primary": primary, "notebooks": dict(sorted(merged.items()))}
     _write_changed(results, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode())
     mark = f"{notebook[:2]}_"
     _mirror((run / "arrays").glob(_NPZ), arrays_folder(study), mark)
@@ -186,9 +193,11 @@ def model_folder(study: str) -> Path:
 
 
 def _redraw(arrays: Path, folder: Path) -> None:
-    from instrlib import plots
+    from instrlib import charts, plots
+    from instrlib.core.io import read_arrays
 
-    plots.save(plots.draw_stored(arrays), folder, arrays.stem)
+    drawing = charts if "chart" in read_arrays(arrays) else plots
+    drawing.save(drawing.draw_stored(arrays), folder, arrays.stem)
 
 
 def _shortened(text: str) -> float:

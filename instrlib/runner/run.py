@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import Profile, folders, get_profile
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.io import read_arrays, read_json, write_arrays, write_json
+from instrlib.core.io import read_arrays, read_json, to_jsonable, write_arrays, write_json
 from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ class Run:
         return _markdown(said["text"])
 
     def numbers(self, **numbers: Any) -> None:
-        """Declare named numbers, lists or tables (as dict) for `results.json`."""
+        """Declare named numbers, lists, arrays or tables for `results.json`."""
         self._declare("numbers", self.declared.get("numbers", {}) | numbers)
 
     def findings(self) -> "Markdown":
@@ -173,7 +175,7 @@ class Run:
         return _markdown("\n".join(f"- {text}" for text in said))
 
     def _declare(self, what: str, value: Any) -> None:
-        self.declared[what] = value
+        self.declared[what] = to_jsonable(_plain(value))
         write_json(self.folder / DECLARED, self.declared)
 
     def save_metrics(self, **metrics: Any) -> None:
@@ -294,8 +296,22 @@ def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int)
     return run
 
 
+def _plain(value: Any) -> Any:
+    """Return tables as dictionaries by row, and keys as strings; of several index levels the names are joined."""
+    if isinstance(value, dict):
+        return {
+            " / ".join(map(str, key)) if isinstance(key, tuple) else str(key): _plain(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "columns"):
+        return _plain(value.to_dict("index"))
+    return _plain(value.to_dict()) if hasattr(value, "to_dict") else value
+
+
 def _finite(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    return value is not None and not (isinstance(value, float | np.floating) and not math.isfinite(value))
 
 
 def _markdown(text: str) -> "Markdown":
