@@ -74,7 +74,7 @@ def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
         stored = read_arrays(path) if arrays else read_json(path)
         if str(stored.pop("key", "")) == key:
             return stored if arrays else stored["value"]
-    except (InstrlibError, AttributeError):  # missing, damaged or not of this kind
+    except (InstrlibError, AttributeError, KeyError, TypeError):  # missing, damaged or of another kind
         pass
     made = make()
     if arrays:

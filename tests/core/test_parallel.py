@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -57,15 +56,6 @@ def _killed_once(number: int, folder: Path) -> int:
         (folder / "killed").touch()
         os.killpg(0, signal.SIGKILL)  # the worker and the nanny that would start it again
     return number**2
-
-
-def _seeded_draws(seed: int) -> list[float]:
-    random.seed(seed)
-    draws = []
-    for _ in range(150):
-        time.sleep(0.01)  # meanwhile the other threads of this process go on
-        draws.append(random.random())
-    return draws
 
 
 def _long(folder: Path) -> None:
@@ -191,13 +181,29 @@ def test_a_caller_who_wants_no_more_results_ends_the_tasks(tmp_path):
     assert list(parallel_map(_fails, [(0,), (1,)], workers=2)) == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("workers", "advice"), [(1, "with more memory"), (2, r"fewer processes \(INSTRLIB_WORKERS=1\)")]
-)
-def test_a_process_that_is_killed_is_one_sentence(workers, advice):
-    with pytest.raises(WorkerError, match=f"One of the processes for 'counting' was killed, .*{advice}"):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_that_is_killed_is_one_error_and_the_next_call_starts_afresh(workers):
+    with pytest.raises(WorkerError, match="counting"):
         list(parallel_map(_is_killed, [(n,) for n in range(4)], workers=workers, describe="counting", isolate=True))
     assert list(parallel_map(_fails, [(0,), (1,)], workers=workers, isolate=True)) == [0, 1]
+
+
+def test_processes_stay_warm_between_calls_of_any_size_and_after_a_first_result_alone():
+    def pids(n: int, workers: int) -> set[int]:
+        return {pid for _, pid, _ in parallel_map(_who, [(k,) for k in range(n)], workers=workers, isolate=True)}
+
+    first = pids(8, 2)
+    assert pids(1, 1) <= first and pids(8, 2) <= first
+    assert next(parallel_map(_who, [(0,)], isolate=True))[1] in first
+    assert pids(8, 2) <= first
+
+
+def test_an_error_leaves_the_tasks_of_another_open_generator_alone():
+    other = parallel_map(_who, [(n,) for n in range(6)], workers=2)
+    assert next(other)[0] == 0
+    with pytest.raises(ConfigError):
+        list(parallel_map(_fails, [(n,) for n in range(4)], workers=2))
+    assert [n for n, *_ in other] == [1, 2, 3, 4, 5]
 
 
 def test_no_tasks_give_no_results(monkeypatch):
@@ -210,9 +216,10 @@ def test_the_number_of_workers_can_be_set_from_outside(monkeypatch):
     monkeypatch.setenv("INSTRLIB_WORKERS", "3")
     assert n_workers() == 3
     assert n_workers(5) == 5
-    monkeypatch.setenv("INSTRLIB_WORKERS", "many")
-    with pytest.raises(ConfigError, match="INSTRLIB_WORKERS must be a whole number, not 'many'"):
-        n_workers()
+    for text in ("many", "²", "-1", "1.5"):
+        monkeypatch.setenv("INSTRLIB_WORKERS", text)
+        with pytest.raises(ConfigError, match="INSTRLIB_WORKERS"):
+            n_workers()
     monkeypatch.delenv("INSTRLIB_WORKERS")
     assert n_workers() >= 1
 
@@ -227,11 +234,6 @@ def test_a_dask_cluster_gives_the_same_results_in_order_with_one_thread_each(sta
     assert all(pid in pids and inner == {pid} for pid, inner in parallel_map(_fans_out_itself, [(0,), (1,)]))
 
 
-def test_a_seeded_task_has_pythons_generator_for_itself_on_a_dask_worker(start):
-    start().add_worker()
-    assert list(parallel_map(_seeded_draws, [(seed,) for seed in (7, 7, 7)])) == [_seeded_draws(7)] * 3
-
-
 def test_a_dask_worker_that_is_killed_does_not_lose_the_run(start, tmp_path):
     start().add_worker().add_worker()
     tasks = [(n, tmp_path) for n in range(8)]
@@ -242,7 +244,7 @@ def test_a_dask_worker_that_is_killed_does_not_lose_the_run(start, tmp_path):
 
 def test_a_task_that_kills_every_dask_worker_is_given_up_in_one_sentence(start):
     start().add_worker().add_worker()
-    with pytest.raises(WorkerError, match="A task of 'counting' ended 4 Dask workers one after the other"):
+    with pytest.raises(WorkerError, match="ended 4 Dask workers"):
         list(parallel_map(_is_killed, [(n,) for n in range(4)], describe="counting"))
 
 
@@ -258,7 +260,7 @@ def test_an_error_on_a_dask_worker_comes_back_as_it_is_and_ends_the_others(start
 def test_a_scheduler_that_is_not_there_is_one_sentence(address, monkeypatch):
     monkeypatch.setattr(parallel, "_CONNECT_S", 0.5)
     monkeypatch.setenv("INSTRLIB_SCHEDULER", address)
-    with pytest.raises(WorkerError, match=f"No Dask scheduler answers at '{address}'.*unset INSTRLIB_SCHEDULER"):
+    with pytest.raises(WorkerError, match=address):
         list(parallel_map(_who, [(0,)]))
 
 
@@ -266,27 +268,27 @@ def test_a_port_that_never_greets_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(parallel, "_CONNECT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("INSTRLIB_SCHEDULER", f"tcp://127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(WorkerError, match="No Dask scheduler answers"):
+        with pytest.raises(WorkerError, match="INSTRLIB_SCHEDULER"):
             list(parallel_map(_who, [(0,)]))
 
 
 def test_a_cluster_without_workers_is_given_up_after_a_while(start, monkeypatch):
     monkeypatch.setattr(parallel, "_NO_WORKER_S", 1.0)
     cluster = start()
-    with pytest.raises(WorkerError, match=f"{cluster.address} has had no worker for 1 s; .*--nthreads 1"):
+    with pytest.raises(WorkerError, match=f"{cluster.address} .* no worker"):
         list(parallel_map(_who, [(0,)]))
 
 
 def test_a_dask_worker_with_several_threads_is_refused(start):
     start().add_worker(threads=2)
-    with pytest.raises(WorkerError, match=r"has 2 threads, .* share TensorFlow's seed; .*--nthreads 1"):
+    with pytest.raises(WorkerError, match="2 threads"):
         list(parallel_map(_who, [(0,)]))
 
 
 def test_a_dask_worker_of_other_code_is_refused(start, monkeypatch):
     start().add_worker()
     monkeypatch.setattr(parallel, "_code", lambda: "other")
-    with pytest.raises(WorkerError, match="runs other code or other versions of the packages"):
+    with pytest.raises(WorkerError, match="other code"):
         list(parallel_map(_who, [(0,)]))
 
 
@@ -306,7 +308,7 @@ def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_st
         time.sleep(0.05)
     cluster.kill()
     out, err = run.communicate(timeout=60)
-    assert out.startswith(f"The Dask scheduler at {cluster.address} went away during 'working'; start it again")
+    assert cluster.address in out
     assert err == ""
 
 

@@ -1,0 +1,151 @@
+"""A result is made again when something that decides it has changed, and only then."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from instrlib.core import cache
+from instrlib.core.config import FeatureConfig
+from instrlib.core.errors import ConfigError
+
+MODULE = """
+'''Words.'''
+
+def level(x):
+    '''Return the level.'''
+    if x < 0:
+        raise ConfigError(f"{x} is negative.")
+    return list(parallel_map(f, x, describe="levels"))  # in dB
+"""
+SAME = {
+    "comment": ("# in dB", "# in decibels"),
+    "docstring": ("Return the level.", "Return how loud it is."),
+    "module docstring": ("Words.", "Other words."),
+    "message": ("is negative.", "is below 0."),
+    "progress": ('"levels"', '"loudness"'),
+    "layout": ("\n\ndef", "\n\n\n\ndef"),
+}
+OTHER = {
+    "number": ("x < 0", "x < 1"),
+    "call": ("parallel_map(f,", "parallel_map(g,"),
+    "kind of error": ("ConfigError", "AudioError"),
+    "condition": ("if x < 0", "while x < 0"),
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return a package of two floors, of which `level` is the code of the lower; nothing is remembered of another."""
+    for floor in cache.FLOORS:
+        (tmp_path / floor).mkdir()
+        (tmp_path / floor / "module.py").write_text(MODULE)
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+    monkeypatch.setattr(cache, "_package_hash", cache._package_hash.__wrapped__)
+    return tmp_path
+
+
+def alter(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_wording_changes_no_key(package, change):
+    before = cache.key("audio")
+    alter(package / "audio" / "module.py", *SAME[change])
+    assert cache.key("audio") == before
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_a_change_of_code_changes_the_keys_of_its_floor_and_those_above(package, change):
+    before = {floor: cache.key(floor) for floor in cache.FLOORS}
+    alter(package / "data" / "module.py", *OTHER[change])
+    changed = [floor for floor in cache.FLOORS if cache.key(floor) != before[floor]]
+    assert changed == list(cache.FLOORS[cache.FLOORS.index("data") :])
+
+
+def test_a_module_that_is_new_or_renamed_counts(package):
+    keys = {cache.key("core")}
+    (package / "core" / "other.py").write_text("x = 1")
+    keys.add(cache.key("core"))
+    (package / "core" / "other.py").rename(package / "core" / "another.py")
+    keys.add(cache.key("core"))
+    assert len(keys) == 3
+
+
+def test_the_hash_of_a_text_is_the_same_in_every_version_of_python():
+    text = MODULE + "type_ = f'{level(1):.2f} dB'\nx: int = b'1'\nasync def g(*a, b=1, **c):\n    yield 1j, ..., None\n"
+    assert cache.source_hash(text) == "7ced0e2430986f2dd7f1ae2bf2eafacd5d98f46e1a2515ad9768f6a1763dbb9f"
+
+
+def test_a_version_and_an_input_change_the_key(monkeypatch):
+    before = cache.key("audio", settings=FeatureConfig(), seed=0)
+    assert cache.key("audio", seed=0, settings=FeatureConfig(segment_s=3)) == before
+    assert cache.key("audio", seed=1, settings=FeatureConfig()) != before
+    found = cache.versions()
+    for name in ("python", "numpy", "audiomentations", "keras-tuner", "pandas", "numba"):
+        monkeypatch.setattr(cache, "versions", lambda name=name: found | {name: "0"})
+        assert cache.key("audio", seed=0, settings=FeatureConfig()) != before
+
+
+def test_packages_that_only_show_do_not_count():
+    assert not {"papermill", "gradio", "typst", "pytest", "ruff", "jupyterlab"} & set(cache.versions())
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.json"])
+def test_a_result_is_made_once_and_again_when_its_key_differs_or_its_file_is_damaged(tmp_path, name):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"x": np.arange(len(made))}
+
+    def sizes(key):
+        return [len(cache.cached(tmp_path / name, key, make)["x"]) for _ in range(2)]
+
+    assert sizes("k") == [1, 1]
+    assert sizes("other") == [2, 2]
+    for damage in (b"", b"[1, 2]", b"{"):
+        (tmp_path / name).write_bytes(damage)
+        before = len(made)
+        assert sizes("other") == [before + 1, before + 1]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_cannot_be_made_leaves_the_old_result(tmp_path):
+    def fail():
+        raise ConfigError("no.")
+
+    assert cache.cached(tmp_path / "a.json", "k", lambda: 1) == 1
+    with pytest.raises(ConfigError):
+        cache.cached(tmp_path / "a.json", "other", fail)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"key": "k", "value": 1}
+
+
+def test_the_commit_is_that_of_the_packages_own_clone(tmp_path, monkeypatch):
+    def commit():
+        return cache.commit.__wrapped__()
+
+    package = tmp_path / "clone" / "instrlib"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(cache, "PACKAGE", package)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert commit() == "unknown"
+    for path in (package / "module.py", package.parent / "page.md"):
+        path.write_text("1\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for command in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *command], cwd=package.parent, check=True)
+    clean = commit()
+    (package.parent / "page.md").write_text("2\n")
+    assert len(clean) == 12 and commit() == clean
+    (package / "module.py").write_text("2\n")
+    assert commit() == clean + "+"
+
+    inside = package.parent / ".venv" / "site-packages" / "instrlib"  # installed inside a foreign clone
+    inside.mkdir(parents=True)
+    monkeypatch.setattr(cache, "PACKAGE", inside)
+    assert commit() == "unknown"
