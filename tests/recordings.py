@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from test_condition import plain_model
 from trees import tone, write_audio
 
 from instrlib.core.config import FeatureConfig
@@ -15,6 +14,9 @@ from instrlib.deploy import analysis, release
 from instrlib.models import published
 from instrlib.models.predict import Prediction
 from instrlib.studies import condition, timeline
+from instrlib.studies.measures import MEASURES, measure
+
+RATE_HZ = 22_050
 
 CLASSES = (
     *("cello", "clarinet", "flute", "acoustic_guitar", "electric_guitar", "organ"),
@@ -56,7 +58,7 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
         condition=analysis.Condition(
             "healthy",
             {"healthy": 0.82, "aged": 0.13, "broken": 0.05},
-            dict.fromkeys(condition.MEASURES, 1.25) | {"inharmonicity": float("nan")},
+            dict.fromkeys(MEASURES, 1.25) | {"inharmonicity": float("nan")},
             {"healthy": 0.52, "aged": 0.7, "broken": 0.9},
             SIMULATED,
         ),
@@ -77,3 +79,18 @@ def furnished(model_folder: Path, folder: Path) -> Path:
     release.note(folder, timeline={"network": "several", "hop_s": 1.0, "window_s": 3.0, **decision})
     write_json(folder / published.CONDITION, published.sealed(plain_model(about=SIMULATED)))
     return folder
+
+
+def plain_model(**changes) -> dict:
+    """A model that says broken when the harmonic-to-noise ratio is below that of the rows it was prepared with."""
+    rng, time_s = np.random.default_rng(0), np.arange(44_100) / RATE_HZ
+    tone_of_ten = np.sum([np.sin(2 * np.pi * 220 * number * time_s) / number for number in range(1, 11)], axis=0)
+    rows = [tone_of_ten + level * rng.standard_normal(44_100) for level in (0.9, 0.28, 0.09, 0.028, 1e6)]
+    preparation = condition.fit_inputs(np.array([list(measure(row, RATE_HZ).values()) for row in rows]))
+    n_inputs = 2 * len(MEASURES) + len(condition.numbers(preparation["indicators"]))
+    weights = np.zeros((n_inputs, 3))
+    weights[list(MEASURES).index("harmonic_to_noise_db")] = (4.0, 0.0, -4.0)
+    made = {"format": condition.FORMAT, "measures": " ".join(MEASURES), "sample_rate_hz": RATE_HZ, "segment_s": 1.0}
+    made |= {"recall": {"healthy": 0.6, "aged": 0.7, "broken": 0.8}}
+    linear = {"weights": condition.line(weights), "bias": condition.line(np.zeros(3)), "temperature": 1.0}
+    return made | {"preparation": preparation} | linear | changes

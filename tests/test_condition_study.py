@@ -12,7 +12,7 @@ from instrlib.findings import condition as condition_findings
 from instrlib.models.experiments import Outcome
 from instrlib.models.published import sealed
 from instrlib.models.training import part_segments
-from instrlib.studies import condition, condition_study
+from instrlib.studies import condition, condition_study, measures
 from instrlib.studies.condition import CONDITIONS, MEASURES
 
 SEEDS = (0, 1)
@@ -263,7 +263,7 @@ def rows(**columns) -> np.ndarray:
     n = len(next(iter(columns.values())))
     values = np.zeros((n, len(MEASURES)))
     for name, column in columns.items():
-        values[:, MEASURES.index(name)] = column
+        values[:, list(MEASURES).index(name)] = column
     return values
 
 
@@ -348,10 +348,10 @@ def test_the_sentences_say_what_the_numbers_say(task, answers, described, unseen
     assert all(f"{name} {row.damaged:.0%} of {row.n:.0f}" in said for name, row in alarms.iterrows())
     assert "most often" not in said and "not compared with each other" in said
     alone = condition_study.separation(condition_study.by_condition(task))[list(CONDITION_OF)]
-    said = condition_findings.measures_sentence(alone, condition.LABELS)
+    said = condition_findings.measures_sentence(alone, measures.MEASURES)
     assert all(f"{kind} by the" in said for kinds in KINDS.values() for kind in kinds)
     rules = condition_study.rules(place / "run")
-    assert f"{rules['decay_variance']:.3g}" in condition_findings.rules_sentence(rules, condition.LABELS)
+    assert f"{rules['decay_variance']:.3g}" in condition_findings.rules_sentence(rules, measures.MEASURES)
 
 
 def test_a_single_group_shows_no_difference_and_has_no_interval():

@@ -14,7 +14,7 @@ from instrlib.audio.wear import (
     version_id,
 )
 from instrlib.core.errors import ConfigError
-from instrlib.studies import condition
+from instrlib.studies import condition, measures
 
 RATE_HZ = 22_050
 KINDS_OF_DAMAGE = list(CONDITION_OF)
@@ -100,9 +100,9 @@ def test_a_dull_string_loses_its_treble_by_at_most_12_db_an_octave(note):
 
 
 def test_partials_of_an_uneven_decay_go_their_own_ways_and_a_detuned_copy_beats(note):
-    whole = condition.measure(note, RATE_HZ)
+    whole = measures.measure(note, RATE_HZ)
     for kind in ("uneven decay", "detuned"):
-        worn = condition.measure(degrade(note, RATE_HZ, kind, 0.8, rng()), RATE_HZ)
+        worn = measures.measure(degrade(note, RATE_HZ, kind, 0.8, rng()), RATE_HZ)
         assert worn["band_unevenness_db"] > whole["band_unevenness_db"] + 1
         assert worn["decay_variance"] > whole["decay_variance"] + 10
 
@@ -140,7 +140,7 @@ def test_a_copy_begins_together_with_the_sound():
 def test_buzz_keeps_the_period_and_adds_partials_above_of_no_more_than_the_severity_says():
     tone = np.sin(2 * np.pi * 220 * np.arange(2 * RATE_HZ) / RATE_HZ)
     worn = degrade(tone, RATE_HZ, "buzz", 0.5, rng())
-    hnr_db, fundamental_hz = condition.harmonicity(worn, RATE_HZ)
+    hnr_db, fundamental_hz = measures.harmonicity(worn, RATE_HZ)
     assert np.median(hnr_db) > 30
     np.testing.assert_allclose(fundamental_hz, 220, rtol=0.01)
     # Some of it lies below 1 kHz, where the tone is.
@@ -159,7 +159,7 @@ def test_noise_and_rattle_lie_so_far_below_the_sound_as_the_severity_says():
 def test_rattle_comes_in_bursts_and_noise_does_not():
     tone = np.sin(2 * np.pi * 440 * np.arange(2 * RATE_HZ) / RATE_HZ)
     bursts = {
-        kind: condition.measure(degrade(tone, RATE_HZ, kind, 0.5, rng()), RATE_HZ)["treble_burstiness_db"]
+        kind: measures.measure(degrade(tone, RATE_HZ, kind, 0.5, rng()), RATE_HZ)["treble_burstiness_db"]
         for kind in ("rattle", "noise")
     }
     assert bursts["rattle"] > 10 * bursts["noise"]
@@ -170,7 +170,7 @@ def test_a_loose_part_trembles_at_one_rate_by_as_much_as_the_severity_says():
     worn = degrade(tone, RATE_HZ, "amplitude modulation", 1.0, rng())
     peaks = np.abs(worn).reshape(-1, 63)[2:-2].max(axis=1)  # each of more than one period
     assert 20 * np.log10(peaks.max() / peaks.min()) == pytest.approx(20, abs=1.5)
-    assert condition.modulation(worn, RATE_HZ)[1] > 0.7
+    assert measures.modulation(worn, RATE_HZ)[1] > 0.7
 
 
 @pytest.mark.parametrize(("kind", "severity"), [("scratched", 0.5), ("noise", -0.1), ("noise", 1.1)])

@@ -10,7 +10,7 @@ import instrlib
 from instrlib import plots
 from instrlib.core.words import listed, spaced
 from instrlib.studies.cam import band_centres_hz
-from instrlib.studies.condition import LABELS
+from instrlib.studies.measures import MEASURES
 
 if TYPE_CHECKING:
     from instrlib.deploy.analysis import Analysis, Condition
@@ -161,7 +161,7 @@ def _condition(condition: "Condition | None") -> dict[str, Any] | None:
         "sentence": f"Condition: {condition.verdict}, {percent(condition.probabilities[condition.verdict])}.",
         "bars": [_bar(name, share, None, strong=place == 0) for place, (name, share) in enumerate(ranked)],
         "caution": f"{percent(1 - condition.recall['healthy'])} of the healthy test clips were classified as damaged.",
-        "measures": [(LABELS[name], _number(value)) for name, value in condition.measures.items()],
+        "measures": [(MEASURES[name], _number(value)) for name, value in condition.measures.items()],
         "about": condition.about,
     }
 

@@ -34,7 +34,9 @@ from instrlib.models.experiments import Outcome, make_outcome, run_folder
 from instrlib.models.training import part_segments, predict_clips
 from instrlib.models.vectors import VectorStore, with_vectors
 from instrlib.studies import condition
-from instrlib.studies.condition import CONDITIONS, MEASURES
+from instrlib.studies import measures as acoustic
+from instrlib.studies.condition import CONDITIONS
+from instrlib.studies.measures import MEASURES as _LABELS
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -44,6 +46,8 @@ ABOUT = (
     "called healthy, and aged and broken versions are made of it by filters, modulation and noise. What the verdict "
     "says of real instruments has not been measured."
 )
+
+MEASURES = tuple(_LABELS)
 
 RULES = "three thresholds"
 """The rules of the reference system: limits of the harmonic-to-noise ratio, of flatness and of decay variance. Its own
@@ -666,7 +670,7 @@ def _measure_batch(rows: list[tuple[str, Path, float, float]], config: FeatureCo
         signal = _sound(*place, config)
         # As `build_store` made it: the one segment of a version begins with it.
         worn = next(wear.copies(signal, sample_rate_hz=config.sample_rate_hz, clip_id=version, offset_s=0.0))
-        values.append(list(condition.measure(worn, config.sample_rate_hz).values()))
+        values.append(list(acoustic.measure(worn, config.sample_rate_hz).values()))
     return np.array(values)
 
 
