@@ -132,7 +132,7 @@ def publish(run: Path, *, known: Collection[str]) -> None:
     first_of = read_json(results).get("primary", []) if results.is_file() else []
     primary = [one for one in first_of if one["notebook"] in known and one["notebook"] != notebook]
     primary += [{"notebook": notebook, **one} for one in declared.get("primary", [])]
-    entry |= {name: declared[name] for name in ("findings", "figures", "numbers") if name in declared}
+    entry |= {name: declared[name] for name in runs.SECTIONS if name in declared}
     # NaN is no JSON for other readers; and digits that no two machines share make the file a third larger.
     entry = json.loads(json.dumps(entry), parse_constant=lambda _: None, parse_float=_shortened)
     merged = kept | {notebook: entry}

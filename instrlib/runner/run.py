@@ -14,6 +14,7 @@ from instrlib.core.config import Profile, folders, get_profile
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import read_arrays, read_json, to_jsonable, write_arrays, write_json
 from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
+from instrlib.runner.notebooks import read_notebook
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -23,10 +24,13 @@ RECORD = "study.json"
 """Beside the manifest: what the study runner knows of the run; a run opened by hand loses it."""
 
 DECLARED = "declared.json"
-"""What the notebook publishes: `figures`, `primary`, `findings`, `numbers`."""
+"""What the notebook publishes; see `SECTIONS`."""
+
+SECTIONS = ("title", "question", "facts", "methods", "findings", "figures", "cards", "numbers")
+"""What `results.json` holds of a notebook's declarations, beside the manifest and the list of primary comparisons."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """The folder of one notebook in one study.
 
@@ -47,6 +51,7 @@ class Run:
     used: set[str] = field(default_factory=set, repr=False, compare=False)
     kept: set[str] = field(default_factory=set, repr=False, compare=False)
     declared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    begun: bool = field(default=False, repr=False, compare=False)
 
     @property
     def study(self) -> str:
@@ -96,6 +101,7 @@ class Run:
             return self._old_figure(*what, **arrays)
         from instrlib import charts
 
+        self._begin()
         name, chart = what
         stem = f"{self.notebook[:2]}_{name}"
         path = self.folder / "arrays" / f"{stem}.npz"
@@ -109,6 +115,7 @@ class Run:
     def _old_figure(self, draw: Callable[..., "Figure"], name: str | None = None, **arrays: Any) -> "Figure":
         from instrlib import plots
 
+        self._begin()
         stem = f"{self.notebook[:2]}_{name or draw.__name__}"
         path = self.folder / "arrays" / f"{stem}.npz"
         write_arrays(path, figure=draw.__name__, **arrays)
@@ -152,14 +159,28 @@ class Run:
         **numbers
             The fields' values, saved with the finding. A number that is not finite is refused.
         """
-        fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}
-        broken = [name for name in fields if not _finite(numbers.get(name))]
-        if broken:
-            raise ConfigError(f"{self.notebook}: a finding has no number for {', '.join(sorted(broken))}: {text!r}.")
-        said = {"text": text.format(**numbers), "key": bool(key), "numbers": numbers}
+        said = {"text": _filled(self.notebook, text, numbers), "key": bool(key), "numbers": numbers}
         known = [one for one in self.declared.get("findings", []) if one["text"] != said["text"]]
         self._declare("findings", [*known, said])
         return _markdown(said["text"])
+
+    def method(self, text: str, **numbers: Any) -> "Markdown":
+        """Declare a paragraph on how something was done and return it; `[@key]` cites `templates/references.bib`."""
+        known = self.declared.get("methods", [])
+        said = _filled(self.notebook, text, numbers)
+        self._declare("methods", [*(one for one in known if one != said), said])
+        return _markdown(said)
+
+    def facts(self, **facts: Any) -> None:
+        """Declare what the report and the cards begin with, such as `clips=600, groups=123`."""
+        self._declare("facts", self.declared.get("facts", {}) | facts)
+
+    def card(self, card: str, heading: str, content: Any) -> None:
+        """Declare a section of the "data" or the "model" card: Markdown, or a table (DataFrame or dict of rows)."""
+        if card not in ("data", "model"):
+            raise ConfigError(f"There is no {card!r} card; choose data or model.")
+        known = [one for one in self.declared.get("cards", []) if (one["card"], one["heading"]) != (card, heading)]
+        self._declare("cards", [*known, {"card": card, "heading": heading, "content": _plain(content)}])
 
     def numbers(self, **numbers: Any) -> None:
         """Declare named numbers, lists, arrays or tables for `results.json`."""
@@ -174,12 +195,26 @@ class Run:
         said += [one["text"] for one in self.declared.get("findings", [])]
         return _markdown("\n".join(f"- {text}" for text in said))
 
+    def _begin(self) -> None:
+        """Discard what an earlier run left, before the first thing is written; opening a run discards nothing."""
+        if self.begun:
+            return
+        self.begun = True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("manifest.json", "metrics.json", DECLARED, RECORD):
+            (self.folder / name).unlink(missing_ok=True)
+        for kind in ("arrays", "figures"):
+            for path in (self.folder / kind).glob("*"):
+                path.unlink()
+
     def _declare(self, what: str, value: Any) -> None:
+        self._begin()
         self.declared[what] = to_jsonable(_plain(value))
         write_json(self.folder / DECLARED, self.declared)
 
     def save_metrics(self, **metrics: Any) -> None:
         """Add named numbers to `metrics.json`; `results.json` is made of these."""
+        self._begin()
         path = self.folder / "metrics.json"
         known = read_json(path) if path.is_file() else {}
         write_json(path, known | metrics)
@@ -208,7 +243,8 @@ class Run:
         results = folders().reports / self.study / "results.json"
         if not results.is_file():
             return "nothing is recorded yet"
-        recorded = read_json(results)["notebooks"].get(self.notebook, {}).get("metrics", {})
+        entry = read_json(results)["notebooks"].get(self.notebook, {})
+        recorded = entry.get("metrics", {}) | entry.get("numbers", {})
         for key in path:
             recorded = recorded.get(key) if isinstance(recorded, dict) else None
         if not isinstance(recorded, int | float):  # a number that is not finite stands there as null
@@ -217,6 +253,7 @@ class Run:
 
     def save_arrays(self, name: str, **arrays: Any) -> None:
         """Keep named arrays as `<name>.npz` in the folder."""
+        self._begin()
         write_arrays(self.folder / f"{name}.npz", **arrays)
 
     def arrays(self, name: str) -> dict[str, Any]:
@@ -240,7 +277,12 @@ class Run:
         list of str
             The files of the run, relative to its folder, for the notebook's last table.
         """
+        from instrlib.data import corpora
+
+        self._begin()
+        known = corpora.info(self.parameters["corpus"])
         manifest = {
+            "corpus": {name: getattr(known, name) for name in ("title", "licence", "citation", "url", "how_to_get")},
             "notebook": self.notebook,
             "study": self.study,
             "parameters": {**self.parameters, "data": Path(self.parameters["data"]).name},
@@ -287,12 +329,10 @@ def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int)
         raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
     folder = folders().runs / study_name(corpus, profile) / notebook
     run = Run(notebook, {"corpus": corpus, "data": data, "profile": profile, "seeds": seeds}, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("manifest.json", "metrics.json", DECLARED, RECORD):
-        (folder / name).unlink(missing_ok=True)
-    for kind in ("arrays", "figures"):
-        for path in (folder / kind).glob("*"):
-            path.unlink()
+    source = folders().notebooks / f"{notebook}.ipynb"
+    if source.is_file():
+        known = read_notebook(source)
+        run.declared |= {"title": known.title, "question": known.question}
     return run
 
 
@@ -308,6 +348,14 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "columns"):
         return _plain(value.to_dict("index"))
     return _plain(value.to_dict()) if hasattr(value, "to_dict") else value
+
+
+def _filled(notebook: str, text: str, numbers: dict[str, Any]) -> str:
+    fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+    broken = [name for name in fields if not _finite(numbers.get(name))]
+    if broken:
+        raise ConfigError(f"{notebook}: there is no number for {', '.join(sorted(broken))} in {text!r}.")
+    return text.format(**numbers)
 
 
 def _finite(value: Any) -> bool:
