@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib.audio.degrade import DEGRADATIONS
+from instrlib.audio.effects import DEGRADATIONS
 from instrlib.core.errors import RunError
 from instrlib.core.io import read_json, write_arrays, write_json
 from instrlib.data import corpora

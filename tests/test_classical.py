@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from instrlib.audio.features import mel_edges_hz, sounding, spectrum
+from instrlib.audio.features import extract, mel_edges_hz, sounding
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import read_json
@@ -42,7 +42,7 @@ def value(statistics: np.ndarray, name: str) -> float:
 
 def test_spectral_statistics_are_librosas_on_the_same_mel_amplitudes(signal):
     librosa = pytest.importorskip("librosa")
-    level_db = spectrum(signal, CONFIG)
+    level_db = extract(signal, CONFIG)
     used = sounding(level_db, CONFIG)
     amplitude = 10 ** (level_db.astype(np.float64) / 20)
     freq = mel_edges_hz(CONFIG)[1:-1]
@@ -68,7 +68,7 @@ def test_flux_is_the_mean_rise_of_a_band_from_one_sounding_frame_to_the_next():
 
 
 def test_padding_changes_no_statistic_so_a_short_clip_does_not_tell_its_length(signal):
-    level_db = spectrum(signal, CONFIG)
+    level_db = extract(signal, CONFIG)
     n_used = int(sounding(level_db, CONFIG).sum())
     assert n_used < 0.6 * CONFIG.n_frames
     short = classical.statistics(level_db[None, :, :n_used], CONFIG)

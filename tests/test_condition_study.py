@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib.audio.wear import CONDITION_OF, KINDS, split_version
+from instrlib.audio.damage import CONDITION_OF, KINDS, split_version
 from instrlib.core.errors import EvaluationError
 from instrlib.core.io import read_json, write_arrays, write_json
 from instrlib.data.splits import load_split
@@ -66,14 +66,14 @@ def test_no_group_is_on_both_sides(task):
 
 
 def test_the_measures_are_those_of_the_sound_that_the_networks_see(task):
-    from instrlib.audio.features import spectrum
+    from instrlib.audio.features import extract
 
     store, config = task.inputs.store, task.inputs.store.config
     for row in store.segments.sample(5, random_state=1).itertuples():
         clip = task.corpus.manifest.set_index("clip_id").loc[row.clip_id]
         signal = condition_study._sound(task.corpus.root / clip.path, clip.start_s, clip.duration_s, config)
         worn = next(task.wear.copies(signal, sample_rate_hz=config.sample_rate_hz, clip_id=row.clip_id, offset_s=0.0))
-        np.testing.assert_allclose(store.features[row.row], spectrum(worn, config), atol=0.05)
+        np.testing.assert_allclose(store.features[row.row], extract(worn, config), atol=0.05)
         own = task.measures.segments.set_index("clip_id").row[row.clip_id]
         found = condition.measure(worn, config.sample_rate_hz)
         np.testing.assert_allclose(task.measures.vectors[own], list(found.values()), rtol=1e-6)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from instrlib import findings
-from instrlib.audio.features import spectrum
+from instrlib.audio.features import extract
 from instrlib.core.config import PROFILES, TrainConfig
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.data.splits import make_split, save_split
@@ -58,7 +58,7 @@ def test_irmas_app_does_about_157_million_multiply_adds():
 def test_each_sees_what_its_description_says_and_answers_with_probabilities(name):
     reference = references.get_reference(name)
     tone = np.sin(2 * np.pi * 440 * np.arange(reference.features.segment_samples) / reference.features.sample_rate_hz)
-    picture = spectrum(tone, reference.features)
+    picture = extract(tone, reference.features)
     assert picture.shape == reference.features.shape
     answers = network(name, 3).predict_on_batch(picture[None, ..., None] / 80)
     assert answers.shape == (1, 3) and answers.sum() == pytest.approx(1, abs=1e-5)

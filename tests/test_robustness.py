@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from instrlib import plots
-from instrlib.audio import degrade
+from instrlib.audio import effects
 from instrlib.core.errors import EvaluationError, LeakError
 from instrlib.data import fsdkaggle2018, rendered
 from instrlib.evaluation.calibration import is_named
@@ -158,14 +158,14 @@ def test_what_is_heard_is_what_predict_says_of_the_file_and_of_a_degraded_copy(m
         file = small.clips.root / table.path[clip_id]
         np.testing.assert_allclose(heard.predictions["probabilities"][row], predict_file(file, model).probabilities)
         signal, rate_hz = soundfile.read(file, dtype="float32")
-        rng = degrade.generator(clip_id, "noise", seed=0)
-        soundfile.write(tmp_path / "noisy.wav", degrade.degrade(signal, rate_hz, "noise", 0, rng), rate_hz, "FLOAT")
+        rng = effects.generator(0, clip_id, "noise")
+        soundfile.write(tmp_path / "noisy.wav", effects.degrade(signal, rate_hz, "noise", 0, rng), rate_hz, "FLOAT")
         expected = predict_file(tmp_path / "noisy.wav", model).probabilities
         np.testing.assert_allclose(heard.answers["noise", 0][row], expected)
 
 
 def test_every_degradation_and_level_is_heard_and_worse_ones_cost_the_model_its_answers(heard):
-    assert list(heard.answers) == [(name, level) for name in TRIED for level in degrade.DEGRADATIONS[name].levels]
+    assert list(heard.answers) == [(name, level) for name in TRIED for level in effects.DEGRADATIONS[name].levels]
     for answers in heard.answers.values():
         assert answers.shape == heard.predictions["probabilities"].shape
         np.testing.assert_allclose(answers.sum(axis=1), 1)

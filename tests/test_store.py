@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from instrlib.audio import decode as audio
-from instrlib.audio.features import scale, spectrum
+from instrlib.audio.features import extract, scale
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import CorpusError, DiskError, StoreError
 from instrlib.data import store
@@ -109,7 +109,7 @@ def test_every_segment_holds_the_features_of_its_piece_of_sound(corpus, built):
     for segment in built.segments.itertuples():
         signal = audio.load(corpus.root / paths[segment.clip_id], sample_rate_hz=8_000)
         first = round(segment.start_s * 8_000)
-        expected = spectrum(signal[first : first + CONFIG.segment_samples], CONFIG)
+        expected = extract(signal[first : first + CONFIG.segment_samples], CONFIG)
         np.testing.assert_allclose(built.features[segment.row], expected, atol=0.04)  # Half a step of float16 at -80.
 
 
@@ -254,7 +254,7 @@ def test_a_clip_inside_a_file_begins_where_the_manifest_says(tmp_path):
     assert made.segments.start_s.tolist() == [0.25, 0.75, 2.0]
     for row, start_s in enumerate(made.segments.start_s):
         first = round(start_s * 8_000)
-        np.testing.assert_allclose(made.features[row], spectrum(samples[first : first + 4_000], CONFIG), atol=0.04)
+        np.testing.assert_allclose(made.features[row], extract(samples[first : first + 4_000], CONFIG), atol=0.04)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 12_000])
@@ -273,7 +273,7 @@ def test_of_a_long_clip_each_segment_is_loaded_alone(tmp_path, monkeypatch, rate
     assert max(lengths) <= CONFIG.segment_samples + 1
     whole = load(tmp_path / "long.wav", sample_rate_hz=8_000)
     for row, start_s in enumerate(made.segments.start_s):
-        expected = spectrum(whole[round(start_s * 8_000) :][:4_000], CONFIG)
+        expected = extract(whole[round(start_s * 8_000) :][:4_000], CONFIG)
         # The rate filter starts anew at each segment's edges; inside them nothing differs.
         np.testing.assert_allclose(made.features[row][:, 2:-2], expected[:, 2:-2], atol=0.5)
 

@@ -1,19 +1,27 @@
-"""Retaken, mixed, layered and masked spectrograms: CutMix, MixUp, SpecAugment and others, drawn anew for every batch.
+"""Augmentation of spectrograms: CutMix, MixUp, mixtures, SpecAugment and recording augmentation.
 
-All act on features as `features.spectrum` gives them, before scaling: a pasted patch is then a piece of a spectrogram,
-and a mask is silence. Everything is decided by the generator that is given, so the same one gives the same batch in
-every process.
+These are the reference versions, in NumPy. All act on features before scaling, so that a pasted box is a piece of a
+spectrogram and a mask is silence. The generator that is given decides everything.
 """
 
 import dataclasses
 
 import numpy as np
 
-from instrlib.audio.takes import retake
+from instrlib.audio.effects import equaliser_db
 from instrlib.core.config import AugmentConfig
 
 LATEST_SHARE = 1 / 3
-"""A layer begins later by at most this share of a segment, and keeps at least half of its energy."""
+"""A sound of a mixture begins later by at most this share of a segment, and keeps at least half of its energy."""
+
+SHORTEST_S = 0.3
+"""Recording augmentation never cuts a sound to less."""
+
+REVERBERATION_S = (0.15, 1.8)
+"""RT60 of recording augmentation, drawn evenly on a logarithmic scale."""
+
+SNR_DB = (10.0, 60.0)
+"""Signal-to-noise ratios of recording augmentation."""
 
 
 def augment(
@@ -26,16 +34,16 @@ def augment(
     rng: np.random.Generator,
     edges_hz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment one batch: first each example is put into another recording, then they are mixed, then masked.
+    """Augment one batch: recording augmentation first, then a mix, then masks.
 
     Parameters
     ----------
     x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
-        Features before scaling, in dB or coefficients; left as they are.
+        Features before scaling.
     y : np.ndarray [shape=(batch, n_classes), float32]
-        Share of each class; rows sum to 1. Or, with several labels a clip, 1 present, 0 absent and NaN not observed.
+        Shares of the classes, whose rows sum to 1; or 1 present, 0 absent and NaN not observed.
     config : AugmentConfig
-        What to do. Whether a batch is mixed is decided once for all of it, with chance `share`.
+        What to do. Whether a batch is mixed is decided once for the whole batch, with chance `share`.
     floor : np.ndarray [shape=(n_bins,), float32]
         Value of silence in each row; see `features.silence`.
     hop_s : float
@@ -43,18 +51,12 @@ def augment(
     rng : np.random.Generator
         Decides everything.
     edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
-        Needed for layers and other recordings alone; see `features.mel_edges_hz`.
+        See `features.mel_edges_hz`; needed for mixtures and recording augmentation.
 
     Returns
     -------
-    x : np.ndarray [shape of x, float32]
-    y : np.ndarray [shape of y, float32]
-        Mixed by the same shares; so a class that was not observed in both is not observed in the mixture (see `layers`
-        for those).
-
-    See Also
-    --------
-    instrlib.audio.takes.retake, cutmix, mixup, layers, mask
+    x, y : np.ndarray
+        Of the shapes given. A class that was not observed in both examples of a mix is not observed in it.
 
     Examples
     --------
@@ -67,7 +69,7 @@ def augment(
     True
     """
     if config.retake:
-        x = retake(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
+        x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
     if config.mix != "none" and rng.random() < config.share:
         if config.mix == "cutmix":
             x, y = cutmix(x, y, axes=config.axes, beta=config.beta, rng=rng)
@@ -75,9 +77,9 @@ def augment(
             x, y = mixup(x, y, beta=config.beta, rng=rng)
         else:
             settings = {"number": config.layers, "range_db": config.level_range_db, "floor": floor}
-            x, y = layers(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
+            x, y = mixtures(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
     if config.time_masks or config.frequency_masks:
-        x = mask(
+        x = spec_augment(
             x,
             floor=floor,
             time_masks=config.time_masks,
@@ -92,23 +94,9 @@ def augment(
 def preview(
     x: np.ndarray, y: np.ndarray, configs: list[AugmentConfig], *, floor: np.ndarray, hop_s: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Show what several settings make of the same example with the same partner, for a figure.
+    """Return an example, its partner, and what each setting makes of the two, with their labels.
 
-    Parameters
-    ----------
-    x, y, floor, hop_s
-        A batch of examples of several classes; see `augment`.
-    configs : list of AugmentConfig
-        The settings; each mixes, whatever its `share`.
-    seed : int
-        Decides partners, shares and places.
-
-    Returns
-    -------
-    x : np.ndarray [shape=(2 + n_configs, n_bins, n_frames)]
-        The example in which CutMix comes nearest to equal shares, its partner, then what each setting makes of it.
-    y : np.ndarray [shape=(2 + n_configs, n_classes)]
-        Their labels.
+    The example is the one in which CutMix comes nearest to equal shares; every setting mixes, whatever its `share`.
     """
     settings = {"floor": floor, "hop_s": hop_s}
     by_example = np.eye(len(x), dtype=np.float32)
@@ -128,11 +116,7 @@ def preview(
 def cutmix(
     x: np.ndarray, y: np.ndarray, *, axes: str, beta: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paste into each example a box of another one of the batch, at the same place, and mix the labels by its area.
-
-    A share lambda ~ Beta(beta, beta) is drawn for each example. The box covers 1 - lambda of the picture: both sides
-    sqrt(1 - lambda) of the picture's, or, along one axis alone, the whole of the other and 1 - lambda of this one. Its
-    centre is anywhere; what stands out over the edge is cut off, and the labels go by the whole cells that are left.
+    """Paste into each example a box of another one, at the same place, and mix the labels by the box's area [1]_.
 
     Parameters
     ----------
@@ -141,9 +125,9 @@ def cutmix(
     y : np.ndarray [shape=(batch, n_classes)]
         Shares of the classes.
     axes : {"both", "time", "frequency"}
-        Axes that the box is cut along.
+        Axes that the box is cut along; it spans the whole of the other.
     beta : float
-        Above 0; 1 draws all shares alike, less favours examples that hardly change or are replaced.
+        A share lambda ~ Beta(beta, beta) is drawn for each example; the box covers 1 - lambda of the picture.
     rng : np.random.Generator
         Decides shares, places and partners.
 
@@ -154,8 +138,8 @@ def cutmix(
 
     Notes
     -----
-    `keras.layers.CutMix` draws lambda uniformly and takes the label's share from corners between the cells of the
-    mask, so that its label is not the area.
+    The centre of the box is anywhere; what lies over the edge is cut off, and the labels go by the cells that are left.
+    `keras.layers.CutMix` draws lambda uniformly and rounds the box's corners, so that its label is not the area.
 
     References
     ----------
@@ -174,23 +158,9 @@ def cutmix(
 
 
 def mixup(x: np.ndarray, y: np.ndarray, *, beta: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Average each example with another one of the batch, and their labels alike, with a weight ~ Beta(beta, beta).
+    """Average each example with another one, and their labels alike, with a weight ~ Beta(beta, beta) [1]_.
 
-    Parameters
-    ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames)]
-        Features; in dB the average is not what the sum of the sounds would look like.
-    y : np.ndarray [shape=(batch, n_classes)]
-        Shares of the classes.
-    beta : float
-        Above 0.
-    rng : np.random.Generator
-        Decides weights and partners.
-
-    Returns
-    -------
-    x, y : np.ndarray
-        New arrays.
+    In dB the average is not the spectrogram of the summed sounds; see `mixtures` for that.
 
     References
     ----------
@@ -202,79 +172,7 @@ def mixup(x: np.ndarray, y: np.ndarray, *, beta: float, rng: np.random.Generator
     return of_x * x + (1 - of_x) * x[partner], of_y * y + (1 - of_y) * y[partner]
 
 
-def layers(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    number: tuple[int, int],
-    range_db: float,
-    floor: np.ndarray,
-    widths_hz: np.ndarray,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lay other examples of the batch over each one, as if they sounded at once.
-
-    To an example come others of classes that it and they do not share, drawn from the batch; as many as there are,
-    when the batch has too few classes. All are brought to the same mean power while they sound; each of the others
-    is then raised or lowered against the first by a difference drawn evenly, and begins later by a time drawn evenly
-    (what passes the end is lost, what is missing at the beginning is silence). The powers are added, band by band:
-    sounds that are not in step with each other add so on average. The sum is in dB below its loudest point, as
-    `features.spectrum` gives it.
-
-    Parameters
-    ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames)]
-        Log-mel spectrograms in dB below the loudest point.
-    y : np.ndarray [shape=(batch, n_classes)]
-        1 present, 0 absent, NaN not observed.
-    number : tuple of int
-        Fewest and most examples that sound at once, drawn alike.
-    range_db : float
-        Largest difference of level, up or down, in dB.
-    floor : np.ndarray [shape=(n_bins,)]
-        Level of silence.
-    widths_hz : np.ndarray [shape=(n_bins,)]
-        Width of each band: the bands are normalised to equal area, so power is the sum of levels times widths.
-    rng : np.random.Generator
-        Decides partners, levels and times.
-
-    Returns
-    -------
-    x : np.ndarray [shape of x, float32]
-    y : np.ndarray [shape of y, float32]
-        Present is what is present in any of them, absent what is absent in all; else it is not observed.
-
-    Examples
-    --------
-    >>> low, high = np.full((2, 2, 4), -80.0)
-    >>> low[0], high[1] = 0.0, 0.0
-    >>> settings = {"number": (2, 2), "range_db": 0.0, "floor": np.full(2, -80.0), "widths_hz": np.ones(2)}
-    >>> x, y = layers(np.stack([low, high]), np.eye(2), **settings, rng=np.random.default_rng(0))
-    >>> x[0, :, -1].tolist(), y[0].tolist()
-    ([0.0, 0.0], [1.0, 1.0])
-    """
-    n, _, n_frames = x.shape
-    taken = _partners(y == 1, rng.integers(number[0], number[1], size=n, endpoint=True), rng)
-    gain = np.where(np.eye(n, dtype=bool), 1.0, 10 ** (rng.uniform(-range_db, range_db, size=(n, n)) / 10))
-    power = np.where(x > floor[:, None], 10 ** (x.astype(np.float64) / 10), 0.0)
-    of_frame = np.einsum("nbt,b->nt", power, widths_hz)
-    n_sounding = np.maximum((of_frame > 0).sum(axis=1), 1)
-    power /= np.maximum(of_frame.sum(axis=1) / n_sounding, np.finfo(float).tiny)[:, None, None]
-    energy = np.cumsum(of_frame, axis=1)
-    last = np.minimum(round(LATEST_SHARE * n_frames), n_frames - 1 - (energy < energy[:, -1:] / 2).sum(axis=1))
-    shift = np.where(np.eye(n, dtype=bool), 0, rng.integers(np.broadcast_to(last, (n, n)), endpoint=True))
-    total = np.zeros_like(power)
-    for first, other in zip(*np.nonzero(taken), strict=True):
-        begin = shift[first, other]
-        total[first, :, begin:] += gain[first, other] * power[other, :, : n_frames - begin]
-    loudest = np.maximum(total.max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
-    level_db = 10 * np.log10(np.maximum(total / loudest, np.finfo(float).tiny))
-    observed = np.where(taken[:, :, None], y[None], 0.0)
-    labels = np.where((observed == 1).any(axis=1), 1.0, observed.sum(axis=1))
-    return np.maximum(level_db, floor[:, None]).astype(x.dtype), labels.astype(y.dtype)
-
-
-def mask(
+def spec_augment(
     x: np.ndarray,
     *,
     floor: np.ndarray,
@@ -284,27 +182,9 @@ def mask(
     widest_bins: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Lay stripes of silence over each example, as SpecAugment does (its warping of time is left out).
+    """Lay stripes of silence (`floor`) over each example; the time warping of SpecAugment [1]_ is left out.
 
-    Each stripe's width is drawn from 0 to the largest, all alike, then its place, so that all of it is inside.
-
-    Parameters
-    ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames)]
-        Features before scaling.
-    floor : np.ndarray [shape=(n_bins,)]
-        What a stripe is filled with.
-    time_masks, frequency_masks : int
-        Number of stripes over time and over frequency.
-    longest_frames, widest_bins : int
-        Their largest widths, at most the picture's.
-    rng : np.random.Generator
-        Decides widths and places.
-
-    Returns
-    -------
-    np.ndarray [shape of x]
-        A new array.
+    The width of each stripe is drawn evenly from 0 to the largest, then its place, so that all of it is inside.
 
     References
     ----------
@@ -320,23 +200,125 @@ def mask(
     return np.where(hidden, floor[:, None].astype(x.dtype), x)
 
 
-def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw for each example that many of the batch, itself included, of which no two share a class.
+def mixtures(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    number: tuple[int, int],
+    range_db: float,
+    floor: np.ndarray,
+    widths_hz: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add other examples of the batch to each one, as if they sounded at once.
+
+    The partners share no class with the example or each other; fewer are taken when the batch has too few classes. All
+    are brought to the same mean power while they sound, then each partner is raised or lowered and begins later. Powers
+    are added band by band, as sounds that are not in phase add on average.
 
     Parameters
     ----------
-    present : np.ndarray of bool [shape=(n, n_classes)]
-        Classes of each example.
-    number : np.ndarray of int [shape=(n,)]
-        How many to draw; fewer when there are no more.
+    x : np.ndarray [shape=(batch, n_bins, n_frames)]
+        Log-mel spectrograms in dB below the loudest point.
+    y : np.ndarray [shape=(batch, n_classes)]
+        1 present, 0 absent, NaN not observed.
+    number : tuple of int
+        Fewest and most examples that sound at once, drawn evenly.
+    range_db : float
+        Largest difference of level from the first example, up or down.
+    floor : np.ndarray [shape=(n_bins,)]
+        Level of silence.
+    widths_hz : np.ndarray [shape=(n_bins,)]
+        Widths of the bands. They are normalised to equal area, so that power is the sum of levels times widths.
     rng : np.random.Generator
-        Decides which.
+        Decides partners, levels and times.
 
     Returns
     -------
-    np.ndarray of bool [shape=(n, n)]
-        Row i holds those of example i.
+    x : np.ndarray
+        Again in dB below the loudest point.
+    y : np.ndarray
+        Present is what is present in any of them, absent what is absent in all; the rest is not observed.
     """
+    n, _, n_frames = x.shape
+    own = np.eye(n, dtype=bool)
+    taken = _partners(y == 1, rng.integers(number[0], number[1], size=n, endpoint=True), rng)
+    gain = np.where(own, 1.0, 10 ** (rng.uniform(-range_db, range_db, size=(n, n)) / 10))
+    power = _power(x.astype(np.float64), floor)
+    of_frame = np.einsum("nbt,b->nt", power, widths_hz)
+    n_sounding = np.maximum((of_frame > 0).sum(axis=1), 1)
+    power /= np.maximum(of_frame.sum(axis=1) / n_sounding, np.finfo(float).tiny)[:, None, None]
+    energy = np.cumsum(of_frame, axis=1)
+    last = np.minimum(round(LATEST_SHARE * n_frames), n_frames - 1 - (energy < energy[:, -1:] / 2).sum(axis=1))
+    shift = np.where(own, 0, rng.integers(np.broadcast_to(last, (n, n)), endpoint=True))
+    total = np.zeros_like(power)
+    for first, other in zip(*np.nonzero(taken), strict=True):
+        begin = shift[first, other]
+        total[first, :, begin:] += gain[first, other] * power[other, :, : n_frames - begin]
+    observed = np.where(taken[:, :, None], y[None], 0.0)
+    labels = np.where((observed == 1).any(axis=1), 1.0, observed.sum(axis=1))
+    return _level_db(total, floor).astype(x.dtype), labels.astype(y.dtype)
+
+
+def augment_recording(
+    x: np.ndarray, *, share: float, centres_hz: np.ndarray, hop_s: float, floor: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Give some examples the sound of another recording: tone colour, cuts, reverberation and noise, all drawn.
+
+    In this order: three bells and a tilt over frequency and, one in three, a low-pass and a high-pass; only a stretch
+    around the loudest moment is kept (half of them); a reverberation that is longer in the bass (half); steady noise of
+    any colour (seven in ten). All acts on powers, band by band and frame by frame: phases are not known.
+
+    Parameters
+    ----------
+    x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
+        Log-mel spectrograms in dB below the loudest point.
+    share : float
+        Share of the examples that are changed, 0 to 1; silence never is.
+    centres_hz : np.ndarray [shape=(n_bins,)]
+        Where the mel bands have their peaks.
+    hop_s : float
+        Step between two frames in seconds.
+    floor : np.ndarray [shape=(n_bins,), float32]
+        Level of silence.
+    rng : np.random.Generator
+        Decides everything.
+
+    Returns
+    -------
+    np.ndarray [shape of x, float32]
+        Again in dB below the loudest point.
+    """
+    sounds = (x > floor[:, None]).any(axis=(1, 2))
+    changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)
+    result = x.astype(np.float32)
+    if changed.size:
+        octaves = np.log2(centres_hz / 800.0).astype(np.float32)
+        power = _power(result[changed], floor)
+        power *= 10 ** (_colour_db(len(power), octaves, rng)[:, :, None] / 10)
+        power *= _kept(power, max(1, round(SHORTEST_S / hop_s)), rng)[:, None, :]
+        power = _reverberated(power, octaves, hop_s, rng)
+        power += _noise(power, octaves, rng)
+        result[changed] = _level_db(power, floor)
+    return result
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _power(level_db: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    return np.where(level_db > floor[:, None], 10 ** (level_db / 10), level_db.dtype.type(0))
+
+
+def _level_db(power: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """Return powers in dB below the loudest point of each example, at least the floor."""
+    tiny = np.finfo(power.dtype).tiny
+    loudest = np.maximum(power.max(axis=(1, 2), keepdims=True), tiny)
+    return np.maximum(10 * np.log10(np.maximum(power / loudest, tiny)), floor[:, None])
+
+
+def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw for each example `number` of the batch, itself included, of which no two share a class, bool [n, n]."""
     n = len(present)
     shares_class = present.astype(np.int64) @ present.T.astype(np.int64) > 0
     taken = np.eye(n, dtype=bool)
@@ -363,3 +345,48 @@ def _inner_stripe(n: int, length: int, longest: int, rng: np.random.Generator) -
 def _run(length: int, low: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     cells = np.arange(length)
     return (cells >= low[:, None]) & (cells < (low + sizes)[:, None])
+
+
+def _colour_db(n: int, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return gains in dB [n, n_bins]: what microphones, distances and codecs do to the tone."""
+    gain_db = equaliser_db(octaves, rng, n=n)
+    slope_db = rng.uniform(12, 60, (n, 1))  # an octave
+    above = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(2000, 11000, (n, 1)) / 800), np.inf)
+    below = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(40, 350, (n, 1)) / 800), -np.inf)
+    outside = np.maximum(octaves - above, 0) + np.maximum(below - octaves, 0) / 2
+    return (gain_db - slope_db * outside).astype(np.float32)
+
+
+def _kept(power: np.ndarray, shortest: int, rng: np.random.Generator) -> np.ndarray:
+    """Say which frames are kept, bool [n, n_frames]; the loudest always is."""
+    n, _, n_frames = power.shape
+    length = rng.integers(min(shortest, n_frames), n_frames, size=n, endpoint=True)
+    loudest = power.sum(axis=1).argmax(axis=1)
+    first = np.clip(loudest - rng.integers(length), 0, n_frames - length)
+    return _run(n_frames, first, length) | (rng.random((n, 1)) < 0.5)
+
+
+def _reverberated(power: np.ndarray, octaves: np.ndarray, hop_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Add to each frame what is left of those before it."""
+    n = len(power)
+    rt60_s = np.exp(rng.uniform(*np.log(REVERBERATION_S), (n, 1)))
+    rt60_s = rt60_s * np.exp2(-0.25 * rng.random((n, 1)) * np.maximum(octaves, 0))  # air absorbs the treble
+    left = (10 ** (-6 * hop_s / rt60_s)).astype(np.float32)
+    level_db = np.where(rng.random((n, 1)) < 0.5, rng.uniform(-20, -3, (n, 1)), -np.inf)
+    gain = (10 ** (level_db / 10) * (1 - left)).astype(np.float32)
+    total, tail = power.copy(), np.zeros(power.shape[:2], np.float32)
+    for frame in range(1, power.shape[2]):
+        tail = left * tail + power[:, :, frame - 1]
+        total[:, :, frame] += gain * tail
+    return total
+
+
+def _noise(power: np.ndarray, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return steady noise [shape of power]; its power in a band and frame is that of a few independent components."""
+    n = len(power)
+    colour = 10 ** (equaliser_db(octaves, rng, n=n, bells=2, largest_db=8.0, tilt_db=(-6, 2)) / 10)
+    colour /= colour.mean(axis=1, keepdims=True)
+    snr_db = np.where(rng.random(n) < 0.7, rng.uniform(*SNR_DB, n), np.inf)
+    level = power.mean(axis=(1, 2)) * 10 ** (-snr_db / 10)
+    grain = rng.standard_gamma(6, size=power.shape, dtype=np.float32) / np.float32(6)
+    return (level[:, None] * colour).astype(np.float32)[:, :, None] * grain

@@ -1,8 +1,7 @@
-"""From a file to mono samples at one rate: libsndfile decodes, soxr changes the rate, nothing else does either.
+"""From a file to mono samples at one rate: libsndfile decodes, soxr resamples.
 
-A file that cannot be used gives one `AudioError`, whose message is the path, a colon and the reason. Of a truncated
-wav, ogg or mp3 file what decodes is used, when it lasts at least `MIN_DURATION_S`; a truncated flac file is refused,
-because its decoder stops with an error.
+A file that cannot be used raises an `AudioError`, whose message is the path, a colon and the reason. What decodes of a
+truncated wav, ogg or mp3 file is used, when it lasts at least `MIN_DURATION_S`; a truncated flac file is refused.
 """
 
 import contextlib
@@ -22,28 +21,20 @@ if TYPE_CHECKING:
     import soundfile
 
 MIN_DURATION_S = 0.05
-"""Anything shorter is a click, not a sound of an instrument."""
+"""A shorter sound is refused."""
 
 SILENCE_DBFS = -80.0
-"""A signal whose peak stays below this (relative to full scale 1.0) is silent; 16-bit dither peaks near -90."""
+"""A signal whose peak stays below this (full scale is 1.0) is silent; 16-bit dither peaks near -90."""
 
 _SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)
-_MAX_FRAMES = 2**40  # Two months at 192 kHz; libsndfile gives 2**63 - 1 for a flac file that was streamed.
+_UNKNOWN_FRAMES = 2**62  # libsndfile gives 2**63 - 1 for a flac file that was streamed
+_MAX_FRAMES_A_BYTE = 8192  # flac stores at most 65,535 equal samples in about 13 bytes; other formats fewer
+_BLOCK_FRAMES = 2**20  # frames decoded at a time, so that memory follows what there is and not what a header claims
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says.
-
-    Attributes
-    ----------
-    sample_rate_hz : int
-        The file's own rate.
-    n_channels : int
-        Channels.
-    duration_s : float
-        Duration; of a truncated mp3 the one it had before, where its header tells.
-    """
+    """What a file's header says; of a truncated mp3 the duration that it had before."""
 
     sample_rate_hz: int
     n_channels: int
@@ -51,22 +42,7 @@ class AudioInfo:
 
 
 def probe(path: Path) -> AudioInfo:
-    """Read a file's header.
-
-    Parameters
-    ----------
-    path : Path
-        A wav, flac, ogg or mp3 file.
-
-    Returns
-    -------
-    AudioInfo
-
-    Raises
-    ------
-    AudioError
-        When the file is missing, empty, not audio, has no samples or lasts under `MIN_DURATION_S`.
-    """
+    """Read a file's header; raise `AudioError` when the file cannot be used."""
     with _opened(path) as file:
         info = AudioInfo(file.samplerate, file.channels, file.frames / file.samplerate)
     _check_duration(path, info.duration_s)
@@ -113,8 +89,11 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
 
     with _opened(path) as file:
         rate_hz = file.samplerate
-        n_frames = _seek(file, start_s, duration_s)
-        signal = _mono(file.read(n_frames, dtype="float32"))
+        first = min(round(start_s * rate_hz), file.frames)
+        if first:
+            file.seek(first)
+        n_frames = file.frames - first if duration_s is None else round(duration_s * rate_hz)
+        signal = _read(file, n_frames)
     _check_duration(path, len(signal) / rate_hz)
     if rate_hz != sample_rate_hz:
         n_samples = _n_resampled(len(signal), rate_hz, sample_rate_hz)
@@ -126,29 +105,10 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
 
 
 def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.ndarray]:
-    """Decode a file piece by piece, in memory that does not grow with its length.
+    """Decode a file in pieces of about `block_s` seconds, in memory that does not grow with its length.
 
-    The pieces, one after the other, are what `load` gives for the whole file.
-
-    Parameters
-    ----------
-    path : Path
-        A wav, flac, ogg or mp3 file.
-    sample_rate_hz : int
-        Rate of the result.
-    block_s : float
-        Length of what is decoded at a time, above 0. The pieces are about that long: the filter holds some samples
-        back, which come with a later piece.
-
-    Yields
-    ------
-    np.ndarray [shape=(n,), float32]
-        Mono samples, at least one.
-
-    Raises
-    ------
-    AudioError
-        As `load`; that the whole is too short or silent shows only at its end.
+    The pieces together are what `load` gives for the whole file. The same errors are raised; that the whole is too
+    short or silent shows only at its end.
     """
     import soxr
 
@@ -180,11 +140,6 @@ def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.nd
 def is_silent(signal: np.ndarray) -> bool:
     """Whether a signal's peak stays below `SILENCE_DBFS`; an empty one is silent.
 
-    Parameters
-    ----------
-    signal : np.ndarray [shape=(n,)]
-        Samples, full scale 1.0.
-
     Examples
     --------
     >>> is_silent(np.zeros(100)), is_silent(np.full(100, 0.001))
@@ -204,9 +159,9 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}); check its name and permissions.") from error
     if not stat.S_ISREG(found.st_mode):
-        raise AudioError(f"{path}: not a file; save the sound in one, and give that.")
+        raise AudioError(f"{path}: not a regular file; give the path of an audio file.")
     if not os.access(path, os.R_OK):
-        raise AudioError(f"{path}: you have no permission to read it; ask its owner, or copy it as one who may.")
+        raise AudioError(f"{path}: you have no permission to read it.")
     if found.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes); copy or download it again.")
     try:
@@ -217,9 +172,13 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
         raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
     with file:
         if file.frames == 0:
-            raise AudioError(f"{path}: there are no samples behind the header; export it again.")
-        if file.frames > _MAX_FRAMES:
-            raise AudioError(f"{path}: its header does not say how long it is; export it again, not through a pipe.")
+            raise AudioError(f"{path}: there are no samples after the header; export it again.")
+        if file.frames > _UNKNOWN_FRAMES:
+            raise AudioError(f"{path}: its header does not state its length; export it again, not through a pipe.")
+        if file.frames > _MAX_FRAMES_A_BYTE * found.st_size:
+            raise AudioError(
+                f"{path}: its header claims {file.frames} samples in {found.st_size} bytes; it is damaged."
+            )
         try:
             yield file
         except soundfile.SoundFileError as error:
@@ -227,16 +186,20 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
 
 
 def _not_decodable(path: Path) -> AudioError:
-    # libsndfile's own words are left out: for a text named .mp3 it says that the file does not exist.
-    return AudioError(f"{path}: cannot be decoded, it is damaged or no audio; give a wav, flac, ogg or mp3 file.")
+    # libsndfile's own message is left out: for a text named .mp3 it says that the file does not exist.
+    return AudioError(f"{path}: cannot be decoded; it is damaged or not audio. Give a wav, flac, ogg or mp3 file.")
 
 
-def _seek(file: "soundfile.SoundFile", start_s: float, duration_s: float | None) -> int:
-    """Go to the first frame of a part; return how many frames it has."""
-    first = min(round(start_s * file.samplerate), file.frames)
-    if first:
-        file.seek(first)
-    return file.frames - first if duration_s is None else round(duration_s * file.samplerate)
+def _read(file: "soundfile.SoundFile", n_frames: int) -> np.ndarray:
+    """Decode up to `n_frames` frames to mono."""
+    parts = [np.zeros(0, np.float32)]
+    while n_frames > 0:
+        n_block = min(n_frames, _BLOCK_FRAMES)
+        parts.append(_mono(file.read(n_block, dtype="float32")))
+        n_frames -= n_block
+        if len(parts[-1]) < n_block:
+            break
+    return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
@@ -269,11 +232,10 @@ def _check_duration(path: Path, duration_s: float) -> None:
 
 
 def _check_finite(path: Path, peak: float) -> None:
-    # Looked at after the change of rate, which carries what is not finite through.
     if not math.isfinite(peak):
-        raise AudioError(f"{path}: some samples are not finite numbers (NaN or infinity); export it again.")
+        raise AudioError(f"{path}: some samples are NaN or infinite; export it again.")
 
 
 def _check_level(path: Path, peak: float) -> None:
     if peak < _SILENCE_PEAK:
-        raise AudioError(f"{path}: silent, nothing reaches {SILENCE_DBFS:.0f} dBFS in the mean of its channels.")
+        raise AudioError(f"{path}: silent; the mean of its channels stays below {SILENCE_DBFS:.0f} dBFS.")

@@ -1,8 +1,7 @@
 """The log-mel patches that VGGish and YAMNet were trained on, from samples at 16 kHz.
 
-They differ from `features` in every point that matters to a trained network: frames are not centred, magnitudes are
-taken instead of powers, the mel scale is HTK's, the triangles are straight over mel and not over Hz, they are not
-normalised by their area, and the logarithm is the natural one of the value plus a small offset.
+They differ from `features` where it matters to a trained network: frames are not centred, magnitudes are taken instead
+of powers, the mel scale is HTK's with triangles that are straight over mel, and the logarithm is the natural one.
 """
 
 import functools
@@ -15,21 +14,17 @@ SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 400
 HOP_SAMPLES = 160
 N_FFT = 512
-"""Frames of 25 ms every 10 ms, filled up with zeros for the transform."""
-
 N_MELS = 64
 FMIN_HZ = 125.0
 FMAX_HZ = 7500.0
 PATCH_FRAMES = 96
-"""Frames in a patch: 0.96 s from the start of the first to the start of the frame after the last."""
-
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP_SAMPLES + FRAME_SAMPLES
 """Samples under a patch: 15,600, or 0.975 s."""
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What differs between the two networks.
+    """What differs between the two networks [1]_, [2]_.
 
     Attributes
     ----------
@@ -38,7 +33,7 @@ class FrontEnd:
     patch_hop_frames : int
         Frames from the start of a patch to that of the next.
     pad_last : bool
-        Whether the end of a sound that fills no patch is filled up with silence, or left out.
+        Whether the end of a sound that fills no patch is padded with silence, or left out.
 
     References
     ----------
@@ -62,19 +57,7 @@ YAMNET = FrontEnd(log_offset=0.001, patch_hop_frames=48, pad_last=True)
 
 
 def patches(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Cut a sound into the patches that the network sees.
-
-    Parameters
-    ----------
-    signal : np.ndarray [shape=(n,)]
-        Mono samples at `SAMPLE_RATE_HZ`, full scale 1.0. A sound shorter than a patch is filled up with silence.
-    front_end : FrontEnd
-        `VGGISH` or `YAMNET`.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_patches, PATCH_FRAMES, N_MELS), float32]
-        At least one patch.
+    """Return the patches that the network sees [n_patches, PATCH_FRAMES, N_MELS], float32; at least one.
 
     Examples
     --------
@@ -82,28 +65,12 @@ def patches(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     ((3, 96, 64), (6, 96, 64))
     """
     values = log_mel(fill_up(signal, front_end), front_end)
-    return np.lib.stride_tricks.sliding_window_view(values, PATCH_FRAMES, axis=0)[
-        :: front_end.patch_hop_frames
-    ].transpose(0, 2, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(values, PATCH_FRAMES, axis=0)
+    return windows[:: front_end.patch_hop_frames].transpose(0, 2, 1)
 
 
 def fill_up(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Append silence until a patch is full; with `pad_last`, until the last one is.
-
-    Parameters
-    ----------
-    signal, front_end
-        See `patches`.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_filled,), float32]
-
-    Examples
-    --------
-    >>> len(fill_up(np.zeros(100), VGGISH)), len(fill_up(np.zeros(15_601), YAMNET))
-    (15600, 23280)
-    """
+    """Append silence until one patch is full; with `pad_last`, until the last one is."""
     n_over = max(len(signal) - PATCH_SAMPLES, 0)
     hop = front_end.patch_hop_frames * HOP_SAMPLES
     n_filled = PATCH_SAMPLES + (math.ceil(n_over / hop) * hop if front_end.pad_last else n_over)
@@ -111,26 +78,7 @@ def fill_up(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 
 def log_mel(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Compute the log-mel spectrogram that the patches are cut from.
-
-    Parameters
-    ----------
-    signal : np.ndarray [shape=(n,)]
-        Mono samples at `SAMPLE_RATE_HZ`, at least `FRAME_SAMPLES` of them.
-    front_end : FrontEnd
-        Its `log_offset` counts.
-
-    Returns
-    -------
-    np.ndarray [shape=(1 + (n - FRAME_SAMPLES) // HOP_SAMPLES, N_MELS), float32]
-        Natural logarithms; what fills no frame at the end is left out.
-
-    Examples
-    --------
-    >>> values = log_mel(np.sin(2 * np.pi * 1000 * np.arange(16_000) / SAMPLE_RATE_HZ), YAMNET)
-    >>> values.shape, int(values[0].argmax())
-    ((98, 64), 19)
-    """
+    """Return the log-mel spectrogram that the patches are cut from [n_frames, N_MELS], natural logarithms."""
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(signal, np.float64), FRAME_SAMPLES)[::HOP_SAMPLES]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES)
     magnitude = np.abs(np.fft.rfft(frames * window, N_FFT, axis=1))
@@ -139,29 +87,16 @@ def log_mel(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 @functools.cache
 def mel_matrix() -> np.ndarray:
-    """Weight of each FFT bin in each mel band.
+    """Return the weight of each FFT bin in each mel band [1 + N_FFT // 2, N_MELS].
 
-    Returns
-    -------
-    np.ndarray [shape=(N_FFT // 2 + 1, N_MELS), float64]
-        Triangles of height 1, straight and evenly spaced on HTK's mel scale, 1127 ln(1 + f / 700). The first bin, the
-        constant part, counts nowhere.
-
-    See Also
-    --------
-    tf.signal.linear_to_mel_weight_matrix
-        The same; librosa's `mel(htk=True, norm=None)` has triangles that are straight over Hz.
-
-    Examples
-    --------
-    >>> mel_matrix().shape, float(mel_matrix()[0].max())
-    ((257, 64), 0.0)
+    As `tf.signal.linear_to_mel_weight_matrix`. librosa's `mel(htk=True, norm=None)` has triangles that are straight
+    over Hz.
     """
     bins = _mel(np.arange(N_FFT // 2 + 1) * SAMPLE_RATE_HZ / N_FFT)[:, None]
     edges = np.linspace(_mel(FMIN_HZ), _mel(FMAX_HZ), N_MELS + 2)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     weights = np.maximum(np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)), 0)
-    weights[0] = 0
+    weights[0] = 0  # the constant part
     return weights
 
 

@@ -23,7 +23,7 @@ from instrlib.audio import decode as audio
 from instrlib.core.config import FeatureConfig
 from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
-from instrlib.audio.features import Scaler, scale, segment_starts, spectrum
+from instrlib.audio.features import Scaler, scale, segment_starts, extract
 from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
 
@@ -171,7 +171,7 @@ def build_store(
     max_problem_share : float
         Largest accepted share of unusable clips (those that the corpus left out already count), 0 to 1.
     change : Change, optional
-        Store changed copies of every segment instead of the segment itself; see `waveform.WaveformChange`.
+        Store changed copies of every segment instead of the segment itself; see `effects.ChangedCopies`.
 
     Returns
     -------
@@ -477,7 +477,7 @@ def _extract_batch(
                 stored = change.copies(signal, sample_rate_hz=config.sample_rate_hz, clip_id=clip_id, offset_s=offset_s)
             else:
                 stored = [signal]
-            values.extend(spectrum(one, config).astype(np.float16) for one in stored)
+            values.extend(extract(one, config).astype(np.float16) for one in stored)
         outcome.append({"usable": usable, "reason": reasons[0] if reasons else ""})
     with disk_errors(features), features.open("r+b") as file:
         file.seek(position)

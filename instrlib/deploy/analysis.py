@@ -276,7 +276,7 @@ def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, 
     # Never a silent window: those have probability 0 for every class.
     start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
     signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
-    level_db = features.spectrum(signal[: config.segment_samples], config)
+    level_db = features.extract(signal[: config.segment_samples], config)
     _, maps = listener(network)(level_db[None])
     activation = None
     if maps is not None:

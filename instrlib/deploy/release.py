@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.features import Scaler, spectrum
+from instrlib.audio.features import Scaler, extract
 from instrlib.core.backend import load_keras
 from instrlib.core.cache import code_hash, commit, versions
 from instrlib.core.config import FeatureConfig, TrainConfig
@@ -378,7 +378,7 @@ def hear_noises(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) -> p
     rng = np.random.default_rng(seed)
     rows = {}
     for kind in _NOISES:
-        spectra = [spectrum(_noise(kind, config, rng), config) for _ in range(n)]
+        spectra = [extract(_noise(kind, config, rng), config) for _ in range(n)]
         heard = listen(np.stack(spectra))[0]
         rows[kind] = {
             "refused": 1 - is_named(heard, model.single.thresholds).mean(),

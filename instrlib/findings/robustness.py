@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.degrade import DEGRADATIONS
+from instrlib.audio.effects import DEGRADATIONS
 from instrlib.core.words import begin, listed, spaced
 from instrlib.evaluation.intervals import Interval, corrected, is_shown
 from instrlib.studies.robustness import UNTOUCHED

@@ -10,8 +10,8 @@ from instrlib.audio.augment import augment
 from instrlib.audio.features import Scaler, mel_edges_hz, scale, silence
 from instrlib.core.backend import load_keras
 from instrlib.core.config import TrainConfig
+from instrlib.data.copies import draw_copies, rows_of_copies
 from instrlib.data.store import FeatureStore
-from instrlib.data.waveform import draw_copies, rows_of_copies
 
 if TYPE_CHECKING:
     import keras

@@ -20,7 +20,7 @@ import numpy as np
 
 from instrlib.audio import decode as audio
 from instrlib.audio import frontends
-from instrlib.audio.features import scale, segment_starts, spectrum
+from instrlib.audio.features import extract, scale, segment_starts
 from instrlib.core.backend import load_keras
 from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.config import FeatureConfig, folders
@@ -336,7 +336,7 @@ def _load(embedding: Embedding, fingerprint: str) -> Callable[[np.ndarray], np.n
         parts = [signal[int(first) :][: config.segment_samples] for first in starts]
         # As in a feature store, silent segments do not count, unless there is nothing else.
         parts = [one for one in parts if not audio.is_silent(one)] or parts
-        values = np.stack([spectrum(one, config).astype(np.float16) for one in parts])
+        values = np.stack([extract(one, config).astype(np.float16) for one in parts])
         return _predict(network, scale(values, config, scaler)[..., None])
 
     return read

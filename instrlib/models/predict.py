@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from instrlib.audio import decode
-from instrlib.audio.features import segment_starts, spectrum
+from instrlib.audio.features import extract, segment_starts
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, ConfigError
 from instrlib.evaluation.calibration import is_named
@@ -215,7 +215,7 @@ def _listen(
     stretches = reader.stretches(starts_s, n_samples)
     while batch := list(itertools.islice(stretches, _BATCH)):
         sounds = [len(signal) >= shortest and not decode.is_silent(signal) for _, signal in batch]
-        spectra = [spectrum(signal, config) for (_, signal), sound in zip(batch, sounds, strict=True) if sound]
+        spectra = [extract(signal, config) for (_, signal), sound in zip(batch, sounds, strict=True) if sound]
         # Half precision, as the stored features that the network was trained and scored with.
         found = iter(listen(np.stack(spectra).astype(np.float16))[0]) if spectra else iter(())
         yield from (

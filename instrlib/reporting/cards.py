@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instrlib.audio import degrade
+from instrlib.audio import effects
 from instrlib.core.config import folders
 from instrlib.core.errors import RunError
 from instrlib.core.io import read_arrays, read_json, write_text
@@ -238,7 +238,7 @@ def under_shift(record: dict[str, Any], notebooks: dict[str, Any]) -> dict[str, 
         "degraded": [
             _degraded(name, [one for one in found["losses"] if one["degradation"] == name])
             for name in dict.fromkeys(one["degradation"] for one in found["losses"])
-            if name in degrade.DEGRADATIONS
+            if name in effects.DEGRADATIONS
         ],
     }
 
@@ -430,7 +430,7 @@ def _domain(name: str, rows: list[dict[str, Any]], *, chosen_by: str) -> dict[st
 
 
 def _degraded(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    known = degrade.DEGRADATIONS[name]
+    known = effects.DEGRADATIONS[name]
     harms = [one["p_holm"] is not None and one["p_holm"] < 1 - LEVEL and one["difference"] < 0 for one in rows]
     # From where on every level does harm: one level alone among others that do none would be no threshold.
     first = len(rows) - next((n for n, harm in enumerate(reversed(harms)) if not harm), len(rows))

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio import decode as audio
-from instrlib.audio.features import spectrum
-from instrlib.audio.wear import CONDITION_OF, KINDS, Wear, degrade, split_version, version_id
+from instrlib.audio.damage import CONDITION_OF, KINDS, DamageSimulation, simulate, split_version, version_id
+from instrlib.audio.features import extract
 from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import EvaluationError
@@ -79,7 +79,7 @@ class Task:
     ----------
     corpus : Corpus
         One clip a version; the columns `source` and `instrument` tell the clip that it was made of and its class.
-    wear : Wear
+    wear : DamageSimulation
         Which damage each version has.
     inputs : Inputs
         Log-mel features of the versions, for networks, and the splits.
@@ -88,7 +88,7 @@ class Task:
     """
 
     corpus: Corpus
-    wear: Wear
+    wear: DamageSimulation
     inputs: Inputs
     measures: VectorStore
 
@@ -121,7 +121,7 @@ def prepare(
     Task
     """
     corpus = version_corpus(clips, inputs.store)
-    wear = Wear(seed)
+    wear = DamageSimulation(seed=seed)
     store = build_store(corpus, inputs.store.config, root=root, change=wear, workers=workers)
     made = [_version_split(load_split(path, inputs.store.segments), store) for path in inputs.splits]
     splits = tuple(save_splits(made, folder / "splits"))
@@ -142,7 +142,7 @@ def version_corpus(clips: Corpus, store: FeatureStore) -> Corpus:
     Returns
     -------
     Corpus
-        No version is on disk: `path` is the clip's, and `Wear` makes the version of it. Groups are the clips'.
+        No version is on disk: `path` is the clip's. Groups are the clips'.
     """
     first = store.segments.drop_duplicates("clip_id")[["clip_id", "start_s"]]
     table = clips.manifest.drop(columns="split").merge(first, on="clip_id", suffixes=("_clip", ""))
@@ -219,10 +219,10 @@ def examples(task: Task, clip: pd.Series, *, severity: float = 0.8, seed: int = 
     signal = _sound(task.corpus.root / clip.path, clip.start_s, clip.duration_s, config)
     signals = {"untouched": signal}
     for kind in CONDITION_OF:
-        signals[kind] = degrade(signal, config.sample_rate_hz, kind, severity, np.random.default_rng(seed))
+        signals[kind] = simulate(signal, config.sample_rate_hz, kind, severity, np.random.default_rng(seed))
     return {
         "titles": list(signals),
-        "spectra": np.stack([spectrum(one, config) for one in signals.values()]),
+        "spectra": np.stack([extract(one, config) for one in signals.values()]),
         "signals": list(signals.values()),
     }
 
@@ -650,7 +650,9 @@ def _version_split(split: Split, store: FeatureStore) -> Split:
     return Split(parts.sort_index().rename("part").rename_axis("clip_id"), split.seed)
 
 
-def _measured(corpus: Corpus, store: FeatureStore, wear: Wear, path: Path, workers: int | None) -> VectorStore:
+def _measured(
+    corpus: Corpus, store: FeatureStore, wear: DamageSimulation, path: Path, workers: int | None
+) -> VectorStore:
     clips = store.segments.merge(corpus.manifest[["clip_id", "path", "duration_s"]], on="clip_id")
     rows = [(one.clip_id, corpus.root / one.path, one.start_s, one.duration_s) for one in clips.itertuples()]
     code = code_hash("studies")
@@ -664,7 +666,9 @@ def _measured(corpus: Corpus, store: FeatureStore, wear: Wear, path: Path, worke
     return with_vectors(store, store.segments, cached(path, key, make)["values"])
 
 
-def _measure_batch(rows: list[tuple[str, Path, float, float]], config: FeatureConfig, wear: Wear) -> np.ndarray:
+def _measure_batch(
+    rows: list[tuple[str, Path, float, float]], config: FeatureConfig, wear: DamageSimulation
+) -> np.ndarray:
     values = []
     for version, *place in rows:
         signal = _sound(*place, config)
@@ -687,7 +691,7 @@ def _answer(
     folder: Path,
     store: VectorStore,
     split_path: Path,
-    wear: Wear,
+    wear: DamageSimulation,
     name: str,
     seeds: tuple[int, ...],
     without: str = "",

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio import decode as audio
-from instrlib.audio.degrade import DEGRADATIONS, degrade, encode, generator
+from instrlib.audio.effects import DEGRADATIONS, degrade, encode, generator
 from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.errors import AudioError, EvaluationError, LeakError
 from instrlib.core.io import disk_errors, hash_file, hash_json, in_parts
@@ -139,7 +139,7 @@ def hear_degraded(
     split : Split
         Of the fold that the model comes from.
     degradations : sequence of str
-        Names in `degrade.DEGRADATIONS`.
+        Names in `effects.DEGRADATIONS`.
     seed : int
         Of noise and rooms; each clip has its own.
     workers : int, optional
@@ -614,7 +614,7 @@ def _hear_batch(
         for row, (clip_id, file, start_s, duration_s) in enumerate(rows):
             signal = audio.load(file, sample_rate_hz=rate_hz, start_s=start_s, duration_s=duration_s)
             for number, level in enumerate(levels):
-                rng = generator(clip_id, name, seed=seed)
+                rng = generator(seed, clip_id, name)
                 changed = degrade(signal, rate_hz, name, level, rng) if name else signal
                 with disk_errors(path):
                     path.write_bytes(encode(changed, rate_hz, format="WAV", subtype="FLOAT").getvalue())

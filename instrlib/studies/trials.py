@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from instrlib.audio.degrade import EverydayRecordings
+from instrlib.audio.effects import EverydayRecordings
 from instrlib.core.cache import code_hash, commit, versions
 from instrlib.core.config import FOR_RECORDINGS, AugmentConfig, FeatureConfig, Profile, TrainConfig, folders
 from instrlib.core.errors import ConfigError, CorpusError
@@ -32,7 +32,7 @@ JUDGE = "FluidR3_GM"
 """The soundfont that recipes are chosen on: it shares no sample with those that are trained on."""
 
 EVERYDAY = f"{JUDGE}, every day"
-"""The same clips, each in a worse recording; see `degrade.EverydayRecordings`."""
+"""The same clips, each in a worse recording; see `effects.EverydayRecordings`."""
 
 JUDGE_CLIPS = 60
 """Clips of each class that it plays."""

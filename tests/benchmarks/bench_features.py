@@ -23,7 +23,7 @@ import soundfile
 from threadpoolctl import threadpool_limits
 
 from instrlib.audio import decode as audio
-from instrlib.audio.features import segment_starts, spectrum
+from instrlib.audio.features import extract, segment_starts
 from instrlib.core.config import FeatureConfig
 from instrlib.data.base import Corpus, CorpusInfo, problem_table
 from instrlib.data.store import build_store
@@ -79,7 +79,7 @@ def cut(signal: np.ndarray) -> list[np.ndarray]:
 def ours(paths: list[Path]) -> list[np.ndarray]:
     """instrlib's features of every segment."""
     return [
-        spectrum(segment, CONFIG)
+        extract(segment, CONFIG)
         for path in paths
         for segment in cut(audio.load(path, sample_rate_hz=CONFIG.sample_rate_hz))
     ]

@@ -17,7 +17,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from instrlib.audio import decode as audio
-from instrlib.audio.features import spectrum
+from instrlib.audio.features import extract
 from instrlib.core.errors import AudioError, ConfigError
 from instrlib.data import store
 from instrlib.models import predict, published
@@ -121,7 +121,7 @@ def test_of_a_longer_recording_every_segment_counts_and_not_six_of_them(model, t
     config = model.single.features
     signal = audio.load(path, sample_rate_hz=RATE_HZ)
     n = config.segment_samples
-    spectra = [spectrum(signal[first : first + n], config) for first in range(0, len(signal) - n // 4, n)]
+    spectra = [extract(signal[first : first + n], config) for first in range(0, len(signal) - n // 4, n)]
     assert len(spectra) == math.ceil((62.5 - 0.75) / 3)
     expected = published.listener(model.single)(np.stack(spectra).astype(np.float16))[0].mean(axis=0)
     np.testing.assert_allclose(predict.predict_file(path, model).probabilities, expected, atol=1e-5)
@@ -181,7 +181,7 @@ def test_each_window_is_the_networks_answer_to_what_lies_in_it(model, tmp_path):
     hear = published.listener(model.several)
     for begin, given in zip(found.start_s, found.probabilities, strict=True):
         first = round(begin * RATE_HZ)
-        one = spectrum(signal[first : first + 3 * RATE_HZ], model.several.features)
+        one = extract(signal[first : first + 3 * RATE_HZ], model.several.features)
         np.testing.assert_allclose(given, hear(one[None].astype(np.float16))[0][0], atol=1e-6)
 
 

@@ -1,6 +1,5 @@
 """Changed copies of a corpus: the same in every process, of the same length, found by clip and start."""
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,12 @@ import pytest
 import soundfile
 
 from instrlib.audio import decode as audio
-from instrlib.audio.features import spectrum
+from instrlib.audio.effects import ChangedCopies
+from instrlib.audio.features import extract
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import StoreError
-from instrlib.data import store, waveform
+from instrlib.data import store
+from instrlib.data.copies import draw_copies, rows_of_copies
 from instrlib.data.base import Corpus, CorpusInfo, problem_table
 
 RATE_HZ = 8_000
@@ -61,7 +62,7 @@ def originals(corpus, tmp_path_factory) -> store.FeatureStore:
 @pytest.fixture(scope="module")
 def copies(corpus, originals) -> store.FeatureStore:
     return store.build_store(
-        corpus, CONFIG, root=originals.folder.parent, workers=1, change=waveform.WaveformChange(2, 0)
+        corpus, CONFIG, root=originals.folder.parent, workers=1, change=ChangedCopies(n_copies=2)
     )
 
 
@@ -79,7 +80,7 @@ def test_every_usable_segment_has_its_copies_with_clip_group_and_label(originals
 
 
 def test_copies_differ_from_their_original_and_from_each_other(originals, copies):
-    rows = waveform.rows_of_copies(originals.segments, copies)
+    rows = rows_of_copies(originals.segments, copies)
     kept = originals.features[originals.segments.row]
     first, second = (copies.features[rows[:, at]] for at in (0, 1))
     assert (np.abs(kept - first).max(axis=(1, 2)) > 1).mean() > 0.7
@@ -87,86 +88,32 @@ def test_copies_differ_from_their_original_and_from_each_other(originals, copies
 
 
 def test_copies_are_the_same_for_any_number_of_processes(corpus, copies, tmp_path):
-    again = store.build_store(corpus, CONFIG, root=tmp_path, workers=2, change=waveform.WaveformChange(2, 0))
+    again = store.build_store(corpus, CONFIG, root=tmp_path, workers=2, change=ChangedCopies(n_copies=2))
     assert contents(again.folder) == contents(copies.folder)
-
-
-def test_a_copy_depends_on_the_seed_the_segment_and_its_number_alone():
-    signal = sound(0, 0.5)
-
-    def made(seed: int, clip_id: str, n_copies: int = 2, offset_s: float = 0.0) -> list[np.ndarray]:
-        change = waveform.WaveformChange(n_copies, seed)
-        return list(change.copies(signal, sample_rate_hz=RATE_HZ, clip_id=clip_id, offset_s=offset_s))
-
-    reference = made(0, "a")
-    random.seed(99)
-    for found, expected in zip(made(0, "a", n_copies=3)[:2], reference, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    for other in (made(1, "a"), made(0, "b"), made(0, "a", offset_s=0.5), reference[::-1]):
-        assert any(not np.array_equal(a, b) for a, b in zip(other, reference, strict=True))
-
-
-def test_the_callers_own_random_numbers_are_not_touched():
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    expected = random.random(), np.random.random()  # noqa: NPY002
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    list(waveform.WaveformChange(1, 0).copies(sound(0, 0.5), sample_rate_hz=RATE_HZ, clip_id="a", offset_s=0.0))
-    assert (random.random(), np.random.random()) == expected  # noqa: NPY002
-
-
-@pytest.mark.parametrize("n_samples", [400, 1_103, 11_025, 66_150])
-def test_a_copy_is_finite_and_as_long_as_its_original(n_samples):
-    signal = np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
-    for number in range(12):
-        for copy in waveform.WaveformChange(1, number).copies(signal, sample_rate_hz=22_050, clip_id="a", offset_s=0.0):
-            assert copy.shape == signal.shape
-            assert np.isfinite(copy).all()
-            assert copy.std() > 1e-4
-
-
-def test_the_noise_of_a_copy_is_as_loud_as_its_range_says(monkeypatch):
-    for name, value in (("GAIN_DB", (0.0, 0.0)), ("SNR_DB", (20.0, 20.0))):
-        monkeypatch.setattr(waveform, name, value)
-    waveform._change.cache_clear()
-    try:
-        signal = sound(3, 3.0)
-        noises = []
-        for number in range(60):
-            copy = next(
-                waveform.WaveformChange(1, number).copies(signal, sample_rate_hz=RATE_HZ, clip_id="a", offset_s=0.0)
-            )
-            noises.append(np.mean((copy - signal) ** 2))
-        levels_db = 10 * np.log10(np.mean(signal**2) / np.maximum(noises, 1e-12))
-        assert (np.abs(levels_db - 20) < 0.5).any()  # noise alone was drawn
-        assert (levels_db > 100).any()  # nothing was
-    finally:
-        waveform._change.cache_clear()
 
 
 def test_stores_of_other_copies_have_other_names_and_that_of_the_originals_keeps_its_own(corpus, originals, copies):
     assert originals.folder.name == f"{corpus.fingerprint}-{CONFIG.fingerprint}"
     assert copies.folder.name.startswith(f"{originals.folder.name}-")
-    assert len({waveform.WaveformChange(*which).fingerprint for which in ((1, 0), (2, 0), (1, 1))}) == 3
+    assert len({ChangedCopies(n_copies=which[0], seed=which[1]).fingerprint for which in ((1, 0), (2, 0), (1, 1))}) == 3
     assert store.open_store(copies.folder).fingerprint == copies.fingerprint == copies.folder.name
 
 
 def test_a_store_without_copies_is_refused_where_copies_are_wanted(originals):
-    with pytest.raises(StoreError, match=r"holds no changed copies; build them"):
-        waveform.rows_of_copies(originals.segments, originals)
+    with pytest.raises(StoreError, match="changed copies"):
+        rows_of_copies(originals.segments, originals)
 
 
 def test_copies_of_another_corpus_are_refused(originals, copies):
     foreign = originals.segments.assign(clip_id="x" + originals.segments.clip_id)
-    with pytest.raises(StoreError, match="holds no copy of clip x000"):
-        waveform.rows_of_copies(foreign, copies)
+    with pytest.raises(StoreError, match="x000"):
+        rows_of_copies(foreign, copies)
 
 
 def test_rows_are_found_for_a_part_of_the_segments_in_its_own_order(originals, copies):
     part = originals.segments.iloc[[7, 2, 5]]
     table = copies.segments.set_index("row")
-    rows = waveform.rows_of_copies(part, copies)
+    rows = rows_of_copies(part, copies)
     assert rows.shape == (3, 2)
     for segment, of_segment in zip(part.itertuples(), rows, strict=True):
         for copy, row in enumerate(of_segment, 1):
@@ -175,12 +122,12 @@ def test_rows_are_found_for_a_part_of_the_segments_in_its_own_order(originals, c
 
 def test_original_and_copies_are_drawn_alike_and_each_from_its_own_row(originals, copies):
     part = originals.segments.iloc[:10]
-    rows = waveform.rows_of_copies(part, copies)
+    rows = rows_of_copies(part, copies)
     x = originals.features[part.row].astype(np.float32)
     choices = np.stack([x, *(copies.features[rows[:, at]].astype(np.float32) for at in (0, 1))])
     counts = np.zeros(3)
     for seed in range(60):
-        drawn = waveform.draw_copies(x, copies, rows, np.random.default_rng(seed))
+        drawn = draw_copies(x, copies, rows, np.random.default_rng(seed))
         which = (drawn == choices).all(axis=(2, 3))
         assert which.any(axis=0).all()
         counts += which.sum(axis=1)
@@ -201,10 +148,10 @@ def test_a_killed_build_of_copies_goes_on_and_ends_the_same(corpus, copies, tmp_
         extract = store._extract_batch
         patch.setattr(store, "_extract_batch", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
-            store.build_store(corpus, CONFIG, root=tmp_path, workers=1, change=waveform.WaveformChange(2, 0))
+            store.build_store(corpus, CONFIG, root=tmp_path, workers=1, change=ChangedCopies(n_copies=2))
     done = []
     monkeypatch.setattr(store, "_extract_batch", lambda *task: done.append(task) or extract(*task))
-    again = store.build_store(corpus, CONFIG, root=tmp_path, workers=1, change=waveform.WaveformChange(2, 0))
+    again = store.build_store(corpus, CONFIG, root=tmp_path, workers=1, change=ChangedCopies(n_copies=2))
     assert len(done) == 1
     assert contents(again.folder) == contents(copies.folder)
 
@@ -216,7 +163,7 @@ def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one
     from instrlib.models.training import part_segments
 
     copied = store.build_store(
-        small.clips, small.store.config, root=tmp_path, workers=1, change=waveform.WaveformChange(1, 0)
+        small.clips, small.store.config, root=tmp_path, workers=1, change=ChangedCopies()
     )
     train = part_segments(small.store, small.split, "train")
     scaler = fit_scaler(small.store, train.row.to_numpy())
@@ -228,7 +175,7 @@ def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one
 
 
 def test_the_stored_copies_are_the_features_of_the_sound_that_can_be_heard(corpus, copies):
-    heard = waveform.WaveformChange(2, 0).copies(
+    heard = ChangedCopies(n_copies=2).copies(
         audio.load(corpus.root / "5.wav", sample_rate_hz=RATE_HZ)[: CONFIG.segment_samples],
         sample_rate_hz=RATE_HZ,
         clip_id="005",
@@ -236,4 +183,4 @@ def test_the_stored_copies_are_the_features_of_the_sound_that_can_be_heard(corpu
     )
     rows = copies.segments[(copies.segments.clip_id == "005") & (copies.segments.start_s == 0)].row
     for row, signal in zip(rows, heard, strict=True):
-        np.testing.assert_array_equal(copies.features[row], spectrum(signal, CONFIG).astype(np.float16))
+        np.testing.assert_array_equal(copies.features[row], extract(signal, CONFIG).astype(np.float16))

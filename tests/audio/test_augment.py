@@ -1,15 +1,23 @@
-"""CutMix, MixUp and SpecAugment: labels go by what is in the picture, silence is the floor, a seed decides all."""
+"""Augmentation of spectrograms against the papers' algorithms, Keras, and sounds that were mixed as waveforms."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 
-from instrlib.audio.augment import LATEST_SHARE, augment, cutmix, layers, mask, mixup, preview
-from instrlib.audio.features import mel_edges_hz, silence, spectrum
-from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.core.errors import ConfigError
-from instrlib.findings import epochs_sentence, help_sentence
+from instrlib.audio.augment import (
+    LATEST_SHARE,
+    REVERBERATION_S,
+    SHORTEST_S,
+    augment,
+    augment_recording,
+    cutmix,
+    mixtures,
+    mixup,
+    preview,
+    spec_augment,
+)
+from instrlib.audio.features import extract, mel_edges_hz, silence
+from instrlib.core.config import AugmentConfig, FeatureConfig
 
 N, N_BINS, N_FRAMES, N_CLASSES = 24, 20, 33, 5
 FLOOR = np.linspace(-80, -60, N_BINS).astype(np.float32)
@@ -132,7 +140,7 @@ def test_the_boxes_are_as_large_as_beta_and_a_centre_anywhere_make_them(beta):
         assert pasted.mean() == pytest.approx(cut.expect(area), abs=3.5 * float(pasted.std()) / n**0.5 + 0.005)
 
 
-def test_keras_cutmix_does_not_give_the_area_which_is_why_ours_exists():
+def test_the_labels_of_keras_cutmix_are_not_the_area():
     keras = pytest.importorskip("keras")
 
     x, _ = examples()
@@ -175,7 +183,7 @@ def naive_mask(x, floor, time_masks, longest, frequency_masks, widest, rng):
 def test_masks_are_specaugments_stripe_by_stripe():
     x, _ = examples()
     settings = {"time_masks": 2, "longest_frames": 9, "frequency_masks": 3, "widest_bins": 4}
-    found = mask(x, floor=FLOOR, **settings, rng=np.random.default_rng(7))
+    found = spec_augment(x, floor=FLOOR, **settings, rng=np.random.default_rng(7))
     np.testing.assert_array_equal(found, naive_mask(x, FLOOR, *settings.values(), np.random.default_rng(7)))
 
 
@@ -191,14 +199,6 @@ def test_masks_are_filled_with_the_floor_and_are_no_longer_than_their_seconds():
     assert widths.max() == round(0.4 / HOP_S)
     assert widths.min() == 0
     np.testing.assert_array_equal(labels, y)
-
-
-def test_a_mask_longer_than_the_picture_hides_at_most_all_of_it():
-    x, y = examples()
-    config = AugmentConfig(time_masks=1, time_mask_s=100.0, frequency_masks=1, frequency_mask_bins=1000)
-    masked, _ = augment(x, y, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(0))
-    assert masked.shape == x.shape
-    assert (masked == FLOOR[:, None]).mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", ["log_mel", "mfcc", "pcen"])
@@ -249,13 +249,6 @@ def test_the_share_of_mixed_batches_is_what_was_asked_for():
     assert 0.2 < np.mean(mixed) < 0.4
 
 
-def test_cutmix_and_masks_can_be_had_together():
-    config = AugmentConfig(mix="cutmix", **MASKS)
-    x, y = apply(config)
-    assert (x == FLOOR[:, None]).any()
-    assert ((y > 0).sum(axis=1) == 2).any()
-
-
 def test_a_preview_shows_one_pair_under_every_setting():
     x, _ = examples(6)
     one_each = np.eye(6, dtype=np.float32)
@@ -269,32 +262,6 @@ def test_a_preview_shows_one_pair_under_every_setting():
         assert (origin(picture[None]) == first).mean() == pytest.approx(label[first], abs=1e-6)
     assert 0.25 < labels[2, first] < 0.75
     np.testing.assert_allclose(shown[4], labels[4, first] * shown[0] + labels[4, second] * shown[1], rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("difference", "p_holm", "words"),
-    [
-        (0.05, 0.01, "CutMix helps: accuracy +0.050"),
-        (-0.05, 0.01, "CutMix does harm here: accuracy -0.050"),
-        (0.05, 0.06, "CutMix is not shown to help here: accuracy +0.050"),  # whatever the interval
-        (-0.05, 1.0, "CutMix is not shown to help here"),
-    ],
-)
-def test_whether_it_helps_is_said_by_the_corrected_p(difference, p_holm, words):
-    row = {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "p": 0.01, "p_holm": p_holm}
-    sentence = help_sentence(pd.DataFrame([row], index=["CutMix"]), "CutMix", "none")
-    assert sentence.startswith(words)
-    assert f"p = {p_holm:.3f}" in sentence
-
-
-def test_a_training_that_was_still_improving_is_named():
-    described = pd.DataFrame(
-        {"best_epoch": [7.0, 9.0], "epochs": [12.0, 12.0], "n_trained": [3, 3], "n_late": [0, 1]},
-        index=["none", "CutMix"],
-    )
-    assert "No training was still improving" in epochs_sentence(described, ["none"])
-    said = epochs_sentence(described, ["none", "CutMix"])
-    assert "CutMix at epoch 9.0 of 12. In the last tenth of their epochs 1 of 3 trainings of CutMix were" in said
 
 
 def sounds(config: FeatureConfig) -> list[np.ndarray]:
@@ -316,11 +283,11 @@ def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
     """
     config = FeatureConfig()
     signals = sounds(config)
-    x = np.stack([spectrum(signal, config) for signal in signals])
+    x = np.stack([extract(signal, config) for signal in signals])
     settings = {"number": (3, 3), "range_db": 12.0, "floor": silence(config), "widths_hz": widths_hz}
     distances = []
     for seed in range(4):
-        mixed, _ = layers(x, np.eye(3, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
+        mixed, _ = mixtures(x, np.eye(3, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
         rng = np.random.default_rng(seed)  # the draws in the order of ours
         rng.integers(3, 3, size=3, endpoint=True), rng.random((3, 3))
         level_db = rng.uniform(-12, 12, size=(3, 3))
@@ -331,7 +298,7 @@ def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
                 gain = 1.0 if other == first else 10 ** (level_db[first, other] / 20)
                 begin = 0 if other == first else shift[first, other] * config.hop_length
                 waveform[begin:] += gain * signal[: len(signal) - begin] / np.sqrt(np.mean(signal**2))
-            real = spectrum(waveform, config)
+            real = extract(waveform, config)
             difference_db = (mixed[first] - real)[real > -30]
             assert len(difference_db) > 300
             distances.append(np.abs(difference_db - np.median(difference_db)).mean())
@@ -352,7 +319,7 @@ def test_layers_are_of_different_classes_as_many_as_asked_and_their_labels_all_p
     y = np.eye(N_CLASSES, dtype=np.float32)[np.arange(N) % N_CLASSES]
     settings = {"range_db": 12.0, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
     for number in ((1, 1), (2, 2), (3, 3), (2, 4), (9, 9)):
-        mixed, labels = layers(x, y, number=number, **settings, rng=np.random.default_rng(1))
+        mixed, labels = mixtures(x, y, number=number, **settings, rng=np.random.default_rng(1))
         counts = labels.sum(axis=1)
         low, high = np.minimum(number, N_CLASSES)  # no more than there are classes
         assert counts.min() == low and counts.max() == high
@@ -363,10 +330,10 @@ def test_layers_are_of_different_classes_as_many_as_asked_and_their_labels_all_p
 
 def test_one_layer_alone_is_the_example_itself():
     config = FeatureConfig(n_mels=32)
-    x = np.stack([spectrum(signal, config) for signal in sounds(config)])
+    x = np.stack([extract(signal, config) for signal in sounds(config)])
     y = np.eye(3, dtype=np.float32)
     settings = {"number": (1, 1), "range_db": 12.0, "floor": silence(config), "widths_hz": np.ones(config.n_mels)}
-    mixed, labels = layers(x, y, **settings, rng=np.random.default_rng(0))
+    mixed, labels = mixtures(x, y, **settings, rng=np.random.default_rng(0))
     np.testing.assert_allclose(mixed, x, atol=1e-4)
     np.testing.assert_array_equal(labels, y)
 
@@ -375,7 +342,7 @@ def test_in_a_layer_present_wins_and_absent_must_be_seen_in_all():
     x = np.zeros((2, N_BINS, N_FRAMES), np.float32)
     y = np.array([[1, 0, np.nan, 0, np.nan], [0, 1, np.nan, 0, 0]], dtype=np.float32)
     settings = {"number": (2, 2), "range_db": 0.0, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
-    _, labels = layers(x, y, **settings, rng=np.random.default_rng(0))
+    _, labels = mixtures(x, y, **settings, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(labels[0], [1, 1, np.nan, 0, np.nan])
 
 
@@ -386,7 +353,7 @@ def test_a_short_sound_stays_audible_however_late_it_begins():
     settings = {"number": (2, 2), "range_db": 0.0, "floor": np.full(N_BINS, -80.0), "widths_hz": np.ones(N_BINS)}
     begins = set()
     for seed in range(60):
-        mixed, _ = layers(x, np.eye(2, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
+        mixed, _ = mixtures(x, np.eye(2, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
         sounding = np.flatnonzero(mixed[0, 12] > -40)
         begins.add(int(sounding[0]))
         assert len(sounding) >= 3
@@ -407,10 +374,80 @@ def test_a_mixed_label_is_observed_where_both_are(mix):
     assert 0 < swapped < 8
 
 
-def test_layers_need_sigmoid_outputs_and_sensible_numbers():
-    with pytest.raises(ConfigError, match='needs output="sigmoid"'):
-        TrainConfig(augment=AugmentConfig(mix="layers"))
-    assert TrainConfig(augment=AugmentConfig(mix="layers"), output="sigmoid").augment.layers == (1, 4)
-    for wrong in ({"layers": (0, 2)}, {"layers": (3, 2)}, {"level_range_db": -1.0}):
-        with pytest.raises(ConfigError):
-            AugmentConfig(mix="layers", **wrong)
+# -- recording augmentation --------------------------------------------------------------------------------
+
+LOG_MEL = FeatureConfig(hop_length=1024)
+CENTRES_HZ = mel_edges_hz(LOG_MEL)[1:-1]
+SILENCE = np.full(LOG_MEL.n_bins, -LOG_MEL.top_db, np.float32)
+
+
+def recorded(x, *, share=1.0, seed=0):
+    settings = {"centres_hz": CENTRES_HZ, "hop_s": LOG_MEL.hop_s, "floor": SILENCE}
+    return augment_recording(x, share=share, **settings, rng=np.random.default_rng(seed))
+
+
+def silent(n):
+    return np.full((n, *LOG_MEL.shape), -LOG_MEL.top_db, np.float32)
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    """A click in the tenth frame, in all bands alike."""
+    x = silent(600)
+    x[:, :, 10] = 0
+    return x
+
+
+def test_the_share_is_changed_and_neither_the_rest_nor_silence_nor_the_input_is(clicks):
+    assert (recorded(silent(20)) == -LOG_MEL.top_db).all()
+    before = clicks.copy()
+    same = (recorded(clicks, share=0.25) == clicks).all(axis=(1, 2))
+    assert 0.65 < same.mean() < 0.85
+    assert np.array_equal(clicks, before)
+    assert np.array_equal(recorded(clicks, share=0.0), clicks)
+
+
+def test_the_loudest_moment_is_never_cut(clicks):
+    assert (recorded(clicks).max(axis=1).argmax(axis=1) == 10).all()
+
+
+def test_half_of_a_steady_sound_is_cut_to_a_stretch_that_is_not_too_short():
+    x = silent(600)
+    x[:, 20] = 0
+    sounding = (recorded(x)[:, 20] > -9).sum(axis=1)
+    whole = sounding > LOG_MEL.n_frames - 2
+    assert 0.4 < whole.mean() < 0.65
+    assert sounding.min() >= round(SHORTEST_S / LOG_MEL.hop_s)
+    assert 0.3 < sounding[~whole].mean() / LOG_MEL.n_frames < 0.8
+
+
+def test_echoes_die_away_evenly_in_times_of_rooms(clicks):
+    """The slope of each tail, measured where no noise covers it, is that of a time to fall by 60 dB."""
+    tail = recorded(clicks)[:, 12, 11:20]
+    slope_db = np.diff(tail, axis=1)
+    straight = (np.ptp(slope_db, axis=1) < 0.3) & (slope_db.mean(axis=1) < -0.5) & (tail.min(axis=1) > -75)
+    fall_s = -60 * LOG_MEL.hop_s / slope_db[straight].mean(axis=1)
+    assert straight.mean() > 0.05
+    assert fall_s.min() > 0.9 * REVERBERATION_S[0]
+    assert fall_s.max() < 1.1 * REVERBERATION_S[1]
+
+
+def test_colour_is_one_gain_a_band_as_a_filter_would_make_it():
+    """Two equal clicks a second apart come out alike; a real filter does the same to the real sound."""
+    x = silent(300)
+    x[:, :, [5, 60]] = 0
+    changed = recorded(x)
+    both = (changed[:, :, 60] > -40).all(axis=1) & (changed[:, :, 58] < -79).all(axis=1)  # uncut, dry, without noise
+    assert both.sum() > 5
+    np.testing.assert_allclose(changed[both][:, :, 5], changed[both][:, :, 60], atol=0.01)
+    assert np.ptp(changed[both][:, :, 5], axis=1).mean() > 5
+
+
+def test_noise_is_there_in_most_and_as_rough_as_real_noise():
+    x = silent(400)
+    x[:, 30] = 0
+    beside = recorded(x)[:, 45]
+    noisy = (beside > -79).all(axis=1)
+    assert 0.4 < noisy.mean() < 0.8
+    real = extract(np.random.default_rng(0).standard_normal(LOG_MEL.segment_samples), LOG_MEL)[45]
+    assert abs(beside[noisy].std(axis=1).mean() - real.std()) < 1

@@ -1,4 +1,4 @@
-"""Sound from files: one decoder for every format, librosa's values, and one sentence for what cannot be used."""
+"""Decoding: librosa's values for every format, and one sentence for a file that cannot be used."""
 
 import os
 import sys
@@ -164,59 +164,84 @@ def _short(path: Path) -> None:
     written(path, tone(0.02, 44_100))
 
 
+def _absurd_length(path: Path) -> None:
+    """A header that claims 2^36 - 1 samples, as in a file that was damaged or made to exhaust memory."""
+    content = bytearray(written(path, tone(1.0, 44_100)).read_bytes())
+    total = content.index(b"fLaC") + 8 + 13
+    content[total] |= 0x0F
+    content[total + 1 : total + 5] = b"\xff" * 4
+    path.write_bytes(content)
+
+
 BAD = [
-    (lambda path: None, "sound.wav", "cannot be read (No such file or directory)"),
-    (lambda path: path.mkdir(), "sound.wav", "not a file; save the sound in one"),
-    (_nothing, "sound.wav", "empty (0 bytes)"),
-    (_nothing, "sound.mp3", "empty (0 bytes)"),
-    (_header_only, "sound.wav", "no samples behind the header"),
-    (_unknown_length, "sound.flac", "does not say how long it is"),
-    *((_text, f"sound.{ending}", "cannot be decoded") for ending in ("wav", "flac", "ogg", "mp3", "raw")),
-    (_silence, "sound.wav", "silent, nothing reaches -80 dBFS"),
+    (lambda path: None, "sound.wav", "cannot be read"),
+    (lambda path: path.mkdir(), "sound.wav", "regular file"),
+    (_nothing, "sound.wav", "empty"),
+    (_nothing, "sound.mp3", "empty"),
+    (_header_only, "sound.wav", "no samples"),
+    (_unknown_length, "sound.flac", "length"),
+    (_absurd_length, "sound.flac", "68719476735 samples"),
+    *((_text, f"sound.{ending}", "decoded") for ending in ("wav", "flac", "ogg", "mp3", "raw")),
+    (_silence, "sound.wav", "silent"),
     (_opposite_channels, "sound.wav", "silent"),
-    (_nan, "sound.wav", "not finite"),
-    (_infinity, "sound.wav", "not finite"),
-    (_too_loud_for_float32, "sound.wav", "not finite"),
+    (_nan, "sound.wav", "NaN"),
+    (_infinity, "sound.wav", "infinite"),
+    (_too_loud_for_float32, "sound.wav", "infinite"),
     (_short, "sound.wav", "too short, 20 ms"),
 ]
 
 
 @pytest.mark.parametrize(("make", "name", "reason"), BAD, ids=[f"{m.__name__}-{n}" for m, n, _ in BAD])
-def test_what_cannot_be_used_is_refused_in_one_sentence_that_names_the_file(tmp_path, make, name, reason):
+def test_a_file_that_cannot_be_used_gives_one_sentence_with_its_path(tmp_path, make, name, reason):
     path = tmp_path / name
     make(path)
     for read in (audio.load, lambda path, **rate: list(audio.blocks(path, block_s=0.1, **rate))):
+        tracemalloc.start()
         with pytest.raises(AudioError) as caught:
             read(path, sample_rate_hz=RATE_HZ)
+        assert tracemalloc.get_traced_memory()[1] < 20e6, "memory is asked for before the file is refused"
+        tracemalloc.stop()
         message = str(caught.value)
         assert message.startswith(f"{path}: ")
         assert reason in message
         assert "\n" not in message
 
 
+def test_long_silence_in_flac_is_not_taken_for_an_absurd_header(tmp_path):
+    with soundfile.SoundFile(tmp_path / "quiet.flac", "w", 44_100, 1) as file:
+        file.write(tone(1.0, 44_100))
+        for _ in range(30):
+            file.write(np.zeros(44_100 * 60))
+    assert audio.probe(tmp_path / "quiet.flac").duration_s == pytest.approx(1801)
+    whole = audio.load(tmp_path / "quiet.flac", sample_rate_hz=44_100, duration_s=60.0)  # several blocks of decoding
+    np.testing.assert_allclose(whole[:44_100], tone(1.0, 44_100)[:, 0], atol=2**-15)
+    assert len(whole) == 60 * 44_100
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such pipes and names there")
 def test_a_pipe_is_not_called_empty_and_a_name_that_is_no_text_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(AudioError, match=r"pipe\.wav: not a file; save the sound in one, and give that\.$"):
+    with pytest.raises(AudioError, match="regular file"):
         audio.probe(tmp_path / "pipe.wav")
     path = written(tmp_path / "a.wav", tone(1.0, 44_100)).rename(tmp_path / "latin-\udce9.wav")
-    with pytest.raises(AudioError, match=r"its name is not in UTF-8; rename the file\.$"):
+    with pytest.raises(AudioError, match="UTF-8"):
         audio.probe(path)
 
 
 def test_a_file_that_one_may_not_read_is_not_called_damaged(tmp_path, monkeypatch):
     path = written(tmp_path / "a.wav", tone(1.0, 44_100))
     monkeypatch.setattr(os, "access", lambda asked, mode: not (asked == path and mode == os.R_OK))
-    with pytest.raises(AudioError, match=r"a\.wav: you have no permission to read it; "):
+    with pytest.raises(AudioError, match="permission"):
         audio.probe(path)
 
 
 @pytest.mark.parametrize(
-    ("make", "name", "reason"), [bad for bad in BAD if bad[0] in (_nothing, _header_only, _unknown_length, _short)]
+    ("make", "name", "reason"),
+    [bad for bad in BAD if bad[0] in (_nothing, _header_only, _unknown_length, _absurd_length, _short)],
 )
-def test_probe_refuses_what_the_header_alone_tells(tmp_path, make, name, reason):
+def test_probe_refuses_what_the_header_alone_shows(tmp_path, make, name, reason):
     make(tmp_path / name)
-    with pytest.raises(AudioError, match=reason.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(AudioError, match=reason):
         audio.probe(tmp_path / name)
 
 

@@ -1,8 +1,6 @@
 """Features of one segment: librosa's values, silence at the floor, segments where they belong."""
 
-import subprocess
-import sys
-import warnings
+import shutil
 
 import librosa
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 
 from instrlib.audio import decode as audio
 from instrlib.audio import features
+from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
 
@@ -52,7 +51,7 @@ def reference(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_log_mel_is_librosas_to_a_ten_thousandth_of_a_decibel(config):
-    values = features.spectrum(note(config), config)
+    values = features.extract(note(config), config)
     assert values.dtype == np.float32
     assert values.shape == config.shape
     np.testing.assert_allclose(values, reference(note(config), config), rtol=0, atol=TOLERANCE_DB)
@@ -62,7 +61,7 @@ def test_log_mel_is_librosas_to_a_ten_thousandth_of_a_decibel(config):
 def test_mfcc_are_librosas_of_the_same_picture(config):
     mfcc = FeatureConfig.from_dict(config.to_dict() | {"kind": "mfcc"})
     expected = librosa.feature.mfcc(S=reference(note(config), config), n_mfcc=mfcc.n_mfcc)
-    np.testing.assert_allclose(features.spectrum(note(config), mfcc), expected, rtol=1e-6, atol=3 * TOLERANCE_DB)
+    np.testing.assert_allclose(features.extract(note(config), mfcc), expected, rtol=1e-6, atol=3 * TOLERANCE_DB)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -78,7 +77,7 @@ def test_pcen_is_librosas_of_the_magnitudes_of_32_bit_samples(config):
         power=1,
     )
     expected = librosa.pcen(magnitude * 2**31, sr=config.sample_rate_hz, hop_length=config.hop_length)
-    found = features.spectrum(note(config), FeatureConfig.from_dict(config.to_dict() | {"kind": "pcen"}))
+    found = features.extract(note(config), FeatureConfig.from_dict(config.to_dict() | {"kind": "pcen"}))
     assert found.dtype == np.float32
     assert found.shape == (config.n_mels, config.n_frames)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -88,7 +87,7 @@ def test_pcen_is_librosas_of_the_magnitudes_of_32_bit_samples(config):
 @pytest.mark.parametrize("gain_db", [-50.0, -20.0, 6.0])
 def test_pcen_hardly_depends_on_the_level_of_a_recording(gain_db):
     config = FeatureConfig(kind="pcen")
-    ratio = features.spectrum(note(config) * 10 ** (gain_db / 20), config) / features.spectrum(note(config), config)
+    ratio = features.extract(note(config) * 10 ** (gain_db / 20), config) / features.extract(note(config), config)
     assert 0.85 < ratio.min() <= ratio.max() < 1.15
 
 
@@ -97,7 +96,7 @@ def test_pcen_lets_what_is_steady_sink_and_what_sets_in_stand_out():
     time_s = np.arange(config.segment_samples) / config.sample_rate_hz
     hum = np.sin(2 * np.pi * 440 * time_s)
     hum[time_s >= 1.5] *= 2
-    values = features.spectrum(hum, config)
+    values = features.extract(hum, config)
     band = int(values.mean(axis=1).argmax())
     onset = round(1.5 / config.hop_s)
     before, at, after = values[band, onset - 10], values[band, onset - 3 : onset + 4].max(), values[band, -10]
@@ -109,7 +108,7 @@ def test_mfcc_differ_from_librosas_own_default_by_the_level_alone():
     config = FeatureConfig(kind="mfcc")
     signal = note(config)
     expected = librosa.feature.mfcc(y=signal, sr=22_050, n_mfcc=20, n_mels=64, fmin=30.0)
-    found = features.spectrum(signal, config)
+    found = features.extract(signal, config)
     np.testing.assert_allclose(found[1:], expected[1:], rtol=0, atol=TOLERANCE_DB)
     assert np.ptp(found[0] - expected[0]) < 10 * TOLERANCE_DB
 
@@ -131,29 +130,14 @@ def test_real_clips_have_librosas_values(sample_root):
                 loudest = max(power.max(), features.REFERENCE_FLOOR)
                 expected = np.maximum(librosa.power_to_db(power, ref=loudest, amin=1e-30, top_db=None), -CONFIG.top_db)
                 n_quiet += 1
-            np.testing.assert_allclose(features.spectrum(segment, CONFIG), expected, rtol=0, atol=TOLERANCE_DB)
+            np.testing.assert_allclose(features.extract(segment, CONFIG), expected, rtol=0, atol=TOLERANCE_DB)
     assert n_loud > 20 * n_quiet
-
-
-@pytest.mark.parametrize("config", [*CONFIGS, FeatureConfig(n_mels=200, n_fft=512)])
-def test_mel_basis_is_librosas(config):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 200 bands leave some empty, which librosa says.
-        expected = librosa.filters.mel(
-            sr=config.sample_rate_hz,
-            n_fft=config.n_fft,
-            n_mels=config.n_mels,
-            fmin=config.fmin_hz,
-            fmax=config.fmax_hz,
-            dtype=np.float64,
-        )
-    np.testing.assert_allclose(features.mel_basis(config), expected, rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize("frequency_hz", [100.0, 440.0, 1_000.0, 4_000.0, 9_000.0])
 def test_a_sine_stands_out_in_the_mel_band_that_it_lies_in(frequency_hz):
     time_s = np.arange(CONFIG.segment_samples) / CONFIG.sample_rate_hz
-    values = features.spectrum(np.sin(2 * np.pi * frequency_hz * time_s), CONFIG)
+    values = features.extract(np.sin(2 * np.pi * frequency_hz * time_s), CONFIG)
     band = int(values.mean(axis=1).argmax())
     edges_hz = features.mel_edges_hz(CONFIG)
     assert edges_hz[band] < frequency_hz < edges_hz[band + 2]
@@ -162,66 +146,40 @@ def test_a_sine_stands_out_in_the_mel_band_that_it_lies_in(frequency_hz):
     assert values[far][:, 4:-4].max() < -40
 
 
-@pytest.mark.parametrize("kind", ["log_mel", "mfcc"])
-@pytest.mark.parametrize("n_samples", [0, 1, 1000, CONFIG.segment_samples])
-def test_silence_is_the_floor_and_never_zero_db(kind, n_samples):
-    config = FeatureConfig(kind=kind)
-    values = features.spectrum(np.zeros(n_samples, np.float32), config)
-    if kind == "log_mel":
-        np.testing.assert_array_equal(values, -80.0)
-    else:
-        np.testing.assert_allclose(values[0], -80.0 * np.sqrt(config.n_mels), rtol=1e-6)
-        np.testing.assert_allclose(values[1:], 0, atol=1e-4)
-
-
-@pytest.mark.parametrize("n_samples", [0, 1, 1000, CONFIG.segment_samples])
-def test_silence_is_0_in_pcen_before_during_and_after_a_sound(n_samples):
-    config = FeatureConfig(kind="pcen")
-    assert not features.spectrum(np.zeros(n_samples, np.float32), config).any()
-    short = features.spectrum(note(config)[:22_050], config)
-    assert not short[:, -40:].any()
-    assert short[:, :40].all()
-
-
 @pytest.mark.parametrize("kind", ["log_mel", "mfcc", "pcen"])
 def test_silence_has_one_value_in_each_row_whatever_the_length(kind):
     config = FeatureConfig(kind=kind)
-    expected = features.spectrum(np.zeros(config.segment_samples, np.float32), config)
+    expected = features.extract(np.zeros(config.segment_samples, np.float32), config)
     np.testing.assert_array_equal(np.repeat(features.silence(config)[:, None], config.n_frames, axis=1), expected)
-
-
-def test_fingerprints_of_stores_that_exist_stay_what_they_were():
-    assert FeatureConfig().fingerprint == "d0f1a4567abc31e6"
-    assert FeatureConfig(kind="mfcc").fingerprint == "a1a228ded16af816"
 
 
 def test_sixteen_bit_dither_is_not_blown_up_to_full_scale():
     dither = np.random.default_rng(0).uniform(-1, 1, CONFIG.segment_samples) / 2**15
-    assert features.spectrum(dither, CONFIG).max() < -10
+    assert features.extract(dither, CONFIG).max() < -10
 
 
 @pytest.mark.parametrize("n_samples", [1_200, 22_050, 60_000])
 def test_a_short_segment_is_padded_with_silence_at_the_floor(n_samples):
     signal = note(CONFIG)[:n_samples]
-    values = features.spectrum(signal, CONFIG)
+    values = features.extract(signal, CONFIG)
     past = (n_samples + CONFIG.n_fft // 2) // CONFIG.hop_length + 1
     assert past < CONFIG.n_frames
     np.testing.assert_array_equal(values[:, past:], -80.0)
     assert values[:, : past - 2].max() == 0
     padded = np.pad(signal, (0, CONFIG.segment_samples - n_samples))
-    np.testing.assert_allclose(values, features.spectrum(padded, CONFIG), atol=1e-5)
+    np.testing.assert_allclose(values, features.extract(padded, CONFIG), atol=1e-5)
 
 
 @pytest.mark.parametrize("gain_db", [-50.0, -20.0, 6.0])
 def test_the_level_of_a_recording_does_not_change_its_picture(gain_db):
     signal = note(CONFIG).astype(np.float64)
-    louder = features.spectrum(signal * 10 ** (gain_db / 20), CONFIG)
-    np.testing.assert_allclose(louder, features.spectrum(signal, CONFIG), atol=TOLERANCE_DB)
+    louder = features.extract(signal * 10 ** (gain_db / 20), CONFIG)
+    np.testing.assert_allclose(louder, features.extract(signal, CONFIG), atol=TOLERANCE_DB)
 
 
 def test_a_signal_longer_than_a_segment_is_refused():
     with pytest.raises(ValueError, match="at most 66150 samples"):
-        features.spectrum(np.zeros(66_151), CONFIG)
+        features.extract(np.zeros(66_151), CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +212,10 @@ def test_segments_are_distinct_and_no_more_than_the_limit(duration_s):
 
 def test_fixed_scaling_runs_from_silence_0_to_the_loudest_1():
     config = FeatureConfig(scaling="fixed")
-    values = features.scale(features.spectrum(note(config), config), config)
+    values = features.scale(features.extract(note(config), config), config)
     assert values.dtype == np.float32
     assert (values.min(), values.max()) == (0, 1)
-    assert not features.scale(features.spectrum(np.zeros(10), config), config).any()
+    assert not features.scale(features.extract(np.zeros(10), config), config).any()
 
 
 def test_fixed_scaling_of_mfcc_is_the_transform_of_the_scaled_picture():
@@ -265,15 +223,15 @@ def test_fixed_scaling_of_mfcc_is_the_transform_of_the_scaled_picture():
 
     fixed = FeatureConfig(scaling="fixed")
     mfcc = FeatureConfig(kind="mfcc", scaling="fixed")
-    picture = features.scale(features.spectrum(note(fixed), fixed), fixed)
-    found = features.scale(features.spectrum(note(mfcc), mfcc), mfcc)
+    picture = features.scale(features.extract(note(fixed), fixed), fixed)
+    found = features.scale(features.extract(note(mfcc), mfcc), mfcc)
     np.testing.assert_allclose(found, dct(picture, axis=0, norm="ortho")[:20], atol=1e-5)
 
 
 @pytest.mark.parametrize("scaling", ["fixed", "segment", "train"])
 def test_pcen_can_be_scaled_in_every_way_and_fixed_leaves_it_as_it_is(scaling):
     config = FeatureConfig(kind="pcen", scaling=scaling)
-    values = features.spectrum(note(config), config)
+    values = features.extract(note(config), config)
     scaler = features.Scaler(values.mean(axis=1), values.std(axis=1))
     scaled = features.scale(values, config, scaler)
     if scaling == "fixed":
@@ -281,18 +239,6 @@ def test_pcen_can_be_scaled_in_every_way_and_fixed_leaves_it_as_it_is(scaling):
     else:
         assert scaled.mean() == pytest.approx(0, abs=1e-4)
         assert scaled.std() == pytest.approx(1, abs=1e-3)
-
-
-def test_segment_scaling_brings_each_segment_to_mean_0_and_deviation_1():
-    config = FeatureConfig(scaling="segment")
-    values = np.stack(
-        [features.spectrum(note(config, seed=seed), config) for seed in range(3)] + [np.full(config.shape, -80)]
-    )
-    before = values.copy()
-    scaled = features.scale(values, config)
-    np.testing.assert_allclose(scaled.mean(axis=(1, 2)), 0, atol=1e-4)
-    np.testing.assert_allclose(scaled.std(axis=(1, 2)), [1, 1, 1, 0], atol=1e-4)  # Silence has no deviation.
-    np.testing.assert_array_equal(values, before)
 
 
 def test_train_scaling_uses_the_scaler_and_needs_one():
@@ -312,11 +258,47 @@ def test_a_scaler_survives_json():
     np.testing.assert_array_equal(again.deviation, scaler.deviation)
 
 
-def test_computing_features_loads_neither_librosa_nor_tensorflow():
-    code = (
-        "import sys, numpy, instrlib.data.store; from instrlib.core.config import FeatureConfig;"
-        "instrlib.data.store.spectrum(numpy.ones(5000), FeatureConfig());"
-        "print({'librosa', 'tensorflow', 'sklearn', 'matplotlib'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+@pytest.mark.parametrize("kind", ["log_mel", "mfcc", "pcen"])
+@pytest.mark.parametrize("n_samples", [0, 1, 1000, CONFIG.segment_samples])
+def test_silence_is_the_floor_and_never_zero_db(kind, n_samples):
+    config = FeatureConfig(kind=kind)
+    values = features.extract(np.zeros(n_samples, np.float32), config)
+    expected = {"log_mel": -80.0, "pcen": 0.0}.get(kind, np.eye(20, 1) * -80 * np.sqrt(64))
+    np.testing.assert_allclose(values, np.broadcast_to(expected, config.shape), atol=1e-4)
+
+
+def test_segment_scaling_brings_each_segment_to_mean_0_and_deviation_1():
+    config = FeatureConfig(scaling="segment")
+    values = np.stack([features.extract(note(config), config), np.full(config.shape, -80)])
+    before = values.copy()
+    scaled = features.scale(values, config)
+    np.testing.assert_allclose(scaled.mean(axis=(1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(scaled.std(axis=(1, 2)), [1, 0], atol=1e-4)  # silence has no deviation
+    np.testing.assert_array_equal(values, before)
+
+
+def test_equal_numbers_of_seconds_are_one_setting():
+    assert FeatureConfig(segment_s=3).fingerprint == FeatureConfig(segment_s=3.0).fingerprint
+
+
+def test_another_definition_of_the_features_is_another_key(tmp_path, monkeypatch):
+    """The key of stored features follows the code of this subpackage; a message does not count."""
+    package = tmp_path / "instrlib"
+    shutil.copytree(cache.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "PACKAGE", package)
+
+    def key_after(file: str, old: str, new: str) -> str:
+        path = package / "audio" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        cache._package_hash.cache_clear()
+        found = cache.key("audio", config=CONFIG.fingerprint)
+        path.write_text(text)
+        return found
+
+    first = key_after("features.py", "import", "import")
+    assert key_after("features.py", "return 10 * np.log10", "return 5 * np.log10") != first
+    assert key_after("effects.py", "MICROPHONE_DISTANCE_M = 2.0", "MICROPHONE_DISTANCE_M = 3.0") != first
+    assert key_after("features.py", "A segment has at most", "A segment holds at most") == first
+    cache._package_hash.cache_clear()

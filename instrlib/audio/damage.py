@@ -1,0 +1,232 @@
+"""Simulated damage of an instrument, as physics suggests it, each kind at a severity from 0 (none) to 1.
+
+The result is as long and as loud (RMS) as the signal, so that neither reveals anything; at severity 0 it is the signal
+itself. Nothing is clipped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from instrlib.audio.effects import Change, add, as_loud_as, coloured_noise, generator, rms, spectral_gain
+from instrlib.core.errors import ConfigError
+
+SEVERITIES = (0.2, 1.0)
+"""Range that the severity of a version is drawn from; less than a fifth is inaudible."""
+
+RECORDING_SNR_DB = (25.0, 40.0)
+"""Range of the white noise under every version, the healthy one too. The noise of the original recording is filtered
+and modulated with the sound, which alone could reveal the damage; new noise masks it in part."""
+
+LARGEST_SHARE = 0.5
+"""RMS of what is added (buzz, rattle, noise) at severity 1, as a share of the signal's: -6 dB."""
+
+
+def dull(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Old strings, hardened pads: above a knee between 400 and 1200 Hz, 12 dB an octave are lost at severity 1."""
+    knee_hz = rng.uniform(400, 1200)
+    return spectral_gain(signal, sample_rate_hz, lambda hz: (np.maximum(hz, knee_hz) / knee_hz) ** (-2.0 * severity))
+
+
+def uneven_decay(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Worn contact of a string or bridge: bands of half an octave swell and fade, by 8 dB RMS at severity 1."""
+    n_bands = 13
+    edges = np.log2(100.0) + np.arange(n_bands) / 2  # in octaves over 1 Hz
+    time_s = np.arange(len(signal)) / sample_rate_hz
+    steps_s = np.arange(0, time_s[-1] + 0.01, 0.01)  # the swings are slow
+    uneven = np.zeros(len(signal))
+    for band in range(n_bands):
+        # Triangles over the logarithm of frequency: together they are 1 everywhere.
+        def share(frequency_hz: np.ndarray, band: int = band) -> np.ndarray:
+            place = np.interp(np.log2(np.maximum(frequency_hz, 1.0)), edges, np.arange(n_bands, dtype=float))
+            return np.maximum(1 - np.abs(place - band), 0)
+
+        rates_hz, phases = rng.uniform(0.5, 6, 4), rng.uniform(0, 2 * np.pi, 4)
+        swing = np.sin(2 * np.pi * rates_hz[:, None] * steps_s + phases[:, None]).sum(axis=0) / np.sqrt(2)
+        gain = np.interp(time_s, steps_s, 10 ** (8 * severity * swing / 20))
+        uneven += spectral_gain(signal, sample_rate_hz, share) * gain
+    return uneven
+
+
+def detuned(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Strings of one choir that drifted apart: a copy 8 to 30 cents flat, times the severity, makes partials beat.
+
+    The copy is the sound read more slowly, so that it never precedes an attack; a sharp copy would.
+    """
+    cents = rng.uniform(8, 30) * severity
+    at = np.arange(len(signal), dtype=float)
+    return signal + 0.9 * severity * np.interp(at * 2 ** (-cents / 1200), at, signal)
+
+
+def buzz(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Contact of the vibrating part, as a string against a fret: a force that excites a resonance once a period.
+
+    Beyond a threshold the force grows with the power 3/2 of the excess (Hertz's law of contact), on one side only.
+    """
+    envelope = _envelope(signal, sample_rate_hz)
+    threshold = rng.uniform(0.8, 1.2)
+    excess = np.maximum(signal / np.maximum(envelope, 1e-9) - threshold, 0)
+    pulses = _resonant(envelope * excess**1.5, sample_rate_hz, rng.uniform(1500, 4000), quality=3.0)
+    return _added(signal, pulses, severity)
+
+
+def rattle(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Loose part: 6 to 25 bursts of filtered noise a second, more and louder ones while the sound is loud."""
+    envelope = _envelope(signal, sample_rate_hz)
+    n_bursts = max(1, round(rng.uniform(6, 25) * len(signal) / sample_rate_hz))
+    starts = rng.choice(len(signal), n_bursts, p=envelope / envelope.sum())
+    strengths = rng.uniform(0.3, 1, n_bursts)
+    decay_s = rng.uniform(0.005, 0.025)
+    tail = np.exp(-np.arange(round(6 * decay_s * sample_rate_hz)) / (decay_s * sample_rate_hz))
+    bursts = np.zeros(len(signal))
+    for start, strength in zip(starts, strengths, strict=True):
+        part = bursts[start : start + len(tail)]
+        part += strength * tail[: len(part)]
+    bursts *= envelope * rng.standard_normal(len(signal))
+    return _added(signal, _resonant(bursts, sample_rate_hz, rng.uniform(1500, 5000), quality=1.5), severity)
+
+
+def amplitude_modulation(
+    signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Loose contact, reed or joint: the level falls 4 to 16 times a second, by 20 dB at severity 1."""
+    rate_hz, phase = rng.uniform(4, 16), rng.uniform(0, 2 * np.pi)
+    time_s = np.arange(len(signal)) / sample_rate_hz
+    return signal * (1 - 0.45 * severity * (1 + np.sin(2 * np.pi * rate_hz * time_s + phase)))
+
+
+def noise(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Leaking air, torn membrane, bad pickup: white to pink noise, part of it steady, part with the sound."""
+    steady = rng.random()
+    envelope = _envelope(signal, sample_rate_hz)
+    level = steady + (1 - steady) * envelope / max(rms(envelope), 1e-12)
+    return _added(signal, level * coloured_noise(len(signal), sample_rate_hz, rng, slope=rng.random()), severity)
+
+
+KINDS: dict[str, dict[str, Callable[[np.ndarray, int, float, np.random.Generator], np.ndarray]]] = {
+    "aged": {"dull": dull, "uneven decay": uneven_decay, "detuned": detuned},
+    "broken": {"buzz": buzz, "rattle": rattle, "amplitude modulation": amplitude_modulation, "noise": noise},
+}
+"""The kinds of damage, by the condition that they stand for."""
+
+CONDITION_OF = {kind: condition for condition, kinds in KINDS.items() for kind in kinds}
+
+
+def simulate(
+    signal: np.ndarray, sample_rate_hz: int, kind: str, severity: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the sound with one kind of damage.
+
+    Parameters
+    ----------
+    signal : np.ndarray [shape=(n,)]
+        Mono samples, floating point.
+    sample_rate_hz : int
+        Their rate.
+    kind : str
+        A name in `CONDITION_OF`.
+    severity : float
+        From 0 to 1.
+    rng : np.random.Generator
+        Decides what is drawn: rates, resonances, noise.
+
+    Returns
+    -------
+    np.ndarray [shape=(n,), dtype of signal]
+        As loud as the signal; the signal itself at severity 0, and of silence.
+
+    Examples
+    --------
+    >>> tone = np.sin(np.arange(22_050) / 10)
+    >>> buzzing = simulate(tone, 22_050, "buzz", 0.5, np.random.default_rng(0))
+    >>> bool(np.isclose(np.square(buzzing).mean(), np.square(tone).mean()))
+    True
+    """
+    if kind not in CONDITION_OF:
+        raise ConfigError(f"Unknown kind of damage {kind!r}; choose one of {', '.join(CONDITION_OF)}.")
+    if not 0 <= severity <= 1:
+        raise ConfigError(f"The severity must lie between 0 and 1, not {severity!r}.")
+    signal = np.asarray(signal)
+    if severity == 0 or not rms(signal) > 0:
+        return signal.copy()
+    damaged = KINDS[CONDITION_OF[kind]][kind](signal.astype(np.float64), sample_rate_hz, severity, rng)
+    return as_loud_as(signal, damaged).astype(signal.dtype)
+
+
+# -- versions of clips -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Kind and severity of the damage of one version of a clip; "" and 0 of a healthy one."""
+
+    kind: str
+    severity: float
+
+
+def version_id(clip_id: str, condition: str) -> str:
+    """Name the version of a clip in a condition.
+
+    Examples
+    --------
+    >>> version_id("cello 7", "aged")
+    'cello 7 aged'
+    """
+    return f"{clip_id} {condition}"
+
+
+def split_version(version: str) -> tuple[str, str]:
+    """Return the clip and the condition of a version; see `version_id`."""
+    clip_id, _, condition = version.rpartition(" ")
+    return clip_id, condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamageSimulation(Change):
+    """Damaged versions of a corpus's clips, which are named by `version_id`.
+
+    Each version has one kind of damage, all kinds of its condition alike, at a severity from `SEVERITIES`.
+    """
+
+    def damage(self, version: str) -> Damage:
+        """Return the damage of a version."""
+        kinds = KINDS.get(split_version(version)[1])
+        if kinds is None:
+            return Damage("", 0.0)
+        rng = generator(self.seed, "damage", version)
+        return Damage(str(rng.choice(list(kinds))), float(rng.uniform(*SEVERITIES)))
+
+    def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
+        """Return the damaged sound of one segment; `clip_id` is the version's name."""
+        damage = self.damage(clip_id)
+        if damage.kind:
+            signal = simulate(signal, sample_rate_hz, damage.kind, damage.severity, rng)
+        hiss = rng.standard_normal(len(signal), dtype=np.float32)
+        return add(signal, hiss, rng.uniform(*RECORDING_SNR_DB)).astype(signal.dtype)
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _added(signal: np.ndarray, part: np.ndarray, severity: float) -> np.ndarray:
+    return signal + LARGEST_SHARE * severity * as_loud_as(signal, part)
+
+
+def _resonant(signal: np.ndarray, sample_rate_hz: int, centre_hz: float, *, quality: float) -> np.ndarray:
+    """Filter by one resonance: a causal band-pass of second order."""
+    centre_hz = min(centre_hz, 0.4 * sample_rate_hz)
+
+    def gain(frequency_hz: np.ndarray) -> np.ndarray:
+        ratio = np.maximum(frequency_hz, 1e-3) / centre_hz
+        return 1 / (1 + 1j * quality * (ratio - 1 / ratio))
+
+    return spectral_gain(signal, sample_rate_hz, gain)
+
+
+def _envelope(signal: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Return the RMS over about 40 ms around each sample, and a thousandth of the largest, to divide by."""
+    n = max(1, min(round(0.04 * sample_rate_hz), len(signal)))
+    total = np.cumsum(np.pad(np.square(signal), (n // 2 + 1, n - n // 2 - 1)))
+    envelope = np.sqrt(np.maximum(total[n:] - total[:-n], 0) / n)  # differences of sums can fall just below 0
+    return envelope + 1e-3 * envelope.max()

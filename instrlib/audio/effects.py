@@ -1,0 +1,443 @@
+"""What happens to a recorded sound: noise, a room, an equaliser, codecs, clipping, level, pitch and tempo.
+
+Every effect is defined here once. Robustness curves, copies to train on, the damage simulation and the built-in corpus
+are made of them. The entries of `DEGRADATIONS` share one form: `effect(signal, sample_rate_hz, level, rng)` returns a
+signal of the same length, which begins when the original begins: delays of codecs are cut.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from instrlib.core.errors import ConfigError
+from instrlib.core.io import hash_bytes, hash_json
+
+ROOM_VOLUME_M3 = 200.0
+"""Volume of the room: that of a rehearsal room or a small hall."""
+
+MICROPHONE_DISTANCE_M = 2.0
+"""From the instrument to the microphone, in that room."""
+
+FIRST_REFLECTION_S = 0.005
+
+CENTRE_HZ = 800.0
+"""Octaves of equalisers and of coloured noise are counted from here."""
+
+_LOWEST_HZ = 20.0  # coloured noise rises no further below
+_STEEPNESS = 8  # order of the low-pass: 48 dB an octave
+_FULL_SCALE_16_BITS = 32_767
+_MP3_DELAY_SAMPLES = 1105  # 576 of the encoder and 529 of the decoder
+_MP3_HIGHEST_KBPS = {
+    **dict.fromkeys((48_000, 44_100, 32_000), 320),
+    **dict.fromkeys((24_000, 22_050, 16_000), 160),
+    **dict.fromkeys((12_000, 11_025, 8_000), 64),
+}
+_BLOCK = 16_384
+
+
+def generator(*names: object) -> np.random.Generator:
+    """Return a random generator that depends on the names alone, the same in every process."""
+    return np.random.default_rng(int(hash_bytes(*(str(name).encode() for name in names))[:16], 16))
+
+
+# -- building blocks -----------------------------------------------------------------------------------------------
+
+
+def rms(signal: np.ndarray) -> float:
+    """Return the root mean square; 0 of an empty signal."""
+    return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if np.size(signal) else 0.0
+
+
+def as_loud_as(signal: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Bring `changed` to the RMS of `signal`; silence stays silence."""
+    own = rms(changed)
+    return changed * (rms(signal) / own) if own > 0 else changed
+
+
+def add(signal: np.ndarray, other: np.ndarray, snr_db: float) -> np.ndarray:
+    """Add another sound, whose power lies `snr_db` below the signal's."""
+    return signal + as_loud_as(signal, other) * 10 ** (-snr_db / 20)
+
+
+def spectral_gain(
+    signal: np.ndarray, sample_rate_hz: int, gain: Callable[[np.ndarray], np.ndarray], *, tail_s: float = 0.2
+) -> np.ndarray:
+    """Multiply the spectrum by a gain, real (no delay) or complex, given as a function of the frequency in Hz.
+
+    Silence of `tail_s` is appended for the transform, so that what the filter rings on does not reach the beginning.
+    """
+    import scipy.fft
+
+    n_fft = scipy.fft.next_fast_len(len(signal) + round(tail_s * sample_rate_hz), real=True)
+    response = gain(np.fft.rfftfreq(n_fft, 1 / sample_rate_hz))
+    return scipy.fft.irfft(scipy.fft.rfft(signal, n_fft) * response, n_fft)[: len(signal)]
+
+
+def coloured_noise(n: int, sample_rate_hz: int, rng: np.random.Generator, *, slope: float = 1.0) -> np.ndarray:
+    """Return noise whose power falls with the frequency to the power of `slope`: 0 is white, 1 pink (3 dB an octave).
+
+    References
+    ----------
+    .. [1] R. F. Voss, J. Clarke, "'1/f noise' in music and speech", Nature 258, 1975. doi:10.1038/258317a0
+    """
+    white = rng.standard_normal(n)
+    if slope == 0:
+        return white
+    frequency_hz = np.maximum(np.fft.rfftfreq(n, 1 / sample_rate_hz), _LOWEST_HZ)
+    return np.fft.irfft(np.fft.rfft(white) * frequency_hz ** (-slope / 2), n)
+
+
+def equaliser_db(
+    octaves: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    n: int = 1,
+    bells: int = 3,
+    largest_db: float = 10.0,
+    tilt_db: tuple[float, float] = (-2.5, 2.5),
+) -> np.ndarray:
+    """Draw `n` smooth tone colours: broad bells, up or down, and a tilt in dB an octave.
+
+    `octaves` [n_bins] are those above `CENTRE_HZ`; the result is in dB [n, n_bins].
+    """
+    centre = rng.uniform(-3, 3.3, (bells, n, 1))
+    width = rng.uniform(0.3, 1.5, (bells, n, 1))
+    height_db = rng.uniform(-largest_db, largest_db, (bells, n, 1))
+    bell_db = (height_db * np.exp(-0.5 * ((octaves - centre) / width) ** 2)).sum(axis=0)
+    return bell_db + rng.uniform(*tilt_db, (n, 1)) * octaves
+
+
+def equalise(
+    signal: np.ndarray,
+    sample_rate_hz: int,
+    rng: np.random.Generator,
+    *,
+    bells: int = 3,
+    largest_db: float = 10.0,
+    tilt_db: tuple[float, float] = (-2.5, 2.5),
+) -> np.ndarray:
+    """Give a sound a drawn tone colour; see `equaliser_db`."""
+
+    def gain(frequency_hz: np.ndarray) -> np.ndarray:
+        octaves = np.log2(np.maximum(frequency_hz, _LOWEST_HZ) / CENTRE_HZ)
+        return 10 ** (equaliser_db(octaves, rng, bells=bells, largest_db=largest_db, tilt_db=tilt_db)[0] / 20)
+
+    return spectral_gain(signal, sample_rate_hz, gain)
+
+
+def room_response(
+    sample_rate_hz: int,
+    rt60_s: float,
+    rng: np.random.Generator,
+    *,
+    reverberation_db: float | None = None,
+    first_reflection_s: float = FIRST_REFLECTION_S,
+) -> np.ndarray:
+    """Return the impulse response of a room: the direct sound, then noise that dies away by 60 dB in `rt60_s` [1]_.
+
+    The decay is the same at all frequencies; real rooms lose the treble sooner. Unless `reverberation_db` gives the
+    energy of the reverberation over that of the direct sound, it follows from the decay, for a source that radiates
+    alike to all sides in a room of `ROOM_VOLUME_M3`, `MICROPHONE_DISTANCE_M` away: at the critical distance of
+    0.057 sqrt(V / RT60) both are equal [2]_. A decay shorter than `first_reflection_s` leaves the direct sound alone.
+
+    References
+    ----------
+    .. [1] J. A. Moorer, "About this reverberation business", Computer Music Journal 3(2), 1979. doi:10.2307/3680280
+    .. [2] H. Kuttruff, "Room Acoustics", 6th ed., CRC Press, 2016. doi:10.1201/9781315372150
+    """
+    if not (rt60_s > 0 and math.isfinite(rt60_s)):
+        raise ConfigError(f"The RT60 of a room must be above 0 s, not {rt60_s!r}.")
+    time_s = np.arange(max(1, round(rt60_s * sample_rate_hz))) / sample_rate_hz
+    response = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
+    response[time_s < first_reflection_s] = 0
+    size = np.linalg.norm(response)
+    if size > 0:
+        critical_distance_m = 0.057 * math.sqrt(ROOM_VOLUME_M3 / rt60_s)
+        level = (
+            MICROPHONE_DISTANCE_M / critical_distance_m if reverberation_db is None else 10 ** (reverberation_db / 20)
+        )
+        response *= level / size
+    response[0] = 1
+    return response
+
+
+def stretch(
+    signal: np.ndarray, sample_rate_hz: int, *, semitones: float = 0.0, duration_factor: float = 1.0
+) -> np.ndarray:
+    """Shift the pitch and change the duration independently (Signalsmith Stretch [1]_); formants move along.
+
+    References
+    ----------
+    .. [1] G. Luff, "The design of Signalsmith Stretch", 2023.
+       https://signalsmith-audio.co.uk/writing/2023/stretch-design/
+    """
+    from python_stretch.Signalsmith import Stretch
+
+    engine = Stretch(0)
+    engine.preset(1, sample_rate_hz)
+    engine.setTransposeSemitones(semitones)
+    engine.setTimeFactor(1 / duration_factor)
+    return engine.process(np.asarray(signal, np.float32)[None])[0].astype(np.float64)
+
+
+def encode(signal: np.ndarray, sample_rate_hz: int, **settings: str | float) -> io.BytesIO:
+    """Encode mono samples in memory.
+
+    `settings` are those of `soundfile.SoundFile`: `format`, `subtype`, `compression_level`, `bitrate_mode`. A sample
+    rate that the format does not have raises a `ConfigError`.
+    """
+    import soundfile
+
+    encoded = io.BytesIO()
+    try:
+        with soundfile.SoundFile(encoded, "w", sample_rate_hz, channels=1, **settings) as file:
+            for first in range(0, len(signal), _BLOCK):  # libsndfile's Vorbis keeps a whole write on the stack
+                file.write(signal[first : first + _BLOCK])
+    except soundfile.LibsndfileError as error:
+        raise ConfigError(f"{settings['format']} cannot be written at {sample_rate_hz} Hz: {error}") from error
+    encoded.seek(0)
+    return encoded
+
+
+# -- degradations --------------------------------------------------------------------------------------------------
+
+
+def noise(signal: np.ndarray, sample_rate_hz: int, snr_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Add steady pink noise: most backgrounds fall by about 3 dB an octave."""
+    return add(signal, coloured_noise(len(signal), sample_rate_hz, rng), snr_db)
+
+
+def room(signal: np.ndarray, sample_rate_hz: int, rt60_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Play it in a room; see `room_response`. As loud (RMS) as the signal; what rings on beyond its end is cut."""
+    from scipy.signal import oaconvolve
+
+    response = room_response(sample_rate_hz, rt60_s, rng)
+    return as_loud_as(signal, oaconvolve(signal, response)[: len(signal)])
+
+
+def low_pass(signal: np.ndarray, sample_rate_hz: int, cutoff_hz: float, rng: np.random.Generator) -> np.ndarray:
+    """Cut the treble as a small loudspeaker does: Butterworth's magnitude of order 8, no phase; as loud (RMS)."""
+
+    def gain(frequency_hz: np.ndarray) -> np.ndarray:
+        return 1 / np.sqrt(1 + (frequency_hz / cutoff_hz) ** (2 * _STEEPNESS))
+
+    return as_loud_as(signal, spectral_gain(signal, sample_rate_hz, gain))
+
+
+def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.random.Generator) -> np.ndarray:
+    """Encode as MP3 (LAME, through libsndfile) at a constant bit rate of 8 to 320 kbit/s, and decode it again.
+
+    MP3 has less than 32 kbit/s only below 32 kHz. As LAME does, the sound is then brought to a lower sample rate.
+    """
+    import soundfile
+    import soxr
+
+    rates_hz = [rate for rate in _MP3_HIGHEST_KBPS if rate <= sample_rate_hz and _mp3_fits(bit_rate_kbps, rate)]
+    if not rates_hz:
+        raise ConfigError(f"MP3 at {sample_rate_hz} Hz has no bit rate of {bit_rate_kbps!r} kbit/s.")
+    rate_hz = rates_hz[0]
+    low, high = _mp3_range_kbps(rate_hz)
+    # libsndfile spreads its compression level over this range, and cuts what comes out to a whole number.
+    compression = min(max((high - bit_rate_kbps - 0.5) / (high - low), 0.0), 1.0)
+    settings = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
+    encoded = encode(soxr.resample(signal, sample_rate_hz, rate_hz), rate_hz, compression_level=compression, **settings)
+    decoded = soundfile.read(encoded, dtype="float64")[0]
+    expected = round(len(signal) * rate_hz / sample_rate_hz)
+    if len(decoded) > expected:  # at low bit rates no frame has room for the header that tells a decoder the delay
+        decoded = decoded[_MP3_DELAY_SAMPLES:]
+    return fit(soxr.resample(decoded, rate_hz, sample_rate_hz), len(signal))
+
+
+def vorbis(signal: np.ndarray, sample_rate_hz: int, quality: float, rng: np.random.Generator) -> np.ndarray:
+    """Encode as Ogg Vorbis at a quality from 10 to 0, the scale of `oggenc -q`, and decode it again."""
+    import soundfile
+
+    if not 0 <= quality <= 10:
+        raise ConfigError(f"The quality of Ogg Vorbis must lie between 0 and 10, not {quality!r}.")
+    encoded = encode(signal, sample_rate_hz, format="OGG", subtype="VORBIS", compression_level=1 - quality / 10)
+    return soundfile.read(encoded, dtype="float64")[0][: len(signal)]
+
+
+def clipping(signal: np.ndarray, sample_rate_hz: int, drive_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Drive the peak `drive_db` over full scale, where it is cut."""
+    return np.clip(signal * (10 ** (drive_db / 20) / np.abs(signal).max()), -1, 1)
+
+
+def quiet(signal: np.ndarray, sample_rate_hz: int, peak_dbfs: float, rng: np.random.Generator) -> np.ndarray:
+    """Record at a low level in 16 bits, without dither; at -60 dBFS the loudest wave spans some 65 steps."""
+    gain = 10 ** (peak_dbfs / 20) / np.abs(signal).max()
+    return np.rint(signal * (gain * _FULL_SCALE_16_BITS)) / _FULL_SCALE_16_BITS
+
+
+def pitch(signal: np.ndarray, sample_rate_hz: int, semitones: float, rng: np.random.Generator) -> np.ndarray:
+    """Shift the pitch and keep the duration; see `stretch`."""
+    return stretch(signal, sample_rate_hz, semitones=semitones)
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """An effect at several levels, from mild to severe, in `unit`; `source` says what it imitates."""
+
+    name: str
+    label: str
+    unit: str
+    levels: tuple[float, ...]
+    function: Callable[[np.ndarray, int, float, np.random.Generator], np.ndarray]
+    source: str
+
+    @property
+    def worse(self) -> str:
+        """Which way the levels grow worse: "higher" or "lower"."""
+        return "higher" if self.levels[-1] > self.levels[0] else "lower"
+
+
+DEGRADATIONS: dict[str, Degradation] = {
+    one.name: one
+    for one in (
+        Degradation("noise", "pink noise", "dB SNR", (40, 30, 20, 10, 0), noise, "traffic, fans, an audience"),
+        Degradation("room", "room", "s RT60", (0.25, 0.5, 1, 2), room, "from a furnished room to a bare one"),
+        Degradation("low_pass", "low-pass", "Hz", (8000, 4000, 2000, 1000), low_pass, "a small speaker, a telephone"),
+        Degradation("mp3", "MP3", "kbit/s", (64, 32, 16, 8), mp3, "a compressed file, one channel"),
+        Degradation("vorbis", "Ogg Vorbis", "quality", (6, 3, 0), vorbis, "a compressed file of variable bit rate"),
+        Degradation("clipping", "clipping", "dB over full scale", (6, 12, 20, 30), clipping, "a gain set too high"),
+        Degradation("quiet", "low level", "dBFS peak", (-20, -40, -60), quiet, "a gain set too low, 16 bits"),
+        Degradation("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), pitch, "another key, a smaller body"),
+        Degradation("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), pitch, "another key, a larger body"),
+    )
+}
+"""All of them by name."""
+
+
+def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Degrade a recording in one way.
+
+    Parameters
+    ----------
+    signal : np.ndarray [shape=(n,)]
+        Mono samples, floating point; silence is returned as it is.
+    sample_rate_hz : int
+        Their rate.
+    name : str
+        One of `DEGRADATIONS`.
+    level : float
+        In the unit of the degradation; any that it can do, not only those listed.
+    rng : np.random.Generator
+        Decides what is drawn; see `generator`.
+
+    Returns
+    -------
+    np.ndarray [shape=(n,), dtype of signal]
+        Only `clipping` clips; elsewhere peaks above full scale stay there.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such degradation, or it has no such level.
+
+    Examples
+    --------
+    >>> tone = np.sin(np.arange(22_050) / 10)
+    >>> noisy = degrade(tone, 22_050, "noise", 10.0, generator("flute-1"))
+    >>> round(float(10 * np.log10(np.mean(tone**2) / np.mean((noisy - tone) ** 2))), 6)
+    10.0
+    """
+    if name not in DEGRADATIONS:
+        raise ConfigError(f"Unknown degradation {name!r}; choose one of {', '.join(DEGRADATIONS)}.")
+    signal = np.asarray(signal)
+    if not signal.any():
+        return signal.copy()
+    return DEGRADATIONS[name].function(signal.astype(np.float64), sample_rate_hz, level, rng).astype(signal.dtype)
+
+
+# -- changed copies ------------------------------------------------------------------------------------------------
+
+EVERYDAY = ("room", "noise", "low_pass", "mp3")
+"""What recordings often suffer, in the order in which it happens."""
+
+COPY_CHANCE = 0.5
+"""Of pitch, tempo, noise and room, each on its own, to be changed in a copy."""
+
+COPY_GAIN_DB = (-12.0, 6.0)
+COPY_SEMITONES = (-2.0, 2.0)
+COPY_DURATION = (0.85, 1.18)
+COPY_SNR_DB = (10.0, 40.0)
+COPY_RT60_S = (0.15, 0.8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Changed copies of every segment of a corpus; a feature store takes it as `change`.
+
+    The seed, the clip, the offset of the segment and the number of the copy decide, so that every process makes the
+    same ones.
+    """
+
+    seed: int = 0
+    n_copies: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings; the code is part of a store's key by itself."""
+        return hash_json([type(self).__name__, vars(self)])[:16]
+
+    def copies(self, signal: np.ndarray, *, sample_rate_hz: int, clip_id: str, offset_s: float) -> Iterator[np.ndarray]:
+        """Yield `n_copies` copies of one segment, each as long as the signal."""
+        for copy in range(1, self.n_copies + 1):
+            rng = generator(self.seed, copy, clip_id, f"{offset_s:.6f}")
+            yield self.change(signal, sample_rate_hz, clip_id, rng)
+
+    def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
+        """Return one copy."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedCopies(Change):
+    """Copies to train on: each has another gain and, by chance, another pitch, tempo, room and white noise."""
+
+    def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
+        """Return one copy; silence is returned as it is."""
+        pitched, stretched, in_room, noisy = rng.random(4) < COPY_CHANCE
+        semitones, factor = rng.uniform(*COPY_SEMITONES), rng.uniform(*COPY_DURATION)
+        if not signal.any():
+            return signal.copy()
+        changed = signal.astype(np.float64)
+        if pitched or stretched:
+            factor = factor if stretched else 1.0
+            changed = stretch(changed, sample_rate_hz, semitones=semitones * pitched, duration_factor=factor)
+            changed = fit(changed, len(signal))
+        if in_room:
+            changed = room(changed, sample_rate_hz, rng.uniform(*COPY_RT60_S), rng)
+        if noisy:
+            changed = add(changed, rng.standard_normal(len(signal)), rng.uniform(*COPY_SNR_DB))
+        return (changed * 10 ** (rng.uniform(*COPY_GAIN_DB) / 20)).astype(signal.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EverydayRecordings(Change):
+    """Worse recordings: each of `EVERYDAY` by chance, at any level but the most severe."""
+
+    def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
+        """Return one worse recording."""
+        for name in EVERYDAY:
+            level = float(rng.choice(DEGRADATIONS[name].levels[:-1]))
+            if rng.random() < 0.5:
+                signal = degrade(signal, sample_rate_hz, name, level, rng)
+        return signal
+
+
+def fit(signal: np.ndarray, n: int) -> np.ndarray:
+    """Cut a signal to `n` samples, or append silence."""
+    return signal[:n] if len(signal) >= n else np.pad(signal, (0, n - len(signal)))
+
+
+def _mp3_range_kbps(rate_hz: int) -> tuple[int, int]:
+    return (32, 320) if rate_hz >= 32_000 else (8, _MP3_HIGHEST_KBPS[rate_hz])
+
+
+def _mp3_fits(bit_rate_kbps: float, rate_hz: int) -> bool:
+    low, high = _mp3_range_kbps(rate_hz)
+    return low <= bit_rate_kbps <= high
