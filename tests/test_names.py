@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.errors import ConfigError
-from instrlib.data import corpora, irmas, kaggle_instruments, names, nsynth, phrases
+from instrlib.data import corpora, irmas, kaggle_instruments, names, nsynth, rendered
 from instrlib.data.names import common_classes, common_name, family, table
 
 OPENMIC = (
@@ -16,7 +16,7 @@ OPENMIC = (
 @pytest.mark.parametrize(
     ("corpus", "classes"),
     [
-        ("rendered", phrases.CLASSES),
+        ("rendered", rendered.CLASSES),
         ("irmas", irmas.INSTRUMENTS),
         ("openmic2018", OPENMIC),
         ("nsynth", nsynth.FAMILIES),

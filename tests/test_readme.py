@@ -229,10 +229,11 @@ def test_each_line_of_make_hands_its_settings_on(line, tmp_path, repository):
 
 
 def test_its_licences_name_every_soundfont_that_plays_the_corpus(text):
-    from instrlib.data import rendered, soundfont
+    from instrlib.data import rendered
+    from instrlib.data.rendered import sources as soundfont
 
     (said,) = re.findall(r"^## Licence\n(.*)", text, re.M | re.S)
-    for name in rendered.FONTS:
+    for name in rendered.PLAYERS.fonts:
         assert name in said and soundfont.FONTS[name].package in said
     assert "not for\ncommercial use" in said or "not for commercial use" in said
 

@@ -7,7 +7,8 @@ import pytest
 
 from instrlib.core.config import FeatureConfig, TrainConfig, get_profile
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.data import rendered, soundfont
+from instrlib.data import rendered
+from instrlib.data.rendered import sources as soundfont
 from instrlib.findings.trials import trial_sentences
 from instrlib.models.layers import Layer
 from instrlib.studies import trials

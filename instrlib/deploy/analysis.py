@@ -314,13 +314,13 @@ def _tune() -> np.ndarray:
     pitch = np.array([pitch for pitch, _ in _TUNE])
     notes = np.stack([onset_s, onset_s + _BEAT_S * beats, pitch, np.full(len(pitch), 90)], axis=1)
     duration_s = float(notes[-1, 1])
-    from instrlib.data import soundfont
+    from instrlib.data.rendered import sampler, sources
 
     try:
-        engine = soundfont.open_engine(soundfont.engine_name(), soundfont.find_soundfont())
+        font = sources.find_soundfont()
+        return sampler.play(font, notes, program=_PROGRAM, duration_s=duration_s, sample_rate_hz=_EXAMPLE_RATE_HZ)
     except CorpusError:
         return _sines(notes, duration_s)
-    return soundfont.render(engine, notes, program=_PROGRAM, duration_s=duration_s, sample_rate_hz=_EXAMPLE_RATE_HZ)
 
 
 def _sines(notes: np.ndarray, duration_s: float) -> np.ndarray:

@@ -31,7 +31,8 @@ from instrlib.core.io import (
     write_text,
 )
 from instrlib.core.parallel import parallel_map
-from instrlib.data import corpora, soundfont
+from instrlib.data import corpora
+from instrlib.data.rendered import sources as soundfont
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
 from instrlib.evaluation.calibration import (

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from instrlib.core.words import listed
-from instrlib.data import corpora, soundfont
+from instrlib.data import corpora
+from instrlib.data.rendered import sources as soundfont
 from instrlib.report.methods import CORPUS_WORKS
 from instrlib.report.tables import NONE, Table
 from instrlib.reporting.cards import what_clips_are

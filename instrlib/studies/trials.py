@@ -85,7 +85,7 @@ def _trials() -> tuple[Trial, ...]:
         dataclasses.replace(few, name="simple", change="TimGM6mb, phrases, 60 clips a class, 67 epochs", players=one),
         dataclasses.replace(
             few, name="exercises", change="simple, but half the clips are exercises",
-            players=dataclasses.replace(one, exercises=rendered.EXERCISES),
+            players=dataclasses.replace(one, exercises=rendered.PLAYERS.exercises),
         ),
         dataclasses.replace(
             few, name="two fonts", change="simple, but Merlin plays every other clip",

@@ -24,7 +24,7 @@ from trees import tone
 
 from instrlib.audio.decode import load
 from instrlib.core.errors import AudioError, ConfigError, CorpusError, RunError
-from instrlib.data import soundfont
+from instrlib.data.rendered import sampler
 from instrlib.deploy import analysis, page
 from instrlib.models import published
 from instrlib.studies import condition
@@ -149,7 +149,7 @@ def test_without_a_synthesiser_the_example_is_made_of_sine_waves(tmp_path, monke
     def none() -> str:
         raise CorpusError("no synthesiser")
 
-    monkeypatch.setattr(soundfont, "engine_name", none)
+    monkeypatch.setattr(sampler, "engine_name", none)
     signal, rate_hz = soundfile.read(analysis.example_clip(tmp_path))
     loudest = np.fft.rfftfreq(rate_hz // 2, 1 / rate_hz)[
         np.abs(np.fft.rfft(signal[: rate_hz // 4], rate_hz // 2)).argmax()

