@@ -4,8 +4,6 @@ These are the reference versions, in NumPy. All act on features before scaling, 
 spectrogram and a mask is silence. The generator that is given decides everything.
 """
 
-import dataclasses
-
 import numpy as np
 
 from instrlib.audio.effects import equaliser_db
@@ -47,7 +45,7 @@ def augment(
     floor : np.ndarray [shape=(n_bins,), float32]
         Value of silence in each row; see `features.silence`.
     hop_s : float
-        Step between two frames in seconds.
+        Step between two frames.
     rng : np.random.Generator
         Decides everything.
     edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
@@ -57,16 +55,6 @@ def augment(
     -------
     x, y : np.ndarray
         Of the shapes given. A class that was not observed in both examples of a mix is not observed in it.
-
-    Examples
-    --------
-    >>> silence, tone = np.full((4, 6), -80.0), np.zeros((4, 6))
-    >>> x, y = np.stack([silence, tone]).astype(np.float32), np.eye(2, dtype=np.float32)
-    >>> config = AugmentConfig(mix="cutmix")
-    >>> mixed, labels = augment(x, y, config, floor=silence[:, 0], hop_s=0.02, rng=np.random.default_rng(1))
-    >>> share = (mixed == 0).mean(axis=(1, 2))  # of the picture that is tone ...
-    >>> bool(np.allclose(share, labels[:, 1]))  # ... is the label's share of tone
-    True
     """
     if config.retake:
         x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
@@ -89,28 +77,6 @@ def augment(
             rng=rng,
         )
     return x, y
-
-
-def preview(
-    x: np.ndarray, y: np.ndarray, configs: list[AugmentConfig], *, floor: np.ndarray, hop_s: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return an example, its partner, and what each setting makes of the two, with their labels.
-
-    The example is the one in which CutMix comes nearest to equal shares; every setting mixes, whatever its `share`.
-    """
-    settings = {"floor": floor, "hop_s": hop_s}
-    by_example = np.eye(len(x), dtype=np.float32)
-    _, shares = augment(x, by_example, AugmentConfig(mix="cutmix"), **settings, rng=np.random.default_rng(seed))
-    at = int(shares.max(axis=1).argmin())
-    partner = int((shares[at] - 2 * by_example[at]).argmax())
-    made = [
-        augment(x, y, dataclasses.replace(config, share=1.0), **settings, rng=np.random.default_rng(seed))
-        for config in configs
-    ]
-    return tuple(
-        np.stack([given[at], given[partner], *(one[at] for one in changed)])
-        for given, changed in zip((x, y), zip(*made, strict=True), strict=True)
-    )
 
 
 def cutmix(
@@ -210,35 +176,13 @@ def mixtures(
     widths_hz: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add other examples of the batch to each one, as if they sounded at once.
+    """Add other examples of the batch to each one, as if they sounded at once; log-mel spectrograms only.
 
-    The partners share no class with the example or each other; fewer are taken when the batch has too few classes. All
-    are brought to the same mean power while they sound, then each partner is raised or lowered and begins later. Powers
-    are added band by band, as sounds that are not in phase add on average.
-
-    Parameters
-    ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames)]
-        Log-mel spectrograms in dB below the loudest point.
-    y : np.ndarray [shape=(batch, n_classes)]
-        1 present, 0 absent, NaN not observed.
-    number : tuple of int
-        Fewest and most examples that sound at once, drawn evenly.
-    range_db : float
-        Largest difference of level from the first example, up or down.
-    floor : np.ndarray [shape=(n_bins,)]
-        Level of silence.
-    widths_hz : np.ndarray [shape=(n_bins,)]
-        Widths of the bands. They are normalised to equal area, so that power is the sum of levels times widths.
-    rng : np.random.Generator
-        Decides partners, levels and times.
-
-    Returns
-    -------
-    x : np.ndarray
-        Again in dB below the loudest point.
-    y : np.ndarray
-        Present is what is present in any of them, absent what is absent in all; the rest is not observed.
+    `number` gives the fewest and most examples. The partners share no class with the example or each other; fewer are
+    taken when the batch has too few classes. All are brought to the same mean power while they sound, then each partner
+    is raised or lowered by up to `range_db` and begins later. Powers are added band by band, as sounds that are not in
+    phase add on average. `widths_hz` are those of the bands: they are normalised to equal area, so that power is the
+    sum of levels times widths. Labels: present in any is present, absent in all is absent, the rest is not observed.
     """
     n, _, n_frames = x.shape
     own = np.eye(n, dtype=bool)
@@ -263,31 +207,12 @@ def mixtures(
 def augment_recording(
     x: np.ndarray, *, share: float, centres_hz: np.ndarray, hop_s: float, floor: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Give some examples the sound of another recording: tone colour, cuts, reverberation and noise, all drawn.
+    """Give a `share` of the examples the sound of another recording; log-mel spectrograms only.
 
-    In this order: three bells and a tilt over frequency and, one in three, a low-pass and a high-pass; only a stretch
-    around the loudest moment is kept (half of them); a reverberation that is longer in the bass (half); steady noise of
-    any colour (seven in ten). All acts on powers, band by band and frame by frame: phases are not known.
-
-    Parameters
-    ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
-        Log-mel spectrograms in dB below the loudest point.
-    share : float
-        Share of the examples that are changed, 0 to 1; silence never is.
-    centres_hz : np.ndarray [shape=(n_bins,)]
-        Where the mel bands have their peaks.
-    hop_s : float
-        Step between two frames in seconds.
-    floor : np.ndarray [shape=(n_bins,), float32]
-        Level of silence.
-    rng : np.random.Generator
-        Decides everything.
-
-    Returns
-    -------
-    np.ndarray [shape of x, float32]
-        Again in dB below the loudest point.
+    In this order, all drawn: three bells and a tilt over frequency and, one in three, a low-pass and a high-pass; only
+    a stretch around the loudest moment is kept (half of them); a reverberation that is longer in the bass (half);
+    steady noise of any colour (seven in ten). All acts on powers, since phases are not known.
+    `centres_hz` are those of the bands. Silent examples stay silent.
     """
     sounds = (x > floor[:, None]).any(axis=(1, 2))
     changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)

@@ -61,8 +61,7 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
     sample_rate_hz : int
         Rate of the result.
     start_s, duration_s : float
-        Where the part begins and how long it is; the default is the whole file. A part that runs over the end of the
-        file ends with it.
+        Where the part begins and how long it is, at most to the end of the file; the default is the whole file.
 
     Returns
     -------
@@ -74,16 +73,6 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
     AudioError
         When the file is missing, empty or not audio, or what was read is shorter than `MIN_DURATION_S`, is silent
         (peak below `SILENCE_DBFS`) or holds NaN or infinity.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import soundfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "tone.wav"
-    ...     soundfile.write(path, np.sin(np.arange(44_100) / 10), 44_100)
-    ...     load(path, sample_rate_hz=22_050, start_s=0.25).shape
-    (16538,)
     """
     import soxr
 
@@ -97,10 +86,8 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
     _check_duration(path, len(signal) / rate_hz)
     if rate_hz != sample_rate_hz:
         n_samples = _n_resampled(len(signal), rate_hz, sample_rate_hz)
-        signal = _fit(soxr.resample(signal, rate_hz, sample_rate_hz, quality="HQ"), n_samples)
-    peak = _peak(signal)
-    _check_finite(path, peak)
-    _check_level(path, peak)
+        signal = fit(soxr.resample(signal, rate_hz, sample_rate_hz, quality="HQ"), n_samples)
+    _check_level(path, _finite_peak(path, signal))
     return signal
 
 
@@ -126,26 +113,23 @@ def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.nd
             if rate_hz != sample_rate_hz:
                 signal = stream.resample_chunk(signal, last=last)
                 if last:
-                    signal = _fit(signal, _n_resampled(n_in, rate_hz, sample_rate_hz) - n_out)
+                    signal = fit(signal, _n_resampled(n_in, rate_hz, sample_rate_hz) - n_out)
             if signal.size:
                 n_out += len(signal)
-                block_peak = _peak(signal)
-                _check_finite(path, block_peak)
-                peak = max(peak, block_peak)
+                peak = max(peak, _finite_peak(path, signal))
                 yield signal
     _check_duration(path, n_in / rate_hz)
     _check_level(path, peak)
 
 
 def is_silent(signal: np.ndarray) -> bool:
-    """Whether a signal's peak stays below `SILENCE_DBFS`; an empty one is silent.
-
-    Examples
-    --------
-    >>> is_silent(np.zeros(100)), is_silent(np.full(100, 0.001))
-    (True, False)
-    """
+    """Whether a signal's peak stays below `SILENCE_DBFS`; an empty one is silent."""
     return _peak(signal) < _SILENCE_PEAK
+
+
+def fit(signal: np.ndarray, n: int) -> np.ndarray:
+    """Cut a signal to `n` samples, or append silence."""
+    return signal[:n] if len(signal) >= n else np.pad(signal, (0, n - len(signal)))
 
 
 @contextlib.contextmanager
@@ -176,9 +160,7 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
         if file.frames > _UNKNOWN_FRAMES:
             raise AudioError(f"{path}: its header does not state its length; export it again, not through a pipe.")
         if file.frames > _MAX_FRAMES_A_BYTE * found.st_size:
-            raise AudioError(
-                f"{path}: its header claims {file.frames} samples in {found.st_size} bytes; it is damaged."
-            )
+            raise AudioError(f"{path}: damaged; its header claims {file.frames} samples in {found.st_size} bytes.")
         try:
             yield file
         except soundfile.SoundFileError as error:
@@ -219,11 +201,6 @@ def _n_resampled(n: int, rate_hz: int, sample_rate_hz: int) -> int:
     return math.ceil(n * (sample_rate_hz / rate_hz))
 
 
-def _fit(signal: np.ndarray, n: int) -> np.ndarray:
-    """Cut or pad by the odd sample that soxr's rounding differs from librosa's."""
-    return signal[:n] if len(signal) >= n else np.pad(signal, (0, n - len(signal)))
-
-
 def _check_duration(path: Path, duration_s: float) -> None:
     if duration_s < MIN_DURATION_S:
         raise AudioError(
@@ -231,9 +208,11 @@ def _check_duration(path: Path, duration_s: float) -> None:
         )
 
 
-def _check_finite(path: Path, peak: float) -> None:
+def _finite_peak(path: Path, signal: np.ndarray) -> float:
+    peak = _peak(signal)
     if not math.isfinite(peak):
         raise AudioError(f"{path}: some samples are NaN or infinite; export it again.")
+    return peak
 
 
 def _check_level(path: Path, peak: float) -> None:

@@ -9,9 +9,11 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from instrlib.audio.decode import fit
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import hash_bytes, hash_json
 
@@ -30,11 +32,11 @@ _LOWEST_HZ = 20.0  # coloured noise rises no further below
 _STEEPNESS = 8  # order of the low-pass: 48 dB an octave
 _FULL_SCALE_16_BITS = 32_767
 _MP3_DELAY_SAMPLES = 1105  # 576 of the encoder and 529 of the decoder
-_MP3_HIGHEST_KBPS = {
-    **dict.fromkeys((48_000, 44_100, 32_000), 320),
-    **dict.fromkeys((24_000, 22_050, 16_000), 160),
-    **dict.fromkeys((12_000, 11_025, 8_000), 64),
-}
+_MP3_KBPS = {
+    **dict.fromkeys((48_000, 44_100, 32_000), (32, 320)),
+    **dict.fromkeys((24_000, 22_050, 16_000), (8, 160)),
+    **dict.fromkeys((12_000, 11_025, 8_000), (8, 64)),
+}  # the sample rates of MP3, and the range of bit rates over which libsndfile spreads its compression level
 _BLOCK = 16_384
 
 
@@ -110,20 +112,12 @@ def equaliser_db(
     return bell_db + rng.uniform(*tilt_db, (n, 1)) * octaves
 
 
-def equalise(
-    signal: np.ndarray,
-    sample_rate_hz: int,
-    rng: np.random.Generator,
-    *,
-    bells: int = 3,
-    largest_db: float = 10.0,
-    tilt_db: tuple[float, float] = (-2.5, 2.5),
-) -> np.ndarray:
-    """Give a sound a drawn tone colour; see `equaliser_db`."""
+def equalise(signal: np.ndarray, sample_rate_hz: int, rng: np.random.Generator, **settings: Any) -> np.ndarray:
+    """Give a sound a drawn tone colour; `settings` are those of `equaliser_db`."""
 
     def gain(frequency_hz: np.ndarray) -> np.ndarray:
         octaves = np.log2(np.maximum(frequency_hz, _LOWEST_HZ) / CENTRE_HZ)
-        return 10 ** (equaliser_db(octaves, rng, bells=bells, largest_db=largest_db, tilt_db=tilt_db)[0] / 20)
+        return 10 ** (equaliser_db(octaves, rng, **settings)[0] / 20)
 
     return spectral_gain(signal, sample_rate_hz, gain)
 
@@ -156,10 +150,8 @@ def room_response(
     size = np.linalg.norm(response)
     if size > 0:
         critical_distance_m = 0.057 * math.sqrt(ROOM_VOLUME_M3 / rt60_s)
-        level = (
-            MICROPHONE_DISTANCE_M / critical_distance_m if reverberation_db is None else 10 ** (reverberation_db / 20)
-        )
-        response *= level / size
+        level = MICROPHONE_DISTANCE_M / critical_distance_m
+        response *= (level if reverberation_db is None else 10 ** (reverberation_db / 20)) / size
     response[0] = 1
     return response
 
@@ -235,13 +227,14 @@ def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.r
     import soundfile
     import soxr
 
-    rates_hz = [rate for rate in _MP3_HIGHEST_KBPS if rate <= sample_rate_hz and _mp3_fits(bit_rate_kbps, rate)]
-    if not rates_hz:
+    fitting = [
+        rate for rate, (low, high) in _MP3_KBPS.items() if rate <= sample_rate_hz and low <= bit_rate_kbps <= high
+    ]
+    if not fitting:
         raise ConfigError(f"MP3 at {sample_rate_hz} Hz has no bit rate of {bit_rate_kbps!r} kbit/s.")
-    rate_hz = rates_hz[0]
-    low, high = _mp3_range_kbps(rate_hz)
-    # libsndfile spreads its compression level over this range, and cuts what comes out to a whole number.
-    compression = min(max((high - bit_rate_kbps - 0.5) / (high - low), 0.0), 1.0)
+    rate_hz = fitting[0]
+    low, high = _MP3_KBPS[rate_hz]
+    compression = min(max((high - bit_rate_kbps - 0.5) / (high - low), 0.0), 1.0)  # libsndfile rounds down
     settings = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
     encoded = encode(soxr.resample(signal, sample_rate_hz, rate_hz), rate_hz, compression_level=compression, **settings)
     decoded = soundfile.read(encoded, dtype="float64")[0]
@@ -320,10 +313,8 @@ def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rn
         Mono samples, floating point; silence is returned as it is.
     sample_rate_hz : int
         Their rate.
-    name : str
-        One of `DEGRADATIONS`.
-    level : float
-        In the unit of the degradation; any that it can do, not only those listed.
+    name, level : str, float
+        One of `DEGRADATIONS`, and a level in its unit; not only those listed.
     rng : np.random.Generator
         Decides what is drawn; see `generator`.
 
@@ -331,11 +322,6 @@ def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rn
     -------
     np.ndarray [shape=(n,), dtype of signal]
         Only `clipping` clips; elsewhere peaks above full scale stay there.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such degradation, or it has no such level.
 
     Examples
     --------
@@ -427,17 +413,3 @@ class EverydayRecordings(Change):
             if rng.random() < 0.5:
                 signal = degrade(signal, sample_rate_hz, name, level, rng)
         return signal
-
-
-def fit(signal: np.ndarray, n: int) -> np.ndarray:
-    """Cut a signal to `n` samples, or append silence."""
-    return signal[:n] if len(signal) >= n else np.pad(signal, (0, n - len(signal)))
-
-
-def _mp3_range_kbps(rate_hz: int) -> tuple[int, int]:
-    return (32, 320) if rate_hz >= 32_000 else (8, _MP3_HIGHEST_KBPS[rate_hz])
-
-
-def _mp3_fits(bit_rate_kbps: float, rate_hz: int) -> bool:
-    low, high = _mp3_range_kbps(rate_hz)
-    return low <= bit_rate_kbps <= high

@@ -117,13 +117,7 @@ def mel_spectrogram(signal: np.ndarray, config: FeatureConfig, *, power: float =
 
 
 def silence(config: FeatureConfig) -> np.ndarray:
-    """Return the value of silence in each row of the features [n_bins], float32; masks are filled with it.
-
-    Examples
-    --------
-    >>> silence(FeatureConfig(n_mels=3)).tolist()
-    [-80.0, -80.0, -80.0]
-    """
+    """Return the value of silence in each row of the features [n_bins], float32; masks are filled with it."""
     return extract(np.zeros(0), config)[:, 0]
 
 
@@ -131,11 +125,6 @@ def sounding(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     """Say which frames have a band above the floor, bool [..., n_frames]; all of them where none has.
 
     A short segment is padded with silence; statistics over all of its frames would reveal its length.
-
-    Examples
-    --------
-    >>> sounding(np.array([[-80.0, -20.0, -80.0], [-80.0, -80.0, 0.0]]), FeatureConfig())
-    array([False,  True,  True])
     """
     above = (np.asarray(level_db) > -config.top_db).any(axis=-2)
     return above | ~above.any(axis=-1, keepdims=True)
@@ -184,11 +173,6 @@ def scale(values: np.ndarray, config: FeatureConfig, scaler: Scaler | None = Non
 
     "fixed": dB / top_db + 1, from 0 (silence) to 1 (loudest); of MFCC, the transform of that; PCEN as it is. "segment":
     each segment to mean 0 and deviation 1. "train": each row by the scaler, which must be given.
-
-    Examples
-    --------
-    >>> scale(np.array([[-80.0, -20.0, 0.0]]), FeatureConfig(scaling="fixed")).tolist()
-    [[0.0, 0.75, 1.0]]
     """
     values = np.asarray(values, np.float32)
     if config.scaling == "fixed":
@@ -210,13 +194,7 @@ def scale(values: np.ndarray, config: FeatureConfig, scaler: Scaler | None = Non
 
 
 def mel_edges_hz(config: FeatureConfig) -> np.ndarray:
-    """Return the edges of the mel bands in Hz [n_mels + 2]; band b peaks at edge b + 1 and ends at edge b + 2.
-
-    Examples
-    --------
-    >>> mel_edges_hz(FeatureConfig(n_mels=4, fmin_hz=0.0, fmax_hz=1000.0)).round(9).tolist()
-    [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]
-    """
+    """Return the edges of the mel bands in Hz [n_mels + 2]; band b peaks at edge b + 1 and ends at edge b + 2."""
     import librosa
 
     return librosa.mel_frequencies(config.n_mels + 2, fmin=config.fmin_hz, fmax=config.fmax_hz)

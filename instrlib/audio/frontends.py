@@ -1,7 +1,12 @@
 """The log-mel patches that VGGish and YAMNet were trained on, from samples at 16 kHz.
 
 They differ from `features` where it matters to a trained network: frames are not centred, magnitudes are taken instead
-of powers, the mel scale is HTK's with triangles that are straight over mel, and the logarithm is the natural one.
+of powers, the mel scale is HTK's with triangles that are straight over mel, and the logarithm is the natural one [1]_.
+
+References
+----------
+.. [1] S. Hershey et al., "CNN architectures for large-scale audio classification", ICASSP 2017.
+   https://github.com/tensorflow/models/tree/master/research/audioset
 """
 
 import functools
@@ -24,27 +29,11 @@ PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP_SAMPLES + FRAME_SAMPLES
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What differs between the two networks [1]_, [2]_.
+    """What differs between the two networks."""
 
-    Attributes
-    ----------
-    log_offset : float
-        Added to the mel magnitudes before the logarithm.
-    patch_hop_frames : int
-        Frames from the start of a patch to that of the next.
-    pad_last : bool
-        Whether the end of a sound that fills no patch is padded with silence, or left out.
-
-    References
-    ----------
-    .. [1] S. Hershey et al., "CNN architectures for large-scale audio classification", ICASSP 2017.
-       doi:10.1109/ICASSP.2017.7952132
-    .. [2] The networks' publication: https://github.com/tensorflow/models/tree/master/research/audioset
-    """
-
-    log_offset: float
-    patch_hop_frames: int
-    pad_last: bool
+    log_offset: float  # added to the mel magnitudes
+    patch_hop_frames: int  # from the start of a patch to that of the next
+    pad_last: bool  # whether a sound that ends within a patch is padded with silence, or loses its end
 
     @property
     def hop_s(self) -> float:
@@ -57,13 +46,7 @@ YAMNET = FrontEnd(log_offset=0.001, patch_hop_frames=48, pad_last=True)
 
 
 def patches(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Return the patches that the network sees [n_patches, PATCH_FRAMES, N_MELS], float32; at least one.
-
-    Examples
-    --------
-    >>> patches(np.zeros(3 * SAMPLE_RATE_HZ), VGGISH).shape, patches(np.zeros(3 * SAMPLE_RATE_HZ), YAMNET).shape
-    ((3, 96, 64), (6, 96, 64))
-    """
+    """Return the patches that the network sees [n_patches, PATCH_FRAMES, N_MELS], float32; at least one."""
     values = log_mel(fill_up(signal, front_end), front_end)
     windows = np.lib.stride_tricks.sliding_window_view(values, PATCH_FRAMES, axis=0)
     return windows[:: front_end.patch_hop_frames].transpose(0, 2, 1)
@@ -79,8 +62,10 @@ def fill_up(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 def log_mel(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """Return the log-mel spectrogram that the patches are cut from [n_frames, N_MELS], natural logarithms."""
+    import scipy.signal
+
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(signal, np.float64), FRAME_SAMPLES)[::HOP_SAMPLES]
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES)
+    window = scipy.signal.get_window("hann", FRAME_SAMPLES)
     magnitude = np.abs(np.fft.rfft(frames * window, N_FFT, axis=1))
     return np.log(magnitude @ mel_matrix() + front_end.log_offset).astype(np.float32)
 

@@ -13,7 +13,6 @@ from instrlib.audio.augment import (
     cutmix,
     mixtures,
     mixup,
-    preview,
     spec_augment,
 )
 from instrlib.audio.features import extract, mel_edges_hz, silence
@@ -247,21 +246,6 @@ def test_the_share_of_mixed_batches_is_what_was_asked_for():
     config = AugmentConfig(mix="mixup", share=0.3)
     mixed = [(apply(config, seed)[0] != examples()[0]).any() for seed in range(300)]
     assert 0.2 < np.mean(mixed) < 0.4
-
-
-def test_a_preview_shows_one_pair_under_every_setting():
-    x, _ = examples(6)
-    one_each = np.eye(6, dtype=np.float32)
-    settings = [AugmentConfig(mix="cutmix", axes=axes, share=0.0) for axes in ("both", "time")]
-    shown, labels = preview(x, one_each, [*settings, CONFIGS[3]], floor=FLOOR, hop_s=HOP_S, seed=0)
-    first, second = labels[0].argmax(), labels[1].argmax()
-    assert first != second
-    np.testing.assert_array_equal(shown[:2], x[[first, second]])
-    for picture, label in zip(shown[2:4], labels[2:4], strict=True):
-        assert set(origin(picture[None]).ravel()) == {first, second} == set(np.flatnonzero(label))
-        assert (origin(picture[None]) == first).mean() == pytest.approx(label[first], abs=1e-6)
-    assert 0.25 < labels[2, first] < 0.75
-    np.testing.assert_allclose(shown[4], labels[4, first] * shown[0] + labels[4, second] * shown[1], rtol=1e-5)
 
 
 def sounds(config: FeatureConfig) -> list[np.ndarray]:
