@@ -14,7 +14,7 @@ from instrlib.core.errors import ConfigError, InstrlibError, RunError, SplitErro
 from instrlib.data import corpora, rendered
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store
-from instrlib.models import evaluation, training
+from instrlib.models import answers, training
 from instrlib.models.layers import SPECS, Layer, build, get_spec
 from instrlib.models.search import SPACES, get_space
 from instrlib.runner.cli import main
@@ -143,7 +143,7 @@ def test_a_damaged_or_foreign_run_folder_is_named(small, copy, name, damage):
     damage(copy / name)
 
     def read() -> None:
-        evaluation.read_test(copy, small.store.folder, small.split_path)
+        answers.read_test(copy, small.store.folder, small.split_path)
 
     for call in (lambda: training.load_model(copy), read):
         message = sentence(RunError, call)
@@ -165,7 +165,7 @@ def test_nothing_is_trained_into_a_folder_of_something_else(small, copy, damage)
 def test_a_run_of_another_split_is_not_tested(small, copy, tmp_path):
     other = make_split(small.store.clips, seed=1)
     save_split(other, tmp_path / "other.json")
-    message = sentence(RunError, lambda: evaluation.read_test(copy, small.store.folder, tmp_path / "other.json"))
+    message = sentence(RunError, lambda: answers.read_test(copy, small.store.folder, tmp_path / "other.json"))
     assert message.startswith(f"{copy} was trained with the split {small.split.fingerprint}, not with ")
     assert other.fingerprint in message
 
@@ -173,7 +173,7 @@ def test_a_run_of_another_split_is_not_tested(small, copy, tmp_path):
 def test_a_run_of_other_features_is_not_tested(small, copy, tmp_path):
     config = dataclasses.replace(small.store.config, hop_length=2048)
     other = build_store(small.clips, config, root=tmp_path / "features", workers=1)
-    message = sentence(RunError, lambda: evaluation.read_test(copy, other.folder, small.split_path))
+    message = sentence(RunError, lambda: answers.read_test(copy, other.folder, small.split_path))
     assert message.startswith(f"{copy} was trained with the feature store {small.store.fingerprint}, not with ")
     assert other.fingerprint in message
 
@@ -183,4 +183,4 @@ def test_a_file_that_is_no_split_is_named(small, copy, tmp_path, damage):
     path = tmp_path / "split.json"
     shutil.copyfile(small.split_path, path)
     damage(path)
-    assert str(path) in sentence(InstrlibError, lambda: evaluation.read_test(copy, small.store.folder, path))
+    assert str(path) in sentence(InstrlibError, lambda: answers.read_test(copy, small.store.folder, path))

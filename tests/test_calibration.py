@@ -19,7 +19,6 @@ from instrlib.evaluation.calibration import (
     softmax,
 )
 from instrlib.evaluation.metrics import clip_probabilities, reliability, scores
-from instrlib.evaluation.multilabel import label_scores
 
 N_CLASSES = 4
 
@@ -81,7 +80,7 @@ def test_of_several_labels_only_what_was_observed_counts():
     hidden = rng.random(logits.shape) < 0.5
     lied = np.where(hidden, np.nan, labels)
     assert fit_label_temperature(2.5 * logits, lied) == pytest.approx(2.5, rel=0.05)
-    best = minimize_scalar(lambda t: label_scores(lied, sigmoid(2.5 * logits, t))["log_loss"], bounds=(0.1, 10))
+    best = minimize_scalar(lambda t: scores(lied, sigmoid(2.5 * logits, t))["log_loss"], bounds=(0.1, 10))
     assert fit_label_temperature(2.5 * logits, lied) == pytest.approx(best.x, rel=1e-3)
 
 

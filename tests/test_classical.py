@@ -11,8 +11,9 @@ from instrlib.audio.features import extract, mel_edges_hz, sounding
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import read_json
+from instrlib.data.inputs import Inputs
+from instrlib.evaluation.predictions import join_folds
 from instrlib.models import classical
-from instrlib.models.evaluation import Inputs, join_folds
 from instrlib.models.training import part_segments
 
 CONFIG = FeatureConfig(n_mels=40, segment_s=1.0)

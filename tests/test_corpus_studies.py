@@ -43,7 +43,7 @@ def test_a_tree_of_its_own_layout_gives_scores_beside_trivial_baselines(corpus, 
     trivial, main = (
         ({"all present", "none present", "prior"}, "mean_average_precision")
         if corpus == SEVERAL
-        else ({"majority class", "chance by class share", "nearest mean spectrum"}, "accuracy")
+        else ({"majority class", "stratified random", "nearest centroid"}, "accuracy")
     )
     for name in set(notebooks) - {"01_preprocessing", "14_report"}:
         scores = results[name]["metrics"]["scores"]

@@ -5,10 +5,10 @@ import pytest
 from instrlib.audio.features import FeatureConfig
 from instrlib.core.errors import ConfigError
 from instrlib.data import rendered
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import check_no_leak, fingerprint_of, k_folds, load_split, save_splits
 from instrlib.data.store import build_store
 from instrlib.deploy.enlarge import enlarge
-from instrlib.models.evaluation import Inputs
 
 CONFIG = FeatureConfig(hop_length=1024, n_mels=16)
 

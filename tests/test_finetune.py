@@ -11,10 +11,10 @@ from instrlib.core.errors import LeakError, StoreError
 from instrlib.core.io import read_json, write_json
 from instrlib.data import rendered
 from instrlib.data import store as stores
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split, make_split, save_splits
 from instrlib.data.store import build_store
 from instrlib.models import embeddings, finetune, heads, transfer
-from instrlib.models.evaluation import Inputs
 from instrlib.models.layers import Layer
 from instrlib.models.training import load_model, part_segments, read_history, train_model
 

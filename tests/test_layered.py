@@ -9,9 +9,9 @@ from trees import make_irmas
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import LeakError, RunError
 from instrlib.data import irmas
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split, make_split, save_split
 from instrlib.data.store import build_store
-from instrlib.models.evaluation import Inputs
 from instrlib.models.layers import Layer
 from instrlib.studies import layered, mixing
 

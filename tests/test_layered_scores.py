@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from instrlib import findings
-from instrlib.evaluation.multilabel import label_scores
+from instrlib.evaluation import metrics
 from instrlib.studies import layered_scores
 
 
@@ -19,7 +19,7 @@ def test_scores_are_the_means_of_those_of_the_seeds(mixtures):
     one = random_answers(truth.labels)
     table = layered_scores.score_table({"model": one}, truth).set_index("score")
     for name in layered_scores.SCORES:
-        by_seed = [label_scores(truth.labels, probabilities)[name] for probabilities in one.probabilities]
+        by_seed = [metrics.scores(truth.labels, probabilities)[name] for probabilities in one.probabilities]
         assert table.estimate[name] == pytest.approx(np.mean(by_seed))
         assert table.low[name] < table.estimate[name] < table.high[name]
 

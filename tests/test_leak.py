@@ -8,9 +8,10 @@ import pytest
 
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import LeakError, StoreError
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import PARTS, k_folds, load_split, save_split
 from instrlib.data.store import build_store, open_store
-from instrlib.models.evaluation import Inputs, answer_test
+from instrlib.models.answers import answer_test
 from instrlib.studies import leak
 
 
@@ -153,3 +154,32 @@ def test_the_table_sets_both_protocols_side_by_side_with_intervals_over_the_true
     assert row.honest_low < 0.25 and row.honest_high > 0.75  # four groups, two of them all wrong
     assert (row.leaky_low, row.leaky_high) == (1, 1)
     assert row.low == pytest.approx(1 - row.honest_high) and row.high == pytest.approx(1 - row.honest_low)
+
+
+def test_random_folds_of_segments_leave_siblings_in_training_and_whole_groups_do_not(small):
+    found = leak.compare_protocols(small.store, small.split, seed=0, n_resamples=100, workers=1)
+    assert found.siblings[0] > 0.75
+    assert found.siblings[1] == 0
+    assert found.accuracy[0].estimate >= found.accuracy[1].estimate - 0.1
+    assert found.difference.estimate == pytest.approx(found.accuracy[0].estimate - found.accuracy[1].estimate)
+
+
+def test_where_few_groups_are_left_there_are_as_many_folds(small):
+    names = sorted(small.store.segments.group.unique())
+    three = {name: f"player {number % 3}" for number, name in enumerate(names)}
+    few = dataclasses.replace(small.store, segments=small.store.segments.assign(group=lambda t: t.group.map(three)))
+    assert leak.compare_protocols(few, small.split, seed=0, n_resamples=50, workers=1).n_folds == 3
+
+
+@pytest.mark.real_data
+def test_on_the_real_sample_a_random_split_of_segments_flatters(sample_root, tmp_path):
+    from instrlib.core.config import FeatureConfig, get_profile
+    from instrlib.data import corpora
+    from instrlib.data.splits import make_split
+    from instrlib.data.store import build_store
+
+    clips = corpora.load("fsdkaggle2018", data=sample_root, profile=get_profile("quick"))
+    store = build_store(clips, FeatureConfig(), root=tmp_path)
+    found = leak.compare_protocols(store, make_split(store.clips, seed=0), seed=0, n_resamples=200)
+    assert len(clips.manifest) == 221
+    assert found.difference.low > 0.05

@@ -8,7 +8,7 @@ import pytest
 from instrlib import plots
 from instrlib.core.config import get_profile
 from instrlib.core.io import read_json, write_json
-from instrlib.evaluation.intervals import holm
+from instrlib.evaluation.statistics import holm
 from instrlib.findings import overview as said
 from instrlib.reporting import overview
 from instrlib.runner.run import open_run

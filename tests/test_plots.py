@@ -306,7 +306,7 @@ def arguments(n_classes: int = 12) -> dict[str, dict]:
             "ece": np.array([0.03, 0.1, 0.25, 0.4]),
         },
         "main_differences": {
-            "names": np.array(["02  compact CNN − nearest mean spectrum", "03  CutMix − no augmentation", "04  a − b"]),
+            "names": np.array(["02  compact CNN − nearest centroid", "03  CutMix − no augmentation", "04  a − b"]),
             "differences": np.array([0.24, -0.01, np.nan]),
             "low": np.array([0.11, -0.07, np.nan]),
             "high": np.array([0.38, 0.06, np.nan]),

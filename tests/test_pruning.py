@@ -16,9 +16,9 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import padded, read_arrays, read_json, write_json
 from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
 from instrlib.models import experiments, pruning, training
 from instrlib.models import layers as models
-from instrlib.models.evaluation import Inputs
 from instrlib.models.layers import Layer
 from instrlib.models.pruning import Plan, Pruning
 

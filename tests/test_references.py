@@ -10,10 +10,10 @@ from instrlib import findings
 from instrlib.audio.features import extract
 from instrlib.core.config import PROFILES, TrainConfig
 from instrlib.core.errors import ConfigError, RunError
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import make_split, save_split
-from instrlib.evaluation.intervals import bootstrap_groups, unpaired_difference
+from instrlib.evaluation import statistics
 from instrlib.models import classical, experiments, references
-from instrlib.models.evaluation import Inputs
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.studies import leak
 
@@ -147,7 +147,7 @@ def test_networks_and_classifiers_are_timed_and_put_into_one_table(small, inputs
     majority = trained.predictions | {"probabilities": np.eye(3)[np.zeros(len(trained.predictions["targets"]), int)]}
     answers = {"tiny": trained.predictions, "majority class": majority} | classic
     table = references.overview(
-        experiments.score_table(answers, n_resamples=50, seed=0),
+        statistics.score_table(answers, n_resamples=50, seed=0),
         {"tiny": "ours", "naive Bayes": "traditional", "majority class": "trivial"},
         networks=experiments.describe({"tiny": trained}),
         classifiers=classical.describe(tmp_path, "honest", 1),
@@ -156,8 +156,8 @@ def test_networks_and_classifiers_are_timed_and_put_into_one_table(small, inputs
     assert table.index.tolist() == ["majority class", "naive Bayes", "tiny"]
     assert table.parameters["naive Bayes"] == 2 * 3 * len(classical.statistic_names())
     assert table.multiply_adds.notna().tolist() == [False, False, True]
-    compared = experiments.against({name: answers[name] for name in ("tiny", "naive Bayes")}, "tiny", n_resamples=50,
-                                   seed=0)  # fmt: skip
+    trained_ones = {name: answers[name] for name in ("tiny", "naive Bayes")}
+    compared = statistics.compare(trained_ones, against="tiny", n_resamples=50, seed=0).droplevel("second")
     sentence = findings.rivals_sentence(table, compared, "tiny", unfinished=[])
     assert sentence.startswith("Tiny reaches ") and "naive Bayes" in sentence and "Of the 1 models" in sentence
 
@@ -169,20 +169,3 @@ def test_the_sentence_on_the_protocols_names_the_largest_gain_and_a_change_of_th
     sentence = findings.protocols_sentence(table)
     assert "+0.10 (a) to +0.50 (b)" in sentence and "for 1 of 2 models" in sentence
     assert "under the leaky protocol is b, under the honest one a" in sentence
-
-
-def test_an_unpaired_difference_draws_the_groups_for_both_sides_together():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(20), 6)
-    values = (rng.random(120) < 0.3 + 0.4 * (groups % 2)).astype(float)
-    first = np.arange(120) % 2 == 0
-    sides = (values[first], groups[first], values[~first], groups[~first])
-    found = unpaired_difference(*sides, n_resamples=2000, seed=0)
-    direct = bootstrap_groups(
-        lambda rows: values[rows[first[rows]]].mean() - values[rows[~first[rows]]].mean(), groups, n_resamples=2000,
-        seed=1,
-    )  # fmt: skip
-    assert found.estimate == pytest.approx(direct.estimate)
-    assert (found.low, found.high) == pytest.approx((direct.low, direct.high), abs=0.02)
-    same = unpaired_difference(values, groups, values, groups, n_resamples=200, seed=0)
-    assert (same.low, same.high, same.p) == (0, 0, 1)

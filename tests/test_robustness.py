@@ -12,8 +12,8 @@ from instrlib.audio import effects
 from instrlib.core.errors import EvaluationError, LeakError
 from instrlib.data import fsdkaggle2018, rendered
 from instrlib.evaluation.calibration import is_named
-from instrlib.evaluation.intervals import holm
 from instrlib.evaluation.metrics import scores
+from instrlib.evaluation.statistics import holm
 from instrlib.findings.robustness import (
     confidence_sentence,
     curve_sentences,

@@ -91,7 +91,7 @@ def test_the_numbers_have_intervals_baselines_and_an_origin(first, place):
         assert entry["manifest"]["inputs"]
         assert all(isinstance(sentence, str) for sentence in entry["metrics"]["findings"])
     scores = results["02_baseline_cnn"]["metrics"]["scores"]
-    assert set(scores) == {"compact CNN", "majority class", "chance by class share", "nearest mean spectrum"}
+    assert set(scores) == {"compact CNN", "majority class", "stratified random", "nearest centroid"}
     for by_score in scores.values():
         assert by_score["accuracy"]["low"] <= by_score["accuracy"]["estimate"] <= by_score["accuracy"]["high"]
     assert results["01_preprocessing"]["metrics"]["leak"]["whole groups"]["siblings"] == 0

@@ -13,11 +13,11 @@ from instrlib import findings
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import EvaluationError, RunError
 from instrlib.core.io import read_json, write_json
-from instrlib.data.splits import k_folds, save_split
+from instrlib.data.inputs import Inputs
+from instrlib.data.splits import k_folds, load_split, save_split
 from instrlib.evaluation.intervals import Difference
 from instrlib.evaluation.metrics import scores
-from instrlib.models import evaluation, experiments, footprint, tflite, training
-from instrlib.models.evaluation import Inputs
+from instrlib.models import experiments, footprint, tflite, training
 from instrlib.models.layers import Layer, count_multiply_adds
 from instrlib.models.pruning import Plan
 from instrlib.models.tflite import FORMATS, Converted, Goal
@@ -108,7 +108,7 @@ def test_full_int8_holds_int8_inside_and_takes_and_gives_floats(converted):
 
 def test_validation_accuracy_is_that_of_the_file(converted, outcomes, inputs):
     one = converted["wide, dynamic int8"]
-    split = evaluation.load_split(inputs.splits[1], inputs.store.segments)
+    split = load_split(inputs.splits[1], inputs.store.segments)
     segments = training.part_segments(inputs.store, split, "validation")
     scaler = training.load_scaler(outcomes["wide"].folders[0][1])
     answer = training.predict_clips(tflite.predictor(one.files[0][1]), inputs.store, scaler, segments)

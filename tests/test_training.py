@@ -12,8 +12,7 @@ from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import read_arrays, read_json
 from instrlib.data.store import build_store
 from instrlib.evaluation.metrics import scores
-from instrlib.evaluation.multilabel import label_scores
-from instrlib.models import evaluation, experiments, training
+from instrlib.models import answers, experiments, training
 from instrlib.models.batches import training_batches, validation_batches
 from instrlib.models.layers import Layer
 
@@ -156,11 +155,11 @@ def test_a_network_for_mixtures_is_validated_on_mixtures_which_are_always_the_sa
     assert set(kept["labels"].sum(axis=1)) == {2, 3}
     thresholds = training.load_thresholds(folder)
     validation = read_json(folder / "metrics.json")["validation"]
-    assert validation == label_scores(kept["labels"], kept["probabilities"], thresholds)
+    assert validation == scores(kept["labels"], kept["probabilities"], thresholds)
     history = training.read_history([folder])
     assert np.nanmin(history["validation_loss"]) == pytest.approx(validation["log_loss"], abs=1e-4)
 
-    solos = evaluation.read_test(folder, small.store.folder, small.split_path)
+    solos = answers.read_test(folder, small.store.folder, small.split_path)
     assert (solos["labels"].sum(axis=1) == 1).all()  # asked for one instrument it answers for several all the same
     assert (solos["labels"].argmax(axis=1) == solos["targets"]).all()
     np.testing.assert_array_equal(solos["thresholds"], thresholds)

@@ -13,10 +13,11 @@ from instrlib import findings
 from instrlib.core.config import PROFILES, FeatureConfig, TrainConfig
 from instrlib.core.errors import EvaluationError, LeakError
 from instrlib.data import openmic2018, rendered
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split, make_split, save_splits
 from instrlib.data.store import build_store, open_store
+from instrlib.evaluation import statistics
 from instrlib.models import embeddings, experiments, heads, transfer, vectors
-from instrlib.models.evaluation import Inputs
 from instrlib.models.layers import Layer
 from instrlib.models.training import read_manifest
 
@@ -361,7 +362,7 @@ def test_the_mark_is_compared_with_what_was_trained_here_and_with_nothing_else()
     answers = {"compact CNN": reaching(0.3), own: reaching(0.6), transfer.MARK: reaching(1), other: reaching(0.5)}
     table = transfer.against_mark(answers, [transfer.OWN, "yamnet", "vggish"], n_resamples=100, seed=0)
     assert table.index.tolist() == ["compact CNN", own] and (table.difference < 0).all()
-    scores = experiments.score_table(answers, n_resamples=50, seed=0)
+    scores = statistics.score_table(answers, n_resamples=50, seed=0)
     sentence = findings.mark_sentence(scores[scores.score == "accuracy"], table, transfer.MARK)
     assert f"“{transfer.MARK}”, the mark, reaches 1.000" in sentence
     assert f"“{own}” comes nearest" in sentence and "shown to be worse" in sentence and "better" not in sentence

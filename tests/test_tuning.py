@@ -10,9 +10,9 @@ from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.data import rendered
 from instrlib.data.splits import make_split, save_splits
 from instrlib.data.store import build_store
+from instrlib.evaluation.statistics import nested
 from instrlib.findings.tuning import tuning_sentences
 from instrlib.models import embeddings
-from instrlib.models.evaluation import nested
 from instrlib.models.finetune import CHOSEN, PROBE, RECIPES
 from instrlib.models.layers import Layer
 from instrlib.models.training import train_model

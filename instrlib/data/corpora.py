@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from instrlib.core.config import folders
-from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, CorpusInfo, check_problem_share, unusable
 from instrlib.core.errors import ConfigError
+from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, CorpusInfo, check_problem_share, unusable
 
 if TYPE_CHECKING:  # what trains a network uses this module, and is not to change with a profile
     from instrlib.core.config import Profile

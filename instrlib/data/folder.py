@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from instrlib.core.errors import CorpusError
 from instrlib.data.base import COLUMNS, CONTENT, LEFT_OUT, MAX_PROBLEM_SHARE, Corpus, CorpusInfo, problem_table
 from instrlib.data.local import ENDINGS, choose_classes, draw_clips, find_unusable, is_audio, probe_clips, read_table
-from instrlib.core.errors import CorpusError
 
 GROUPS = "groups.csv"
 

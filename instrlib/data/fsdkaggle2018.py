@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from instrlib.core.errors import CorpusError
 from instrlib.data.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table
+from instrlib.data.download import Remote, fetch, unpack
 from instrlib.data.local import (
     are_there,
     audio_files,
@@ -26,8 +28,6 @@ from instrlib.data.local import (
     reaches_into_test,
     read_table,
 )
-from instrlib.data.download import Remote, fetch, unpack
-from instrlib.core.errors import CorpusError
 
 INFO = CorpusInfo(
     name="fsdkaggle2018",

@@ -19,7 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from instrlib.core.errors import CorpusError
+from instrlib.core.io import disk_errors
 from instrlib.data.base import COLUMNS, CONTENT, Corpus, CorpusInfo, problem_table, strata
+from instrlib.data.download import fetch, unpack
 from instrlib.data.local import (
     audio_files,
     check_no_class_empty,
@@ -33,9 +36,6 @@ from instrlib.data.local import (
     probe_clips,
     read_index,
 )
-from instrlib.data.download import fetch, unpack
-from instrlib.core.errors import CorpusError
-from instrlib.core.io import disk_errors
 
 INFO = CorpusInfo(
     name="irmas",

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from instrlib.core.errors import CorpusError
 from instrlib.data.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table
 from instrlib.data.local import (
     audio_files,
@@ -43,7 +44,6 @@ from instrlib.data.local import (
     reaches_into_test,
     read_table,
 )
-from instrlib.core.errors import CorpusError
 
 INFO = CorpusInfo(
     name="kaggle_instruments",

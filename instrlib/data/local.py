@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.config import folders
-from instrlib.data.base import CONTENT, CorpusInfo
-from instrlib.data.download import Remote
 from instrlib.core.errors import AudioError, ConfigError, CorpusError, InstrlibError
 from instrlib.core.io import hash_bytes, hash_file, read_json, write_json
-from instrlib.core.parallel import parallel_map
-from instrlib.core.parallel import track
+from instrlib.core.parallel import parallel_map, track
+from instrlib.data.base import CONTENT, CorpusInfo
+from instrlib.data.download import Remote
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """The endings of audio files that are looked for, whatever their case; the first is preferred."""

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from instrlib.core.errors import CorpusError
 from instrlib.data.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table
+from instrlib.data.download import Remote, fetch, unpack
 from instrlib.data.local import (
     check_no_class_empty,
     choose_classes,
@@ -26,8 +28,6 @@ from instrlib.data.local import (
     probe_clips,
     reaches_into_test,
 )
-from instrlib.data.download import Remote, fetch, unpack
-from instrlib.core.errors import CorpusError
 
 INFO = CorpusInfo(
     name="nsynth",

@@ -17,7 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from instrlib.core.errors import CorpusError, InstrlibError
+from instrlib.core.io import read_json
+from instrlib.core.parallel import track
 from instrlib.data.base import COLUMNS, CONTENT, LEFT_OUT, Corpus, CorpusInfo, problem_table, strata
+from instrlib.data.download import fetch, unpack
 from instrlib.data.local import (
     are_there,
     audio_files,
@@ -31,10 +35,6 @@ from instrlib.data.local import (
     reaches_into_test,
     read_table,
 )
-from instrlib.data.download import fetch, unpack
-from instrlib.core.errors import CorpusError, InstrlibError
-from instrlib.core.io import read_json
-from instrlib.core.parallel import track
 
 INFO = CorpusInfo(
     name="openmic2018",

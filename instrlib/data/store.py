@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio import decode as audio
+from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core.config import FeatureConfig
-from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
-from instrlib.audio.features import Scaler, scale, segment_starts, extract
 from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
+from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
 
 FORMAT = 1
 """Raised whenever stored values would change for the same corpus and settings; older stores are then refused."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from instrlib.core.config import folders
 from instrlib.core.errors import ConfigError
 from instrlib.data import rendered
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import build_store
 from instrlib.deploy.release import Candidate
-from instrlib.models.evaluation import Inputs
 from instrlib.models.experiments import Variant, run_variants
 from instrlib.runner.run import Run
 

@@ -32,9 +32,11 @@ from instrlib.core.io import (
 )
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora
+from instrlib.data.inputs import Inputs
 from instrlib.data.rendered import sources as soundfont
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
+from instrlib.evaluation import statistics
 from instrlib.evaluation.calibration import (
     answer_thresholds,
     fit_label_temperature,
@@ -44,11 +46,12 @@ from instrlib.evaluation.calibration import (
     sigmoid,
     softmax,
 )
-from instrlib.evaluation.metrics import CLASS_SCORES, clip_probabilities, scores
-from instrlib.evaluation.multilabel import best_thresholds, label_scores
+from instrlib.evaluation.metrics import CLASS_SCORES, best_thresholds, clip_probabilities, scores
+from instrlib.evaluation.predictions import Predictions
+from instrlib.evaluation.statistics import class_table, nested
 from instrlib.models import published, tflite
+from instrlib.models.answers import answer_test, read_test
 from instrlib.models.batches import validation_batches
-from instrlib.models.evaluation import Inputs, Predictions, answer_test, class_table, compare_models, nested, read_test
 from instrlib.models.experiments import run_folder
 from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
@@ -308,9 +311,8 @@ def publish(
     made = dict(zip(chosen, results, strict=True))
     kept = made["single"]
     before, after = kept["answers"]
-    table = compare_models(
-        after,
-        {"network as trained": before["probabilities"], "file, calibrated": after["probabilities"]},
+    table = statistics.score_table(
+        {"network as trained": before, "file, calibrated": after},
         n_resamples=n_resamples,
         seed=0,
     )
@@ -530,8 +532,8 @@ def _calibrate_labels(
         "thresholds": thresholds,
         "agreement": agreement,
         "validation": {
-            "as trained": label_scores(labels, as_trained),
-            "calibrated": label_scores(labels, calibrated, thresholds),
+            "as trained": scores(labels, as_trained),
+            "calibrated": scores(labels, calibrated, thresholds),
         },
     }
 

@@ -1,7 +1,6 @@
-"""What a model's probabilities are worth on clips of known class.
+"""Scores of a model's probabilities, for clips with one label or several.
 
-Every score here is a function of sums over clips. So one definition serves the score itself and, with the clips' sums
-taken by group, its bootstrap (`instrlib.evaluation.intervals`); the tests hold it against scikit-learn.
+Every score is a function of clip weights: ones give the score itself, a bootstrap's draws its distribution.
 """
 
 import numpy as np
@@ -20,181 +19,208 @@ SCORES = (
     "log_loss",
     "expected_calibration_error",
 )
-"""Names of the scores, in the order of the tables. The last two are better when lower."""
+"""Scores of clips with one label each, in the order of the tables."""
 
+LABEL_SCORES = (
+    "mean_average_precision",
+    "macro_f1",
+    "micro_f1",
+    "roc_auc",
+    "hamming_loss",
+    "log_loss",
+    "brier",
+    "expected_calibration_error",
+)
+"""Scores of clips that may have several labels, in the order of the tables."""
+
+LOWER_IS_BETTER = ("hamming_loss", "log_loss", "brier", "expected_calibration_error")
 CLASS_SCORES = ("precision", "recall", "f1")
+LABEL_CLASS_SCORES = ("average_precision", "roc_auc", *CLASS_SCORES)
+DEFAULT_THRESHOLD = 0.5
 N_BINS = 15
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
-"""Probabilities are raised to this (1.2e-7) before the logarithm: networks answer in float32."""
+"""Lower bound of a probability before its logarithm is taken: networks answer in float32."""
+
+Terms = dict[str, np.ndarray]
+Thresholds = np.ndarray | float
 
 
-def clip_probabilities(segment_probabilities: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
-    """Mean of the probabilities of each clip's segments.
+def scores(
+    truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD
+) -> dict[str, float]:
+    """Every score of one model on one set of clips.
 
     Parameters
     ----------
-    segment_probabilities : np.ndarray [shape=(n_segments, n_classes)]
-        A model's answers.
-    clip_index : np.ndarray of int [shape=(n_segments,)]
-        The clip that each segment belongs to; any numbers, in any order.
+    truth : np.ndarray
+        Class of each clip, int [shape=(n_clips,)]; or labels [shape=(n_clips, n_classes)]: 1 present, 0 absent, NaN not
+        observed.
+    probabilities : np.ndarray [shape=(n_clips, n_classes)]
+        The model's. With one label a clip, each row sums to 1 and the most probable class is the answer.
+    thresholds : float or np.ndarray [shape=(n_classes,) or (n_clips, n_classes)]
+        With several labels, the probability from which a class counts as present.
 
     Returns
     -------
-    np.ndarray [shape=(n_clips, n_classes)]
-        One row for each number that occurs in `clip_index`, in ascending order of that number.
+    dict of str to float
+        The scores named in `SCORES` or `LABEL_SCORES`. Macro scores are means over the classes that occur (with several
+        labels: that were observed both present and absent); a class that is never answered has precision 0. `log_loss`
+        is in nats; `expected_calibration_error` has 15 bins of equal width [1]_; `map_at_3` is that of DCASE 2018 [2]_.
 
-    Raises
-    ------
-    EvaluationError
-        When there are no segments, or not one number for each.
+    References
+    ----------
+    .. [1] C. Guo et al., "On calibration of modern neural networks", ICML 2017. arXiv:1706.04599
+    .. [2] E. Fonseca et al., "General-purpose tagging of Freesound audio with AudioSet labels", DCASE 2018.
+       arXiv:1807.09902
 
     Examples
     --------
-    >>> clip_probabilities(np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), np.array([0, 0, 1]))
-    array([[0.75, 0.25],
-           [0.  , 1.  ]])
+    >>> found = scores(np.array([0, 1]), np.array([[0.7, 0.2, 0.1, 0.0], [0.4, 0.3, 0.2, 0.1]]))
+    >>> found["accuracy"], found["map_at_3"]
+    (0.5, 0.75)
     """
-    segments = np.asarray(segment_probabilities, dtype=np.float64)
-    index = np.asarray(clip_index)
+    terms = clip_terms(truth, probabilities, thresholds)
+    found = weighted_scores(terms, np.ones((1, len(terms["n"]))))
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def per_class(
+    truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], thresholds: Thresholds = DEFAULT_THRESHOLD
+) -> pd.DataFrame:
+    """Scores of each class, `support` (clips that have it) and `observed`; NaN for a class that does not occur."""
+    terms = clip_terms(truth, probabilities, thresholds)
+    found = weighted_class_scores(terms, np.ones((1, len(terms["n"]))))
+    check_names(classes, terms["present"].shape[1])
+    table = pd.DataFrame({name: values[0] for name, values in found.items()}, index=pd.Index(classes, name="class"))
+    return table.assign(support=terms["present"].sum(axis=0), observed=terms["observed"].sum(axis=0))
+
+
+def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> Terms:
+    """Check truth and probabilities, and return what each clip adds to the scores; see `scores`.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        `observed`, `present`, `decided` (bool) and `probabilities` [shape=(n_clips, n_classes)]; `gap`
+        [shape=(n_clips, N_BINS)]; `n` (observed labels), `loss`, and with one label `correct`, `top3`,
+        `reciprocal_rank`, with several `square` [shape=(n_clips,)].
+    """
+    if np.ndim(truth) == 2:
+        return _label_terms(truth, probabilities, thresholds)
+    targets, answers = checked(truth, probabilities)
+    n_clips, n_classes = answers.shape
+    clips, confidence, answered = np.arange(n_clips), answers.max(axis=1), answers.argmax(axis=1)
+    true = answers[clips, targets][:, None]
+    first = np.arange(n_classes) < targets[:, None]  # of equal probabilities the first class is the answer
+    place = 1 + ((answers > true) | ((answers == true) & first)).sum(axis=1)
+    gap = np.zeros((n_clips, N_BINS))
+    gap[clips, _bins(confidence, N_BINS)] = (place == 1) - confidence
+    return {
+        "probabilities": answers,
+        "observed": np.ones(answers.shape, bool),
+        "present": targets[:, None] == np.arange(n_classes),
+        "decided": answered[:, None] == np.arange(n_classes),
+        "n": np.ones(n_clips),
+        "loss": -np.log(np.maximum(true[:, 0], SMALLEST_PROBABILITY)),
+        "gap": gap,
+        "correct": (place == 1).astype(float),
+        "top3": (place <= 3).astype(float),
+        "reciprocal_rank": np.where(place <= 3, 1 / place, 0.0),
+    }
+
+
+def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores under each row of weights.
+
+    Parameters
+    ----------
+    terms : dict
+        See `clip_terms`.
+    weights : np.ndarray [shape=(n_draws, n_clips)]
+        Of the clips.
+
+    Returns
+    -------
+    dict of str to np.ndarray [shape=(n_draws,)]
+    """
+    by_class = weighted_class_scores(terms, weights)
+    n = weights @ terms["n"]
+    shared = {
+        "macro_f1": _macro(by_class["f1"]),
+        "log_loss": weights @ terms["loss"] / n,
+        "expected_calibration_error": np.abs(weights @ terms["gap"]).sum(axis=1) / n,
+    }
+    if "correct" in terms:
+        recall = _macro(by_class["recall"])
+        means = {
+            "accuracy": weights @ terms["correct"] / n,
+            "balanced_accuracy": recall,
+            "macro_precision": _macro(by_class["precision"]),
+            "macro_recall": recall,
+            "top3_accuracy": weights @ terms["top3"] / n,
+            "map_at_3": weights @ terms["reciprocal_rank"] / n,
+        }
+        return {name: (shared | means)[name] for name in SCORES}
+    observed, present, decided = terms["observed"], terms["present"], terms["decided"] & terms["observed"]
+    hits, n_decided, n_present = (weights @ one.sum(axis=1) for one in (decided & present, decided, present))
+    means = {
+        "mean_average_precision": _macro(by_class["average_precision"]),
+        "micro_f1": _ratio(2 * hits, n_decided + n_present),
+        "roc_auc": _macro(by_class["roc_auc"]),
+        "hamming_loss": weights @ ((decided != present) & observed).sum(axis=1) / n,
+        "brier": weights @ terms["square"] / n,
+    }
+    return {name: (shared | means)[name] for name in LABEL_SCORES}
+
+
+def weighted_class_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of each class under each row of weights [shape=(n_draws, n_classes)]; NaN where a class does not occur."""
+    present, observed = terms["present"], terms["observed"]
+    decided = terms["decided"] & observed
+    n_present, n_decided, hits = weights @ present, weights @ decided, weights @ (decided & present)
+    found = {
+        "precision": _ratio(hits, n_decided),
+        "recall": _ratio(hits, n_present),
+        "f1": _ratio(2 * hits, n_decided + n_present),
+    }
+    known = n_present > 0
+    if "correct" not in terms:
+        known &= n_present < weights @ observed - 1e-9
+        ranked = [
+            _ranking(terms["probabilities"][seen, number], present[seen, number], weights[:, seen])
+            for number, seen in enumerate(observed.T)
+        ]
+        precision, area = (np.stack(one, axis=1) for one in zip(*ranked, strict=True))
+        found = {"average_precision": precision, "roc_auc": area} | found
+    return {name: np.where(known, values, np.nan) for name, values in found.items()}
+
+
+def clip_probabilities(segment_probabilities: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
+    """Mean of the probabilities of each clip's segments, one row for each number in `clip_index`, ascending."""
+    segments, index = np.asarray(segment_probabilities, dtype=np.float64), np.asarray(clip_index)
     if segments.ndim != 2 or index.shape != segments.shape[:1] or not len(index):
-        raise EvaluationError(
-            f"One clip number is needed for each segment: there are segments of shape {segments.shape} and clip "
-            f"numbers of shape {index.shape}."
-        )
+        raise EvaluationError(f"Segments of shape {segments.shape} do not fit clip numbers of shape {index.shape}.")
     clips, row, n_segments = np.unique(index, return_inverse=True, return_counts=True)
     total = np.zeros((len(clips), segments.shape[1]))
     np.add.at(total, row, segments)
     return total / n_segments[:, None]
 
 
-def scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Every score of one model on one set of clips.
+def confusion(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> np.ndarray:
+    """Count answers: rows are true classes, columns answered ones.
 
-    The class of a clip is the one with the highest probability; of equal ones, the first. Macro averages run over
-    the classes that occur in `targets`; a class that is never answered has precision 0. Macro recall and balanced
-    accuracy [1]_ are therefore one number under its two names.
-
-    Parameters
-    ----------
-    targets : np.ndarray of int [shape=(n_clips,)]
-        True class of each clip, from 0 to n_classes - 1.
-    probabilities : np.ndarray [shape=(n_clips, n_classes)]
-        A model's answers; each row sums to 1.
-
-    Returns
-    -------
-    dict of str to float
-        `accuracy`, `balanced_accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, all from 0 to 1;
-        `top3_accuracy`: share of clips whose class is among the three most probable (1 with three classes or fewer);
-        `map_at_3`: mean of 1, 1/2, 1/3 or 0 for a true class in the first, second, third or no place, the metric of
-        DCASE 2018 Task 2 [2]_;
-        `log_loss`: mean negative natural logarithm of the true class's probability, in nats;
-        `expected_calibration_error`: mean distance of accuracy from confidence over 15 bins of equal width [3]_.
-
-    Raises
-    ------
-    EvaluationError
-        When the shapes do not agree, there are no clips, a target is not a class, or a row is not finite, not in
-        [0, 1] or does not sum to 1.
-
-    References
-    ----------
-    .. [1] K. H. Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010.
-       doi:10.1109/ICPR.2010.764
-    .. [2] E. Fonseca et al., "General-purpose tagging of Freesound audio with AudioSet labels: task description,
-       dataset, and baseline", DCASE 2018 Workshop. arXiv:1807.09902
-    .. [3] C. Guo et al., "On calibration of modern neural networks", ICML 2017. arXiv:1706.04599
-
-    Examples
-    --------
-    >>> answers = np.array([[0.7, 0.2, 0.1, 0.0], [0.4, 0.3, 0.2, 0.1]])
-    >>> found = scores(np.array([0, 1]), answers)
-    >>> found["accuracy"], found["map_at_3"]
-    (0.5, 0.75)
+    With several labels, a cell counts the clips in which the row's class is present and the column's class was answered
+    although it was observed to be absent; the diagonal counts the classes that are present and were answered.
     """
-    sums = {name: term.sum(axis=0) for name, term in clip_terms(targets, probabilities).items()}
-    return {name: float(value) for name, value in scores_from_sums(sums).items()}
-
-
-def per_class(targets: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Precision, recall and F1 of each class.
-
-    Parameters
-    ----------
-    targets, probabilities : np.ndarray
-        As for `scores`.
-    classes : tuple of str
-        Name of each column of `probabilities`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by class, in the order of `classes`: `precision` (0 for a class that is never answered), `recall`,
-        `f1`, `support` (clips of the class). A class without clips has NaN: nothing is known of it, and the means of
-        the columns are the macro scores.
-
-    Raises
-    ------
-    EvaluationError
-        As for `scores`, and when the names do not fit the columns.
-
-    Examples
-    --------
-    >>> table = per_class(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]), ("flute", "piano"))
-    >>> table["recall"].to_dict()
-    {'flute': 0.5, 'piano': 1.0}
-    """
-    terms = clip_terms(targets, probabilities)
-    sums = {name: term.sum(axis=0) for name, term in terms.items()}
-    if len(classes) != len(sums["of_class"]):
-        raise EvaluationError(f"There are {len(classes)} class names for {len(sums['of_class'])} columns.")
-    table = pd.DataFrame(class_scores_from_sums(sums), index=pd.Index(classes, name="class"))
-    table["support"] = sums["of_class"].astype(int)
-    return table
-
-
-def confusion(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Count how often each class was answered for each true class.
-
-    Parameters
-    ----------
-    targets, probabilities : np.ndarray
-        As for `scores`.
-
-    Returns
-    -------
-    np.ndarray of int [shape=(n_classes, n_classes)]
-        Row: true class; column: the class answered.
-
-    Examples
-    --------
-    >>> confusion(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]))
-    array([[1, 1],
-           [0, 1]])
-    """
-    from sklearn.metrics import confusion_matrix
-
-    targets, probabilities = checked(targets, probabilities)
-    return confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(probabilities.shape[1]))
+    terms = clip_terms(truth, probabilities, thresholds)
+    present, decided = terms["present"], terms["decided"]
+    counts = present.T.astype(np.int64) @ (decided & terms["observed"] & ~present).astype(np.int64)
+    np.fill_diagonal(counts, (present & decided).sum(axis=0))
+    return counts
 
 
 def most_confused(counts: np.ndarray, classes: tuple[str, ...], n: int) -> pd.DataFrame:
-    """Return the pairs of classes that are mixed up most often.
-
-    Parameters
-    ----------
-    counts : np.ndarray of int [shape=(n_classes, n_classes)]
-        What `confusion` counted.
-    classes : tuple of str
-        Name of each row.
-    n : int
-        At most so many pairs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `true`, `predicted`, `count`, `share` (of the true class's clips); the most frequent first, of equal ones the
-        larger share, then in the order of the classes. Pairs that never occur are left out.
+    """Pairs of classes that are confused most often: `true`, `predicted`, `count`, `share` of the true class.
 
     Examples
     --------
@@ -203,174 +229,160 @@ def most_confused(counts: np.ndarray, classes: tuple[str, ...], n: int) -> pd.Da
     0  organ     cello      3    0.3
     1  cello     flute      2    0.2
     """
-    counts = np.asarray(counts)
+    counts, names = np.asarray(counts), np.asarray(classes, dtype=object)
     true, predicted = np.nonzero(counts * (1 - np.eye(len(counts), dtype=int)))
-    found = pd.DataFrame(
-        {
-            "true": np.asarray(classes, dtype=object)[true],
-            "predicted": np.asarray(classes, dtype=object)[predicted],
-            "count": counts[true, predicted],
-            "share": counts[true, predicted] / counts.sum(axis=1)[true],
-        }
-    )
+    found = pd.DataFrame({"true": names[true], "predicted": names[predicted], "count": counts[true, predicted]})
+    found["share"] = found["count"] / counts.sum(axis=1)[true]
     return found.sort_values(["count", "share"], ascending=False, kind="stable", ignore_index=True).head(n)
 
 
-def reliability(targets: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N_BINS) -> dict[str, np.ndarray]:
-    """Accuracy against confidence, in bins of confidence.
+def reliability(truth: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N_BINS) -> dict[str, np.ndarray]:
+    """Accuracy against confidence, in bins of equal width that hold their upper edge.
 
-    Parameters
-    ----------
-    targets, probabilities : np.ndarray
-        As for `scores`.
-    n_bins : int
-        Bins of equal width; a bin holds its upper edge and not its lower one.
+    With several labels each observed label counts: its probability, and whether it is present.
 
     Returns
     -------
     dict of str to np.ndarray
-        `confidence` (mean of the highest probabilities), `accuracy` and `share` (of all clips), each
-        [shape=(n_bins,)], with NaN for confidence and accuracy where a bin is empty, and `ece` [shape=()], the
-        expected calibration error of these bins. They are the arguments of `plots.reliability_diagram`.
-
-    Examples
-    --------
-    >>> bins = reliability(np.array([0, 1]), np.array([[0.9, 0.1], [0.7, 0.3]]), n_bins=2)
-    >>> bins["accuracy"], round(float(bins["ece"]), 3)
-    (array([nan, 0.5]), 0.3)
+        `confidence`, `accuracy` (NaN for an empty bin) and `share` of the answers, each [shape=(n_bins,)], and `ece`.
     """
-    targets, probabilities = checked(targets, probabilities)
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == targets
+    terms = clip_terms(truth, probabilities)
+    if "correct" in terms:
+        confidence, correct = terms["probabilities"].max(axis=1), terms["correct"]
+    else:
+        confidence, correct = terms["probabilities"][terms["observed"]], terms["present"][terms["observed"]]
     bins = _bins(confidence, n_bins)
     n = np.bincount(bins, minlength=n_bins)
     filled = np.where(n > 0, n, np.nan)
-    sums = {
+    means = {
         "confidence": np.bincount(bins, confidence, n_bins) / filled,
         "accuracy": np.bincount(bins, correct, n_bins) / filled,
-        "share": n / len(targets),
+        "share": n / len(bins),
     }
-    gap = np.nan_to_num(np.abs(sums["accuracy"] - sums["confidence"]))
-    return sums | {"ece": np.asarray((gap * sums["share"]).sum())}
+    gap = np.nan_to_num(np.abs(means["accuracy"] - means["confidence"]))
+    return means | {"ece": np.asarray((gap * means["share"]).sum())}
 
 
-def clip_terms(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what each clip adds to the sums that the scores are made of.
+def decisions(probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> np.ndarray:
+    """Return which classes count as present, bool [shape of probabilities].
 
-    Parameters
-    ----------
-    targets, probabilities : np.ndarray
-        As for `scores`.
+    `thresholds` are one number, one for each class, for each seed and class, or of the shape of `probabilities`.
+    """
+    answers, bars = np.asarray(probabilities), np.asarray(thresholds, dtype=float)
+    if bars.ndim == answers.ndim - 1 and bars.ndim == 2:
+        bars = bars[:, None, :]
+    try:
+        return answers >= np.broadcast_to(bars, answers.shape)
+    except ValueError:
+        raise EvaluationError(f"Thresholds {bars.shape} do not fit probabilities {answers.shape}.") from None
+
+
+def best_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose for each class the threshold with the best F1 on its observed clips; to be done on validation [1]_.
 
     Returns
     -------
-    dict of str to np.ndarray
-        [shape=(n_clips,)]: `clips` (1), `correct`, `top3`, `reciprocal_rank`, `loss`; [shape=(n_clips, n_classes)]:
-        `of_class`, `as_class`, `hits` (1 in the column of the true class, of the answered one, of both if they are
-        the same); [shape=(n_clips, 15)]: `gap` (correct minus confidence, in the column of the confidence's bin).
-    """
-    targets, probabilities = checked(targets, probabilities)
-    n_clips, n_classes = probabilities.shape
-    clips = np.arange(n_clips)
-    true = probabilities[clips, targets]
-    ahead = (probabilities > true[:, None]) | (
-        (probabilities == true[:, None]) & (np.arange(n_classes) < targets[:, None])
-    )
-    place = 1 + ahead.sum(axis=1)
-    correct = (place == 1).astype(float)
-    confidence = probabilities.max(axis=1)
-    of_class, as_class = np.zeros((2, n_clips, n_classes))
-    of_class[clips, targets] = 1.0
-    as_class[clips, probabilities.argmax(axis=1)] = 1.0
-    gap = np.zeros((n_clips, N_BINS))
-    gap[clips, _bins(confidence, N_BINS)] = correct - confidence
-    return {
-        "clips": np.ones(n_clips),
-        "correct": correct,
-        "top3": (place <= 3).astype(float),
-        "reciprocal_rank": np.where(place <= 3, 1 / place, 0.0),
-        "loss": -np.log(np.maximum(true, SMALLEST_PROBABILITY)),
-        "of_class": of_class,
-        "as_class": as_class,
-        "hits": of_class * as_class,
-        "gap": gap,
-    }
+    thresholds : np.ndarray [shape=(n_classes,)]
+        Halfway between two probabilities that occurred, of equally good ones the nearest to .5; .5 for a class that was
+        not observed both present and absent.
+    unknown : np.ndarray of int
+        Numbers of those classes.
 
-
-def scores_from_sums(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Make the scores from sums of `clip_terms` over clips.
-
-    Parameters
+    References
     ----------
-    sums : dict of str to np.ndarray [shape=(...) or (..., k)]
-        The sums, with any leading axes, such as one for resamples.
-
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(...)]
-        The scores named in `SCORES`.
+    .. [1] Z. C. Lipton, C. Elkan, B. Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure",
+       ECML PKDD 2014. arXiv:1402.1892
     """
-    by_class = class_scores_from_sums(sums)
-    recall = np.nanmean(by_class["recall"], axis=-1)
-    return {
-        "accuracy": sums["correct"] / sums["clips"],
-        "balanced_accuracy": recall,
-        "macro_precision": np.nanmean(by_class["precision"], axis=-1),
-        "macro_recall": recall,
-        "macro_f1": np.nanmean(by_class["f1"], axis=-1),
-        "top3_accuracy": sums["top3"] / sums["clips"],
-        "map_at_3": sums["reciprocal_rank"] / sums["clips"],
-        "log_loss": sums["loss"] / sums["clips"],
-        "expected_calibration_error": np.abs(sums["gap"]).sum(axis=-1) / sums["clips"],
-    }
-
-
-def class_scores_from_sums(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Make precision, recall and F1 of each class from sums of `clip_terms`; NaN for a class without clips.
-
-    Parameters
-    ----------
-    sums : dict of str to np.ndarray [shape=(...) or (..., k)]
-        As for `scores_from_sums`.
-
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(..., n_classes)]
-        The scores named in `CLASS_SCORES`.
-    """
-    of_class = np.where(sums["of_class"] > 0, sums["of_class"], np.nan)
-    # A class that is never answered has 0 hits, over 1 instead of 0.
-    precision = sums["hits"] / np.maximum(sums["as_class"], 1)
-    return {
-        "precision": np.where(sums["of_class"] > 0, precision, np.nan),
-        "recall": sums["hits"] / of_class,
-        "f1": 2 * sums["hits"] / (of_class + sums["as_class"]),
-    }
+    terms = clip_terms(np.asarray(labels, dtype=float), probabilities)
+    thresholds, unknown = np.full(terms["present"].shape[1], DEFAULT_THRESHOLD), []
+    for number, (observed, present) in enumerate(zip(terms["observed"].T, terms["present"].T, strict=True)):
+        if not 0 < present.sum() < observed.sum():
+            unknown.append(number)
+            continue
+        answers, hits = terms["probabilities"][observed, number], present[observed]
+        values = np.unique(answers)
+        between = (values + np.concatenate([[0.0], values[:-1]])) / 2
+        decided = answers >= between[:, None]
+        f1 = 2 * (decided & hits).sum(axis=1) / (decided.sum(axis=1) + hits.sum())
+        best = between[f1 >= f1.max() - 1e-12]
+        thresholds[number] = best[np.abs(best - DEFAULT_THRESHOLD).argmin()]
+    return thresholds, np.array(unknown, dtype=int)
 
 
 def checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays (int, float64), or raise `EvaluationError` as `scores` documents it."""
-    targets = np.asarray(targets)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.ndim != 2 or targets.shape != probabilities.shape[:1] or not probabilities.size:
-        raise EvaluationError(
-            f"One row of probabilities is needed for each clip, and at least one clip: there are targets of shape "
-            f"{targets.shape} and probabilities of shape {probabilities.shape}."
-        )
-    n_classes = probabilities.shape[1]
-    if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= n_classes:
-        raise EvaluationError(f"Targets must be whole numbers from 0 to {n_classes - 1}, the number of a class.")
+    """Return targets (int) and probabilities (float64) of clips with one label, or raise `EvaluationError`."""
+    targets, answers = np.asarray(targets), np.asarray(probabilities, dtype=np.float64)
+    if answers.ndim != 2 or targets.shape != answers.shape[:1] or not answers.size:
+        raise EvaluationError(f"Targets of shape {targets.shape} do not fit probabilities of shape {answers.shape}.")
+    if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= answers.shape[1]:
+        raise EvaluationError(f"Targets must be whole numbers from 0 to {answers.shape[1] - 1}.")
     # Half precision, in which predictions may be stored, keeps a sum of 41 to within about 0.01.
-    wrong = ~(np.isfinite(probabilities) & (probabilities >= 0)).all(axis=1)
-    wrong |= ~(np.abs(probabilities.sum(axis=1) - 1) < 0.01)
-    if wrong.any():
+    valid = np.isfinite(answers).all(axis=1) & (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) < 0.01)
+    return targets, _all_valid(answers, valid)
+
+
+def check_names(classes: tuple[str, ...], n_classes: int) -> None:
+    """Raise `EvaluationError` when there is not one name for each column."""
+    if len(classes) != n_classes:
+        raise EvaluationError(f"There are {len(classes)} class names for {n_classes} columns.")
+
+
+def _label_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds) -> Terms:
+    labels, answers = np.asarray(truth, dtype=float), np.asarray(probabilities, dtype=np.float64)
+    if labels.shape != answers.shape or not labels.size:
+        raise EvaluationError(f"Labels of shape {labels.shape} do not fit probabilities of shape {answers.shape}.")
+    observed, present = ~np.isnan(labels), labels == 1
+    if not observed.any() or not np.isin(labels[observed], (0, 1)).all():
+        raise EvaluationError("Labels must be 1 (present), 0 (absent) or NaN (not observed), and some observed.")
+    _all_valid(answers, ((answers >= 0) & (answers <= 1)).all(axis=1))
+    likely = np.clip(np.where(present, answers, 1 - answers), SMALLEST_PROBABILITY, 1)
+    gap = np.zeros((len(answers), N_BINS))
+    np.add.at(gap, (np.nonzero(observed)[0], _bins(answers[observed], N_BINS)), (present - answers)[observed])
+    return {
+        "probabilities": answers,
+        "observed": observed,
+        "present": present,
+        "decided": decisions(answers, thresholds),
+        "n": observed.sum(axis=1).astype(float),
+        "loss": np.where(observed, -np.log(likely), 0).sum(axis=1),
+        "gap": gap,
+        "square": np.where(observed, (answers - present) ** 2, 0).sum(axis=1),
+    }
+
+
+def _all_valid(answers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    if not valid.all():
         raise EvaluationError(
-            f"{wrong.sum()} of {len(wrong)} clips have no valid probabilities (finite, not below 0, sum 1), the first "
-            f"in row {wrong.argmax()}; when they come from a network, its training has diverged: lower the learning "
-            "rate."
+            f"{(~valid).sum()} of {len(valid)} clips have no valid probabilities, the first in row {valid.argmin()}. "
+            "If a network gave them, its training has diverged: lower the learning rate."
         )
-    return targets, probabilities
+    return answers
 
 
-def _bins(confidence: np.ndarray, n_bins: int) -> np.ndarray:
-    return np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+def _ranking(answers: np.ndarray, present: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and area under the ROC curve of one class in each draw; ties count as one step."""
+    if not len(answers):
+        return np.zeros(len(weights)), np.zeros(len(weights))
+    order = np.argsort(-answers, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(answers[order]) != 0, True))
+    ordered = weights[:, order]
+    hits = np.cumsum(ordered * present[order], axis=1)[:, ends]
+    above = np.cumsum(ordered, axis=1)[:, ends]
+    new_hits, misses = np.diff(hits, axis=1, prepend=0), above - hits
+    area = (np.diff(misses, axis=1, prepend=0) * (hits - new_hits / 2)).sum(axis=1)
+    average_precision = _ratio((new_hits * _ratio(hits, above)).sum(axis=1), hits[:, -1])
+    return average_precision, _ratio(area, hits[:, -1] * misses[:, -1])
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part / whole, 0 where there is no whole, NaN where the whole is NaN."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=~(whole <= 0))
+
+
+def _macro(by_class: np.ndarray) -> np.ndarray:
+    n = np.isfinite(by_class).sum(axis=1)
+    return np.where(n > 0, np.nansum(by_class, axis=1) / np.maximum(n, 1), np.nan)
+
+
+def _bins(values: np.ndarray, n_bins: int) -> np.ndarray:
+    return np.clip(np.ceil(values * n_bins).astype(int) - 1, 0, n_bins - 1)

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from instrlib.core.words import listed
-from instrlib.evaluation.intervals import LEVEL, Difference, Interval, p_text
+from instrlib.evaluation.intervals import Difference, Interval, p_text
+from instrlib.evaluation.statistics import LEVEL
 from instrlib.reporting import overview
 from instrlib.reporting.overview import Facts, Notebooks, score_name
 

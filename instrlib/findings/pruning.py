@@ -15,7 +15,7 @@ def sparsity_sentence(networks: pd.DataFrame, compared: pd.DataFrame, max_loss: 
     networks : pandas.DataFrame
         See `pruning.Plan.networks`.
     compared : pandas.DataFrame
-        What `experiments.against` gives, against the dense network.
+        What `statistics.compare` gives, against the dense network.
     max_loss : float
         Accuracy that may be lost.
 

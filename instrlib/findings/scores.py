@@ -14,7 +14,7 @@ def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> 
     Parameters
     ----------
     table : pandas.DataFrame
-        From `evaluation.compare_models`.
+        From `statistics.score_table`.
     model, score : str
         A row of it.
 
@@ -61,7 +61,7 @@ def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accur
     Parameters
     ----------
     table : pandas.DataFrame
-        What `experiments.against` gives.
+        What `statistics.compare` gives.
     reference : str
         The variant that they were compared with.
     what : str
@@ -93,7 +93,7 @@ def pair_sentences(table: pd.DataFrame, what: str = "accuracy") -> list[str]:
     Parameters
     ----------
     table : pandas.DataFrame
-        What `experiments.compare_pairs` gives.
+        What `statistics.compare` gives.
     what : str
         Name of the score.
 
@@ -117,7 +117,7 @@ def help_sentence(table: pd.DataFrame, name: str, reference: str, what: str = "a
     Parameters
     ----------
     table : pandas.DataFrame
-        What `experiments.against` gives.
+        What `statistics.compare` gives.
     name, reference : str
         A row of it, and what that was compared with.
     what : str
@@ -174,7 +174,7 @@ def calibration_sentence(table: pd.DataFrame, model: str, gap: Interval) -> str:
     Parameters
     ----------
     table : pandas.DataFrame
-        What `evaluation.compare_models` gives.
+        What `statistics.score_table` gives.
     model : str
         A model of the table.
     gap : Interval
@@ -199,7 +199,7 @@ def multilabel_sentence(table: pd.DataFrame, model: str) -> str:
     Parameters
     ----------
     table : pandas.DataFrame
-        What `evaluation.against_trivial` gives.
+        What `statistics.compare` gives.
     model : str
         One of its models.
 

@@ -69,7 +69,7 @@ def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: st
     Parameters
     ----------
     table : pandas.DataFrame
-        What `experiments.against` gives.
+        What `statistics.compare` gives.
     described : pandas.DataFrame
         What `experiments.describe` gives, with the column `multiply_adds_a_clip`.
     reference : str
@@ -128,7 +128,7 @@ def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str, *
     overview : pandas.DataFrame
         What `references.overview` gives.
     compared : pandas.DataFrame
-        What `experiments.against` gives for `ours`.
+        What `statistics.compare` gives for `ours`.
     ours : str
         Our model.
     unfinished : sequence of str

@@ -53,7 +53,7 @@ def mark_sentence(scores: pd.DataFrame, compared: pd.DataFrame, mark: str) -> st
     scores : pandas.DataFrame
         Columns `model`, `estimate`, `low`, `high`: the main score.
     compared : pandas.DataFrame
-        What `experiments.against` gives for `mark`, with the models that were trained here; empty when the mark is
+        What `statistics.compare` gives for `mark`, with the models that were trained here; empty when the mark is
         not at hand.
     mark : str
         The model that is the mark.

@@ -18,9 +18,11 @@ from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
-from instrlib.models.evaluation import Inputs, Predictions, answer_test, join_folds
+from instrlib.evaluation.predictions import Predictions, join_folds
+from instrlib.models.answers import answer_test
 from instrlib.models.experiments import run_folder
 from instrlib.models.training import part_segments
 

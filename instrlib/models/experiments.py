@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import EvaluationError
 from instrlib.core.parallel import parallel_map
 from instrlib.data.store import open_store
-from instrlib.evaluation.intervals import compare_over_seeds, enough_resamples, holm, is_shown
-from instrlib.models.evaluation import Predictions, clip_scores, compare_models, join_seeds, read_test
+from instrlib.evaluation.predictions import Predictions, join_seeds
+from instrlib.models.answers import read_test
 from instrlib.models.layers import Layer
 from instrlib.models.training import Start, summary, train_model
 
@@ -274,116 +272,6 @@ def multiply_adds_a_clip(described: pd.DataFrame, variants: Sequence[Variant]) -
     return (described.multiply_adds * a_clip).rename("multiply_adds_a_clip")
 
 
-def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Score several models on the same clips.
-
-    Parameters
-    ----------
-    predictions : dict of str to dict
-        By name; see `evaluation.Predictions`.
-    n_resamples, seed : int
-        Of the bootstrap over groups and seeds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `evaluation.compare_models`.
-
-    Raises
-    ------
-    EvaluationError
-        When they were not tested on the same clips.
-    """
-    return compare_models(_same_clips(predictions), predictions, n_resamples=n_resamples, seed=seed)
-
-
-def against(predictions: dict[str, Predictions], reference: str, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Compare each model with one of them, paired by clip and seed.
-
-    Parameters
-    ----------
-    predictions : dict of str to dict
-        By name; see `evaluation.Predictions`. A model with a single seed is compared with every seed of the reference.
-    reference : str
-        One of the names.
-    n_resamples, seed : int
-        Of the bootstrap over groups and seeds; there are more resamples where the number of models asks for it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a model without the reference: `difference` of accuracy (of label accuracy, see
-        `evaluation.clip_scores`), `low`, `high`, `p`, and `p_holm`, which is corrected for the number of comparisons;
-        see `intervals.holm`.
-
-    Raises
-    ------
-    EvaluationError
-        When they were not tested on the same clips.
-    """
-    pairs = [(name, reference) for name in predictions if name != reference]
-    return compare_pairs(predictions, pairs, n_resamples=n_resamples, seed=seed).droplevel("second").rename_axis(None)
-
-
-def difference_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return arguments of `plots.paired_differences`: all but what the variants are compared with.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What `against` gives, or another table with `difference`, `low`, `high` and `p_holm`, one row a variant.
-
-    Returns
-    -------
-    dict of str to np.ndarray
-    """
-    return {
-        "names": table.index.to_numpy(dtype=str),
-        "differences": table.difference.to_numpy(),
-        "low": table.low.to_numpy(),
-        "high": table.high.to_numpy(),
-        "shown": is_shown(table.p_holm.to_numpy()),
-    }
-
-
-def compare_pairs(
-    predictions: dict[str, Predictions], pairs: Sequence[tuple[str, str]], *, n_resamples: int, seed: int
-) -> pd.DataFrame:
-    """Compare models two by two, paired by clip and seed.
-
-    Parameters
-    ----------
-    predictions : dict of str to dict
-        By name; see `evaluation.Predictions`. A model with a single seed is compared with every seed of the other.
-    pairs : sequence of (str, str)
-        Names of two models each.
-    n_resamples, seed : int
-        Of the bootstrap over groups and seeds; there are more resamples where the number of pairs asks for it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair, indexed by `first` and `second`: `difference` of accuracy (of label accuracy, see
-        `evaluation.clip_scores`), first minus second, `low`, `high`, `p`, and `p_holm`, which is corrected for the
-        number of pairs; see `intervals.holm`.
-
-    Raises
-    ------
-    EvaluationError
-        When the models were not tested on the same clips.
-    """
-    clips = _same_clips(predictions)
-    n_resamples = enough_resamples(n_resamples, len(pairs))
-    correct = {name: np.atleast_2d(clip_scores(clips, answer)) for name, answer in predictions.items()}
-    rows = []
-    for first, second in pairs:
-        both = np.broadcast_arrays(correct[first], correct[second])
-        found = compare_over_seeds(*both, clips["group"], n_resamples=n_resamples, seed=seed)
-        rows.append({"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p})
-    table = pd.DataFrame(rows, pd.MultiIndex.from_tuples(pairs, names=["first", "second"]))
-    return table.assign(p_holm=holm(table.p.to_numpy()))
-
-
 def _train_and_answer(
     folder: Path,
     store: Path,
@@ -395,11 +283,3 @@ def _train_and_answer(
     start: Start | None,
 ) -> Predictions:
     return read_test(train_model(folder, store, split, spec, config, seed, copies, start), store, split)
-
-
-def _same_clips(predictions: dict[str, Predictions]) -> Predictions:
-    name, first = next(iter(predictions.items()))
-    for other, answer in predictions.items():
-        if not np.array_equal(answer["clip_id"], first["clip_id"]):
-            raise EvaluationError(f"{other!r} and {name!r} were not tested on the same clips, so they do not compare.")
-    return first

@@ -20,10 +20,12 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import LeakError, StoreError
 from instrlib.core.io import hash_json, read_json
 from instrlib.data.base import Corpus
+from instrlib.data.inputs import Inputs
 from instrlib.data.store import FeatureStore
+from instrlib.evaluation import statistics
+from instrlib.evaluation.predictions import Predictions
 from instrlib.models import embeddings
-from instrlib.models.evaluation import Inputs, Predictions
-from instrlib.models.experiments import Outcome, Variant, compare_pairs, read_outcome, run_variants
+from instrlib.models.experiments import Outcome, Variant, read_outcome, run_variants
 from instrlib.models.heads import HEADS, LOGISTIC
 from instrlib.models.layers import Layer, output_of
 from instrlib.models.training import config_for, load_model, load_scaler, read_manifest, summary
@@ -328,11 +330,11 @@ def compare(answers: dict[str, Predictions], *, n_resamples: int, seed: int) -> 
     Returns
     -------
     pandas.DataFrame
-        See `experiments.compare_pairs`; p is corrected for the number of all pairs.
+        See `statistics.compare`; p is corrected for the number of all pairs.
     """
     rivals = [name for name in (SCRATCH, PROBE, MARK) if name in answers]
     pairs = [*((CHOSEN, name) for name in rivals), (PROBE, SCRATCH)]
-    return compare_pairs(answers, pairs, n_resamples=n_resamples, seed=seed)
+    return statistics.compare(answers, pairs=pairs, n_resamples=n_resamples, seed=seed)
 
 
 def embed_clips(

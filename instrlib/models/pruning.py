@@ -20,8 +20,10 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import hash_json, padded
 from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
+from instrlib.evaluation.predictions import Predictions
+from instrlib.models.answers import read_test
 from instrlib.models.batches import training_batches
-from instrlib.models.evaluation import Inputs, Predictions, read_test
 from instrlib.models.experiments import Outcome, make_outcome, run_folder
 from instrlib.models.layers import Layer, build, count_multiply_adds, resize
 from instrlib.models.training import (

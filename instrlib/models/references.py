@@ -16,10 +16,12 @@ from instrlib.core.errors import ConfigError
 from instrlib.core.io import read_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.base import Corpus
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, build_store, open_store
+from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models import classical
-from instrlib.models.evaluation import Inputs, Predictions, answer_test, join_seeds
+from instrlib.models.answers import answer_test
 from instrlib.models.experiments import Variant
 from instrlib.models.layers import Layer
 from instrlib.models.training import check_trained_with, load_model, load_scaler, read_manifest
@@ -399,7 +401,7 @@ def overview(
     Parameters
     ----------
     scores : pandas.DataFrame
-        What `experiments.score_table` gives.
+        What `statistics.score_table` gives.
     kinds : dict of str to str
         One of `KINDS` for each model.
     networks, classifiers : pandas.DataFrame

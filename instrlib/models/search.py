@@ -23,8 +23,8 @@ from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import atomic_path, hash_json, write_json
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
+from instrlib.evaluation.predictions import join_folds
 from instrlib.models.attempts import Attempt, attempt_all
-from instrlib.models.evaluation import join_folds
 from instrlib.models.experiments import Outcome, Variant, run_variants
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.training import COMPLETE, summary, train_model

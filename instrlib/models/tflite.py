@@ -22,11 +22,13 @@ from instrlib.core.cache import code_hash, versions
 from instrlib.core.errors import EvaluationError, RunError
 from instrlib.core.io import atomic_path, hash_file, hash_json, in_parts, read_json, write_json
 from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
 from instrlib.data.store import open_store
 from instrlib.evaluation.metrics import scores
+from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models import litert
-from instrlib.models.evaluation import Inputs, Predictions, answer_test, join_seeds
+from instrlib.models.answers import answer_test
 from instrlib.models.experiments import Outcome, run_folder
 from instrlib.models.layers import count_multiply_adds
 from instrlib.models.pruning import count_nonzero

@@ -19,8 +19,7 @@ from instrlib.core.errors import ConfigError, InstrlibError, RunError, SplitErro
 from instrlib.core.io import atomic_path, hash_json, padded, read_json, write_arrays, write_json
 from instrlib.data.splits import Split, check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store
-from instrlib.evaluation.metrics import clip_probabilities, scores
-from instrlib.evaluation.multilabel import best_thresholds, label_scores
+from instrlib.evaluation.metrics import best_thresholds, clip_probabilities, scores
 from instrlib.models.batches import training_batches, validation_batches
 from instrlib.models.layers import Layer, build, count_multiply_adds, get_spec, output_of
 
@@ -353,7 +352,7 @@ def write_network(
     write_arrays(folder / "validation.npz", **predicted)
     sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
     validation = (
-        label_scores(predicted["labels"], predicted["probabilities"], predicted["thresholds"])
+        scores(predicted["labels"], predicted["probabilities"], predicted["thresholds"])
         if several
         else scores(predicted["targets"], predicted["probabilities"])
     )

@@ -22,21 +22,15 @@ from instrlib.core.io import hash_bytes, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora
 from instrlib.data.base import Corpus
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
 from instrlib.data.store import FeatureStore, build_store, derive_store
-from instrlib.evaluation.multilabel import best_thresholds
+from instrlib.evaluation.metrics import best_thresholds
+from instrlib.evaluation.predictions import Predictions, join_seeds, main_score
+from instrlib.evaluation.statistics import compare, score_table
 from instrlib.models import embeddings
-from instrlib.models.evaluation import Inputs, Predictions, answer_test, join_seeds, main_score, read_test
-from instrlib.models.experiments import (
-    Outcome,
-    Variant,
-    against,
-    compare_pairs,
-    read_outcome,
-    run_folder,
-    run_variants,
-    score_table,
-)
+from instrlib.models.answers import answer_test, read_test
+from instrlib.models.experiments import Outcome, Variant, read_outcome, run_folder, run_variants
 from instrlib.models.heads import HEADS, LOGISTIC, head_loss
 from instrlib.models.layers import Layer
 from instrlib.models.training import config_for, part_segments, train_model
@@ -430,7 +424,7 @@ def curve(answers: Answers, *, n_resamples: int, seed: int) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `model`, `size`, `score`, `estimate`, `low`, `high`; see `evaluation.compare_models`.
+        Columns `model`, `size`, `score`, `estimate`, `low`, `high`; see `statistics.score_table`.
     """
     flat, names = _flatten(answers)
     table = score_table(flat, n_resamples=n_resamples, seed=seed)
@@ -439,7 +433,7 @@ def curve(answers: Answers, *, n_resamples: int, seed: int) -> pd.DataFrame:
 
 
 def main_curve(answers: Answers, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `curve` of the main score alone, without its name; see `evaluation.main_score`."""
+    """Return the rows of `curve` of the main score alone, without its name; see `predictions.main_score`."""
     score = main_score(next(iter(next(iter(answers.values())).values())))
     return table[table.score == score].drop(columns="score").reset_index(drop=True)
 
@@ -457,14 +451,13 @@ def against_scratch(answers: Answers, *, n_resamples: int, seed: int) -> pd.Data
     Returns
     -------
     pandas.DataFrame
-        One row for each pair of `model` and `size`: `difference` of accuracy (with several labels a clip: of label
-        accuracy), embedding minus scratch, `low`, `high`, `p` and
-        `p_holm`, corrected for the number of all rows; see `experiments.compare_pairs`.
+        One row for each pair of `model` and `size`: `difference` of the main score, embedding minus scratch,
+        `low`, `high`, `p` and `p_holm`, corrected for the number of all rows; see `statistics.compare`.
     """
     flat, names = _flatten(answers)
     key_of = {pair: key for key, pair in names.items()}
     pairs = [(key, key_of[SCRATCH, size]) for key, (model, size) in names.items() if model != SCRATCH]
-    table = compare_pairs(flat, pairs, n_resamples=n_resamples, seed=seed).droplevel("second")
+    table = compare(flat, pairs=pairs, n_resamples=n_resamples, seed=seed).droplevel("second")
     table.index = pd.MultiIndex.from_tuples([names[key] for key in table.index], names=["model", "size"])
     return table.reset_index()
 
@@ -486,13 +479,13 @@ def against_mark(
     Returns
     -------
     pandas.DataFrame
-        See `experiments.against`; empty when the mark is not among the answers.
+        See `statistics.compare`; empty when the mark is not among the answers.
     """
     if MARK not in answers:
         return pd.DataFrame(columns=["difference", "low", "high", "p", "p_holm"], dtype=float)
     elsewhere = tuple(f"{name}, " for name in embedded if name not in (STATISTICS, OWN))
     here = {name: answer for name, answer in answers.items() if name == MARK or not name.startswith(elsewhere)}
-    return against(here, MARK, n_resamples=n_resamples, seed=seed)
+    return compare(here, against=MARK, n_resamples=n_resamples, seed=seed).droplevel("second")
 
 
 def describe_heads(

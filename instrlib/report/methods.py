@@ -75,7 +75,7 @@ def paragraphs(notebooks: Notebooks, profile: Profile, seeds: int, *, several: b
         "**Scores and trivial answers.** Scores are accuracy, balanced accuracy [@brodersen2010], F1 as the mean over "
         "the classes (macro), MAP@3 [@fonseca2018] and the expected calibration error [@guo2017]; with several labels "
         "a clip, mean average precision, F1 and Hamming loss. Beside each score stand answers that need no listening: "
-        "always the most frequent class, classes by their share, and the nearest mean spectrum.",
+        "always the most frequent class, stratified random answers, and the nearest centroid of mean spectra.",
         f"**Intervals.** They cover 95 % and come from at least {profile.n_bootstrap:,} bootstrap resamples of whole "
         "groups [@field2007], and of seeds where there are several [@bouthillier2021], unless said otherwise.",
         "**Tests.** Models are compared on the same clips and seeds (paired). p is two-sided: twice the share of the "

@@ -11,7 +11,7 @@ from instrlib.core.io import read_arrays, read_json, write_text
 from instrlib.core.words import begin, spaced
 from instrlib.data import corpora
 from instrlib.data.rendered import sources as soundfont
-from instrlib.evaluation.intervals import LEVEL
+from instrlib.evaluation.statistics import LEVEL
 from instrlib.models.published import CARD, CONDITION, RECORD, read_sealed
 from instrlib.runner.publish import arrays_folder, model_folder, results_path
 

@@ -30,7 +30,8 @@ from instrlib.core.config import folders
 from instrlib.core.errors import RunError
 from instrlib.core.io import expanded, read_json, write_text
 from instrlib.core.words import begin, listed, spaced
-from instrlib.evaluation.intervals import LEVEL, Difference, Interval, holm
+from instrlib.evaluation.intervals import Difference, Interval
+from instrlib.evaluation.statistics import LEVEL, holm
 from instrlib.reporting.overview import TRIVIAL, score_name
 from instrlib.runner.notebooks import read_notebook
 from instrlib.runner.publish import results_path

@@ -17,7 +17,7 @@ from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import RunError
 from instrlib.core.io import hash_bytes, read_json
 from instrlib.core.words import spaced
-from instrlib.evaluation.intervals import LEVEL, holm
+from instrlib.evaluation.statistics import LEVEL, holm
 from instrlib.runner.run import Run
 
 Metrics = dict[str, Any]
@@ -25,8 +25,8 @@ Notebooks = dict[str, dict[str, Any]]
 
 TRIVIAL = (
     "majority class",
-    "chance by class share",
-    "nearest mean spectrum",
+    "stratified random",
+    "nearest centroid",
     "all present",
     "none present",
     "prior",

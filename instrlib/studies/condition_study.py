@@ -23,13 +23,17 @@ from instrlib.core.errors import EvaluationError
 from instrlib.core.io import hash_json, read_arrays, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.base import CONTENT, Corpus, problem_table
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import FeatureStore, build_store
+from instrlib.evaluation import statistics
 from instrlib.evaluation.calibration import fit_temperature, softmax
-from instrlib.evaluation.intervals import bootstrap_mean, compare_over_seeds, enough_resamples, holm
+from instrlib.evaluation.intervals import bootstrap_mean, compare_over_seeds
 from instrlib.evaluation.metrics import scores
+from instrlib.evaluation.predictions import Predictions, join_folds
+from instrlib.evaluation.statistics import enough_resamples, holm, nested
 from instrlib.models import classical
-from instrlib.models.evaluation import Inputs, Predictions, answer_test, compare_models, join_folds, nested
+from instrlib.models.answers import answer_test
 from instrlib.models.experiments import Outcome, make_outcome, run_folder
 from instrlib.models.training import part_segments, predict_clips
 from instrlib.models.vectors import VectorStore, with_vectors
@@ -449,7 +453,7 @@ def publish(folder: Path, task: Task, *, n_resamples: int) -> dict[str, Any]:
     answered = answer_test(
         place / f"seed-{fitted['seed']}.npz", fitted["key"], lambda: predict, store=store, scaler=None, split=split
     )
-    table = compare_models(answered, {"it": answered["probabilities"]}, n_resamples=n_resamples, seed=0)
+    table = statistics.score_table({"it": answered}, n_resamples=n_resamples, seed=0)
     scored = {
         name: {end: round(value, 4) for end, value in ends.items()}
         for name, ends in nested(table)["it"].items()

@@ -22,16 +22,12 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data.local import draw_clips
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
-from instrlib.evaluation.intervals import (
-    Interval,
-    balanced_difference,
-    bootstrap_mean,
-    compare_over_seeds,
-    enough_resamples,
-    holm,
-)
+from instrlib.evaluation import statistics
+from instrlib.evaluation.intervals import Interval, balanced_difference, bootstrap_mean, compare_over_seeds
+from instrlib.evaluation.predictions import Predictions
+from instrlib.evaluation.statistics import enough_resamples, holm
+from instrlib.models.answers import answer_test
 from instrlib.models.embeddings import embed_store, own
-from instrlib.models.evaluation import Predictions, answer_test, compare_models
 from instrlib.models.experiments import Outcome, Variant, run_variants
 from instrlib.models.layers import Layer
 from instrlib.models.training import load_model, load_scaler, read_manifest
@@ -271,8 +267,8 @@ def matrix(answered: Sequence[Answered], *, n_resamples: int, seed: int = 0) -> 
     for one in answered:
         told = in_common_classes(one.predictions, one.common)
         n_names = len(one.common.names)
-        among = {"all": told["probabilities"], "common": _only(told["probabilities"], n_names)}
-        table = compare_models(told, among, **draws).set_index(["model", "score"])
+        among = {"all": told, "common": told | {"probabilities": _only(told["probabilities"], n_names)}}
+        table = statistics.score_table(among, **draws).set_index(["model", "score"])
         row: dict[str, Any] = {
             "trained_on": one.source.label,
             "tested_on": one.target.label,

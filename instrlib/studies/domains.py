@@ -20,12 +20,12 @@ from instrlib.core.io import hash_tree, whole
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
 from instrlib.data.base import CONTENT, Corpus
+from instrlib.data.inputs import Inputs
 from instrlib.data.local import is_audio
 from instrlib.data.names import FAMILIES, common_classes, common_name
 from instrlib.data.rendered import sources as soundfont
 from instrlib.data.splits import make_split, save_splits
 from instrlib.data.store import FeatureStore, build_store
-from instrlib.models.evaluation import Inputs
 from instrlib.models.experiments import slug
 
 VARIABLE = "INSTRLIB_CORPORA"

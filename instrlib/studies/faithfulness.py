@@ -29,7 +29,8 @@ from instrlib.core.errors import ConfigError
 from instrlib.core.io import hash_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.store import FeatureStore, open_store
-from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds, holm
+from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds
+from instrlib.evaluation.statistics import holm
 from instrlib.models.training import load_model, read_manifest
 from instrlib.studies.attention import Explained
 from instrlib.studies.cam import Grid, channels, downsample, predict, upsample, weighted_channels

@@ -14,10 +14,12 @@ from instrlib.core.errors import CorpusError, LeakError
 from instrlib.core.io import expanded, hash_json, in_parts
 from instrlib.core.parallel import parallel_map
 from instrlib.data.base import Corpus, strata
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore, build_store, open_store
-from instrlib.evaluation.multilabel import decisions
-from instrlib.models.evaluation import Inputs, Predictions, answer_test
+from instrlib.evaluation.metrics import decisions
+from instrlib.evaluation.predictions import Predictions
+from instrlib.models.answers import answer_test
 from instrlib.models.experiments import run_folder
 from instrlib.models.layers import Layer
 from instrlib.models.training import load_model, load_scaler, open_trained, part_segments, predict_clips, train_model

@@ -9,7 +9,7 @@ import pandas as pd
 from instrlib.data.store import FeatureStore
 from instrlib.evaluation import baselines
 from instrlib.evaluation.intervals import Interval, jackknife_interval, jackknife_pairs, leave_out
-from instrlib.evaluation.multilabel import DEFAULT_THRESHOLD, best_thresholds, decisions, prepare, scores_from_counts
+from instrlib.evaluation.metrics import best_thresholds, clip_terms, decisions, weighted_scores
 from instrlib.studies.mixing import Mixtures
 
 FIXED_THRESHOLDS = (0.5, 0.15)
@@ -169,7 +169,7 @@ def trivial(mixtures: Mixtures) -> dict[str, Answer]:
     for fold in table.fold.unique():
         known = labels[(table.fold == fold) & (table.split == "validation")]
         rows = np.flatnonzero(table.fold == fold)
-        prior[:, rows] = baselines.prior(known, len(rows))
+        prior[:, rows] = baselines.several_labels(known, len(rows))["prior"]
         most = np.argsort(-known.mean(axis=0), kind="stable")[: round(known.sum(axis=1).mean())]
         frequent[:, rows[:, None], most] = True
     by_share = {"prior": Answer(prior, decisions(prior)), "the most frequent": Answer(prior, frequent)}
@@ -179,8 +179,8 @@ def trivial(mixtures: Mixtures) -> dict[str, Answer]:
 def all_or_none(n_clips: int, n_classes: int) -> dict[str, Answer]:
     """Answer that every class is in every clip, and that none is: "all present" and "none present"."""
     answers = {
-        "all present": baselines.all_present(n_clips, n_classes)[None],
-        "none present": baselines.none_present(n_clips, n_classes)[None],
+        "all present": np.ones((1, n_clips, n_classes)),
+        "none present": np.zeros((1, n_clips, n_classes)),
     }
     return {name: Answer(probabilities, decisions(probabilities)) for name, probabilities in answers.items()}
 
@@ -352,6 +352,6 @@ def _scores(one: Answer, labels: np.ndarray, weights: np.ndarray) -> dict[str, n
     """Return every score under every row of weights [shape=(n_seeds, n_weights)]."""
     by_seed = []
     for probabilities, present in zip(one.probabilities, one.present, strict=True):
-        prepared = prepare(labels, probabilities, DEFAULT_THRESHOLD) | {"decided": present}
-        by_seed.append(scores_from_counts(prepared, weights))
+        prepared = clip_terms(labels, probabilities) | {"decided": present}
+        by_seed.append(weighted_scores(prepared, weights))
     return {name: np.stack([found[name] for found in by_seed]) for name in SCORES}

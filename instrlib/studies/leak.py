@@ -9,6 +9,7 @@ import pandas as pd
 
 from instrlib.core.io import hash_json
 from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import (
     MAX_FOLDS,
     PARTS,
@@ -23,8 +24,8 @@ from instrlib.data.splits import (
 from instrlib.data.store import FeatureStore, derive_store
 from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds, unpaired_difference
 from instrlib.evaluation.metrics import clip_probabilities
+from instrlib.evaluation.predictions import Predictions
 from instrlib.models.classical import forest_probabilities, summaries
-from instrlib.models.evaluation import Inputs, Predictions
 
 PROTOCOLS = ("segments at random", "whole groups")
 

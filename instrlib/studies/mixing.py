@@ -19,9 +19,9 @@ from instrlib.core.io import atomic_path, hash_bytes, hash_file, hash_json, read
 from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
 from instrlib.data.base import CONTENT, Corpus, problem_table, strata
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore
-from instrlib.models.evaluation import Inputs
 from instrlib.models.training import part_segments
 
 VERSION = 1

@@ -21,21 +21,12 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data import names
 from instrlib.data.base import CONTENT, Corpus
 from instrlib.data.splits import Split
+from instrlib.evaluation import statistics
 from instrlib.evaluation.calibration import is_named
-from instrlib.evaluation.intervals import (
-    Interval,
-    bootstrap_groups,
-    bootstrap_mean,
-    compare_over_seeds,
-    enough_resamples,
-    holm,
-    is_shown,
-    label_intervals,
-    score_intervals,
-    unpaired_difference,
-)
+from instrlib.evaluation.intervals import Interval, bootstrap_mean, compare_over_seeds, is_shown, unpaired_difference
 from instrlib.evaluation.metrics import reliability
-from instrlib.models.evaluation import Predictions
+from instrlib.evaluation.predictions import Predictions
+from instrlib.evaluation.statistics import enough_resamples, holm
 from instrlib.models.predict import predict_file
 from instrlib.models.published import PublishedModel
 
@@ -444,8 +435,9 @@ def refusal_of_unknown(
             n_resamples=enough_resamples(n_resamples, len(heard)),
             seed=seed,
         )
-        told = label_intervals(known[:, None], answers.max(axis=1)[:, None], group, n_resamples=n_resamples, seed=seed)
-        area = told.loc["roc_auc"]
+        asked = {"labels": known[:, None].astype(float), "probabilities": answers.max(axis=1)[:, None], "group": group}
+        areas = statistics.score_draws(asked, n_resamples=n_resamples, seed=seed)["roc_auc"][0]
+        area = Interval(float(areas[0]), *statistics.ends(areas))
         rows[domain] = {
             "n_known": int(known.sum()),
             "n_unknown": int((~known).sum()),
@@ -643,7 +635,8 @@ def _scored(
     """Return `SCORES` of answers to clips of known classes: `score`, `estimate`, `low`, `high`."""
     targets, group = predictions["targets"], predictions["group"]
     draws = {"n_resamples": n_resamples, "seed": seed}
-    table = score_intervals(targets, answers, group, **draws).loc[list(SCORES[:3])]
+    asked = {"clip_id": predictions["clip_id"], "targets": targets, "probabilities": answers, "group": group}
+    table = statistics.score_table({"": asked}, **draws).set_index("score").drop(columns="model").loc[list(SCORES[:3])]
     right, named = _right(predictions, answers), is_named(answers, thresholds)
     for score, found in (
         ("confidence_gap", bootstrap_mean(answers.max(axis=1) - right, group, **draws)),
@@ -657,8 +650,9 @@ def _scored(
 def _share_of(right: np.ndarray, named: np.ndarray, group: np.ndarray, *, n_resamples: int, seed: int) -> Interval:
     """Mean of `right` over what is named, with its interval; NaN where nothing is."""
 
-    def share(rows: np.ndarray) -> float:
-        own = rows[named[rows]]
-        return float(right[own].mean()) if len(own) else float("nan")
+    def share(weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return {"share": weights @ (right & named).astype(float) / (weights @ named.astype(float))}
 
-    return bootstrap_groups(share, group, n_resamples=n_resamples, seed=seed)
+    draws = statistics.draw([share], group, n_resamples=n_resamples, seed=seed)["share"][0]
+    return Interval(float(draws[0]), *statistics.ends(draws))

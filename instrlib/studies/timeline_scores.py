@@ -23,8 +23,9 @@ from instrlib.core.errors import LeakError
 from instrlib.core.io import hash_file, hash_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import Split
-from instrlib.evaluation.intervals import Interval, holm, jackknife_interval, jackknife_pairs, leave_out
-from instrlib.evaluation.multilabel import best_thresholds, label_scores
+from instrlib.evaluation.intervals import Interval, jackknife_interval, jackknife_pairs, leave_out
+from instrlib.evaluation.metrics import best_thresholds, scores
+from instrlib.evaluation.statistics import holm
 from instrlib.models.predict import Windows, window_scores
 from instrlib.models.published import Network
 from instrlib.studies import layered_scores
@@ -356,7 +357,7 @@ def plain(tried: pd.DataFrame, decision: Decision) -> Decision:
 def _list(heard: Sequence[Windows], labels: np.ndarray, pooling: str) -> dict[str, Any]:
     values = pooled(heard, pooling)
     threshold = float(best_thresholds(labels.reshape(-1, 1), values.reshape(-1, 1))[0][0])
-    found = label_scores(labels, values, threshold)
+    found = scores(labels, values, threshold)
     return {"pooling": pooling, "threshold": threshold} | {
         name: found[name] for name in ("micro_f1", "mean_average_precision")
     }

@@ -20,9 +20,9 @@ from instrlib.core.config import FOR_RECORDINGS, AugmentConfig, FeatureConfig, P
 from instrlib.core.errors import ConfigError, CorpusError
 from instrlib.core.io import read_json, write_json
 from instrlib.data import rendered
+from instrlib.data.inputs import Inputs
 from instrlib.data.splits import fingerprint_of, load_split, make_split, save_splits
 from instrlib.data.store import build_store
-from instrlib.models.evaluation import Inputs
 from instrlib.models.layers import Layer, get_spec, widen
 from instrlib.models.training import part_segments, summary
 from instrlib.studies import domain_study, domains

@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from instrlib.core.config import TrainConfig
+from instrlib.data.inputs import Inputs
+from instrlib.evaluation import statistics
 from instrlib.models import finetune
-from instrlib.models.evaluation import Inputs, compare_models, trivial_baselines
+from instrlib.models.answers import trivial_baselines
 from instrlib.models.experiments import Outcome, answers, describe
 from instrlib.models.transfer import SCRATCH
 from instrlib.studies.domains import Domain, unheard
@@ -143,7 +145,7 @@ def study(
         source.label,
         target.label,
         describe(trained),
-        compare_models(learned[SCRATCH], trivial | learned, n_resamples=n_resamples, seed=0),
+        statistics.score_table(trivial | learned, n_resamples=n_resamples, seed=0),
         finetune.compare(learned, n_resamples=n_resamples, seed=0),
         dict.fromkeys(trivial, "trivial") | dict.fromkeys(trained, "trained here") | dict.fromkeys(probes, "probe"),
     )

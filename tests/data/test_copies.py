@@ -13,8 +13,8 @@ from instrlib.audio.features import extract
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import StoreError
 from instrlib.data import store
-from instrlib.data.copies import draw_copies, rows_of_copies
 from instrlib.data.base import Corpus, CorpusInfo, problem_table
+from instrlib.data.copies import draw_copies, rows_of_copies
 
 RATE_HZ = 8_000
 CONFIG = FeatureConfig(
@@ -61,9 +61,7 @@ def originals(corpus, tmp_path_factory) -> store.FeatureStore:
 
 @pytest.fixture(scope="module")
 def copies(corpus, originals) -> store.FeatureStore:
-    return store.build_store(
-        corpus, CONFIG, root=originals.folder.parent, workers=1, change=ChangedCopies(n_copies=2)
-    )
+    return store.build_store(corpus, CONFIG, root=originals.folder.parent, workers=1, change=ChangedCopies(n_copies=2))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -162,9 +160,7 @@ def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one
     from instrlib.models.batches import training_batches
     from instrlib.models.training import part_segments
 
-    copied = store.build_store(
-        small.clips, small.store.config, root=tmp_path, workers=1, change=ChangedCopies()
-    )
+    copied = store.build_store(small.clips, small.store.config, root=tmp_path, workers=1, change=ChangedCopies())
     train = part_segments(small.store, small.split, "train")
     scaler = fit_scaler(small.store, train.row.to_numpy())
     settings = {"weights": np.ones(3), "config": TrainConfig(batch_size=8), "seed": 0}

@@ -77,10 +77,10 @@ def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, t
     """The whole way: features, a fold, training, the file, the command; then the true labels beside its answers."""
     from instrlib.core.config import FeatureConfig, TrainConfig, get_profile
     from instrlib.data import corpora
+    from instrlib.data.inputs import Inputs
     from instrlib.data.splits import k_folds, save_split
     from instrlib.deploy import release
     from instrlib.models import experiments
-    from instrlib.models.evaluation import Inputs
     from instrlib.models.layers import get_spec
     from instrlib.runner import run as runs
 

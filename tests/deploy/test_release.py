@@ -22,7 +22,7 @@ from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
 from instrlib.findings.release import release_sentences
-from instrlib.models import evaluation, published, training
+from instrlib.models import answers, published, training
 from instrlib.models.layers import Layer, build
 from instrlib.models.predict import predict_file
 from instrlib.runner import publish
@@ -166,7 +166,7 @@ def test_the_file_itself_answers_the_held_out_clips_of_its_split_and_is_scored_o
     np.testing.assert_allclose(clip_probabilities(heard, index), after["probabilities"], atol=1e-6)
     right = after["probabilities"].argmax(axis=1) == after["targets"]
     assert about["scores"]["accuracy"]["estimate"] == right.mean() == about["refusals"]["accuracy"]
-    kept = evaluation.read_test(released.trained["single"], small.store.folder, small.split_path)
+    kept = answers.read_test(released.trained["single"], small.store.folder, small.split_path)
     np.testing.assert_array_equal(released.made.before["probabilities"], kept["probabilities"])
 
 

@@ -1,0 +1,71 @@
+"""Baselines learn from the training part alone; scikit-learn is the reference."""
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.neighbors import NearestCentroid
+
+from instrlib.core.errors import EvaluationError
+from instrlib.evaluation import baselines
+from instrlib.evaluation.metrics import scores
+
+TARGETS = np.repeat([0, 1, 2, 3], [10, 40, 30, 20])
+TEST = np.arange(200) % 4
+
+
+def spectra(targets: np.ndarray, *, seed: int) -> np.ndarray:
+    means = np.random.default_rng(99).normal(-40, 10, size=(4, 16))
+    return means[targets] + np.random.default_rng(seed).normal(scale=12, size=(len(targets), 16))
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return baselines.single_label(spectra(TARGETS, seed=0), TARGETS, spectra(TEST, seed=1), 4, seed=0)
+
+
+def test_the_majority_class_and_the_nearest_centroid_are_scikit_learns(answers):
+    prior = DummyClassifier(strategy="prior").fit(spectra(TARGETS, seed=0), TARGETS)
+    np.testing.assert_allclose(answers["majority class"], prior.predict_proba(spectra(TEST, seed=1)))
+    centroid = NearestCentroid().fit(spectra(TARGETS, seed=0), TARGETS)
+    np.testing.assert_array_equal(answers["nearest centroid"].argmax(axis=1), centroid.predict(spectra(TEST, seed=1)))
+    assert scores(TEST, answers["nearest centroid"])["accuracy"] > 0.5
+
+
+def test_stratified_random_answers_are_drawn_without_replacement(answers):
+    drawn = answers["stratified random"]
+    np.testing.assert_allclose(drawn.sum(axis=-1), 1)
+    first = drawn.argmax(axis=-1).ravel()
+    np.testing.assert_allclose(np.bincount(first, minlength=4) / len(first), [0.1, 0.4, 0.3, 0.2], atol=0.02)
+    second = np.argsort(-drawn.reshape(-1, 4), axis=1)[first == 1, 1]
+    np.testing.assert_allclose(np.bincount(second, minlength=4) / len(second), [1 / 6, 0, 3 / 6, 2 / 6], atol=0.03)
+    again = baselines.single_label(spectra(TARGETS, seed=0), TARGETS, spectra(TEST, seed=1), 4, seed=0)
+    np.testing.assert_array_equal(again["stratified random"], drawn)
+
+
+def test_probabilities_of_the_nearest_centroid_are_those_of_equal_gaussians():
+    train = np.array([[0.0], [2.0], [10.0], [12.0]])
+    found = baselines.single_label(train, np.array([0, 0, 1, 1]), np.array([[6.0], [5.0]]), 2, seed=0)
+    likelihood = np.exp(-(np.array([4.0, 6.0]) ** 2) / 2)
+    np.testing.assert_allclose(found["nearest centroid"], [[0.5, 0.5], likelihood / likelihood.sum()])
+
+
+def test_a_class_missing_from_training_is_never_answered_and_far_spectra_stay_finite():
+    train = np.array([0, 0, 2])
+    for found in baselines.single_label(spectra(train, seed=0), train, 1e4 + spectra(TEST, seed=1), 4, seed=0).values():
+        assert (found[..., [1, 3]] == 0).all()
+        np.testing.assert_allclose(found.sum(axis=-1), 1)
+
+
+def test_the_prior_counts_what_was_observed():
+    labels = np.array([[1, 0], [0, np.nan], [1, 0], [1, np.nan]])
+    found = baselines.several_labels(labels, 2)
+    assert found["prior"].tolist() == [[0.75, 0.0]] * 2
+    assert (found["all present"] == 1).all() and (found["none present"] == 0).all()
+    with pytest.raises(EvaluationError):
+        baselines.several_labels(np.array([[np.nan, 1.0]]), 1)
+
+
+@pytest.mark.parametrize("targets", [np.array([], dtype=int), np.array([0, 4]), np.array([-1])])
+def test_targets_that_do_not_fit_are_refused(targets):
+    with pytest.raises(EvaluationError):
+        baselines.single_label(np.zeros((len(targets), 2)), targets, np.zeros((1, 2)), 4, seed=0)

@@ -1,0 +1,246 @@
+"""Intervals cover what they should, differences are paired, and verdicts follow from them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from instrlib.core.errors import EvaluationError
+from instrlib.evaluation import metrics, statistics
+from instrlib.evaluation.predictions import join_folds, join_seeds
+from instrlib.evaluation.statistics import compare, holm, mean_draws, score_table
+
+DRAWS = {"n_resamples": 400, "seed": 0}
+
+
+def predictions(share_right: float, *, n_seeds: int = 3, n_groups: int = 40, per_group: int = 3, seed: int = 0) -> dict:
+    """Answers to three classes, each group of one class, of which a share is correct."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(n_groups), per_group)
+    targets = group % 3
+    right = rng.random((n_seeds, len(group))) < share_right
+    answered = np.where(right, targets, (targets + 1) % 3)
+    return {
+        "clip_id": np.array([f"{number:04d}" for number in range(len(group))]),
+        "group": group.astype(str),
+        "targets": targets,
+        "probabilities": np.eye(3)[answered] * 0.7 + 0.1,
+    }
+
+
+def labelled(n_seeds: int = 2) -> dict:
+    rng = np.random.default_rng(3)
+    labels = (rng.random((60, 3)) < 0.4).astype(float)
+    answers = np.clip(labels * 0.4 + rng.random((n_seeds, 60, 3)) * 0.6, 0, 1)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    made = {"clip_id": np.arange(60).astype(str), "group": np.arange(60) // 3, "targets": np.zeros(60, int)}
+    return made | {"labels": labels, "probabilities": answers, "thresholds": np.full((n_seeds, 3), 0.5)}
+
+
+# Intervals
+
+
+def test_the_estimate_is_the_mean_of_the_seeds_scores():
+    for made, truth in ((predictions(0.7), "targets"), (labelled(), "labels")):
+        table = score_table({"a": made}, **DRAWS).set_index("score")
+        each = pd.DataFrame([metrics.scores(made[truth], one) for one in made["probabilities"]]).mean()
+        assert table.estimate.to_dict() == pytest.approx(each.to_dict())
+        inside = table.drop(index="expected_calibration_error")
+        assert ((inside.low <= inside.estimate) & (inside.estimate <= inside.high)).all()
+
+
+def test_the_calibration_error_has_no_interval_because_its_bootstrap_is_biased():
+    made = predictions(0.8)
+    table = score_table({"a": made}, **DRAWS).set_index("score")
+    assert table.loc["expected_calibration_error", ["low", "high"]].isna().all()
+    draws = statistics.over_seeds(statistics.score_draws(made, **DRAWS)["expected_calibration_error"], 0)
+    assert draws[1:].mean() > draws[0]  # what an interval of the draws would have been centred on
+    with pytest.raises(EvaluationError):
+        compare({"a": made, "b": made}, against="a", score="expected_calibration_error", **DRAWS)
+
+
+def test_the_variance_is_that_of_the_stratified_mean():
+    rng = np.random.default_rng(0)
+    strata = np.repeat([0, 1, 2], [4, 4, 8])
+    values = rng.normal(loc=strata * 10.0)  # one clip a group; between the strata lies most of the spread
+    draws = mean_draws(values, np.arange(16), strata, n_resamples=20_000, seed=1)
+    shares = {0: 4 / 16, 1: 4 / 16, 2: 8 / 16}
+    expected = sum(share**2 * values[strata == one].var(ddof=1) / (16 * share) for one, share in shares.items())
+    assert draws[1:].var() == pytest.approx(expected, rel=0.05)
+    plain = mean_draws(values, np.arange(16), n_resamples=20_000, seed=1)
+    assert plain[1:].var() == pytest.approx(values.var(ddof=1) / 16, rel=0.05)
+
+
+def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are_alike():
+    rng, covered, naive = np.random.default_rng(0), [], []
+    for seed in range(200):
+        values = np.repeat(rng.normal(size=20), 5) + 0.3 * rng.normal(size=100)
+        for kept, groups in ((covered, np.arange(100) // 5), (naive, np.arange(100))):
+            low, high = statistics.ends(mean_draws(values, groups, n_resamples=300, seed=seed))
+            kept.append(low <= 0 <= high)
+    assert 0.89 <= np.mean(covered) <= 0.98 and np.mean(naive) < 0.75
+
+
+def test_seeds_widen_the_interval_by_their_own_variance():
+    values = np.array([0.0, 1.0, 2.0])[:, None] * np.ones(50)  # seeds differ, clips do not
+    draws = mean_draws(values, np.arange(50), n_resamples=20_000, seed=0)
+    assert draws[0] == 1 and draws[1:].var() == pytest.approx(1 / 3, rel=0.05)
+
+
+def test_a_group_of_a_single_class_is_pooled_and_a_single_group_has_no_interval():
+    codes, weights = statistics.group_weights(
+        np.array(list("aabbccd")), np.array([0, 0, 0, 0, 1, 1, 2]), n_resamples=200, seed=0
+    )
+    assert codes.tolist() == [0, 0, 1, 1, 2, 2, 3] and weights.shape == (201, 4) and (weights[0] == 1).all()
+    np.testing.assert_allclose(weights[1:, :2].sum(axis=1), 2)
+    np.testing.assert_allclose(weights[1:, 2:].sum(axis=1), 2)
+    assert set(np.unique(weights[1:])) == {0.0, 2.0}
+    alone = predictions(0.7) | {"group": np.full(120, "a")}
+    table = score_table({"a": alone}, **DRAWS)
+    assert table.low.isna().all() and table.estimate.notna().all()
+    row = compare({"a": alone, "b": predictions(0.9) | {"group": alone["group"]}}, against="b", **DRAWS).iloc[0]
+    assert np.isnan([row.low, row.p, row.p_holm, row.detectable]).all() and row.verdict == "inconclusive"
+
+
+def test_classes_have_intervals_where_they_have_two_groups():
+    made = predictions(0.7, n_groups=30)
+    made["group"] = np.where(made["targets"] == 2, "one", made["group"])
+    table = statistics.class_table(made, ("a", "b", "c"), **DRAWS)
+    assert table.n_groups.tolist() == [10, 10, 1] and table.support.tolist() == [30, 30, 30]
+    assert table.f1_low.isna().tolist() == [False, False, True]
+    expected = np.mean([metrics.per_class(made["targets"], one, tuple("abc")).f1 for one in made["probabilities"]], 0)
+    np.testing.assert_allclose(table.f1, expected)
+    assert {"average_precision_low", "observed"} <= set(statistics.class_table(labelled(), tuple("abc"), **DRAWS))
+    with pytest.raises(EvaluationError):
+        statistics.class_table(made, ("a", "b"), **DRAWS)
+
+
+# Comparisons
+
+
+def test_a_difference_is_paired_by_clip_and_seed():
+    base, better = predictions(0.6), predictions(0.9, seed=1)
+    right = {
+        name: (one["probabilities"].argmax(-1) == one["targets"]) for name, one in {"a": better, "b": base}.items()
+    }
+    table = compare({"a": better, "b": base}, against="b", **DRAWS)
+    row = table.loc[("a", "b")]
+    assert row.difference == pytest.approx(right["a"].mean() - right["b"].mean())
+    assert row.low > 0 and row.verdict == "better" and row.p_holm == row.p < 0.05
+    turned = compare({"a": better, "b": base}, pairs=[("b", "a")], **DRAWS).iloc[0]
+    assert (turned.difference, turned.low, turned.verdict) == pytest.approx((-row.difference, -row.high, "worse"))
+    mended = np.random.default_rng(2).random(120) < 0.2  # the base with some errors corrected
+    same = base | {"probabilities": np.where(mended[:, None], better["probabilities"], base["probabilities"])}
+    same["probabilities"][:, ~mended] = base["probabilities"][:, ~mended]
+    paired = compare({"a": same, "b": base}, against="b", **DRAWS).iloc[0]
+    alone = compare({"a": predictions(0.66, seed=9), "b": base}, against="b", **DRAWS).iloc[0]
+    assert paired.high - paired.low < 0.9 * (alone.high - alone.low)
+
+
+def test_any_score_can_be_compared_and_a_lower_loss_is_better():
+    models = {"a": predictions(0.9, seed=1), "b": predictions(0.6)}
+    row = compare(models, against="b", score="log_loss", **DRAWS).iloc[0]
+    assert row.high < 0 and row.verdict == "better"
+    oracle = labelled() | {"probabilities": np.nan_to_num(labelled()["labels"], nan=0.5), "thresholds": 0.5}
+    row = compare({"oracle": oracle, "model": labelled()}, against="model", **DRAWS).iloc[0]
+    table = score_table({"model": labelled()}, **DRAWS).set_index("score")
+    assert row.difference == pytest.approx(1 - table.estimate["mean_average_precision"]) and row.verdict == "better"
+    with pytest.raises(EvaluationError):
+        compare(models, against="b", score="roc_auc", **DRAWS)
+
+
+def test_a_model_is_equivalent_to_itself_where_there_are_enough_groups():
+    for n_groups, verdict in ((40, "inconclusive"), (300, "equivalent")):
+        made = predictions(0.7, n_groups=n_groups)
+        row = compare({"a": made, "b": dict(made)}, against="b", margin=0.02, **DRAWS).iloc[0]
+        assert (row.difference, row.p, row.verdict) == (0, 1, verdict)
+
+
+def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have_been_found():
+    models = {"a": predictions(0.7, seed=8), "b": predictions(0.7, seed=7)}
+    row = compare(models, against="b", margin=0.01, **DRAWS).iloc[0]
+    error = (row.high - row.low) / (2 * 1.96)
+    assert row.verdict == "inconclusive" and row.detectable == pytest.approx(2.80 * error, rel=0.1)
+    more = compare(models | {"c": predictions(0.71, seed=2)}, against="b", margin=0.01, **DRAWS)
+    assert more.detectable.iloc[0] > row.detectable  # the price of a larger family
+
+
+def test_equal_models_differ_in_about_five_of_a_hundred_studies():
+    found = []
+    for number in range(120):
+        models = {name: predictions(0.7, seed=2 * number + i) for i, name in enumerate("ab")}
+        found.append(compare(models, against="b", **DRAWS).p.iloc[0])
+    assert 0.01 <= np.mean(np.array(found) < 0.05) <= 0.11
+
+
+def test_the_family_is_corrected_once_and_has_resamples_enough():
+    models = {
+        name: predictions(share, seed=seed)
+        for seed, (name, share) in enumerate(zip("abcd", (0.7, 0.95, 0.75, 0.7), strict=True))
+    }
+    table = compare(models, against="a", n_resamples=10, seed=0)
+    np.testing.assert_allclose(table.p_holm, holm(table.p))
+    assert table.index.tolist() == [("b", "a"), ("c", "a"), ("d", "a")]
+    assert table.p_holm.iloc[0] < 0.05  # with ten resamples no p could be
+    columns = ["difference", "low", "high", "p", "p_holm", "margin", "detectable", "verdict"]
+    assert table.columns.tolist() == columns
+    assert compare({"a": models["a"]}, against="a", **DRAWS).columns.tolist() == columns
+
+
+def test_different_numbers_of_seeds_are_refused_by_name_and_one_seed_fits_all():
+    models = {"two": predictions(0.7, n_seeds=2), "three": predictions(0.7, n_seeds=3)}
+    with pytest.raises(EvaluationError, match="two"):
+        compare(models, against="three", **DRAWS)
+    one = predictions(0.9, n_seeds=1) | {"probabilities": predictions(0.9, n_seeds=1)["probabilities"][0]}
+    row = compare({"one": one, "three": models["three"]}, against="three", **DRAWS).iloc[0]
+    assert row.verdict == "better"
+
+
+def test_models_of_other_clips_or_other_truth_are_not_compared():
+    made = predictions(0.7)
+    fewer = {name: one[..., :60] if name != "probabilities" else one[:, :60] for name, one in made.items()}
+    relabelled = made | {"targets": (made["targets"] + 1) % 3}
+    for other in (fewer, relabelled, labelled()):
+        with pytest.raises(EvaluationError, match="other"):
+            compare({"made": made, "other": other}, against="made", **DRAWS)
+
+
+def test_few_differing_groups_do_not_show_that_nothing_is_lost():
+    """A pruned network that differs in one group had the bootstrap interval [.000, .023]: no loss in any resample."""
+    made = predictions(1.0, n_seeds=1, n_groups=26, per_group=5)
+    pruned = made | {"probabilities": made["probabilities"].copy()}
+    made["probabilities"][:, :3] = made["probabilities"][:, :3, [1, 2, 0]]  # the pruned one gains three clips
+    found = statistics.non_inferiority({"pruned": pruned, "dense": made}, "pruned", "dense", margin=0.01, **DRAWS)
+    low = compare({"pruned": pruned, "dense": made}, against="dense", **DRAWS).low.iloc[0]
+    assert found["difference"] > 0 and low >= 0 and not found["shown"] and found["bound"] > 0.01
+    large = predictions(0.9, n_groups=1000, per_group=1)
+    found = statistics.non_inferiority({"same": large, "dense": dict(large)}, "same", "dense", margin=0.01, **DRAWS)
+    assert found["shown"] and found["bound"] < 0.01
+    worse = predictions(0.8, n_groups=1000, per_group=1, seed=1)
+    assert not statistics.non_inferiority({"a": worse, "b": large}, "a", "b", margin=0.01, **DRAWS)["shown"]
+
+
+def test_holm_is_the_published_example_and_leaves_what_was_not_tested():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, np.nan, 0.7]), [1, np.nan, 1])
+
+
+# Folds and seeds
+
+
+def test_folds_are_joined_by_clip_and_keep_their_thresholds():
+    made = labelled(1)
+    halves = [
+        {name: one[rows] for name, one in made.items() if name not in ("probabilities", "thresholds")}
+        | {"probabilities": made["probabilities"][0, rows], "thresholds": np.full(3, bar)}
+        for rows, bar in ((np.arange(30, 60), 0.6), (np.arange(30), 0.4))
+    ]
+    joined = join_seeds([halves, halves])
+    order = np.argsort(made["clip_id"])
+    np.testing.assert_array_equal(joined["labels"], made["labels"][order])
+    np.testing.assert_array_equal(joined["probabilities"][1], made["probabilities"][0, order])
+    assert joined["thresholds"].shape == (2, 60, 3)
+    expected = np.where(order < 30, 0.4, 0.6)
+    np.testing.assert_array_equal(joined["thresholds"][0, :, 0], expected)
+    assert score_table({"a": joined}, **DRAWS).estimate.notna().all()
+    with pytest.raises(EvaluationError):
+        join_folds([halves[0], halves[0]])
