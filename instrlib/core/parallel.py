@@ -5,8 +5,10 @@ import functools
 import os
 import pickle
 import queue
+import secrets
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +38,7 @@ _NO_WORKER_S = 60.0
 """A cluster without a worker for so long is given up."""
 
 _CONNECT_S = 5.0
+_SHARED = "INSTRLIB_PROCESSES"
 _open = 0
 
 
@@ -65,6 +68,7 @@ def parallel_map(
     in this process, unless `isolate` asks for another: TensorFlow fixes its number of threads, and with it the last
     bits of a result, when it is first used in a process. The first task that fails ends the others.
 
+    The notebooks of a study share the processes of `shared_processes`, which stay warm from one to the next.
     When INSTRLIB_SCHEDULER names a Dask scheduler ("tcp://host:8786"), the tasks run on its workers, which are started
     from this environment with one thread each (`dask worker tcp://host:8786 --nthreads 1`).
 
@@ -83,6 +87,8 @@ def parallel_map(
     scheduler, workers = os.environ.get("INSTRLIB_SCHEDULER", ""), min(n_workers(workers), len(tasks))
     if scheduler:
         results = _on_cluster(function, tasks, scheduler, describe)
+    elif (workers > 1 or isolate) and os.environ.get(_SHARED):
+        results = _in_shared(function, tasks, workers, describe)
     elif workers > 1 or isolate:
         results = _in_processes(function, tasks, workers, describe)
     else:
@@ -101,18 +107,26 @@ def track(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:
     yield from tqdm(items, total=total, desc=describe, leave=False, disable=False if in_notebook else None)
 
 
-def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
+def _in_processes(
+    function: Callable[..., Any],
+    tasks: Sequence[tuple],
+    workers: int,
+    describe: str,
+    look: Callable[[], None] = lambda: None,
+) -> Iterator[Any]:
     from joblib.externals.loky import BrokenProcessPool, get_reusable_executor
 
     global _open  # noqa: PLW0603
     # A process that has grown is replaced by a fresh one.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     # Never a smaller pool: its processes are warm, or work for another generator; `workers` limits what is started.
-    pool = get_reusable_executor(max(workers, _pool_size()), timeout=_IDLE_S, env=_ONE_THREAD)
+    pool = get_reusable_executor(max(workers, getattr(_pool(), "_max_workers", 0)), timeout=_IDLE_S, env=_ONE_THREAD)
     started: list[Any] = []
     _open += 1
     try:
-        yield from _in_order(started, (functools.partial(pool.submit, function, *task) for task in tasks), workers)
+        yield from _in_order(
+            started, (functools.partial(pool.submit, function, *task) for task in tasks), workers, look
+        )
     except BrokenProcessPool:
         fewer = f"with fewer processes (INSTRLIB_WORKERS={workers - 1})" if workers > 1 else "with more memory"
         raise WorkerError(
@@ -123,16 +137,105 @@ def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers:
         _open -= 1
         left = [future for future in started if not future.done() and not future.cancel()]
         if left and not _open:  # they run, and nobody wants their results
-            for pid in list(pool._processes):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            pool.shutdown()
+            _end_processes()
 
 
-def _pool_size() -> int:
+@contextlib.contextmanager
+def shared_processes() -> Iterator[dict[str, str]]:
+    """Let kernels use the processes of this one; yields the variables that a kernel needs for it.
+
+    A kernel sends its tasks over a local connection. When it ends, its running tasks end too.
+    """
+    from multiprocessing.connection import Listener
+
+    secret = secrets.token_bytes(32)
+    with Listener(authkey=secret) as listener:
+        threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+        try:
+            yield {_SHARED: f"{secret.hex()}:{listener.address}"}
+        finally:
+            _end_processes()
+
+
+def _accept(listener: Any) -> None:
+    from multiprocessing import AuthenticationError
+
+    while True:
+        try:
+            threading.Thread(target=_serve, args=(listener.accept(),), daemon=True).start()
+        except (EOFError, AuthenticationError, ConnectionError):
+            continue  # another program, or a kernel that was just killed
+        except OSError:
+            return  # closed
+
+
+class _KernelEnded(Exception):
+    """The other side of a connection has gone; nobody wants the results."""
+
+
+def _serve(connection: Any) -> None:
+    """Do the tasks of one call of a kernel and send it the results, or the error."""
+
+    def look() -> None:
+        if connection.poll():  # a kernel sends nothing after its tasks, so this is the end of the connection
+            raise _KernelEnded
+
+    def send(value: bytes) -> None:
+        try:
+            connection.send_bytes(value)
+        except OSError:
+            raise _KernelEnded from None
+
+    with connection, contextlib.suppress(_KernelEnded, EOFError):
+        calls, workers, describe = connection.recv()
+        results = _in_processes(_call, [(call,) for call in calls], workers, describe, look)
+        with contextlib.closing(results):
+            try:
+                for result in results:
+                    send(result)
+            except _KernelEnded:
+                raise
+            except Exception as error:
+                error.add_note(str(error.__cause__ or ""))  # where it was raised
+                send(_pickled((False, error)))
+
+
+def _call(call: bytes) -> bytes:
+    function, task = pickle.loads(call)
+    return _pickled((True, function(*task)))
+
+
+def _pickled(value: Any) -> bytes:
+    import cloudpickle  # takes functions of a notebook, too
+
+    return cloudpickle.dumps(value)
+
+
+def _in_shared(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
+    from multiprocessing.connection import Client
+
+    secret, _, address = os.environ[_SHARED].partition(":")
+    with Client(address, authkey=bytes.fromhex(secret)) as connection:
+        connection.send(([_pickled((function, task)) for task in tasks], workers, describe))
+        for _ in tasks:
+            done, result = pickle.loads(connection.recv_bytes())
+            if not done:
+                raise result
+            yield result
+
+
+def _pool() -> Any:
     from joblib.externals.loky import reusable_executor
 
-    return getattr(reusable_executor._executor, "_max_workers", 0)
+    return reusable_executor._executor
+
+
+def _end_processes() -> None:
+    if pool := _pool():
+        for pid in list(pool._processes or ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        pool.shutdown()
 
 
 def _in_order(
@@ -173,7 +276,7 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
 
     with _connect(address) as client:
         # As bytes, so that a worker that is not fit for the task imports nothing.
-        calls = [pickle.dumps((function, task)) for task in tasks]
+        calls = [_pickled((function, task)) for task in tasks]
         futures = client.map(_call_on_worker, calls, code=_code(), pure=False)
         started: list[Any] = []
         starts = (functools.partial(lambda future: future, future) for future in futures)

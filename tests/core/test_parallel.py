@@ -206,6 +206,46 @@ def test_an_error_leaves_the_tasks_of_another_open_generator_alone():
     assert [n for n, *_ in other] == [1, 2, 3, 4, 5]
 
 
+KERNEL = """
+import sys
+from pathlib import Path
+from instrlib.core.parallel import parallel_map
+import test_parallel
+print(*[pid for _, pid, _ in parallel_map(test_parallel._who, [(n,) for n in range(4)], workers=2)])
+power = 3
+print(*parallel_map(lambda x: x**power, [(1,), (2,)], workers=2))
+if len(sys.argv) > 1:
+    try:
+        list(parallel_map(test_parallel._fails, [(n,) for n in range(4)], workers=2))
+    except Exception as error:
+        print(type(error).__name__, "_fails" in error.__notes__[0], flush=True)
+    list(parallel_map(test_parallel._long, [(Path(sys.argv[1]),)], isolate=True))
+"""
+
+
+def test_kernels_share_warm_processes_and_what_they_leave_running_ends_with_them(tmp_path):
+    with parallel.shared_processes() as variables:
+        environment = os.environ | variables
+
+        def kernel(*arguments: str) -> subprocess.Popen:
+            command = [sys.executable, "-c", KERNEL, *arguments]
+            return subprocess.Popen(command, cwd=HERE, env=environment, stdout=subprocess.PIPE, text=True)
+
+        said = [kernel().communicate(timeout=60)[0].splitlines() for _ in range(2)]
+        pids = [set(lines[0].split()) for lines in said]
+        assert pids[0] & pids[1] and str(os.getpid()) not in pids[0] | pids[1]
+        assert [lines[1:] for lines in said] == [["1 8"]] * 2
+
+        killed = kernel(str(tmp_path))
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.05)
+        killed.kill()
+        assert _is_gone(int((tmp_path / "pid").read_text()))
+        assert killed.communicate()[0].splitlines()[1:] == ["1 8", "ConfigError True"]
+        assert kernel().communicate(timeout=60)[0].splitlines()[1:] == ["1 8"]
+    assert _is_gone(int(max(pids[1])))
+
+
 def test_no_tasks_give_no_results(monkeypatch):
     assert list(parallel_map(_who, [])) == []
     monkeypatch.setenv("INSTRLIB_SCHEDULER", "tcp://127.0.0.1:1")
