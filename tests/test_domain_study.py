@@ -13,8 +13,8 @@ from instrlib.core.config import TrainConfig, get_profile
 from instrlib.core.errors import EvaluationError
 from instrlib.core.io import read_json
 from instrlib.data import rendered
-from instrlib.data.names import common_name
 from instrlib.data.splits import load_split
+from instrlib.data.taxonomy import common_name
 from instrlib.findings import domains as findings
 from instrlib.models.layers import Layer
 from instrlib.models.training import load_model, load_scaler

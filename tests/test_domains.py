@@ -13,8 +13,8 @@ from trees import make_folders, make_kaggle_instruments, tone, write_audio
 from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import ConfigError, CorpusError, LeakError
 from instrlib.data import rendered
-from instrlib.data.names import common_name
 from instrlib.data.splits import load_split
+from instrlib.data.taxonomy import common_name
 from instrlib.models.experiments import run_folder
 from instrlib.studies import domains
 from instrlib.studies.domains import Domain

@@ -18,7 +18,7 @@ from instrlib.audio.frontends import VGGISH, YAMNET, fill_up, patches
 from instrlib.core.backend import load_keras
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError, CorpusError, RunError, StoreError
-from instrlib.data import folder as folder_corpus
+from instrlib.data import corpora
 from instrlib.models import embeddings, pretrained, training
 
 RATE_HZ = 16_000
@@ -471,7 +471,7 @@ def clips(tmp_path):
             path = tmp_path / "corpus" / label / f"{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, gain * rng.uniform(-1, 1, 4000 + 6000 * number), RATE_HZ)
-    return folder_corpus.load(tmp_path / "corpus")
+    return corpora.read("folder", tmp_path / "corpus")
 
 
 @pytest.fixture
@@ -571,9 +571,9 @@ def test_the_real_yamnet_knows_silence_a_sine_and_noise_by_our_front_end(real_ya
 def test_the_real_yamnet_tells_real_instruments_apart(real_yamnet, sample_root, tmp_path):
     from sklearn.metrics import silhouette_score
 
-    from instrlib.data import fsdkaggle2018
+    from instrlib.data import corpora
 
-    clips = fsdkaggle2018.load(sample_root)
+    clips = corpora.read("fsdkaggle2018", sample_root)
     chosen = clips.manifest.groupby("label").head(6)
     few = dataclasses.replace(
         clips, manifest=chosen.reset_index(drop=True), classes=tuple(sorted(chosen.label.unique()))

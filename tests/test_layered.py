@@ -8,7 +8,7 @@ from trees import make_irmas
 
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import LeakError, RunError
-from instrlib.data import irmas
+from instrlib.data import corpora, irmas
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split, make_split, save_split
 from instrlib.data.store import build_store
@@ -74,7 +74,7 @@ def test_real_recordings_are_answered_with_the_thresholds_of_the_mixtures_in_the
 ):
     root = tmp_path_factory.mktemp("irmas")
     make_irmas(root)
-    clips = irmas.load(root, max_clips_per_class=None, seed=0)
+    clips = corpora.read("irmas", root)
     store = build_store(clips, FeatureConfig(n_mels=32, hop_length=1024), root=root / "features", workers=1)
     split = make_split(store.clips, seed=0)
     save_split(split, root / "split.json")

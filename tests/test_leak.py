@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import LeakError, StoreError
+from instrlib.core.errors import LeakError
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import PARTS, k_folds, load_split, save_split
 from instrlib.data.store import build_store, open_store
@@ -59,15 +59,14 @@ def test_the_stores_have_fingerprints_of_their_own_and_share_the_file_of_feature
     assert one.samefile(other)
 
 
-def test_asked_again_the_store_is_opened_and_a_damaged_one_is_refused(short):
+def test_asked_again_the_store_is_opened_and_a_damaged_one_is_made_again(short):
     scaled = dataclasses.replace(short, config=dataclasses.replace(short.config, scaling="segment"))
     made = leak.segment_store(scaled, keep_groups=True)
     before = (made.folder / "segments.csv").stat().st_mtime_ns
     assert leak.segment_store(scaled, keep_groups=True).fingerprint == made.fingerprint
     assert (made.folder / "segments.csv").stat().st_mtime_ns == before
     (made.folder / "segments.csv").write_text("cut")
-    with pytest.raises(StoreError, match="is damaged"):
-        leak.segment_store(scaled, keep_groups=True)
+    assert leak.segment_store(scaled, keep_groups=True).segments.equals(made.segments)
 
 
 def test_scaling_belongs_to_the_store_so_it_is_read_as_it_was_asked_for(short):
@@ -117,7 +116,7 @@ def test_a_cross_validation_stays_one_and_tests_every_segment_once(small, short,
 def test_the_guard_against_leaks_still_stands_for_segments_that_keep_their_groups(honest, leaky, tmp_path):
     parts = parts_of(leaky)
     assert set(parts.index) == set(honest.store.clips.clip_id)
-    with pytest.raises(LeakError, match="stands in"):
+    with pytest.raises(LeakError):
         load_split(leaky.splits[0], honest.store.segments)
 
 
@@ -152,7 +151,7 @@ def test_the_table_sets_both_protocols_side_by_side_with_intervals_over_the_true
     row = leak.compare_splits(honest, leaky, clips, n_resamples=200, seed=0).loc["a"]
     assert (row.honest, row.leaky, row.difference) == (0.5, 1.0, 0.5)
     assert row.honest_low < 0.25 and row.honest_high > 0.75  # four groups, two of them all wrong
-    assert (row.leaky_low, row.leaky_high) == (1, 1)
+    assert (row.leaky_low, row.leaky_high) == pytest.approx((1, 1))
     assert row.low == pytest.approx(1 - row.honest_high) and row.high == pytest.approx(1 - row.honest_low)
 
 

@@ -10,7 +10,7 @@ import soundfile
 
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.data import fsdkaggle2018, rendered
+from instrlib.data import corpora, rendered
 from instrlib.data.splits import k_folds
 from instrlib.data.store import build_store
 from instrlib.studies import mixing, pieces, timeline_scores
@@ -233,7 +233,7 @@ def test_the_truth_of_a_piece_marks_every_second_in_which_an_instrument_plays(pi
 
 @pytest.mark.real_data
 def test_real_recordings_give_pieces_in_every_fold(sample_root, tmp_path):
-    clips = fsdkaggle2018.load(sample_root)
+    clips = corpora.read("fsdkaggle2018", sample_root)
     store = build_store(clips, FeatureConfig(n_mels=8, n_fft=512, hop_length=4096), root=tmp_path / "features")
     config = pieces.CONFIGS["smoke"]
     for fold, split in enumerate(k_folds(store.clips, 3, seed=0)):

@@ -14,7 +14,7 @@ import instrlib.data
 from instrlib.core.config import get_profile
 from instrlib.core.io import write_json
 from instrlib.data import corpora, splits
-from instrlib.data.names import common_classes
+from instrlib.data.taxonomy import common_classes
 from instrlib.models import training
 from instrlib.reporting import cards
 

@@ -10,7 +10,7 @@ import soundfile
 from instrlib import plots
 from instrlib.audio import effects
 from instrlib.core.errors import EvaluationError, LeakError
-from instrlib.data import fsdkaggle2018, rendered
+from instrlib.data import corpora, rendered
 from instrlib.evaluation.calibration import is_named
 from instrlib.evaluation.metrics import scores
 from instrlib.evaluation.statistics import holm
@@ -403,7 +403,7 @@ def test_a_sentence_for_each_domain_begins_with_the_home_and_names_the_trivial_a
 def test_real_clips_of_another_corpus_are_heard_and_what_it_knows_of_them_is_scored(
     model, small, sample_root, tmp_path
 ):
-    real = fsdkaggle2018.load(sample_root, max_clips_per_class=3)
+    real = corpora.read("fsdkaggle2018", sample_root, max_clips_per_class=3)
     given = {"study": small.clips, "split": small.split, "workers": 1}
     one = robustness.hear_domain(tmp_path / "real.npz", model, real, **given)
     assert set(one["label"][one["targets"] != UNKNOWN]) == {"Flute"}

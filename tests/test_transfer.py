@@ -12,7 +12,7 @@ from trees import make_openmic2018
 from instrlib import findings
 from instrlib.core.config import PROFILES, FeatureConfig, TrainConfig
 from instrlib.core.errors import EvaluationError, LeakError
-from instrlib.data import openmic2018, rendered
+from instrlib.data import corpora, rendered
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split, make_split, save_splits
 from instrlib.data.store import build_store, open_store
@@ -376,7 +376,7 @@ def test_openmic_brings_its_own_vggish_features_and_its_heads_answer_with_severa
 ):
     monkeypatch.setattr(embeddings, "available", lambda: [])
     make_openmic2018(tmp_path / "openmic", artists=8, clips=1)
-    clips = openmic2018.load(tmp_path / "openmic")
+    clips = corpora.read("openmic2018", tmp_path / "openmic")
     store = build_store(clips, task.source.store.config, root=tmp_path / "features", workers=1)
     split = make_split(store.clips, seed=0)
     inputs = Inputs(store, tuple(save_splits([split], tmp_path / "splits")), split.fingerprint)

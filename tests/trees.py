@@ -14,7 +14,7 @@ import soundfile
 
 from instrlib.core.io import hash_file
 from instrlib.data import rendered
-from instrlib.data.base import Corpus, problem_table
+from instrlib.data.dataset import Corpus
 
 OPENMIC_HEADER = (
     "track_id,album_id,album_title,album_url,artist_id,artist_name,artist_url,artist_website,license_image_file,"
@@ -331,4 +331,4 @@ def make_tones(root, sample_rate_hz=22_050):
     columns = ["clip_id", "path", "start_s", "duration_s", "label", "group", "split"]
     manifest = pd.DataFrame(rows, columns=columns).sort_values("clip_id", ignore_index=True)
     info = dataclasses.replace(rendered.INFO, name="tones")
-    return Corpus(info, root, manifest, tuple(sorted(TONES_HZ)), problem_table([]))
+    return Corpus(info, root, manifest, tuple(sorted(TONES_HZ)))

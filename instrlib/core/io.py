@@ -149,11 +149,13 @@ def hash_file(path: Path, *, algorithm: str = "sha256") -> str:
 def hash_tree(root: Path) -> str:
     """Return a hash of the names, sizes and modification times of all files under a folder, without reading them.
 
-    Hidden files and unfinished downloads (".part") do not count.
+    Links to folders are followed. Hidden files and unfinished downloads (".part") do not count.
     """
-    rows = []
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
+    rows, seen = [], set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        above = os.path.realpath(folder) in seen  # a link to a folder that was walked already
+        seen.add(os.path.realpath(folder))
+        names[:] = [] if above else sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             if not (name.startswith(".") or name.endswith(".part")):
                 path = Path(folder, name)

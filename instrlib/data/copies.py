@@ -19,8 +19,8 @@ def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
     absent = found.isna().to_numpy().any(axis=1)
     if absent.any():
         raise StoreError(
-            f"{copies.folder} holds no copy of clip {segments.clip_id[absent].iloc[0]}: it belongs to another corpus or "
-            "other settings. Build the copies again."
+            f"{copies.folder} holds no copy of clip {segments.clip_id[absent].iloc[0]}: it belongs to another corpus "
+            "or other settings. Build the copies again."
         )
     return found.to_numpy(np.int64)
 

@@ -1,6 +1,5 @@
-"""The corpora by name: what is known of each, and how to load, fetch and check it."""
+"""The corpora by name: what is known of each, and how to load, download and check it."""
 
-import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -8,22 +7,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from instrlib.core.config import folders
-from instrlib.core.errors import ConfigError
-from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, CorpusInfo, check_problem_share, unusable
+from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.data.dataset import Corpus, CorpusInfo, Found, build, check_unusable_share
+from instrlib.data.dataset import validate as validate_found
 
-if TYPE_CHECKING:  # what trains a network uses this module, and is not to change with a profile
+if TYPE_CHECKING:
     from instrlib.core.config import Profile
 
 NAMES = ("rendered", "fsdkaggle2018", "irmas", "openmic2018", "nsynth", "kaggle_instruments", "folder")
+"""Each is a module beside this one, with its `INFO` and `find(root) -> Found`; `rendered` has its own `load`."""
 
 
 def info(name: str) -> CorpusInfo:
     """Return what is known of a corpus before it is on disk.
-
-    Raises
-    ------
-    ConfigError
-        When there is no corpus of that name.
 
     Examples
     --------
@@ -71,83 +67,100 @@ def load(
     if name == "rendered":
         corpus = module.load(root, clips_per_class=profile.clips_per_class, seed=seed, classes=classes)
     else:
-        corpus = module.load(root, max_clips_per_class=profile.max_clips_per_class, seed=seed, classes=classes)
-    n_unusable = len(unusable(corpus.problems))
-    check_problem_share(name, n_unusable, n_unusable + len(corpus.manifest), limit=MAX_PROBLEM_SHARE)
+        corpus = read(name, root, classes=classes, max_clips_per_class=profile.max_clips_per_class, seed=seed)
+    check_unusable_share(name, corpus.n_unusable, corpus.n_unusable + len(corpus.manifest))
     return corpus
 
 
+def read(
+    name: str,
+    root: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    max_clips_per_class: int | None = None,
+    seed: int = 0,
+) -> Corpus:
+    """Read a corpus from its folder, however many of its clips are unusable; see `dataset.build`."""
+    module, root = _module(name), Path(root)
+    capped = {"classes": classes, "max_clips_per_class": max_clips_per_class, "seed": seed}
+    return build(module.INFO, root, module.find(root), **capped)
+
+
 def on_disk(name: str, data: Path | str | None = None) -> str:
-    """Say in one line what there is of a corpus on disk.
-
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`.
-    data : Path or str, optional
-        Its folder; `data/<name>` when left out or empty.
-
-    Returns
-    -------
-    str
-        Such as "221 audio files in data/fsdkaggle2018".
-    """
-    from instrlib.data.local import is_audio
+    """Say in one line what there is of a corpus on disk, such as "221 audio files in data/fsdkaggle2018"."""
+    from instrlib.data.files import walk_audio
 
     known, root = info(name), _root(name, data)
-    # os.walk, since Path.rglob takes many times as long for the 300,000 files of NSynth.
-    n_files = sum(is_audio(Path(name)) for _, _, names in os.walk(root) for name in names)
-    return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}; {known.how_to_get}"
+    n_files = sum(1 for _ in walk_audio(root))
+    return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}. {known.how_to_get}"
 
 
 def download(name: str, data: Path | str | None = None) -> None:
-    """Fetch a corpus from its publisher into its folder; what is there already is not fetched again.
+    """Download what is missing of a corpus into its folder, check it and unpack it.
 
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`.
-    data : Path or str, optional
-        Its folder; `data/<name>` when left out or empty.
-
-    Raises
-    ------
-    ConfigError
-        When the corpus is unknown, or its publisher does not let a program download it; the sentence tells the way.
-    CorpusError
-        When it cannot be fetched whole.
+    An interrupted download resumes; archives are removed once they are unpacked. Raises ConfigError when the publisher
+    does not let a program download it, CorpusError when a file is damaged or what is on disk is not whole.
     """
-    module = _module(name)
-    if not hasattr(module, "download"):
-        raise ConfigError(f"`instrlib download` does not fetch {name}. {module.INFO.how_to_get}")
-    module.download(_root(name, data))
+    from instrlib.data.download import fetch, unpack
+    from instrlib.data.mirdata_index import compare
+
+    module, root = _module(name), _root(name, data)
+    archives, index = _remotes(module)
+    if not archives:
+        raise ConfigError(f"`instrlib download` cannot fetch {name}. {module.INFO.how_to_get}")
+    listed = fetch(index, root) if index else None
+    for archive in archives:
+        if not (root / archive.folder).is_dir():
+            unpack(fetch(archive, root), root, archive.folder)
+        (root / archive.filename).unlink(missing_ok=True)
+    missing = [path for found in _all_found(module, root) for path in found.clips.path if not (root / path).exists()]
+    missing = missing or (compare(listed, root / module.INDEXED, hashes=False) if listed else [])
+    if missing:
+        raise CorpusError(
+            f"{root} lacks {len(missing):,} files of the release, such as {missing[0]} Move the folder that lacks them "
+            f"away and run `instrlib download {name}` again."
+        )
 
 
 def validate(name: str, data: Path | str | None = None) -> list[str]:
-    """List what is wrong with a corpus on disk, one line for each finding; nothing when all is well.
+    """List what is wrong with a corpus on disk, one line for each finding; empty when all is well.
 
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`.
-    data : Path or str, optional
-        Its folder; `data/<name>` when left out or empty.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ConfigError
-        When the corpus is unknown.
+    Every file is decoded to its end; where `download` has fetched mirdata's index, its MD5 is compared as well.
     """
-    return _module(name).validate(_root(name, data))
+    from instrlib.data.mirdata_index import compare
+
+    module, root = _module(name), _root(name, data)
+    if name == "rendered":
+        return module.validate(root)
+    try:
+        findings = [line for found in _all_found(module, root) for line in validate_found(root, found)]
+    except CorpusError as error:
+        return [str(error)]
+    _, index = _remotes(module)
+    if index is None:
+        return findings
+    if not (root / index.filename).is_file():
+        return [*findings, f"{index.filename} is missing, so no checksum was compared; `instrlib download` fetches it."]
+    try:
+        return [*findings, *compare(root / index.filename, root / module.INDEXED)]
+    except CorpusError as error:
+        return [*findings, str(error)]
+
+
+def _all_found(module: ModuleType, root: Path) -> list[Found]:
+    return module.find_all(root) if hasattr(module, "find_all") else [module.find(root)]
+
+
+def _remotes(module: ModuleType) -> tuple:
+    """Return the archives of a corpus, and mirdata's index of their files where there is one."""
+    from instrlib.data.mirdata_index import mirdata_remotes
+
+    return mirdata_remotes(module.INFO.name) if hasattr(module, "INDEXED") else (getattr(module, "ARCHIVES", ()), None)
 
 
 def _module(name: str) -> ModuleType:
     if name not in NAMES:
-        raise ConfigError(f"Unknown corpus {name!r}; there is: {', '.join(NAMES)}.")
+        raise ConfigError(f"Unknown corpus {name!r}. Choose from: {', '.join(NAMES)}.")
     return import_module(f"instrlib.data.{name}")
 
 

@@ -1,4 +1,4 @@
-"""Training, validation and test parts that no group crosses."""
+"""Training, validation and test parts that no group crosses, and that every class is in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,58 +14,40 @@ PARTS = ("train", "validation", "test")
 
 MAX_FOLDS = 5
 
-LEARNING_SHARES = (0.75, 0.25)
-"""Training and validation, of what a fold leaves."""
+CLIPS_PER_GROUP = 4
+"""A test part of n clips counts as large enough only when it has n / 4 groups: groups are what is independent."""
 
-_RESTARTS = 8
-"""Orders in which the groups are dealt out; the best result is taken."""
+_VALIDATION = 0.25
+"""Share of the clips outside the test part that validates."""
 
-_UNIT = 1 << 18
-"""A whole class in the integers that shares are counted in, so that every machine finds the same split."""
-
-_UNCOVERED = 10**15
-"""Cost of a class without a group in a part; more than all the shares can add up to."""
+_ATTEMPTS = 40
+"""Seeds that are tried until every class is everywhere; after each quarter of them there is one fold less."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which clip stands in which part.
-
-    Attributes
-    ----------
-    parts : pandas.Series
-        "train", "validation" or "test" for each clip, with the clip ids as index, sorted.
-    seed : int
-        The seed that it was made with.
-    """
+    """The part of each clip ("train", "validation" or "test", a Series indexed by clip id, sorted), and its seed."""
 
     parts: pd.Series
     seed: int
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the clips and their parts, 16 hex digits: the same split has the same one on every machine."""
+        """Hash of the clips and their parts, 16 hex digits."""
         return hash_json(sorted(self.parts.items()))[:16]
 
 
-def make_split(manifest: pd.DataFrame, *, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int) -> Split:
-    """Split a corpus into training, validation and test, by groups.
+def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
+    """Split a corpus by groups: about 60 % training, 20 % validation and 20 % test of each class.
 
-    No group stands in two parts, every class has at least one group in every part, and each class's shares of clips
-    come as near to `fractions` as the groups allow. Groups may hold clips of several classes. Where the publisher
-    fixed a test or validation part (column `split`), it is kept, and the other clips share the remaining parts in the
-    proportion of their fractions.
-
-    The groups are dealt out one by one in an order that follows from a hash of the seed and their names, each to the
-    part that lacks it most; then single groups are moved as long as that brings the shares nearer. All sums are of
-    integers, so the result does not depend on the machine or on the order of the rows.
+    No group is in two parts, and every class has at least one group in every part. A validation or test part that the
+    publisher fixed (column `split`) is kept. Groups are dealt by scikit-learn's StratifiedGroupKFold, separately for
+    classes that share no groups, so leaving one out does not move the clips of the others.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
         Columns `clip_id`, `label`, `group`, `split`.
-    fractions : tuple of float
-        Shares of training, validation and test, above 0 and 1 together.
     seed : int
         Another seed makes another split.
 
@@ -76,9 +58,9 @@ def make_split(manifest: pd.DataFrame, *, fractions: tuple[float, float, float] 
     Raises
     ------
     SplitError
-        When a class has fewer groups than there are parts, or no split can be found in which all have one.
+        When a class has fewer groups than there are parts, or no split is found in which every class is everywhere.
     LeakError
-        When the publisher's own parts tear a group apart.
+        When the publisher's own parts share a group.
 
     Examples
     --------
@@ -86,200 +68,115 @@ def make_split(manifest: pd.DataFrame, *, fractions: tuple[float, float, float] 
     >>> make_split(clips.assign(split=""), seed=0).parts.value_counts()[list(PARTS)].tolist()
     [2, 2, 2]
     """
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise SplitError(f"The fractions must be three numbers above 0 that add up to 1, not {fractions}.")
     unknown = sorted(set(manifest.split) - {"", *PARTS})
     if unknown:
-        raise SplitError(f"The corpus names a part {unknown[0]!r}; there is: {', '.join(PARTS)}.")
-    fixed = manifest.split.where(manifest.split.isin(("validation", "test")), "")
-    given = [name for name in PARTS if (fixed == name).any()]
-    labels = sorted(set(manifest.label))
+        raise SplitError(f"The corpus has a part {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
+    parts = manifest.split.where(manifest.split.isin(PARTS[1:]), "train")
+    given = [name for name in PARTS[1:] if (parts == name).any()]
     for name in given:
-        absent = sorted(set(labels) - set(manifest.label[fixed == name]))
+        absent = sorted(set(manifest.label) - set(manifest.label[parts == name]))
         if absent:
-            raise SplitError(f"The publisher's {name} part holds no clip of {', '.join(absent)}; leave that class out.")
-    free = [name for name in PARTS if name not in given]
-    shares = [fractions[PARTS.index(name)] for name in free]
-    numbers = _deal(manifest[fixed == ""], labels, [share / sum(shares) for share in shares], free, seed=seed)
-    parts = fixed.where(fixed != "", manifest.group.map(numbers).map(dict(enumerate(free))))
+            raise SplitError(f"The publisher's {name} part has no clip of {', '.join(absent)}; leave that class out.")
+    asked = [name for name in ("test", "validation") if name not in given]
+    for number, name in enumerate(asked):
+        left, n_later = manifest[parts == "train"], len(asked) - number
+        _check_groups(left, set(manifest.label), n_later + 1)
+        chosen = _hold_out(left, 0.2 if n_later == 2 else _VALIDATION, leave=n_later, seed=seed)
+        parts = parts.where(~manifest.group.isin(chosen) | (parts != "train"), name)
     return _checked(manifest, pd.Series(parts.to_numpy(), index=manifest.clip_id.to_numpy()), seed)
 
 
 def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
-    """Split a corpus k times, so that each clip stands in the test part exactly once.
+    """Split a corpus k times, so that each clip is in the test part exactly once.
 
-    The groups are dealt into k folds of equal shares of each class, as in `make_split`. In split i the test part is
-    fold i; of the other groups a quarter is dealt to validation and the rest to training. A publisher's own parts are
-    not heeded.
-
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        Columns `clip_id`, `label`, `group`.
-    k : int
-        Number of folds, at least 3: each class then keeps two groups for training and validation.
-    seed : int
-        Another seed makes other folds.
-
-    Returns
-    -------
-    list of Split
-
-    Raises
-    ------
-    SplitError
-        When k is below 3 or a class has fewer than k groups.
+    In split i fold i is tested; of the other groups a quarter validates. A publisher's own parts are not used. Raises
+    SplitError when k is below 3 or a class has fewer than k groups.
     """
     if k < 3:
         raise SplitError(f"k must be at least 3 (test, validation and training), not {k}.")
-    labels = sorted(set(manifest.label))
-    numbers = _deal(manifest, labels, [1 / k] * k, [f"fold {number + 1}" for number in range(k)], seed=seed)
-    folds = manifest.group.map(numbers)
+    _check_groups(manifest, set(manifest.label), k)
+    fold_of: dict[str, int] = {}
+    for clips in _components(manifest):
+        fold_of |= _fold(clips, k, seed=seed)
+    folds = manifest.group.map(fold_of)
     splits = []
-    for number in range(k):
-        others = _deal(manifest[folds != number], labels, LEARNING_SHARES, PARTS[:2], seed=seed)
-        parts = manifest.group.map(others).map(dict(enumerate(PARTS[:2]))).where(folds != number, "test")
-        splits.append(_checked(manifest, pd.Series(parts.to_numpy(), index=manifest.clip_id.to_numpy()), seed))
+    for fold in range(k):
+        validation = _hold_out(manifest[folds != fold], _VALIDATION, leave=1, seed=seed)
+        parts = np.select([folds == fold, manifest.group.isin(validation)], ["test", "validation"], "train")
+        splits.append(_checked(manifest, pd.Series(parts, index=manifest.clip_id.to_numpy()), seed))
     return splits
 
 
 def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> list[Split]:
-    """Split a corpus once, or, where that would leave too few clips to test on, into folds that test every clip once.
+    """Split once, or into 3 to 5 folds where the test part would have too few clips or groups.
 
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        Columns `clip_id`, `label`, `group`, `split`.
-    min_test_clips : int
-        Fewest clips of a test part that is enough by itself.
-    seed : int
-        Of `make_split` and `k_folds`.
-
-    Returns
-    -------
-    list of Split
-        One, or as many as `n_folds` says.
-
-    Raises
-    ------
-    SplitError, LeakError
-        See `make_split`.
+    The test part is large enough with `min_test_clips` clips in a quarter as many groups. There are as many folds as
+    the scarcest class has groups.
     """
     split = make_split(manifest, seed=seed)
-    enough = (split.parts == "test").sum() >= min_test_clips
-    return [split] if enough else k_folds(manifest, n_folds(manifest), seed=seed)
+    tested = manifest[manifest.clip_id.map(split.parts) == "test"]
+    if len(tested) >= min_test_clips and CLIPS_PER_GROUP * tested.group.nunique() >= min_test_clips:
+        return [split]
+    return k_folds(manifest, n_folds(manifest), seed=seed)
 
 
 def n_folds(manifest: pd.DataFrame) -> int:
     """Return how many folds a corpus allows, 3 to 5: as many as its scarcest class has groups.
-
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        Columns `label` and `group`.
 
     Examples
     --------
     >>> n_folds(pd.DataFrame({"label": ["cello"] * 4 + ["flute"] * 3, "group": list("uvwxyzz")}))
     3
     """
-    scarcest = int(manifest.groupby("label").group.nunique().min())
-    return int(np.clip(scarcest, 3, MAX_FOLDS))
+    return int(np.clip(manifest.groupby("label").group.nunique().min(), 3, MAX_FOLDS))
 
 
 def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
-    """Make sure that every clip has one part and that no group stands in two.
+    """Raise LeakError when a group is in two parts, SplitError when a clip has no part, two, or an unknown one.
 
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        One row a clip or a segment; columns `clip_id` and `group`.
-    parts : pandas.Series
-        The part of each clip, with the clip ids as index.
-
-    Raises
-    ------
-    LeakError
-        When a group stands in several parts; the message names both.
-    SplitError
-        When a clip has no part or two, or a part belongs to no clip.
+    `manifest` has one row a clip or a segment (`clip_id`, `group`); `parts` is indexed by clip id.
     """
     twice = parts.index[parts.index.duplicated()]
     strangers = sorted(set(parts.index).symmetric_difference(manifest.clip_id))
     if len(twice) or strangers:
-        raise SplitError(
-            f"The split and the corpus are not of the same clips: {twice[0] if len(twice) else strangers[0]!r} stands "
-            "in one of them alone or twice; make the split again."
-        )
+        name = twice[0] if len(twice) else strangers[0]
+        raise SplitError(f"The split and the corpus have different clips: {name!r} is missing in one, or twice in it.")
     wrong = parts[~parts.isin(PARTS)]
     if len(wrong):
-        raise SplitError(f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; there is: {', '.join(PARTS)}.")
-    of_clip = manifest.clip_id.map(parts)
-    crossing = of_clip.groupby(manifest.group).nunique()
-    leaks = sorted(crossing.index[crossing > 1])
+        raise SplitError(
+            f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; the parts are {', '.join(PARTS)}."
+        )
+    of_row = manifest.clip_id.map(parts)
+    n_parts = of_row.groupby(manifest.group).nunique()
+    leaks = sorted(n_parts.index[n_parts > 1])
     if leaks:
-        stands = [name for name in PARTS if name in set(of_clip[manifest.group == leaks[0]])]
-        more = f" (and {len(leaks) - 1} more groups leak)" if len(leaks) > 1 else ""
-        raise LeakError(f"The group {leaks[0]!r} stands in {' and '.join(stands)}{more}; a group belongs in one part.")
+        both = [name for name in PARTS if name in set(of_row[manifest.group == leaks[0]])]
+        more = f", and {len(leaks) - 1} more groups are" if len(leaks) > 1 else ""
+        raise LeakError(f"The group {leaks[0]!r} is in {' and '.join(both)}{more}; each group belongs in one part.")
 
 
 def check_classes(manifest: pd.DataFrame, parts: pd.Series, classes: Sequence[str]) -> None:
-    """Make sure that every class has a clip in every part.
-
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        One row a clip or a segment; columns `clip_id` and `label`.
-    parts : pandas.Series
-        The part of each clip, with the clip ids as index.
-    classes : sequence of str
-        The classes that are told apart.
-
-    Raises
-    ------
-    SplitError
-        When one has none; the message names the class and the part.
-    """
+    """Raise SplitError when a class has no clip in a part."""
     of_row = manifest.clip_id.map(parts)
     for part in PARTS:
         missing = sorted(set(classes) - set(manifest.label[of_row == part]))
         if missing:
             raise SplitError(
-                f"There is no clip of {', '.join(missing)} in the {part} part of the split; make the split again, or "
-                "leave that class out."
+                f"The {part} part has no clip of {', '.join(missing)}; split again or leave that class out."
             )
 
 
-def sibling_share(segments: pd.DataFrame, parts: pd.Series) -> float:
-    """Return the share of test segments that have a segment of their group in training.
-
-    Parameters
-    ----------
-    segments : pandas.DataFrame
-        One row a segment, with the column `group`.
-    parts : pandas.Series
-        The part of each segment, with the index of `segments`; for a `Split` this is
-        `segments.clip_id.map(split.parts)`.
-
-    Returns
-    -------
-    float
-        0 for an honest split, up to 1.
-
-    Raises
-    ------
-    SplitError
-        When no segment stands in the test part.
+def same_group_share(segments: pd.DataFrame, parts: pd.Series) -> float:
+    """Return the share of test segments that have a segment of their group in training: 0 for a split by groups.
 
     Examples
     --------
-    >>> segments = pd.DataFrame({"group": ["a", "a", "b"]})
-    >>> sibling_share(segments, pd.Series(["train", "test", "test"]))
+    >>> same_group_share(pd.DataFrame({"group": ["a", "a", "b"]}), pd.Series(["train", "test", "test"]))
     0.5
     """
     in_test = segments.group[parts == "test"]
     if in_test.empty:
-        raise SplitError("There is no segment in the test part.")
+        raise SplitError("The test part has no segment.")
     return float(in_test.isin(segments.group[parts == "train"]).mean())
 
 
@@ -295,19 +192,7 @@ def save_split(split: Split, path: Path) -> None:
 
 
 def save_splits(splits: Sequence[Split], folder: Path) -> list[Path]:
-    """Write splits as `fold-0.json`, `fold-1.json`, ... into a folder of their own; others in it are removed.
-
-    Parameters
-    ----------
-    splits : sequence of Split
-        One, or those of a cross-validation.
-    folder : Path
-        Where to.
-
-    Returns
-    -------
-    list of Path
-    """
+    """Write splits as `fold-0.json`, `fold-1.json`, ... into a folder of their own; others in it are removed."""
     paths = [folder / f"fold-{number}.json" for number in range(len(splits))]
     for stale in set(folder.glob("fold-*.json")) - set(paths):
         stale.unlink()
@@ -317,27 +202,10 @@ def save_splits(splits: Sequence[Split], folder: Path) -> list[Path]:
 
 
 def load_split(path: Path, manifest: pd.DataFrame) -> Split:
-    """Read what `save_split` wrote.
+    """Read what `save_split` wrote, for a table with one row a clip or a segment (`clip_id`, `group`).
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    manifest : pandas.DataFrame
-        The corpus that it belongs to, one row a clip or a segment; columns `clip_id` and `group`.
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitError
-        When the file is not a split, was altered, or is of other clips.
-    LeakError
-        When a group stands in several parts.
-    InstrlibError
-        When the file is missing or is not JSON.
+    Raises SplitError when the file is no split, was altered or is of other clips, LeakError when a group is in two
+    parts.
     """
     stored = read_json(path)
     try:
@@ -346,7 +214,7 @@ def load_split(path: Path, manifest: pd.DataFrame) -> Split:
     except (KeyError, TypeError, AttributeError):
         raise SplitError(f"{path} does not hold a split; delete it and run that step again.") from None
     if fingerprint != split.fingerprint:
-        raise SplitError(f"{path} was altered: its fingerprint does not fit; delete it and run that step again.")
+        raise SplitError(f"{path} was altered: its fingerprint does not fit. Delete it and run that step again.")
     return split
 
 
@@ -355,114 +223,66 @@ def _checked(manifest: pd.DataFrame, parts: pd.Series, seed: int) -> Split:
     return Split(parts.sort_index().rename("part").rename_axis("clip_id"), seed)
 
 
-def _deal(
-    clips: pd.DataFrame, labels: Sequence[str], fractions: Sequence[float], names: Sequence[str], *, seed: int
-) -> dict[str, int]:
-    """Return the number of the part that each group goes to.
-
-    Each of the `labels` must get a group in each part; `names` are the parts' names for messages.
-    """
-    # Sorted both ways, so the order of the rows does not matter.
-    counts = pd.crosstab(clips.group, clips.label).reindex(columns=labels, fill_value=0)
-    n_groups = (counts > 0).sum()
-    for label, n in n_groups.items():
-        if n < len(fractions):
+def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
+    """Raise SplitError when a class has fewer groups than it needs."""
+    for label, n in clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0).items():
+        if n < n_needed:
             raise SplitError(
-                f"The class {label!r} has {n} {'group' if n == 1 else 'groups'}, but {', '.join(names)} need one each: "
+                f"The class {label!r} has {n} {'group' if n == 1 else 'groups'}, but {n_needed} parts need one each: "
                 "add clips of it from other recordings or sessions, or leave the class out."
             )
-    numbers: dict[str, int] = {}
-    for component in _components(counts > 0):
-        numbers |= _deal_component(counts[component], fractions, names, seed=seed)
-    return numbers
 
 
-def _components(holds: pd.DataFrame) -> list[list[str]]:
-    """Return the classes that share groups, directly or by way of others; each set can be dealt by itself."""
+def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
+    """Cut clips into tables whose classes share no groups; each is sorted by clip, so the order of rows is nothing."""
     from scipy.sparse.csgraph import connected_components
 
-    shared = holds.to_numpy(dtype=np.int64)
-    n, numbers = connected_components(shared.T @ shared, directed=False)
-    return [holds.columns[numbers == number].tolist() for number in range(n)]
+    holds = (pd.crosstab(clips.group, clips.label) > 0).astype(int)
+    _, number = connected_components(holds.T.to_numpy() @ holds.to_numpy(), directed=False)
+    of_clip = clips.label.map(dict(zip(holds.columns, number, strict=True)))
+    return [part.sort_values("clip_id") for _, part in clips.groupby(of_clip.to_numpy())]
 
 
-def _deal_component(
-    counts: pd.DataFrame, fractions: Sequence[float], names: Sequence[str], *, seed: int
-) -> dict[str, int]:
-    counts = counts[counts.sum(axis=1) > 0]
-    of_class = counts.to_numpy(dtype=np.int64)
-    weights = (2 * of_class * _UNIT + of_class.sum(axis=0)) // (2 * of_class.sum(axis=0))  # rounded shares of a class
-    best_cost, best = None, np.zeros(len(counts), dtype=np.int64)
-    for restart in range(_RESTARTS):
-        ranks = [hash_bytes(f"{seed} {restart}".encode(), str(group).encode()) for group in counts.index]
-        cost, parts = _deal_once(weights, of_class > 0, fractions, np.argsort(ranks))
-        if best_cost is None or cost < best_cost:
-            best_cost, best = cost, parts
-    if best_cost >= _UNCOVERED:
-        bare = [
-            f"{label} in {name}"
-            for number, name in enumerate(names)
-            for label in counts.columns[(of_class[best == number] > 0).sum(axis=0) == 0]
-        ]
-        raise SplitError(
-            f"No split was found in which every class has a group in every part; missing: {', '.join(bare)}. Groups "
-            "hold several classes at once here: add recordings of these classes or leave them out."
-        )
-    return dict(zip(counts.index, best.tolist(), strict=True))
+def _hold_out(clips: pd.DataFrame, share: float, *, leave: int, seed: int) -> set[str]:
+    """Choose groups with about `share` of each class's clips, so that each class keeps `leave` other groups."""
+    chosen: set[str] = set()
+    for part in _components(clips):
+        n = int(min(round(1 / share), part.groupby("label").group.nunique().min()))
+        fold_of = _fold(part, n, seed=seed, leave=leave, share=share)
+        chosen |= {group for group, fold in fold_of.items() if fold == 0}
+    return chosen
 
 
-def _deal_once(
-    weights: np.ndarray, holds: np.ndarray, fractions: Sequence[float], order: np.ndarray
-) -> tuple[int, np.ndarray]:
-    """Deal the groups out in `order`, then move single groups while that lowers the cost.
+def _fold(clips: pd.DataFrame, n: int, *, seed: int, leave: int = 2, share: float | None = None) -> dict[str, int]:
+    """Return the fold of each group, so that each class has a group in every fold and `leave` groups outside it.
 
-    The cost of a deal is the sum over parts and classes of the squared distance between the share of the class in
-    the part and the fraction asked for, and `_UNCOVERED` for each class that a part lacks.
-
-    Parameters
-    ----------
-    weights : numpy.ndarray [shape=(n_groups, n_classes), int64]
-        Share of each class that lies in the group, in `_UNIT`.
-    holds : numpy.ndarray [shape=(n_groups, n_classes), bool]
-        Whether the group has a clip of the class.
-    fractions : sequence of float
-        Share of each part.
-    order : numpy.ndarray [shape=(n_groups,), int]
-        Order of dealing.
-
-    Returns
-    -------
-    cost : int
-    parts : numpy.ndarray [shape=(n_groups,), int64]
+    With a `share`, only fold 0 has to be so, and it is one of those that come nearest to it; n may then get smaller.
     """
-    n_groups, n_parts = len(weights), len(fractions)
-    targets = np.round(np.outer(fractions, weights.sum(axis=0))).astype(np.int64)
-    excess = -targets  # (n_parts, n_classes): what a part has above its target
-    covered = np.zeros_like(excess)  # number of groups of the class in the part
-    parts = np.full(n_groups, -1)
-    for group in order:
-        gained = ((covered == 0) & holds[group]).sum(axis=1)
-        costs = 2 * excess @ weights[group] - gained * _UNCOVERED
-        part = parts[group] = int(np.argmin(costs))
-        excess[part] += weights[group]
-        covered[part] += holds[group]
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    squares = (weights * weights).sum(axis=1)
-    rows = np.arange(n_groups)
-    holding = holds.astype(np.int64)
-    while True:
-        pull = 2 * weights @ excess.T  # (n_groups, n_parts)
-        gained = holding @ (covered == 0).T.astype(np.int64)
-        lost = (holding * (covered == 1)[parts]).sum(axis=1)
-        change = pull - pull[rows, parts][:, None] + 2 * squares[:, None] + (lost[:, None] - gained) * _UNCOVERED
-        change[rows, parts] = 0
-        group, part = divmod(int(np.argmin(change[order])), n_parts)
-        group = order[group]
-        if change[group, part] >= 0:
-            break
-        excess[parts[group]] -= weights[group]
-        covered[parts[group]] -= holds[group]
-        parts[group] = part
-        excess[part] += weights[group]
-        covered[part] += holds[group]
-    return int((excess * excess).sum() + (covered == 0).sum() * _UNCOVERED), parts
+    labels, groups = clips.label.to_numpy(), clips.group.to_numpy()
+    # Leaving a class out must not change the seed of the others.
+    own_seed = int(hash_bytes(f"{seed}".encode(), *(name.encode() for name in np.unique(labels)))[:8], 16)
+    for attempt in range(_ATTEMPTS):
+        n_now = n if share is None else max(2, n - 4 * attempt // _ATTEMPTS)
+        dealer = StratifiedGroupKFold(n_now, shuffle=True, random_state=(own_seed + attempt) % 2**32)
+        folds = [set(groups[test]) for _, test in dealer.split(labels, labels, groups)]
+        np.random.default_rng(own_seed + attempt).shuffle(folds)  # the first would have each class's largest group
+        fit = [fold for fold in folds if _covers(clips, fold, leave)]
+        if share is not None and fit:
+            off = [round(20 * abs(clips.group.isin(fold).mean() - share)) for fold in fit]  # steps of 5 %
+            fit = folds = [fit[int(np.argmin(off))]]
+        if len(fit) == len(folds):
+            return {group: number for number, fold in enumerate(folds) for group in fold}
+    raise SplitError(
+        f"No split was found in which {', '.join(np.unique(labels))} are in every part. Their groups hold several "
+        "classes at once: add recordings of these classes or leave one out."
+    )
+
+
+def _covers(clips: pd.DataFrame, fold: set[str], leave: int) -> bool:
+    """Whether each class has a group in the fold, and `leave` outside."""
+    inside = clips.group.isin(fold)
+    counts = [clips[part].groupby("label").group.nunique() for part in (inside, ~inside)]
+    n_classes = clips.label.nunique()
+    return len(counts[0]) == n_classes == len(counts[1]) and counts[1].min() >= leave

@@ -1,10 +1,8 @@
-"""Features of a whole corpus, computed once and kept on disk as one memory-mapped array with its table.
+"""Features of a corpus, computed once and kept as one memory-mapped array beside the table of its segments.
 
-A store is a folder `<corpus fingerprint>-<config fingerprint>`: `features.npy` (float16, before scaling),
-`segments.csv`, `problems.csv` and `store.json`, which holds the digests of the others. It is built in a hidden folder
-beside its place, batch by batch; each finished batch leaves a note there, so that after a kill only the unfinished ones
-are computed again, and the whole is moved into place last. A store of changed copies has the change's fingerprint in
-its name and in its record, and for each segment one row a copy.
+A store is the folder `<fingerprint>-<key>`: `features.npy` (float16, before scaling), `segments.csv`, `excluded.csv`,
+`store.json`. The fingerprint names corpus and settings, the key the code and the packages that make the values. A store
+is built in a hidden folder; each finished batch leaves a note there, so that an interrupted build resumes.
 """
 
 import dataclasses
@@ -21,34 +19,27 @@ import pandas as pd
 
 from instrlib.audio import decode as audio
 from instrlib.audio.features import Scaler, extract, scale, segment_starts
+from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
 from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, problem_table, unusable
-
-FORMAT = 1
-"""Raised whenever stored values would change for the same corpus and settings; older stores are then refused."""
+from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Corpus, check_unusable_share, excluded_table
 
 WHOLE_CLIP_S = 60.0
-"""Clips up to this duration are decoded whole; of longer ones each segment alone, so that two hours need no memory."""
+"""Clips up to this duration are decoded whole; of longer ones each segment alone, to save memory."""
 
 _BATCH_CLIPS = 16
 _SCALER_ROWS = 256
 _LABELS = "labels"
 _LABEL_VALUES = {"1": 1.0, "0": 0.0, "?": np.nan}
-_FEATURES, _SEGMENTS, _PROBLEMS, _RECORD = "features.npy", "segments.csv", "problems.csv", "store.json"
+_FEATURES, _SEGMENTS, _EXCLUDED, _RECORD = "features.npy", "segments.csv", "excluded.csv", "store.json"
 
 
 class Change(Protocol):
-    """What is done to the sound of each segment before its features are computed; it travels to other processes.
+    """What is done to the sound of each segment before its features are computed; it is sent to other processes.
 
-    Attributes
-    ----------
-    n_copies : int
-        How many changed copies of a segment are stored, at least 1.
-    fingerprint : str
-        Hash of what decides the copies.
+    `n_copies` changed copies of a segment are stored; `fingerprint` is a hash of the settings that decide them.
     """
 
     n_copies: int
@@ -68,27 +59,26 @@ class FeatureStore:
     Attributes
     ----------
     folder : Path
-        Where the store lies.
+        Where the store is.
     config : FeatureConfig
-        The settings that it was built, and is read, with.
+        The settings that it was built with, and is read with.
     classes : tuple of str
         Labels in the order of `target`.
     segments : pandas.DataFrame
-        The usable segments: `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index of the
-        label), `group`, `split`; in a store of changed copies also `copy`, 1 to `n_copies`; in one of several labels a
-        clip also `labels`, a character a class: "1" present, "0" absent, "?" not observed. Plain integer index, in the
-        order of the corpus's clips.
-    problems : pandas.DataFrame
-        Clips without a usable segment: `clip_id`, `path`, `reason`.
+        The usable segments: `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target`, `group`,
+        `split`; in a store of changed copies `copy`, from 1; with several labels a clip `labels`, a character a class:
+        "1" present, "0" absent, "?" not observed.
+    excluded : pandas.DataFrame
+        Clips without a usable segment; see `dataset.excluded_table`.
     fingerprint : str
-        Corpus, settings and, if there is one, change: "<16 hex>-<16 hex>[-<16 hex>]", the same on every machine.
+        Corpus, settings and, if there is one, change: "<16 hex>-<16 hex>[-<hash>]", the same on every machine.
     """
 
     folder: Path
     config: FeatureConfig
     classes: tuple[str, ...]
     segments: pd.DataFrame
-    problems: pd.DataFrame
+    excluded: pd.DataFrame
     fingerprint: str
 
     @functools.cached_property
@@ -108,37 +98,16 @@ class FeatureStore:
         return _LABELS in self.segments
 
     def label_matrix(self, segments: pd.DataFrame) -> np.ndarray:
-        """Say which classes are present in segments or clips.
-
-        Parameters
-        ----------
-        segments : pandas.DataFrame
-            Rows of `segments` or `clips`.
-
-        Returns
-        -------
-        np.ndarray [shape=(n, n_classes), float32]
-            1 present, 0 absent, NaN not observed. With one label a clip: 1 for it and 0 for the others.
-        """
+        """Labels of rows of `segments` or `clips` [shape=(n, n_classes), float32]: 1, 0, or NaN where not observed."""
         if not self.multilabel:
             return np.eye(len(self.classes), dtype=np.float32)[segments.target.to_numpy()]
         rows = [[_LABEL_VALUES[one] for one in labels] for labels in segments[_LABELS]]
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes))
 
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
-        """Read segments as a network sees them.
+        """Read segments as a network sees them [shape=(n, n_bins, n_frames, 1), float32], scaled by `config.scaling`.
 
-        Parameters
-        ----------
-        rows : np.ndarray [shape=(n,), int]
-            Values of the column `row`, in any order.
-        scaler : Scaler, optional
-            For the scaling "train"; see `fit_scaler`.
-
-        Returns
-        -------
-        np.ndarray [shape=(n, n_bins, n_frames, 1), float32]
-            Scaled as `config.scaling` says.
+        `rows` are values of the column `row`, in any order; the scaling "train" needs a scaler (`fit_scaler`).
         """
         return scale(self.features[np.asarray(rows)], self.config, scaler)[..., None]
 
@@ -153,10 +122,10 @@ def build_store(
     *,
     root: Path,
     workers: int | None = None,
-    max_problem_share: float = MAX_PROBLEM_SHARE,
+    max_unusable_share: float = MAX_UNUSABLE_SHARE,
     change: Change | None = None,
 ) -> FeatureStore:
-    """Compute the features of a corpus, or open them when they are there.
+    """Compute the features of a corpus, or open them when they are there; a damaged store is built again.
 
     Parameters
     ----------
@@ -167,9 +136,9 @@ def build_store(
     root : Path
         Folder of all stores.
     workers : int, optional
-        Processes; see `instrlib.core.parallel.n_workers`.
-    max_problem_share : float
-        Largest accepted share of unusable clips (those that the corpus left out already count), 0 to 1.
+        Number of processes.
+    max_unusable_share : float
+        Largest accepted share of unusable clips, 0 to 1.
     change : Change, optional
         Store changed copies of every segment instead of the segment itself; see `effects.ChangedCopies`.
 
@@ -180,133 +149,77 @@ def build_store(
     Raises
     ------
     CorpusError
-        When too many clips are unusable, or all of a class. Only the batches with such clips are computed again
-        afterwards.
-    StoreError
-        When the store is there and corrupted, or another one stands in its place.
+        When too many clips are unusable, or all of a class. Once they are repaired, only their batches are repeated.
     DiskError
         When the disk is full, read-only or forbidden; finished batches are kept where they can be.
     """
-    from filelock import FileLock
+    fingerprint = _fingerprint(corpus.fingerprint, config, change and change.fingerprint)
 
-    name = _store_name(corpus.fingerprint, config, change and change.fingerprint)
-    folder = Path(root) / name
-    if not folder.exists():
-        with disk_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / f".{name}.lock"):
-                if not folder.exists():  # Another process may have built it while this one waited.
-                    _build(corpus, config, folder, workers, max_problem_share, change)
-    store = open_store(folder)
-    if store.fingerprint != name:
-        raise StoreError(f"{folder} holds the features of something else ({store.fingerprint}); {_DELETE}")
-    _check_share(corpus, len(store.problems), max_problem_share)  # The corpus may have lost more clips since.
+    def make(folder: Path) -> None:
+        _build(corpus, config, folder, workers, max_unusable_share, change, fingerprint)
+
+    store = _kept(Path(root), fingerprint, make)
+    _check_share(corpus, len(store.excluded), max_unusable_share)  # the corpus may have lost more clips since
     return dataclasses.replace(store, config=config)
 
 
 def open_store(folder: Path) -> FeatureStore:
-    """Open a store and check every byte of it.
+    """Open a store. Raises StoreError when it is missing, damaged, or made by other code or packages.
 
-    Parameters
-    ----------
-    folder : Path
-        The store's folder.
-
-    Returns
-    -------
-    FeatureStore
-
-    Raises
-    ------
-    StoreError
-        When the folder is no store, or a file in it is missing, cut or altered.
+    Files of the recorded size are read, and their hash compared, only when they are newer than the record.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise StoreError(f"There is no feature store in {folder}; run notebook 01_preprocessing, which builds it.")
     try:
         record = read_json(folder / _RECORD)
-        config = FeatureConfig.from_dict(record["config"])
-        classes = tuple(record["classes"])
-        fingerprint = _store_name(record["corpus"], config, record.get("change"))
-        written, shape, digests = record["format"], record["shape"], record["digests"]
-    except (InstrlibError, KeyError, TypeError) as error:
-        raise StoreError(f"The feature store {folder} has no readable {_RECORD}; {_DELETE}") from error
-    if written != FORMAT:
-        raise StoreError(f"The feature store {folder} is of format {written}, this version reads {FORMAT}; {_DELETE}")
-    for name in (_SEGMENTS, _PROBLEMS, _FEATURES):
-        if not (folder / name).is_file() or _digest(folder / name) != digests.get(name):
-            raise StoreError(f"The feature store {folder} is damaged: {name} is missing, cut or altered; {_DELETE}")
-    segments = _read_segments(folder)
-    if tuple(shape) != (len(segments), *config.shape):
-        raise StoreError(f"The feature store {folder} does not fit its own settings; {_DELETE}")
-    segments.insert(0, "row", np.arange(len(segments)))
-    return FeatureStore(
-        folder,
-        config,
-        classes,
-        segments[segments.usable].drop(columns="usable").reset_index(drop=True),
-        pd.read_csv(folder / _PROBLEMS, dtype=str, keep_default_na=False),
-        fingerprint,
-    )
+        config, classes = FeatureConfig.from_dict(record["config"]), tuple(record["classes"])
+        stale = record["key"] != _key(record["fingerprint"])
+        damaged = [name for name, state in record["files"].items() if not _is_intact(folder / name, *state)]
+        damaged += [name for name in (_FEATURES, _SEGMENTS, _EXCLUDED) if name not in record["files"]]
+        if not stale and not damaged:
+            segments = _read_segments(folder)
+            shape = np.load(folder / _FEATURES, mmap_mode="r", allow_pickle=False).shape
+            if shape == (len(segments), *config.shape):
+                excluded = pd.read_csv(folder / _EXCLUDED, dtype=str, keep_default_na=False)
+                segments.insert(0, "row", np.arange(len(segments)))
+                segments = segments[segments.usable].drop(columns="usable").reset_index(drop=True)
+                excluded = excluded.assign(usable=False)
+                return FeatureStore(folder, config, classes, segments, excluded, record["fingerprint"])
+    except (InstrlibError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"The feature store {folder} has no readable {_RECORD}; run notebook 01 again.") from error
+    reason = "was made by other code or packages" if stale else f"is damaged ({', '.join(damaged) or _RECORD})"
+    raise StoreError(f"The feature store {folder} {reason}; run notebook 01 again.")
 
 
 def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFrame], *, mark: str) -> FeatureStore:
-    """Make, or open, a store of the same features whose segments bear other clips, groups or parts.
+    """Make, or open, a store of the same features whose segments have other clips, groups or parts.
 
-    It lies beside the other. The features are the same file under another name where the disk allows it, so it takes
-    next to no room.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        The features. The new store keeps its settings, `scaling` included.
-    rename : callable
-        From the table of all segments (`clip_id`, `group`, `split` and the rest, without `row`) to the new one, row by
-        row.
-    mark : str
-        What `rename` does; part of the new fingerprint.
-
-    Returns
-    -------
-    FeatureStore
+    The features are the same file under another name where the disk allows it. `rename` maps the table of all segments
+    (without `row`) to the new one, row by row; `mark` names what it does, in the fingerprint.
     """
-    from filelock import FileLock
+    fingerprint = _fingerprint(hash_json([store.fingerprint, mark, store.config.scaling])[:16], store.config, None)
 
-    record = read_json(store.folder / _RECORD)
-    corpus = hash_json([record["corpus"], mark, store.config.scaling])[:16]
-    name = _store_name(corpus, store.config, record.get("change"))
-    folder = store.folder.with_name(name)
-    with disk_errors(folder), FileLock(folder.with_name(f".{name}.lock")):
-        if not folder.exists():  # Another process may have made it while this one waited.
-            partial = folder.with_name(f".{name}.partial")
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir()
-            for file in (_FEATURES, _PROBLEMS):
-                _link(store.folder / file, partial / file)
-            rename(_read_segments(store.folder)).to_csv(partial / _SEGMENTS, index=False)
-            digests = record["digests"] | {_SEGMENTS: _digest(partial / _SEGMENTS)}
-            changed = {"corpus": corpus, "config": store.config.to_dict(), "digests": digests}
-            write_json(partial / _RECORD, record | changed)
-            partial.replace(folder)
-    return open_store(folder)
+    def make(folder: Path) -> None:
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name in (_FEATURES, _EXCLUDED):
+            try:
+                (partial / name).hardlink_to(store.folder / name)
+            except OSError:  # a file system without links
+                shutil.copy2(store.folder / name, partial / name)
+        rename(_read_segments(store.folder)).to_csv(partial / _SEGMENTS, index=False)
+        _write_record(partial, store.config, store.classes, fingerprint)
+        partial.replace(folder)
+
+    return _kept(store.folder.parent, fingerprint, make)
 
 
 def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
-    """Compute mean and deviation of each band, block by block.
+    """Compute mean and deviation of each band over the given rows, those of the training part, block by block.
 
-    Parameters
-    ----------
-    store : FeatureStore
-        The features.
-    rows : np.ndarray [shape=(n,), int]
-        Values of the column `row`, of the training part alone: anything else would leak into training.
-
-    Returns
-    -------
-    Scaler
-        A band that never changes has deviation 1.
+    A band that never changes has deviation 1.
     """
     rows = np.sort(np.asarray(rows))
     if rows.size == 0:
@@ -320,16 +233,59 @@ def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
         square += np.square(values).sum(axis=(0, 2))
     n = len(rows) * store.config.n_frames
     deviation = np.sqrt(np.maximum(square / n - (total / n) ** 2, 0))
-    return Scaler(
-        (origin[:, 0] + total / n).astype(np.float32), np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
-    )
+    mean = (origin[:, 0] + total / n).astype(np.float32)
+    return Scaler(mean, np.where(deviation > 1e-6, deviation, 1).astype(np.float32))
 
 
-_DELETE = "delete that folder and run the same command again."
+# -- records -----------------------------------------------------------------------------------------------------------
 
 
-def _store_name(corpus_fingerprint: str, config: FeatureConfig, change_fingerprint: str | None) -> str:
-    return "-".join(filter(None, (corpus_fingerprint, config.fingerprint, change_fingerprint)))
+def _fingerprint(corpus: str, config: FeatureConfig, change: str | None) -> str:
+    return "-".join(filter(None, (corpus, config.fingerprint, change)))
+
+
+def _key(fingerprint: str) -> str:
+    return cache.key("data", store=fingerprint)[:16]
+
+
+def _kept(root: Path, fingerprint: str, make: Callable[[Path], None]) -> FeatureStore:
+    """Open the store of a fingerprint; make it when it is missing or damaged. One process makes it, others wait."""
+    from filelock import FileLock
+
+    folder = root / f"{fingerprint}-{_key(fingerprint)}"
+    try:
+        return open_store(folder)
+    except StoreError:
+        pass
+    with disk_errors(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{folder.name}.lock"):
+            try:
+                return open_store(folder)  # another process may have made it meanwhile
+            except StoreError:
+                for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or made by other code
+                    shutil.rmtree(old, ignore_errors=True)
+                make(folder)
+    return open_store(folder)
+
+
+def _write_record(folder: Path, config: FeatureConfig, classes: tuple[str, ...], fingerprint: str) -> None:
+    record = {"fingerprint": fingerprint, "key": _key(fingerprint), "config": config.to_dict(), "classes": classes}
+    files = {
+        name: ((folder / name).stat().st_size, _digest(folder / name)) for name in (_FEATURES, _SEGMENTS, _EXCLUDED)
+    }
+    write_json(folder / _RECORD, {**record, "files": files})
+
+
+def _is_intact(path: Path, size: int, digest: str) -> bool:
+    """Whether a file is as recorded; it is read only when it changed after the record."""
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    return path.stat().st_mtime_ns <= path.with_name(_RECORD).stat().st_mtime_ns or _digest(path) == digest
+
+
+def _digest(path: Path) -> str:
+    return hash_file(path, algorithm="blake2b")
 
 
 def _read_segments(folder: Path) -> pd.DataFrame:
@@ -337,15 +293,7 @@ def _read_segments(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
 
 
-def _link(source: Path, place: Path) -> None:
-    try:
-        place.hardlink_to(source)
-    except OSError:  # A file system without links.
-        shutil.copyfile(source, place)
-
-
-def _digest(path: Path) -> str:
-    return hash_file(path, algorithm="blake2b")
+# -- building ----------------------------------------------------------------------------------------------------------
 
 
 def _build(
@@ -353,43 +301,42 @@ def _build(
     config: FeatureConfig,
     folder: Path,
     workers: int | None,
-    max_problem_share: float,
+    max_unusable_share: float,
     change: Change | None,
+    fingerprint: str,
 ) -> None:
     clips = corpus.manifest
     starts = [segment_starts(duration_s, config) for duration_s in clips.duration_s]
     n_copies = change.n_copies if change else 1
     first_row = np.concatenate([[0], np.cumsum([n_copies * len(one) for one in starts])])
-    shape = (int(first_row[-1]), *config.shape)
-    partial = folder.parent / f".{folder.name}.partial"
+    partial = folder.with_name(f".{folder.name}.partial")
     features = partial / "store" / _FEATURES
-    _prepare(partial, features, shape)
+    _prepare(features, (int(first_row[-1]), *config.shape))
 
     sounds = [
         (clip.clip_id, corpus.root / clip.path, clip.start_s, clip.duration_s, offsets)
         for clip, offsets in zip(clips.itertuples(), starts, strict=True)
     ]
     row_bytes = 2 * math.prod(config.shape)
-    header_bytes = features.stat().st_size - row_bytes * shape[0]
-    tasks, notes = [], []
-    for first in range(0, len(clips), _BATCH_CLIPS):
-        note = partial / "done" / f"{first:08d}.json"
-        notes.append(note)
-        if not note.is_file():
-            position = header_bytes + row_bytes * int(first_row[first])
-            tasks.append((features, position, note, sounds[first : first + _BATCH_CLIPS], config, change))
-    for _ in parallel_map(_extract_batch, tasks, workers=workers, describe="features"):
+    header_bytes = features.stat().st_size - row_bytes * int(first_row[-1])
+    notes = {first: partial / "done" / f"{first:08d}.json" for first in range(0, len(clips), _BATCH_CLIPS)}
+    tasks = [
+        (features, header_bytes + row_bytes * int(first_row[first]), note, sounds[first : first + _BATCH_CLIPS], config)
+        for first, note in notes.items()
+        if not note.is_file()
+    ]
+    for _ in parallel_map(_extract_batch, [(*task, change) for task in tasks], workers=workers, describe="features"):
         pass
 
-    outcome = [clip for note in notes for clip in read_json(note)]
+    outcome = [clip for note in notes.values() for clip in read_json(note)]
     lost = [at for at, clip in enumerate(outcome) if not any(clip["usable"])]
-    problems = problem_table([(*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"]) for at in lost])
+    excluded = excluded_table((*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     try:
-        _check_share(corpus, len(lost), max_problem_share)
-        _check_classes(corpus, problems)
+        _check_share(corpus, len(lost), max_unusable_share)
+        _check_classes(corpus, excluded)
     except CorpusError:
-        for at in lost:  # So that the files can be repaired and the same command run again.
-            notes[at // _BATCH_CLIPS].unlink(missing_ok=True)
+        for at in lost:  # so that the files can be repaired and the same command run again
+            notes[at // _BATCH_CLIPS * _BATCH_CLIPS].unlink(missing_ok=True)
         raise
 
     of_clip = np.repeat(np.arange(len(clips)), np.diff(first_row))
@@ -402,59 +349,40 @@ def _build(
         words = np.select([corpus.labels == 1, corpus.labels == 0], ["1", "0"], "?")
         segments[_LABELS] = np.array(["".join(row) for row in words])[of_clip]
     segments["usable"] = np.repeat([usable for clip in outcome for usable in clip["usable"]], n_copies)
-    for name, table in ((_SEGMENTS, segments), (_PROBLEMS, problems)):
-        table.to_csv(features.with_name(name), index=False)
-    record = {
-        "format": FORMAT,
-        "corpus": corpus.fingerprint,
-        "config": config.to_dict(),
-        "change": change and change.fingerprint,
-        "classes": corpus.classes,
-        "shape": shape,
-        "digests": {name: _digest(features.with_name(name)) for name in (_FEATURES, _SEGMENTS, _PROBLEMS)},
-    }
-    write_json(features.with_name(_RECORD), record)
+    segments.to_csv(features.with_name(_SEGMENTS), index=False)
+    excluded.drop(columns="usable").to_csv(features.with_name(_EXCLUDED), index=False)
+    _write_record(features.parent, config, corpus.classes, fingerprint)
     features.parent.replace(folder)
     shutil.rmtree(partial)
 
 
 def _check_share(corpus: Corpus, n_lost: int, limit: float) -> None:
-    n_before = len(unusable(corpus.problems))
-    check_problem_share(corpus.name, n_lost + n_before, len(corpus.manifest) + n_before, limit=limit)
+    n_clips = len(corpus.manifest) + corpus.n_unusable
+    check_unusable_share(corpus.name, n_lost + corpus.n_unusable, n_clips, limit=limit)
 
 
-def _check_classes(corpus: Corpus, problems: pd.DataFrame) -> None:
-    if corpus.labels is not None:
-        kept = corpus.labels[~corpus.manifest.clip_id.isin(problems.clip_id)]
-        for name, column in zip(corpus.classes, kept.T, strict=True):
-            if not ((column == 1).any() and (column == 0).any()):
-                raise CorpusError(
-                    f"{corpus.name}: of the clips that can be used, none is observed with {name}, or none without it "
-                    f"({len(problems)} cannot be used). Replace them or leave that class out, then run the same "
-                    "command again."
-                )
+def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
+    """Raise CorpusError when a class lost all its clips, or all in which it is present, or absent."""
+    kept = ~corpus.manifest.clip_id.isin(excluded.clip_id).to_numpy()
+    labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
+    for name, column in zip(corpus.classes, labels.T, strict=True):
+        if not ((column[kept] == 1).any() and (column[kept] == 0).any()):
+            raise CorpusError(
+                f"{corpus.name}: {name} is in none of the usable clips, or in all. {len(excluded)} are unusable "
+                f"(the first, {excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or omit that class."
+            )
+
+
+def _prepare(features: Path, shape: tuple[int, ...]) -> None:
+    """Make the folder of a store under construction, or keep what a killed run left in it; its name holds the key."""
+    partial = features.parents[1]
+    ready = partial / "done"
+    if ready.is_dir() and features.is_file():
         return
-    label_of = corpus.manifest.set_index("clip_id").label
-    lost = set(label_of) - set(label_of.drop(problems.clip_id))
-    for row in problems[problems.clip_id.map(label_of).isin(lost)].head(1).itertuples():
-        raise CorpusError(
-            f"{corpus.name}: no clip of {label_of[row.clip_id]} can be used (the first, {row.path}: {row.reason}) "
-            "Replace them or leave that class out, then run the same command again."
-        )
-
-
-def _prepare(partial: Path, features: Path, shape: tuple[int, ...]) -> None:
-    """Make the folder of a store under construction, or keep what a killed run left in it."""
-    plan = {"format": FORMAT, "shape": list(shape), "batch_clips": _BATCH_CLIPS}
-    written = partial / "plan.json"
-    if features.is_file() and written.is_file() and read_json(written) == plan:
-        return
-    if partial.exists():
-        shutil.rmtree(partial)
-    for folder in (features.parent, partial / "done"):
-        folder.mkdir(parents=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    features.parent.mkdir(parents=True)
     np.lib.format.open_memmap(features, mode="w+", dtype=np.float16, shape=shape)
-    write_json(written, plan)
+    ready.mkdir()
 
 
 def _extract_batch(
@@ -468,9 +396,8 @@ def _extract_batch(
     for clip_id, *sound, offsets in sounds:
         usable, reasons = [], []
         for offset_s, signal in zip(offsets, _signals(*sound, offsets, config), strict=True):
-            fits = not isinstance(signal, str)
-            usable.append(fits)
-            if not fits:
+            usable.append(not isinstance(signal, str))
+            if isinstance(signal, str):
                 reasons.append(signal)
                 stored = [np.zeros(0, np.float32)] * (change.n_copies if change else 1)
             elif change:
@@ -496,21 +423,17 @@ def _signals(
         except AudioError as error:
             return str(error).removeprefix(f"{path}: ")
 
-    if duration_s > WHOLE_CLIP_S:
-        for offset_s in offsets:
+    whole = load(0.0, duration_s) if duration_s <= WHOLE_CLIP_S else None
+    for offset_s in offsets:
+        if whole is None:
             signal = load(offset_s, min(config.segment_s, duration_s - offset_s))
             yield signal if isinstance(signal, str) else signal[: config.segment_samples]
-        return
-    whole = load(0.0, duration_s)
-    for offset_s in offsets:
-        if isinstance(whole, str):
+        elif isinstance(whole, str):
             yield whole
-            continue
-        first = round(offset_s * config.sample_rate_hz)
-        signal = whole[first : first + config.segment_samples]
-        if len(signal) < audio.MIN_DURATION_S * config.sample_rate_hz:
-            yield "the file ends before this segment."
-        elif audio.is_silent(signal):
-            yield "silent in this segment."
         else:
-            yield signal
+            first = round(offset_s * config.sample_rate_hz)
+            signal = whole[first : first + config.segment_samples]
+            if len(signal) < audio.MIN_DURATION_S * config.sample_rate_hz:
+                yield "the file ends before this segment."
+            else:
+                yield "silent in this segment." if audio.is_silent(signal) else signal

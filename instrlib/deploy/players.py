@@ -13,7 +13,7 @@ from instrlib.audio.decode import load
 from instrlib.core.words import spaced
 
 if TYPE_CHECKING:
-    from instrlib.data.base import Corpus
+    from instrlib.data.dataset import Corpus
 
 PLAYER_RATE_HZ = 22_050
 MAX_PLAYER_S = 3.0

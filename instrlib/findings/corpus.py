@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from instrlib.core.words import spread
-from instrlib.data.base import Corpus, unusable
+from instrlib.data.dataset import Corpus
 from instrlib.data.splits import PARTS, Split
 from instrlib.data.store import FeatureStore
 from instrlib.studies.leak import PROTOCOLS, Leak
@@ -28,7 +28,7 @@ def corpus_sentence(clips: Corpus, store: FeatureStore) -> str:
     counts = clips.manifest.label.value_counts()
     if clips.labels is not None:
         counts = pd.Series((clips.labels == 1).sum(axis=0))
-    n_unusable = len(store.problems) + len(unusable(clips.problems))
+    n_unusable = len(store.excluded) + clips.n_unusable
     return (
         f"`{clips.name}` holds {len(clips.manifest):,} clips of {len(clips.classes)} classes "
         f"({spread(counts)} a class) in {clips.manifest.group.nunique():,} groups, "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
-from instrlib.data.base import Corpus
+from instrlib.data.dataset import Corpus
 from instrlib.data.store import build_store
 from instrlib.models.experiments import Variant
 from instrlib.models.layers import Layer, widen

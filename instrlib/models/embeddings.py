@@ -27,7 +27,7 @@ from instrlib.core.config import FeatureConfig, folders
 from instrlib.core.errors import AudioError, InstrlibError, StoreError
 from instrlib.core.io import hash_file, hash_json, read_json, whole
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import MAX_PROBLEM_SHARE, Corpus, check_problem_share, unusable
+from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Corpus, check_unusable_share
 from instrlib.data.download import Remote, fetch, unpack
 from instrlib.data.store import FeatureStore, build_store, open_store
 from instrlib.models import pretrained
@@ -217,7 +217,7 @@ def embed_corpus(
     Raises
     ------
     CorpusError
-        When more than `MAX_PROBLEM_SHARE` of the clips are unusable.
+        When more than `MAX_UNUSABLE_SHARE` of the clips are unusable.
     RunError
         When the network cannot be read.
     """
@@ -229,9 +229,9 @@ def embed_corpus(
     tasks = [sounds[first : first + _CHUNK_CLIPS] for first in range(0, len(sounds), _CHUNK_CLIPS)]
     kept = _kept(root, corpus.fingerprint, embedding, _embed_sounds, tasks, workers)
     usable = kept.pop("usable")
-    n_before = len(unusable(corpus.problems))
+    n_before = corpus.n_unusable
     n_lost = int((~usable).sum()) + n_before
-    check_problem_share(corpus.name, n_lost, len(clips) + n_before, limit=MAX_PROBLEM_SHARE)
+    check_unusable_share(corpus.name, n_lost, len(clips) + n_before, limit=MAX_UNUSABLE_SHARE)
     return {
         "clip_id": clips.clip_id.to_numpy(str)[usable],
         **{name: values[usable] for name, values in kept.items()},
@@ -300,7 +300,7 @@ def _from_hub(handle: str, folder: Path) -> Path | str:
     partial, archive = folder / f".{place.name}.partial", folder / f"{place.name}.tar.gz"
     if not place.is_dir():
         try:
-            remote = Remote(f"{handle}?tf-hub-format=compressed", archive.name, None, None)
+            remote = Remote(f"{handle}?tf-hub-format=compressed", archive.name, None)
             shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
             unpack(fetch(remote, folder), partial)
         except InstrlibError as error:

@@ -19,7 +19,7 @@ from instrlib.core.cache import code_hash
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import LeakError, StoreError
 from instrlib.core.io import hash_json, read_json
-from instrlib.data.base import Corpus
+from instrlib.data.dataset import Corpus
 from instrlib.data.inputs import Inputs
 from instrlib.data.store import FeatureStore
 from instrlib.evaluation import statistics

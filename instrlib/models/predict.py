@@ -160,7 +160,7 @@ def recordings(paths: Sequence[Path]) -> list[Path | AudioError]:
         if not os.path.isdir(path):  # noqa: PTH112 - Path's own raises for a name that is too long
             found.append(path)
             continue
-        from instrlib.data.local import is_audio
+        from instrlib.data.files import is_audio
 
         inside = [one for one in sorted(path.rglob("*")) if is_audio(one) and os.path.isfile(one)]  # noqa: PTH113
         found += inside or [AudioError(f"{path}: no audio file in this folder.")]

@@ -15,7 +15,7 @@ from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import read_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import Corpus
+from instrlib.data.dataset import Corpus
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, build_store, open_store

@@ -21,7 +21,7 @@ from instrlib.core.errors import LeakError
 from instrlib.core.io import hash_bytes, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora
-from instrlib.data.base import Corpus
+from instrlib.data.dataset import Corpus
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
 from instrlib.data.store import FeatureStore, build_store, derive_store

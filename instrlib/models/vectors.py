@@ -116,7 +116,7 @@ def with_vectors(store: FeatureStore, clips: pd.DataFrame, vectors: np.ndarray) 
         store.config,
         store.classes,
         clips.assign(row=np.arange(len(clips))),
-        store.problems,
+        store.excluded,
         f"{store.fingerprint}-{hash_bytes(vectors.tobytes())[:16]}",
         vectors,
     )

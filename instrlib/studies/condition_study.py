@@ -22,7 +22,8 @@ from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import EvaluationError
 from instrlib.core.io import hash_json, read_arrays, read_json, write_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import CONTENT, Corpus, problem_table
+from instrlib.data.dataset import Corpus
+from instrlib.data.files import CONTENT
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import FeatureStore, build_store
@@ -170,7 +171,7 @@ def version_corpus(clips: Corpus, store: FeatureStore) -> Corpus:
         how_to_get="They are made by notebook 12_instrument_condition.",
         multilabel=False,
     )
-    return Corpus(info, clips.root, manifest, CONDITIONS, problem_table([]))
+    return Corpus(info, clips.root, manifest, CONDITIONS)
 
 
 def damages(task: Task, version: Sequence[str]) -> pd.DataFrame:

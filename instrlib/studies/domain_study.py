@@ -19,7 +19,7 @@ from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import EvaluationError
 from instrlib.core.io import hash_json, read_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data.local import draw_clips
+from instrlib.data.dataset import draw_clips
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation import statistics

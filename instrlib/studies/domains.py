@@ -19,13 +19,13 @@ from instrlib.core.errors import ConfigError, CorpusError, LeakError, SplitError
 from instrlib.core.io import hash_tree, whole
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
-from instrlib.data.base import CONTENT, Corpus
+from instrlib.data.dataset import Corpus
+from instrlib.data.files import CONTENT, is_audio
 from instrlib.data.inputs import Inputs
-from instrlib.data.local import is_audio
-from instrlib.data.names import FAMILIES, common_classes, common_name
 from instrlib.data.rendered import sources as soundfont
 from instrlib.data.splits import make_split, save_splits
 from instrlib.data.store import FeatureStore, build_store
+from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
 from instrlib.models.experiments import slug
 
 VARIABLE = "INSTRLIB_CORPORA"

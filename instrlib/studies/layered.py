@@ -13,7 +13,7 @@ from instrlib.core.config import AugmentConfig, Profile, TrainConfig, folders
 from instrlib.core.errors import CorpusError, LeakError
 from instrlib.core.io import expanded, hash_json, in_parts
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import Corpus, strata
+from instrlib.data.dataset import Corpus, strata
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore, build_store, open_store

@@ -15,11 +15,9 @@ from instrlib.data.splits import (
     PARTS,
     Split,
     check_no_leak,
-    k_folds,
     load_split,
-    make_split,
+    same_group_share,
     save_split,
-    sibling_share,
 )
 from instrlib.data.store import FeatureStore, derive_store
 from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds, unpaired_difference
@@ -139,11 +137,10 @@ def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0
     clips = cut.clips
     if keep_groups:
         made = [_by_segment(split, clips) for split in kept]
-    elif len(kept) > 1:
-        made = k_folds(clips, len(kept), seed=seed)
-    else:
-        sizes = _clip_of(clips.clip_id).map(kept[0].parts).value_counts()
-        made = [make_split(clips, fractions=tuple(sizes[part] / len(clips) for part in PARTS), seed=seed)]
+    else:  # the same parts, dealt to other segments of the same class
+        swapped = clips.groupby("label").clip_id.transform(np.random.default_rng(seed).permutation)
+        of_segment = [_clip_of(clips.clip_id).map(split.parts).to_numpy() for split in kept]
+        made = [Split(pd.Series(parts, index=swapped, name="part").sort_index(), seed) for parts in of_segment]
     paths = tuple(folder / f"{cut.folder.name}-{number}.json" for number in range(len(made)))
     for split, path in zip(made, paths, strict=True):
         save_split(split, path)
@@ -192,7 +189,7 @@ def describe(inputs: Inputs, clips: pd.DataFrame) -> dict[str, Any]:
     of = segments.assign(group=_clip_of(segments.clip_id).map(clips.set_index("clip_id").group))
     parts = [segments.clip_id.map(load_split(path, segments).parts) for path in inputs.splits]
     sizes = {part: float(np.mean([(of_split == part).sum() for of_split in parts])) for part in PARTS}
-    return sizes | {"siblings": float(np.mean([sibling_share(of, of_split) for of_split in parts]))}
+    return sizes | {"siblings": float(np.mean([same_group_share(of, of_split) for of_split in parts]))}
 
 
 def by_clip(predictions: Predictions) -> Predictions:
@@ -274,4 +271,4 @@ def _clip_of(segments: pd.Series) -> pd.Series:
 
 def _siblings(segments: pd.DataFrame, tested: list[np.ndarray]) -> float:
     parts = [pd.Series(np.where(test, "test", "train"), index=segments.index) for test in tested]
-    return float(np.mean([sibling_share(segments, part) for part in parts]))
+    return float(np.mean([same_group_share(segments, part) for part in parts]))

@@ -18,7 +18,8 @@ from instrlib.core.errors import ConfigError, CorpusError, SplitError
 from instrlib.core.io import atomic_path, hash_bytes, hash_file, hash_json, read_json, write_json, write_text
 from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
-from instrlib.data.base import CONTENT, Corpus, problem_table, strata
+from instrlib.data.dataset import Corpus, strata
+from instrlib.data.files import CONTENT
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore
@@ -527,7 +528,7 @@ def _open(folder: Path, corpus: Corpus, *, kind: str, notebook: str) -> Mixtures
         multilabel=True,
     )
     labels = present(tables["sources"], tables["manifest"].clip_id, corpus.classes)
-    made = Corpus(info, folder, tables["manifest"], corpus.classes, problem_table([]), labels)
+    made = Corpus(info, folder, tables["manifest"], corpus.classes, labels=labels)
     return Mixtures(made, tables["sources"], tables["activity"])
 
 

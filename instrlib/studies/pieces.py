@@ -15,7 +15,7 @@ import pandas as pd
 from instrlib.audio import decode as audio
 from instrlib.core.errors import ConfigError
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import Corpus
+from instrlib.data.dataset import Corpus
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore
 from instrlib.models.training import part_segments

@@ -18,8 +18,9 @@ from instrlib.core.cache import cached, code_hash, versions
 from instrlib.core.errors import AudioError, EvaluationError, LeakError
 from instrlib.core.io import disk_errors, hash_file, hash_json, in_parts
 from instrlib.core.parallel import parallel_map
-from instrlib.data import names
-from instrlib.data.base import CONTENT, Corpus
+from instrlib.data import taxonomy
+from instrlib.data.dataset import Corpus
+from instrlib.data.files import CONTENT
 from instrlib.data.splits import Split
 from instrlib.evaluation import statistics
 from instrlib.evaluation.calibration import is_named
@@ -232,9 +233,9 @@ def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
     if corpus.name == trained_on:
         return {label: label if label in model.classes else None for label in corpus.classes}
     sides = {"classes_a": corpus.classes, "classes_b": model.classes}
-    known = names.common_classes(corpus.name, trained_on, **sides)
+    known = taxonomy.common_classes(corpus.name, trained_on, **sides)
     back = {"classes_a": model.classes, "classes_b": corpus.classes}
-    wider = set(names.common_classes(trained_on, corpus.name, **back).values()) - set(known)
+    wider = set(taxonomy.common_classes(trained_on, corpus.name, **back).values()) - set(known)
     return {label: known.get(label) for label in corpus.classes if label not in wider}
 
 

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from instrlib.audio import decode as audio
 from instrlib.audio.features import extract, segment_starts
 from instrlib.core.config import FeatureConfig
-from instrlib.data.base import Corpus, CorpusInfo, problem_table
+from instrlib.data.dataset import Corpus, CorpusInfo
 from instrlib.data.store import build_store
 
 CONFIG = FeatureConfig()
@@ -67,7 +67,7 @@ def corpus_of(paths: list[Path], times: int = 1) -> Corpus:
             "split": "",
         }
     )
-    return Corpus(CorpusInfo("bench", "", "", "", "", "", ""), Path("/"), manifest, ("sound",), problem_table([]))
+    return Corpus(CorpusInfo("bench", "", "", "", "", "", ""), Path("/"), manifest, ("sound",))
 
 
 def cut(signal: np.ndarray) -> list[np.ndarray]:

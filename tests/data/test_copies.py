@@ -13,8 +13,8 @@ from instrlib.audio.features import extract
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import StoreError
 from instrlib.data import store
-from instrlib.data.base import Corpus, CorpusInfo, problem_table
 from instrlib.data.copies import draw_copies, rows_of_copies
+from instrlib.data.dataset import Corpus, CorpusInfo
 
 RATE_HZ = 8_000
 CONFIG = FeatureConfig(
@@ -51,7 +51,7 @@ def corpus(tmp_path_factory) -> Corpus:
         }
     )
     info = CorpusInfo("small", "Small", "CC0", "nobody", "", "small", "make it.")
-    return Corpus(info, root, manifest, CLASSES, problem_table([]))
+    return Corpus(info, root, manifest, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +91,10 @@ def test_copies_are_the_same_for_any_number_of_processes(corpus, copies, tmp_pat
 
 
 def test_stores_of_other_copies_have_other_names_and_that_of_the_originals_keeps_its_own(corpus, originals, copies):
-    assert originals.folder.name == f"{corpus.fingerprint}-{CONFIG.fingerprint}"
-    assert copies.folder.name.startswith(f"{originals.folder.name}-")
+    assert originals.fingerprint == f"{corpus.fingerprint}-{CONFIG.fingerprint}"
+    assert copies.fingerprint.startswith(f"{originals.fingerprint}-")
     assert len({ChangedCopies(n_copies=which[0], seed=which[1]).fingerprint for which in ((1, 0), (2, 0), (1, 1))}) == 3
-    assert store.open_store(copies.folder).fingerprint == copies.fingerprint == copies.folder.name
+    assert store.open_store(copies.folder).fingerprint == copies.fingerprint
 
 
 def test_a_store_without_copies_is_refused_where_copies_are_wanted(originals):

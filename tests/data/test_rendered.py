@@ -14,7 +14,7 @@ import soundfile
 import instrlib
 from instrlib.core.errors import ConfigError, CorpusError, DiskError
 from instrlib.data import rendered
-from instrlib.data.base import COLUMNS
+from instrlib.data.dataset import COLUMNS
 from instrlib.data.rendered import corpus as corpus_module
 from instrlib.data.rendered import phrases, sampler, sources
 
@@ -49,7 +49,7 @@ def test_the_manifest_has_a_row_for_every_clip(corpus):
     assert corpus.classes == rendered.CLASSES
     assert corpus.manifest.label.value_counts().to_dict() == dict.fromkeys(rendered.CLASSES, CLIPS)
     assert corpus.manifest.clip_id.is_monotonic_increasing and corpus.manifest.clip_id.is_unique
-    assert set(corpus.manifest.duration_s) == {3.0} and corpus.problems.empty
+    assert set(corpus.manifest.duration_s) == {3.0} and corpus.excluded.empty
 
 
 def test_the_fonts_take_turns(corpus):

@@ -294,9 +294,9 @@ def test_noise_says_so_where_it_cannot_be_told():
 @pytest.mark.real_data
 def test_real_recordings_are_measured_as_their_instruments_are(sample_root):
     from instrlib.audio.decode import load
-    from instrlib.data import fsdkaggle2018
+    from instrlib.data import corpora
 
-    clips = fsdkaggle2018.load(sample_root, max_clips_per_class=6).manifest
+    clips = corpora.read("fsdkaggle2018", sample_root, max_clips_per_class=6).manifest
     found = {name: [] for name in ("Clarinet", "Cello", "Hi-hat", "Bass_drum")}
     for clip in clips[clips.label.isin(list(found))].itertuples():
         signal = load(sample_root / clip.path, sample_rate_hz=RATE_HZ, duration_s=min(3.0, clip.duration_s))

@@ -17,7 +17,8 @@ from instrlib.core.cache import key
 from instrlib.core.errors import ConfigError, CorpusError, InstrlibError
 from instrlib.core.io import atomic_path, hash_file, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data.base import COLUMNS, CONTENT, Corpus, CorpusInfo, problem_table
+from instrlib.data.dataset import COLUMNS, Corpus, CorpusInfo
+from instrlib.data.files import CONTENT
 from instrlib.data.rendered import phrases, sampler, sources
 from instrlib.data.rendered.voices import CLASSES, Voice, voices
 
@@ -103,7 +104,7 @@ def load(
     clips = [one for batch in batches for one in read_json(_record(folder, *batch))]
     manifest = pd.DataFrame(clips, columns=["index", *_MANIFEST_COLUMNS])
     manifest = manifest[manifest.pop("index") < clips_per_class].sort_values("clip_id", ignore_index=True)
-    return Corpus(info(players), folder, manifest, chosen, problem_table([]))
+    return Corpus(info(players), folder, manifest, chosen)
 
 
 def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Corpora as tables, their downloads, splits, and stored features."""

@@ -1,0 +1,190 @@
+"""Audio files and tables of corpora on disk: find, read, probe and decode them."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from instrlib.core.config import folders
+from instrlib.core.errors import AudioError, CorpusError
+from instrlib.core.io import disk_errors, hash_bytes, hash_file
+from instrlib.core.parallel import parallel_map
+
+CONTENT = "content"
+"""Column of corpora from disk: 16 hex digits of the hash of the file's bytes."""
+
+ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
+"""Endings of audio files in any case; where one stem has several, the first is used."""
+
+Answer = TypeVar("Answer")
+_CHUNK = 128
+
+
+def is_audio(path: Path) -> bool:
+    """Whether a file is meant as audio: by its ending, and not hidden."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+
+
+def walk_audio(root: Path) -> Iterator[Path]:
+    """All audio files below a folder, also behind links to folders; hidden folders are skipped."""
+    seen = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above it
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield from (path for path in (Path(folder, name) for name in sorted(files)) if is_audio(path))
+
+
+def audio_files(folder: Path) -> dict[str, str]:
+    """Name of each audio file of a folder (not below it) by its stem; of several endings the first of `ENDINGS`."""
+    found = [path for path in folder.iterdir() if is_audio(path)] if folder.is_dir() else []
+    ranked = sorted(found, key=lambda path: (ENDINGS.index(path.suffix.lower()), path.name), reverse=True)
+    return {path.stem: path.name for path in ranked}
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file as text; nothing is taken for a missing value, for a class may be called "None".
+
+    Raises CorpusError when the file is missing, is no table in UTF-8 or lacks one of the columns.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except FileNotFoundError:
+        raise CorpusError(f"{path} is missing.") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{path} is not readable as a table of comma-separated values in UTF-8 ({reason}).") from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        there = ", ".join(map(str, table.columns))
+        raise CorpusError(f"{path} lacks the column {', '.join(missing)}; it has: {there}.")
+    return table
+
+
+# -- probing -----------------------------------------------------------------------------------------------------------
+
+
+def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
+    """Learn each file's duration from its header, and the hash of its bytes.
+
+    Answers are kept in `probes/` of the data folder by path, size and time of change.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the paths are relative to.
+    clips : pandas.DataFrame
+        Columns `clip_id` and `path`.
+
+    Returns
+    -------
+    usable : pandas.DataFrame
+        The rows whose file can be used, with `start_s` (0), `duration_s` and `content`.
+    unusable : list of (clip_id, path, reason)
+    """
+    root = Path(root).absolute()
+    cache = folders().data / "probes" / f"{hash_bytes(str(root).encode(errors='surrogateescape'))[:16]}.jsonl"
+    known, found, reasons = _read_probes(cache), {}, {}
+    new: list[tuple[str, int, int]] = []
+    for path in clips.path:
+        try:
+            path.encode()
+            stat = (root / path).stat()
+        except UnicodeEncodeError:
+            reasons[path] = "its name is not valid UTF-8; rename the file"
+        except FileNotFoundError:
+            reasons[path] = "the file is missing"
+        except OSError as error:
+            reasons[path] = f"the file cannot be read ({error.strerror})"
+        else:
+            same = known.get(path, ())[:2] == (stat.st_size, stat.st_mtime_ns)
+            if same:
+                found[path] = known[path][2:]
+            else:
+                new.append((path, stat.st_size, stat.st_mtime_ns))
+
+    chunks = [new[first : first + _CHUNK] for first in range(0, len(new), _CHUNK)]
+    tasks = [([str(root / path) for path, _, _ in chunk],) for chunk in chunks]
+    workers = 1 if len(chunks) < 4 else None  # starting processes takes longer than a few hundred headers
+    for chunk, answers in zip(chunks, parallel_map(_probe, tasks, workers=workers, describe="probing"), strict=True):
+        lines = []
+        for row, answer in zip(chunk, answers, strict=True):
+            if isinstance(answer, str):
+                reasons[row[0]] = answer
+            else:
+                found[row[0]] = answer
+                lines.append(json.dumps([*row, *answer]) + "\n")
+        _append(cache, lines)
+
+    good = clips.path.isin(found.keys())
+    answers = [found[path] for path in clips.path[good]]
+    usable = clips[good].assign(
+        start_s=0.0, duration_s=[one[0] for one in answers], **{CONTENT: [one[1] for one in answers]}
+    )
+    return usable, [(row.clip_id, row.path, reasons[row.path]) for row in clips[~good].itertuples()]
+
+
+def _read_probes(cache: Path) -> dict[str, tuple]:
+    """Kept answers by path; a line that a kill cut short, or that is something else, is skipped."""
+    known = {}
+    text = cache.read_text(encoding="utf-8", errors="replace") if cache.is_file() else ""
+    for line in text.splitlines():
+        try:
+            path, size, changed, duration_s, content = json.loads(line)
+            known[path] = int(size), int(changed), float(duration_s), str(content)
+        except (ValueError, TypeError):
+            continue
+    return known
+
+
+def _append(cache: Path, lines: list[str]) -> None:
+    with disk_errors(cache):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with cache.open("a", encoding="utf-8") as file:
+            file.write("\n" + "".join(lines))  # an empty line ends what a kill left
+
+
+def undecodable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Decode every clip to its end, for a header does not tell of silence or NaN; those that cannot be used."""
+    paths = [str(Path(root).absolute() / path) for path in clips.path]
+    tasks = [(paths[first : first + _CHUNK],) for first in range(0, len(paths), _CHUNK)]
+    answers = [answer for chunk in parallel_map(_decode, tasks, describe="decoding") for answer in chunk]
+    return [row for row in zip(clips.clip_id, clips.path, answers, strict=True) if row[2]]
+
+
+def _probe(paths: list[str]) -> list[tuple[float, str] | str]:
+    """Each file's duration in seconds and hash, or the reason why it cannot be used."""
+    from instrlib.audio import decode
+
+    return [
+        _try(path, lambda path: (float(decode.probe(path).duration_s), hash_file(path)[:16]))
+        for path in map(Path, paths)
+    ]
+
+
+def _decode(paths: list[str]) -> list[str]:
+    """For each file the reason why it cannot be decoded to its end, "" when it can."""
+    from instrlib.audio import decode
+
+    def whole(path: Path) -> str:
+        for _ in decode.blocks(path, sample_rate_hz=decode.probe(path).sample_rate_hz, block_s=10.0):
+            pass
+        return ""
+
+    return [_try(path, whole) for path in map(Path, paths)]
+
+
+def _try(path: Path, look: Callable[[Path], Answer]) -> Answer | str:
+    """Return what `look` says of a file, else the reason, without the folder: these tables are published."""
+    try:
+        return look(path)
+    except AudioError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except OSError as error:
+        return f"the file cannot be read ({error.strerror})"

@@ -1,0 +1,207 @@
+"""Splits: no group crosses, every class is everywhere, shares are kept, and a seed gives one split."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from instrlib.core.errors import LeakError, SplitError
+from instrlib.data.splits import (
+    PARTS,
+    check_classes,
+    check_no_leak,
+    k_folds,
+    load_split,
+    make_split,
+    n_folds,
+    same_group_share,
+    save_split,
+    save_splits,
+    study_splits,
+)
+
+
+def manifest_of(*clips):
+    """Make a manifest from (label, group, official part)."""
+    table = pd.DataFrame(clips, columns=["label", "group", "split"], dtype=str)
+    return table.assign(clip_id=[f"clip {number:05d}" for number in range(len(table))])
+
+
+def random_manifest(seed, *, most_classes_a_group=1, fewest_groups=3):
+    """Make a corpus with groups of very different sizes, as real ones have them."""
+    rng = np.random.default_rng(seed)
+    labels = [f"class {number}" for number in range(rng.integers(2, 8))]
+    clips = []
+    for label in labels:
+        for number in range(rng.integers(fewest_groups, 15)):
+            others = rng.choice(labels, size=rng.integers(0, most_classes_a_group), replace=False)
+            for each in (label, *others):
+                clips += [(each, f"{label} by {number}", "")] * int(rng.geometric(0.2))
+    return manifest_of(*clips)
+
+
+def single(n_groups, labels="ab", split=""):
+    return [(label, f"{label}{split}{n}", split) for label in labels for n in range(n_groups)]
+
+
+def assert_honest(manifest, split):
+    """Check by other means than the library's that the split is whole, leaks nothing and covers every class."""
+    assert list(split.parts.index) == sorted(manifest.clip_id)
+    part, of_group, classes = dict(split.parts), {}, {name: set() for name in PARTS}
+    for clip in manifest.itertuples():
+        of_group.setdefault(clip.group, set()).add(part[clip.clip_id])
+        classes[part[clip.clip_id]].add(clip.label)
+    assert all(len(parts) == 1 for parts in of_group.values())
+    assert all(found == set(manifest.label) for found in classes.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_group_crosses_and_every_class_is_in_every_part(seed):
+    few, mixed = random_manifest(seed), random_manifest(seed, most_classes_a_group=3, fewest_groups=6)
+    assert_honest(few, make_split(few, seed=seed))
+    assert_honest(mixed, make_split(mixed, seed=seed))
+
+
+def test_three_groups_of_all_classes_go_one_to_each_part():
+    manifest = manifest_of(*[(label, group, "") for label in ("cello", "flute", "oboe") for group in "abc"])
+    assert_honest(manifest, make_split(manifest, seed=1))
+
+
+def test_shares_are_three_fifths_and_twice_one_fifth_of_each_class():
+    manifest = manifest_of(*single(100))
+    shares = pd.crosstab(manifest.label, manifest.clip_id.map(make_split(manifest, seed=4).parts), normalize="index")
+    assert shares[list(PARTS)].to_numpy() == pytest.approx(np.array([[0.6, 0.2, 0.2]] * 2))
+
+
+def test_the_largest_group_of_a_class_is_not_tested_when_smaller_ones_can_be():
+    manifest = manifest_of(
+        *[("a", f"a{n}", "") for n, size in enumerate((60, 12, 10)) for _ in range(size)], *single(9)
+    )
+    parts = make_split(manifest, seed=0).parts
+    assert set(parts[manifest.clip_id[manifest.group == "a0"]]) == {"train"}
+
+
+def test_neither_the_order_of_rows_nor_another_class_moves_a_clip_and_another_seed_does():
+    manifest = random_manifest(11, fewest_groups=10)
+    split = make_split(manifest, seed=2)
+    assert make_split(manifest.sample(frac=1, random_state=9), seed=2).fingerprint == split.fingerprint
+    less = make_split(manifest[manifest.label != "class 0"], seed=2)
+    assert less.parts.equals(split.parts[less.parts.index])
+    assert len({make_split(manifest, seed=seed).fingerprint for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize(("given", "counts"), [(("test",), (120, 40, 2)), (("test", "validation"), (160, 2, 2))])
+def test_the_publishers_parts_are_kept_and_the_rest_is_divided(given, counts):
+    manifest = manifest_of(*single(80, split="train"), *(row for part in given for row in single(1, split=part)))
+    split = make_split(manifest, seed=0)
+    assert tuple(split.parts.value_counts()[list(PARTS)]) == counts
+    fixed = manifest[manifest.split.isin(given)]
+    assert split.parts[fixed.clip_id].tolist() == fixed.split.tolist()
+
+
+def test_parts_of_the_publisher_that_leak_or_lack_a_class_are_refused():
+    with pytest.raises(LeakError, match="'x'"):
+        make_split(manifest_of(("a", "x", "test"), ("a", "x", "train"), *single(3, "a")), seed=0)
+    with pytest.raises(SplitError, match="test part has no clip of b"):
+        make_split(manifest_of(("a", "x", "test"), *single(3, split="train")), seed=0)
+    with pytest.raises(SplitError, match="'b' has 0 groups"):
+        make_split(manifest_of(("b", "x", "test"), ("a", "y", "test"), *single(3, "a")), seed=0)
+    with pytest.raises(SplitError, match="'eval'"):
+        make_split(random_manifest(0).assign(split="eval"), seed=0)
+
+
+def test_classes_that_cannot_be_everywhere_are_refused_by_name():
+    with pytest.raises(SplitError, match="'oboe' has 1 group"):
+        make_split(manifest_of(*single(5), *[("oboe", "one session", "")] * 20), seed=0)
+    # Every pair of these four groups must be apart in three parts.
+    pairs = [(f"{g}{h}", group, "") for g, h in itertools.combinations("wxyz", 2) for group in (g, h, f"{g}{h} own")]
+    with pytest.raises(SplitError, match="wx"):
+        make_split(manifest_of(*pairs), seed=0)
+
+
+@pytest.mark.parametrize(("seed", "k"), [(0, 3), (1, 5), (2, 5)])
+def test_in_k_folds_each_clip_is_tested_once(seed, k):
+    manifest = random_manifest(seed, fewest_groups=k)
+    splits = k_folds(manifest, k, seed=seed)
+    for split in splits:
+        assert_honest(manifest, split)
+    tested = itertools.chain(*(split.parts.index[split.parts == "test"] for split in splits))
+    assert sorted(tested) == sorted(manifest.clip_id)
+
+
+def test_a_fold_leaves_three_quarters_to_training_and_needs_k_groups_of_each_class():
+    for split in k_folds(manifest_of(*single(20)), 5, seed=0):
+        assert split.parts.value_counts()[list(PARTS)].tolist() == [24, 8, 8]
+    with pytest.raises(SplitError, match="'b' has 4 groups"):
+        k_folds(manifest_of(*single(9, "a"), *single(4, "b")), 5, seed=0)
+    with pytest.raises(SplitError):
+        k_folds(manifest_of(*single(9)), 2, seed=0)
+    for most, expected in ((2, 3), (4, 4), (9, 5)):
+        assert n_folds(manifest_of(*single(9, "a"), *single(most, "b"))) == expected
+
+
+def test_a_test_part_needs_enough_clips_and_enough_groups():
+    many = manifest_of(*single(25))  # 10 test clips in 10 groups
+    assert len(study_splits(many, min_test_clips=10, seed=0)) == 1
+    assert len(study_splits(many, min_test_clips=11, seed=0)) == 5
+    few = manifest_of(*[(label, f"{label}{n}", "") for label in "ab" for n in range(5) for _ in range(20)])
+    test = (study_splits(few, min_test_clips=8, seed=0)[0].parts == "test").sum()
+    assert test == 40  # in 2 groups, enough for 8 clips
+    assert len(study_splits(few, min_test_clips=12, seed=0)) == 5
+
+
+def test_a_leak_names_the_group_and_a_split_of_other_clips_is_refused():
+    manifest = manifest_of(("a", "session 7", ""), ("a", "session 7", ""), ("a", "other", ""))
+    parts = pd.Series(["train", "test", "validation"], index=manifest.clip_id)
+    with pytest.raises(LeakError, match="'session 7' is in train and test"):
+        check_no_leak(manifest, parts)
+    apart = manifest.assign(group=list("xyz"))
+    check_no_leak(apart, parts)
+    for clips, wrong in (
+        (apart.iloc[:1], parts),
+        (apart, parts.iloc[:1]),
+        (apart, pd.concat([parts, parts])),
+        (apart, parts.replace("test", "dev")),
+    ):
+        with pytest.raises(SplitError):
+            check_no_leak(clips, wrong)
+    with pytest.raises(SplitError, match="train part has no clip of b"):
+        check_classes(manifest, parts, ("a", "b"))
+
+
+def test_a_stored_split_comes_back_and_fits_segments_too(tmp_path):
+    manifest = random_manifest(7)
+    manifest["clip_id"] = [f"Größe/клип {number}" for number in range(len(manifest))]
+    split = make_split(manifest, seed=3)
+    (tmp_path / "fold-7.json").write_text("of another study")
+    (path,) = save_splits([split], tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["fold-0.json"]
+    again = load_split(path, manifest.loc[manifest.index.repeat(2)])
+    assert again.parts.equals(split.parts)
+    assert (again.seed, again.fingerprint) == (3, split.fingerprint)
+
+
+def test_an_altered_or_leaking_stored_split_is_refused(tmp_path):
+    manifest, path = manifest_of(*single(8)), tmp_path / "split.json"
+    save_split(make_split(manifest, seed=0), path)
+    with pytest.raises(LeakError):
+        load_split(path, manifest.assign(group="one"))
+    path.write_text(path.read_text().replace('"validation"', '"train"', 1))
+    with pytest.raises(SplitError, match="altered"):
+        load_split(path, manifest)
+    path.write_text('{"seed": 0}')
+    with pytest.raises(SplitError):
+        load_split(path, manifest)
+
+
+def test_same_group_share_counts_test_segments_alone():
+    segments = pd.DataFrame({"group": list("aabbcc")})
+    parts = pd.Series(["train", "test", "validation", "test", "test", "test"])
+    assert same_group_share(segments, parts) == 0.25
+    with pytest.raises(SplitError):
+        same_group_share(segments, parts.replace("test", "train"))
+    manifest = random_manifest(2, fewest_groups=8)
+    cut = manifest.loc[manifest.index.repeat(4)].reset_index(drop=True)
+    assert same_group_share(cut, cut.clip_id.map(make_split(manifest, seed=0).parts)) == 0
+    assert same_group_share(cut, pd.Series(np.random.default_rng(0).choice(PARTS, len(cut)))) > 0.6
