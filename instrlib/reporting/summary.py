@@ -1,0 +1,158 @@
+"""What a study's `results.json` declares; report, README, cards and comparisons read nothing else."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from instrlib.core.config import folders
+from instrlib.core.errors import RunError
+from instrlib.core.io import expanded, read_json
+from instrlib.reporting import verdicts
+
+
+@dataclass(frozen=True)
+class Study:
+    """The declarations of a study.
+
+    Attributes
+    ----------
+    label : str
+        Its name, followed by "@revision" where the results are those of a commit.
+    folder : Path
+        Holds `results.json`; reports and cards are written here.
+    figures : Path
+        Holds the figures.
+    results : dict
+        `study`, `primary` (a list) and `notebooks` (declarations and manifest by name).
+    """
+
+    label: str
+    folder: Path
+    figures: Path
+    results: dict[str, Any]
+
+    @cached_property
+    def notebooks(self) -> dict[str, dict[str, Any]]:
+        """Declarations and manifest of each notebook, in order."""
+        return dict(sorted(self.results["notebooks"].items()))
+
+    @property
+    def primary(self) -> list[dict[str, Any]]:
+        """The primary comparisons, in order of the notebooks."""
+        return self.results.get("primary", [])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts that the notebooks declare, such as the number of clips."""
+        return {name: value for entry in self.notebooks.values() for name, value in entry.get("facts", {}).items()}
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest of the first notebook; parameters and corpus are those of all."""
+        return next(iter(self.notebooks.values()))["manifest"]
+
+    def about(self) -> dict[str, str]:
+        """Return what a reader needs first: corpus, facts, profile, seeds and commits."""
+        manifest = self.manifest()
+        parameters = manifest["parameters"]
+        commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in self.notebooks.values())
+        title = manifest.get("corpus", {}).get("title", "")
+        return {
+            "corpus": f"{title} ({parameters['corpus']})" if title else parameters["corpus"],
+            **{name.replace("_", " "): text_of(value) for name, value in self.facts.items()},
+            "profile": parameters["profile"],
+            "seeds": str(parameters["seeds"]),
+            "commit": ", ".join(commits),
+        }
+
+    def findings(self, notebook: str) -> list[str]:
+        """Return the verdicts and findings of a notebook as Markdown sentences."""
+        own = [row for row in self.primary if row["notebook"] == notebook]
+        said = [one["text"] for one in self.notebooks[notebook].get("findings", [])]
+        return [verdict(row) for row in own] + said
+
+    def key_findings(self) -> list[tuple[str, str]]:
+        """Return notebook and text of the findings declared as key."""
+        return [
+            (name, one["text"])
+            for name, entry in self.notebooks.items()
+            for one in entry.get("findings", [])
+            if one["key"]
+        ]
+
+    def verdict_counts(self) -> str:
+        """Return how the primary comparisons came out, in one sentence; "" without any."""
+        found = [row["verdict"] for row in self.primary]
+        counts = [f"{found.count(name)} {name}" for name in verdicts.VERDICTS if name in found]
+        return f"Of {len(found)} primary comparisons: {', '.join(counts)}." if found else ""
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Return the sentence of a primary comparison."""
+    return verdicts.sentence(row, first=row["first"], second=row["second"], score=row["score"])
+
+
+def open_study(place: str | Path) -> Study:
+    """Open a study: the name of a published one, a folder with `results.json`, that file, or "NAME@REVISION" of git.
+
+    Raises
+    ------
+    RunError
+        When there is none.
+    """
+    text = str(place)
+    path = expanded(text)
+    if Path(text).name == text and (folders().reports / text / "results.json").is_file():
+        path = folders().reports / text
+    path = path / "results.json" if path.is_dir() else path
+    name, _, revision = text.rpartition("@")
+    if path.is_file():
+        results = read_json(path)
+    elif name:
+        results, path = _committed(name, revision), folders().reports / name / "results.json"
+    else:
+        raise RunError(f"No results of {text} in {folders().reports}. Run `make study`, or name a results.json.")
+    if not (isinstance(results, dict) and isinstance(results.get("notebooks"), dict) and results["notebooks"]):
+        raise RunError(f"{text} holds no results of a study. Name a results.json that a study has written.")
+    study = results.get("study", path.parent.name)
+    own = path.parent / "figures"
+    return Study(
+        label=f"{study}@{revision}" if not path.is_file() or (name and "@" in text) else study,
+        folder=path.parent,
+        figures=own if own.is_dir() else folders().figures / study,
+        results=results,
+    )
+
+
+def _committed(name: str, revision: str) -> Any:
+    command = ["git", "show", "--end-of-options", f"{revision}:./{name}/results.json"]
+    try:
+        shown = subprocess.run(command, cwd=folders().reports, check=True, capture_output=True, text=True, timeout=60)
+        return json.loads(shown.stdout)
+    except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"git has no results of {name} at {revision}. `git log -- reports/{name}` lists them."
+        ) from error
+
+
+def text_of(value: Any) -> str:
+    """Return a declared value as it is written in a table.
+
+    Examples
+    --------
+    >>> text_of(12345), text_of(0.25), text_of(None), text_of([1, 2]), text_of(True)
+    ('12,345', '0.250', '–', '1, 2', 'yes')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(text_of, value)) if len(value) <= 12 else f"{len(value)} values"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text_of(inner)}" for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
