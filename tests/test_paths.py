@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import expanded, whole
 from instrlib.models import embeddings, published
-from instrlib.reporting import compare
+from instrlib.reporting import summary
 from instrlib.runner import cli, study
 from instrlib.studies import domains, layered
 
@@ -20,7 +20,7 @@ LOST = "~no-such-user-here/sounds"
     [
         lambda: published.open_model(LOST),
         lambda: study.run_study(corpus="folder", data=LOST, profile="smoke", seeds=1),
-        lambda: compare.read_results(LOST),
+        lambda: summary.open_study(LOST),
         lambda: layered.polyphonic("irmas", LOST, ("cello",)),
     ],
     ids=["model", "study", "results", "recordings"],

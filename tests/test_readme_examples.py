@@ -17,6 +17,7 @@ from instrlib.data import corpora, splits
 from instrlib.data.taxonomy import common_classes
 from instrlib.models import training
 from instrlib.reporting import cards
+from instrlib.reporting.summary import open_study
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
@@ -134,8 +135,9 @@ def test_a_new_corpus_is_compared_by_the_names_of_its_classes_and_has_a_data_car
     shared = common_classes("players", "irmas", classes_a=("cello", "flute"))
     assert shared == {"cello": "cel", "flute": "flu"}
     parameters = {"corpus": "players", "data": "takes", "profile": "smoke", "seeds": 1}
-    entry = {"metrics": {}, "manifest": {"parameters": parameters, "inputs": {}}}
+    corpus = {"title": corpora.info("players").title}
+    entry = {"manifest": {"parameters": parameters, "corpus": corpus, "inputs": {}}}
     results = {"study": "players-smoke", "notebooks": {"01_preprocessing": entry}}
     write_json(tmp_path / "reports" / "players-smoke" / "results.json", results)
-    card = cards.write_data_card("players-smoke").read_text()
+    card = cards.data_card(open_study("players-smoke"))
     assert card.startswith("# Data card: By player\n") and "column `group`" in card

@@ -1,6 +1,6 @@
-"""The parts of README.md that are made of the notebooks and of a published study: `python -m instrlib.reporting.readme`.
+"""The two parts of README.md that are made by `python -m instrlib.reporting.readme`: notebooks and results.
 
-Two pairs of comments mark them; the first of the results' pair names the study and the figure:
+A pair of comments marks each. That of the results names a published study and one of its figures:
 `<!-- results: rendered-quick 08_honest_and_leaky -->`.
 """
 

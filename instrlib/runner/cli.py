@@ -268,14 +268,13 @@ def report(corpus: Corpus = "rendered", profile: Profile = "quick", compare: Com
 @main.command(hidden=True, epilog=_examples("instrlib notebooks"))
 def notebooks() -> None:
     """Bring the outputs of the committed notebooks and the README's table up to date."""
-    from instrlib.core.config import folders
-    from instrlib.reporting.readme import renew
+    from instrlib.reporting import readme
     from instrlib.runner.study import execute_demo, execute_in_place
     from instrlib.runner.terminal import TerminalWatcher
 
     for path in [*execute_in_place(watcher=TerminalWatcher(_console(stderr=True))), execute_demo()]:
         typer.echo(f"{_near(path)}: outputs up to date")
-    renew(folders().notebooks.parent / "README.md")
+    readme.main()
 
 
 @main.command(hidden=True, epilog=_examples("instrlib trials", "instrlib trials simple 'two fonts'"))
@@ -299,33 +298,25 @@ def trials(
 
 
 def _write_reports(name: str) -> dict[str, Path]:
-    """Write what is made of a study's results, and return where it lies."""
-    from instrlib.report import write_pdf, write_report
-    from instrlib.reporting.cards import write_clip_list, write_data_card, write_model_card
+    """Write report and cards of a study, and return where they are."""
+    from instrlib.reporting.cards import write_cards
+    from instrlib.reporting.render import write_report
+    from instrlib.reporting.summary import open_study
 
-    # The cards come first, so that the report finds them, and the list of clips before the card that names it.
-    write_clip_list(name)
-    cards = {"data card": write_data_card(name), "model card": write_model_card(name)}
-    written = {"report": write_report(name), "PDF": write_pdf(name)} | cards
-    return {what: path for what, path in written.items() if path}
+    study = open_study(name)
+    page, pdf = write_report(study)
+    return {"report": page, "PDF": pdf} | dict(zip(("data card", "model card"), write_cards(study), strict=False))
 
 
 def _compare(first: str, second: str) -> None:
     from instrlib.reporting import compare
 
-    found = compare.side_by_side(first, second)
-    if len(found.primary):
-        header = (*compare.COLUMNS[:3], found.first, found.second, *compare.COLUMNS[5:-1], "p (Holm)")
-        _table(header, compare.terminal_rows(found))
-    for name, one, other in found.differing:
-        typer.echo(f"{name}: {one} against {other}")
-    for name, parts in found.only.items():
-        for part in parts:
-            typer.echo(f"only in {name}: {part}")
-    typer.echo(f"\n{compare.METHOD}")
-    for sentence in found.findings:
-        typer.echo(f"- {sentence}")
-    _say_where({"page": compare.write_comparison(found)})
+    found = compare.compare(first, second)
+    for name, header in found.headers().items():
+        if rows := getattr(found, name)[:40]:
+            _table(header, rows)
+    typer.echo(compare.agreement(found.first, found.second))
+    _say_where({"page": compare.write_page(found)})
 
 
 def _say_where(places: dict[str, Path]) -> None:

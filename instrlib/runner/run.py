@@ -12,7 +12,7 @@ import numpy as np
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import Profile, folders, get_profile
 from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.io import read_arrays, read_json, to_jsonable, write_arrays, write_json
+from instrlib.core.io import hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
 from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
 from instrlib.runner.notebooks import read_notebook
 
@@ -26,7 +26,7 @@ RECORD = "study.json"
 DECLARED = "declared.json"
 """What the notebook publishes; see `SECTIONS`."""
 
-SECTIONS = ("title", "question", "facts", "methods", "findings", "figures", "cards", "numbers")
+SECTIONS = ("title", "question", "facts", "methods", "findings", "figures", "models", "cards", "numbers")
 """What `results.json` holds of a notebook's declarations, beside the manifest and the list of primary comparisons."""
 
 
@@ -181,6 +181,31 @@ class Run:
             raise ConfigError(f"There is no {card!r} card; choose data or model.")
         known = [one for one in self.declared.get("cards", []) if (one["card"], one["heading"]) != (card, heading)]
         self._declare("cards", [*known, {"card": card, "heading": heading, "content": _plain(content)}])
+
+    def models(self, table: Any, *, score: str, clips: Any) -> None:
+        """Declare the models that the notebook tested, for tables of all models of the study.
+
+        Parameters
+        ----------
+        table : DataFrame
+            A row a model: estimate, low, high, and where they are known baseline (bool) and multiply_adds.
+        score : str
+            Name of the score.
+        clips : array of str
+            The clips that every model answered; only scores on the same clips are put side by side.
+        """
+        answered = hash_json(sorted(map(str, clips)))[:16]
+        self._declare("models", {"score": score, "clips": answered, "n_clips": len(clips), "rows": table})
+
+    def declarations(self) -> dict[str, dict[str, Any]]:
+        """Return what the finished notebooks of the study declare, by name; this one is left out."""
+        found = {}
+        for path in sorted(self.folder.parent.glob("*/manifest.json")):
+            name = path.parent.name
+            if name != self.notebook:
+                other = self.other(name)
+                found[name] = {**other.declared, "manifest": read_json(path)}
+        return found
 
     def numbers(self, **numbers: Any) -> None:
         """Declare named numbers, lists, arrays or tables for `results.json`."""

@@ -1,0 +1,3 @@
+"""Fixtures of the tests of reporting."""
+
+from example_study import published  # noqa: F401
