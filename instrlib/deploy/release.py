@@ -437,7 +437,7 @@ def _make(
 ) -> dict[str, Any]:
     """Convert and calibrate one network; with softmax outputs, let the network and the file answer the test part."""
     trained, store, split = open_trained(network, store_folder, split_path)
-    code = code_hash("deploy")
+    code = code_hash("studies")
     key = hash_json([code, trained["key"], versions(), recipe])
     file, record = _file(work), work / COMPLETE
     if not (file.is_file() and record.is_file() and read_json(record).get("key") == key):
