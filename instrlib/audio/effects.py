@@ -294,7 +294,9 @@ DEGRADATIONS: dict[str, Degradation] = {
         Degradation("room", "room", "s RT60", (0.25, 0.5, 1, 2), room, "from a furnished room to a bare one"),
         Degradation("low_pass", "low-pass", "Hz", (8000, 4000, 2000, 1000), low_pass, "a small speaker, a telephone"),
         Degradation("mp3", "MP3", "kbit/s", (64, 32, 16, 8), mp3, "a compressed file, one channel"),
-        Degradation("vorbis", "Ogg Vorbis", "quality", (6, 3, 0), vorbis, "a compressed file of variable bit rate"),
+        Degradation(
+            "vorbis", "Ogg Vorbis", "of 10 in quality", (6, 3, 0), vorbis, "a compressed file of variable bit rate"
+        ),
         Degradation("clipping", "clipping", "dB over full scale", (6, 12, 20, 30), clipping, "a gain set too high"),
         Degradation("quiet", "low level", "dBFS peak", (-20, -40, -60), quiet, "a gain set too low, 16 bits"),
         Degradation("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), pitch, "another key, a smaller body"),

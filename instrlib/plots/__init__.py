@@ -22,7 +22,6 @@ from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
 from instrlib.plots.references import honest_and_leaky, scores_by_kind
-from instrlib.plots.robustness import robustness_curves, shift_reliability
 from instrlib.plots.scores import (
     confusion_matrix,
     learning_curves,
@@ -69,13 +68,11 @@ __all__ = [
     "recall_by_level",
     "recipes_by_domain",
     "reliability_diagram",
-    "robustness_curves",
     "save",
     "score_against_work",
     "scores_by_kind",
     "scores_by_number",
     "search_progress",
-    "shift_reliability",
     "size_against_accuracy",
     "sparsity_curve",
     "spectrogram_grid",
