@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from instrlib.audio import effects
 from instrlib.core.errors import EvaluationError, LeakError
-from instrlib.data import fsdkaggle2018, rendered
+from instrlib.data import corpora, rendered
 from instrlib.evaluation import metrics, statistics
 from instrlib.evaluation.calibration import is_named
 from instrlib.models.predict import predict_file
@@ -204,7 +204,7 @@ def test_a_corpus_without_a_class_of_the_model_or_with_several_labels_is_refused
 
 @pytest.mark.real_data
 def test_real_clips_of_another_corpus_are_predicted(model, small, sample_root, tmp_path):
-    real = fsdkaggle2018.load(sample_root, max_clips_per_class=3)
+    real = corpora.read("fsdkaggle2018", sample_root, max_clips_per_class=3)
     given = {"study": small.clips, "split": small.split, "workers": 1}
     one = robustness.predict_domain(tmp_path / "real.npz", model, real, **given)
     assert set(one["label"][one["targets"] != UNKNOWN]) == {"Flute"}
