@@ -16,7 +16,7 @@ from instrlib.core.errors import AudioError, CorpusError
 from instrlib.core.io import atomic_path, hash_file
 from instrlib.models import predict
 from instrlib.models.published import Network, PublishedModel, listener
-from instrlib.studies import cam, timeline
+from instrlib.studies import saliency, timeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,7 +280,7 @@ def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, 
     _, maps = listener(network)(level_db[None])
     activation = None
     if maps is not None:
-        activation = np.maximum(cam.upsample(maps[0, :, :, top], cam.Grid(**network.grid)), 0)
+        activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)
     return Segment(model.classes[top], start_s, config, level_db, activation)
 
 

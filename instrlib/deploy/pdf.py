@@ -9,8 +9,8 @@ import numpy as np
 import instrlib
 from instrlib import plots
 from instrlib.core.words import listed, spaced
-from instrlib.studies.cam import band_centres_hz
 from instrlib.studies.measures import MEASURES
+from instrlib.studies.saliency import band_centres_hz
 
 if TYPE_CHECKING:
     from instrlib.deploy.analysis import Analysis, Condition

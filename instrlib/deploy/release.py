@@ -57,7 +57,7 @@ from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
 from instrlib.models.training import COMPLETE, load_model, open_trained, part_segments, summary
 from instrlib.runner.run import Run
-from instrlib.studies import cam
+from instrlib.studies import saliency
 
 if TYPE_CHECKING:
     import keras
@@ -403,7 +403,7 @@ def with_maps(model: "keras.Model") -> "keras.Model":
     -------
     keras.Model
         Outputs `logits` [shape=(batch, n_classes)] and, when the network ends with the mean over frequency and time
-        and one dense layer, `maps` [shape=(batch, n_rows, n_columns, n_classes)]; see `cam.class_activation_maps`.
+        and one dense layer, `maps` [shape=(batch, n_rows, n_columns, n_classes)]; see `saliency.class_activation_maps`.
     """
     keras = load_keras()
     last = model.layers[-1]
@@ -446,7 +446,7 @@ def _make(
         both = with_maps(model)
         with atomic_path(file) as path:
             path.write_bytes(tflite.convert_model(both, (_KIND,))[_KIND])
-        grid = cam.cell_grid(model, cam.last_picture_layer(model)) if _mean_before(model) else None
+        grid = saliency.cell_grid(model, saliency.last_picture_layer(model)) if _mean_before(model) else None
         plain = Network(file, store.config, scaler, output_of(model), 1.0, np.zeros(len(store.classes)))
         segments = part_segments(store, split, "validation")
         if plain.output == "softmax":

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.evaluation import statistics
-from instrlib.evaluation.statistics import LEVEL, ends, holm, mean_draws, p_value
+from instrlib.evaluation.statistics import LEVEL, ends, holm, mean_draws, over_seeds, p_value
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def difference_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def bootstrap_mean(values: np.ndarray, groups: np.ndarray, *, n_resamples: int, seed: int) -> Interval:
     """Mean of one number a clip [shape=(n_clips,) or (n_seeds, n_clips)]; see `statistics.mean_draws`."""
-    draws = mean_draws(values, groups, n_resamples=n_resamples, seed=seed)
+    draws = over_seeds(mean_draws(values, groups, n_resamples=n_resamples, seed=seed), seed)
     return Interval(float(draws[0]), *ends(draws))
 
 
@@ -151,7 +151,7 @@ def compare_over_seeds(
 ) -> Difference:
     """Difference of the means of one number a clip, paired by seed and clip."""
     both = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    return difference_of(mean_draws(both, groups, n_resamples=n_resamples, seed=seed))
+    return difference_of(over_seeds(mean_draws(both, groups, n_resamples=n_resamples, seed=seed), seed))
 
 
 def unpaired_difference(

@@ -250,13 +250,65 @@ def score_draws(
     return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)
 
 
+def mean_table(
+    values: dict[str, np.ndarray],
+    groups: np.ndarray,
+    strata: np.ndarray | None = None,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Means of numbers a clip, with 95 % intervals over groups and seeds.
+
+    Parameters
+    ----------
+    values : dict of str to np.ndarray [shape=(n_clips,) or (n_seeds, n_clips)]
+        By name.
+    groups, strata : np.ndarray [shape=(n_clips,)]
+        See `draw`.
+    n_resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by name: `estimate`, `low`, `high`.
+    """
+    rows = {}
+    for name, own in values.items():
+        draws = over_seeds(mean_draws(own, groups, strata, n_resamples=n_resamples, seed=seed), seed)
+        rows[name] = (float(draws[0]), *ends(draws))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high"])
+
+
+def compare_means(
+    values: dict[str, np.ndarray],
+    groups: np.ndarray,
+    strata: np.ndarray | None = None,
+    *,
+    against: str | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    margin: float = MARGIN,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Compare means of numbers a clip (see `mean_table`) two by two, as `compare` does with scores."""
+    if pairs is None:
+        pairs = [(name, against) for name in values if name != against]
+    n_resamples = enough_resamples(n_resamples, len(pairs))
+    draws = {name: mean_draws(own, groups, strata, n_resamples=n_resamples, seed=seed) for name, own in values.items()}
+    return comparison_table(draws, pairs, margin=margin, n_groups=len(np.unique(groups)), seed=seed)
+
+
 def mean_draws(
     values: np.ndarray, groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
 ) -> np.ndarray:
-    """Draws [shape=(1 + n_resamples,)] of the mean of one number a clip [shape=(n_clips,) or (n_seeds, n_clips)]."""
+    """Return draws [n_seeds, 1 + n_resamples] of the mean of one number a clip [n_clips] or [n_seeds, n_clips]."""
     values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.shape[1] != len(groups):
+        raise EvaluationError(f"{values.shape[1]} numbers do not fit {len(groups)} groups.")
     statistics = [lambda weights, one=one: {"mean": weights @ one / weights.sum(axis=1)} for one in values]
-    return over_seeds(draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)["mean"], seed)
+    return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)["mean"]
 
 
 def draw(

@@ -1,13 +1,6 @@
 """Sentences made from numbers: what a notebook found is computed, never typed."""
 
 from instrlib.core.words import bullets
-from instrlib.findings.attention import (
-    agreement_sentence,
-    attention_sentence,
-    faithfulness_sentence,
-    loudness_sentence,
-    randomisation_sentence,
-)
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
 from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
 from instrlib.findings.pruning import goal_sentence, narrower_sentence, sparsity_sentence, zeros_sentence
@@ -17,7 +10,6 @@ from instrlib.findings.scores import (
     difference_sentence,
     differences_sentence,
     help_sentence,
-    multilabel_sentence,
     pair_sentences,
     score_sentence,
 )
@@ -33,9 +25,7 @@ from instrlib.findings.training import (
 from instrlib.findings.transfer import embedding_sentences, mark_sentence
 
 __all__ = [
-    "agreement_sentence",
     "all_present_sentence",
-    "attention_sentence",
     "bullets",
     "calibration_sentence",
     "cheaper_sentence",
@@ -45,21 +35,17 @@ __all__ = [
     "differences_sentence",
     "embedding_sentences",
     "epochs_sentence",
-    "faithfulness_sentence",
     "goal_sentence",
     "help_sentence",
     "importance_sentence",
     "leak_sentence",
     "level_sentence",
-    "loudness_sentence",
     "mark_sentence",
-    "multilabel_sentence",
     "narrower_sentence",
     "number_sentence",
     "order_sentence",
     "pair_sentences",
     "protocols_sentence",
-    "randomisation_sentence",
     "regression_sentence",
     "rivals_sentence",
     "score_sentence",

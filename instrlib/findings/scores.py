@@ -191,28 +191,3 @@ def calibration_sentence(table: pd.DataFrame, model: str, gap: Interval) -> str:
     if "accuracy" not in rows:  # several labels a clip, each with a probability of its own
         return f"Its probabilities are {gap} above the share of labels that are present: {verdict} {measure}."
     return f"Its confidence is {gap} above its accuracy: {verdict} {measure}."
-
-
-def multilabel_sentence(table: pd.DataFrame, model: str) -> str:
-    """Say in which scores a model beats the trivial answers, and in which it does not.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What `statistics.compare` gives.
-    model : str
-        One of its models.
-
-    Returns
-    -------
-    str
-    """
-    said = []
-    for baseline, rows in table[table.model == model].groupby("baseline", sort=False):
-        for beaten, kept in rows.groupby("beaten", sort=False):
-            numbers = listed(
-                f"{row.score.replace('_', ' ')} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
-                for row in kept.itertuples()
-            )
-            said.append(f"{'beats' if beaten else 'does not beat'} “{baseline}” in {numbers}")
-    return f"{begin(model)} {'; it '.join(said)}."

@@ -31,9 +31,8 @@ from instrlib.models.embeddings import embed_store, own
 from instrlib.models.experiments import Outcome, Variant, run_variants
 from instrlib.models.layers import Layer
 from instrlib.models.training import load_model, load_scaler, read_manifest
-from instrlib.studies.attention import overlay_arrays
-from instrlib.studies.cam import cell_grid, class_activation_maps, last_picture_layer, upsample
 from instrlib.studies.domains import Common, Domain, in_common, pairs
+from instrlib.studies.saliency import cell_grid, class_activation_maps, last_picture_layer, overlay_arrays, upsample
 
 if TYPE_CHECKING:
     import keras
@@ -650,12 +649,12 @@ def wrong_maps(answered: Answered, shown: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        The arguments of `plots.activation_overlays`: class activation maps of the class that was answered.
+        The arguments of `charts.spectrograms`: class activation maps of the class that was answered.
 
     Raises
     ------
     ConfigError
-        When the network has no class activation map; see `cam.class_activation_maps`.
+        When the network has no class activation map; see `saliency.class_activation_maps`.
     """
     store, classes = answered.target.store, list(answered.source.store.classes)
     model, scaler = load_model(answered.runs[0])

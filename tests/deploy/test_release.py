@@ -26,7 +26,7 @@ from instrlib.models import answers, published, training
 from instrlib.models.layers import Layer, build
 from instrlib.models.predict import predict_file
 from instrlib.runner import publish
-from instrlib.studies import cam, layered
+from instrlib.studies import layered, saliency
 
 
 def write_summary(folder: Path, *, accuracy: float, parameters: int = 1000) -> Path:
@@ -120,15 +120,15 @@ def test_the_file_gives_the_networks_own_logits_maps_and_answers(released, small
         np.testing.assert_allclose(network.scaler.mean, scaler.mean, rtol=0)
 
         _, bias = model.layers[-1].get_weights()
-        active = cam.predict(cam.channels(model), x) if name == "single" else None
+        active = saliency.predict(saliency.channels(model), x) if name == "single" else None
         logits, same_maps = published.logits(network)(x)
         np.testing.assert_array_equal(maps, same_maps)
         np.testing.assert_allclose(maps.mean(axis=(1, 2)) + bias, logits, atol=1e-3)
         if active is not None:
-            wanted = np.moveaxis(cam.weighted_channels(active, model), 1, -1)
+            wanted = np.moveaxis(saliency.weighted_channels(active, model), 1, -1)
             assert np.abs(maps - wanted).max() < 0.1 * np.abs(wanted).max()
-            grid = cam.Grid(**network.grid)
-            assert cam.upsample(np.moveaxis(maps, -1, 1), grid).shape == (12, 3, *small.store.config.shape)
+            grid = saliency.Grid(**network.grid)
+            assert saliency.upsample(np.moveaxis(maps, -1, 1), grid).shape == (12, 3, *small.store.config.shape)
 
 
 def test_a_network_without_a_mean_at_its_end_gives_logits_alone():

@@ -7,9 +7,14 @@ import pytest
 from instrlib.core.errors import EvaluationError
 from instrlib.evaluation import metrics, statistics
 from instrlib.evaluation.predictions import join_folds, join_seeds
-from instrlib.evaluation.statistics import compare, holm, mean_draws, score_table
+from instrlib.evaluation.statistics import compare, holm, score_table
 
 DRAWS = {"n_resamples": 400, "seed": 0}
+
+
+def one_mean(values, groups, strata=None, *, n_resamples, seed):
+    values = statistics.mean_draws(values, groups, strata, n_resamples=n_resamples, seed=seed)
+    return statistics.over_seeds(values, seed)
 
 
 def predictions(share_right: float, *, n_seeds: int = 3, n_groups: int = 40, per_group: int = 3, seed: int = 0) -> dict:
@@ -62,11 +67,11 @@ def test_the_variance_is_that_of_the_stratified_mean():
     rng = np.random.default_rng(0)
     strata = np.repeat([0, 1, 2], [4, 4, 8])
     values = rng.normal(loc=strata * 10.0)  # one clip a group; between the strata lies most of the spread
-    draws = mean_draws(values, np.arange(16), strata, n_resamples=20_000, seed=1)
+    draws = one_mean(values, np.arange(16), strata, n_resamples=20_000, seed=1)
     shares = {0: 4 / 16, 1: 4 / 16, 2: 8 / 16}
     expected = sum(share**2 * values[strata == one].var(ddof=1) / (16 * share) for one, share in shares.items())
     assert draws[1:].var() == pytest.approx(expected, rel=0.05)
-    plain = mean_draws(values, np.arange(16), n_resamples=20_000, seed=1)
+    plain = one_mean(values, np.arange(16), n_resamples=20_000, seed=1)
     assert plain[1:].var() == pytest.approx(values.var(ddof=1) / 16, rel=0.05)
 
 
@@ -75,14 +80,14 @@ def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are
     for seed in range(200):
         values = np.repeat(rng.normal(size=20), 5) + 0.3 * rng.normal(size=100)
         for kept, groups in ((covered, np.arange(100) // 5), (naive, np.arange(100))):
-            low, high = statistics.ends(mean_draws(values, groups, n_resamples=300, seed=seed))
+            low, high = statistics.ends(one_mean(values, groups, n_resamples=300, seed=seed))
             kept.append(low <= 0 <= high)
     assert 0.89 <= np.mean(covered) <= 0.98 and np.mean(naive) < 0.75
 
 
 def test_seeds_widen_the_interval_by_their_own_variance():
     values = np.array([0.0, 1.0, 2.0])[:, None] * np.ones(50)  # seeds differ, clips do not
-    draws = mean_draws(values, np.arange(50), n_resamples=20_000, seed=0)
+    draws = one_mean(values, np.arange(50), n_resamples=20_000, seed=0)
     assert draws[0] == 1 and draws[1:].var() == pytest.approx(1 / 3, rel=0.05)
 
 

@@ -2,21 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 
-from instrlib import findings
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.parallel import parallel_map
-from instrlib.evaluation.intervals import Interval
 from instrlib.models.layers import build, get_spec
 from instrlib.models.training import train_model
-from instrlib.studies import cam, faithfulness
-from instrlib.studies.attention import Explained, explain
+from instrlib.studies import faithfulness, saliency
 
-GRID = cam.Grid(np.array([2.0, 6.0]), np.array([2.0, 6.0, 10.0]), 4, 4, (8, 12))
+GRID = saliency.Grid(np.array([2.0, 6.0]), np.array([2.0, 6.0, 10.0]), 4, 4, (8, 12))
 CONFIG = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="fixed")
 
 
@@ -51,7 +47,7 @@ def test_deleting_what_counts_first_falls_fastest_and_inserting_it_first_rises_f
     assert np.all(insertion[1] <= insertion[0]) and np.all(deletion[1] >= deletion[0])
 
 
-def test_what_is_deleted_becomes_the_floor_and_never_0_db():
+def test_what_is_deleted_becomes_the_floor_and_never_0_db(monkeypatch):
     config = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="train")
     scaler = Scaler(np.linspace(-60, -20, 8, dtype=np.float32), np.linspace(5, 15, 8, dtype=np.float32))
     seen = []
@@ -61,7 +57,8 @@ def test_what_is_deleted_becomes_the_floor_and_never_0_db():
         return np.full((len(x), 2), 0.5)
 
     ranks = np.arange(96).reshape(1, 1, 8, 12)
-    run_curves(ranks, record, config=config, scaler=scaler, fractions=(0.0, 0.5, 1.0))
+    monkeypatch.setattr(faithfulness, "FRACTIONS", (0.0, 0.5, 1.0))
+    run_curves(ranks, record, config=config, scaler=scaler)
     whole, empty, half, other = seen
     silence = scale(np.full((1, 8, 12), -80.0), config, scaler)
     np.testing.assert_allclose(empty, silence)
@@ -93,13 +90,13 @@ def test_orders_go_by_what_their_names_say(true_map):
     level_db = rng.uniform(-80, 0, (4, 8, 12)).astype(np.float32)
     maps = rng.normal(size=(4, 2, 3))
     orders = faithfulness.importance(maps, level_db, GRID, floor_db=-80, seed=0)
-    fine = cam.upsample(maps, GRID)
+    fine = saliency.upsample(maps, GRID)
     for name, values in {
         faithfulness.MAP: fine,
         faithfulness.LOUDEST: level_db,
         "another clip's map": fine[[2, 3, 0, 1]],
-        faithfulness.LOUDEST_MAP: cam.upsample(np.maximum(maps, 0), GRID) * (level_db + 80),
-        "loudest blocks": cam.upsample(cam.downsample(level_db, GRID), GRID),
+        faithfulness.LOUDEST_MAP: saliency.upsample(np.maximum(maps, 0), GRID) * (level_db + 80),
+        "loudest blocks": saliency.upsample(saliency.downsample(level_db, GRID), GRID),
     }.items():
         by_rank = np.take_along_axis(values.reshape(4, -1), orders[name][0].reshape(4, -1).argsort(axis=1), axis=1)
         assert (np.diff(by_rank, axis=1) <= 1e-12).all(), name
@@ -131,17 +128,11 @@ def test_a_true_map_beats_chance_and_a_map_of_the_wrong_place(true_map):
 
     def overall(ranks):
         deletion, insertion = run_curves(ranks)
-        return (faithfulness.area(insertion, fractions) - faithfulness.area(deletion, fractions)).mean()
+        return np.trapezoid(insertion - deletion, fractions, axis=-1).mean()
 
     assert overall(orders[faithfulness.MAP]) > 0.4
     assert overall(wrong[faithfulness.MAP]) < 0
     assert abs(overall(orders["random points"])) < 0.03
-
-
-def test_the_area_is_that_of_the_trapezoidal_rule():
-    rng = np.random.default_rng(0)
-    curve, fractions = rng.uniform(size=(3, 5, 8)), np.array(faithfulness.FRACTIONS)
-    np.testing.assert_allclose(faithfulness.area(curve, fractions), trapezoid(curve, fractions, axis=-1))
 
 
 def test_rank_correlation_is_spearmans_and_0_for_a_map_that_says_nothing():
@@ -173,7 +164,7 @@ def test_blocks_go_from_the_output_to_the_input_with_their_normalisation(model):
 def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_it_is(model):
     x = np.random.default_rng(2).normal(size=(4, 32, 45, 1)).astype(np.float32)
     targets, before = np.array([0, 1, 2, 0]), [weight.copy() for weight in model.get_weights()]
-    intact = cam.class_activation_maps(model, x)
+    intact = saliency.class_activation_maps(model, x)
     found = faithfulness.randomised_maps(model, x, targets, seeds=[0])[0]
     for weight, kept in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, kept)
@@ -195,113 +186,11 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
     assert not np.allclose(found[0], faithfulness.randomised_maps(other, x, targets, seeds=[0])[0][0], atol=1e-2)
 
 
-def table_of(n_per_group: dict[tuple[int, str], int]) -> Explained:
-    import pandas as pd
-
-    rows = [(target, group) for (target, group), n in n_per_group.items() for _ in range(n)]
-    segments = pd.DataFrame(rows, columns=["target", "group"])
-    segments = segments.assign(clip_id=[f"c{number:03d}" for number in range(len(rows))], fold=0, row=range(len(rows)))
-    rng = np.random.default_rng(0)
-    n_classes = segments.target.max() + 1
-    maps = rng.normal(size=(2, len(rows), n_classes, 2, 3))
-    return Explained(segments, ("a", "b")[:n_classes], GRID, rng.dirichlet(np.ones(n_classes), (2, len(rows))), maps)
-
-
-def test_groups_take_turns_when_segments_are_chosen():
-    explained = table_of({(0, "x"): 9, (0, "y"): 2, (0, "z"): 1, (1, "w"): 2})
-    chosen = explained.segments.iloc[faithfulness.choose_segments(explained, per_class=4)]
-    counts = chosen.groupby(["target", "group"]).size().to_dict()
-    assert counts == {(0, "x"): 2, (0, "y"): 1, (0, "z"): 1, (1, "w"): 2}
-    assert (np.diff(chosen.row) > 0).all()
-
-
-def measured(**overall: float) -> faithfulness.Measured:
-    """Curves of 40 segments that rise evenly, so that the insertion's area is what is asked for."""
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 0.02, (2, 40, 1))
-    fractions = np.array([0.0, 1.0])
-    insertion = {
-        name: np.repeat(overall.get(name.replace(" ", "_").replace("'", ""), 0.0) + noise, 2, axis=2)
-        for name in faithfulness.ORDERS
-    }
-    deletion = {name: np.zeros((2, 40, 2)) for name in faithfulness.ORDERS}
-    randomised = np.repeat(np.array([0.5, 0.1])[None, None], 40, axis=1).repeat(2, axis=0)
-    groups = np.array([f"g{number // 4}" for number in range(40)])
-    return faithfulness.Measured(groups, fractions, deletion, insertion, ("scores", "conv1"), randomised)
-
-
-def test_the_table_of_areas_gives_insertion_minus_deletion():
-    table = faithfulness.area_table(measured(class_activation_map=0.3), n_resamples=200, seed=0)
-    assert table.index.to_list() == list(faithfulness.ORDERS)
-    row = table.loc[faithfulness.MAP]
-    assert row.overall == pytest.approx(row.insertion - row.deletion)
-    assert row.overall == pytest.approx(0.3, abs=0.01)
-    assert row.overall_low < row.overall < row.overall_high
-
-
-def test_an_order_that_does_worse_than_the_map_lies_below_0_and_a_better_one_above():
-    found = faithfulness.against_map(
-        measured(class_activation_map=0.3, loudest_points=0.5, random_blocks=0.3), n_resamples=200, seed=0
-    )
-    assert found.difference["random points"] == pytest.approx(-0.3) and found.high["random points"] < 0
-    assert found.difference["loudest points"] == pytest.approx(0.2) and found.low["loudest points"] > 0
-    assert found.difference["random blocks"] == pytest.approx(0) and found.p_holm["random blocks"] == 1
-    assert (found.p_holm >= found.p).all()
-
-
-class Loud:
-    """A store in which the sound of every segment is the map of the first seed."""
-
-    def __init__(self, explained: Explained) -> None:
-        self.features = cam.upsample(explained.true_maps[0], GRID)
-
-
-def test_similarities_name_what_a_map_is_compared_with():
-    explained = table_of({(0, "x"): 10, (1, "y"): 10, (1, "z"): 10})
-    alike = Explained(explained.segments, explained.classes, GRID, explained.probabilities, explained.maps[[0, 0]])
-    table = faithfulness.similarities(alike, measured(), Loud(alike), n_resamples=100, seed=0)
-    assert table.index.to_list() == [
-        "random from scores", "random from conv1", "another seed", "another clip", "loudness",
-    ]  # fmt: skip
-    assert table.estimate["another seed"] == pytest.approx(1)
-    assert abs(table.estimate["another clip"]) < 0.3
-    assert table.estimate["loudness"] > 0.8
-    assert table.estimate["random from scores"] == pytest.approx(0.5)
-    assert faithfulness.similarity(table, "another seed").estimate == pytest.approx(1)
-    assert faithfulness.similarity(table, "no such row") is None
-
-
-def test_one_seed_and_one_clip_a_class_leave_out_what_cannot_be_compared():
-    explained = table_of({(0, "x"): 1, (1, "y"): 1})
-    alone = Explained(explained.segments, explained.classes, GRID, explained.probabilities[:1], explained.maps[:1])
-    table = faithfulness.similarities(alone, measured(), Loud(alone), n_resamples=100, seed=0)
-    assert "another seed" not in table.index and "another clip" not in table.index
-
-
-def test_another_clip_is_of_the_same_network_and_class_and_of_another_group_where_there_is_one():
-    explained = table_of({(0, "x"): 7, (0, "y"): 2, (1, "z"): 4, (1, "v"): 1})
-    folds = [0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 1]
-    segments = explained.segments.assign(fold=folds, clip_id=list("abcdefghijjkkl"))
-    # Maps of the two networks are each other's reverse: a pair across them would agree to -1.
-    pattern = np.arange(6.0).reshape(2, 3)
-    maps = np.where(segments.fold.to_numpy()[:, None, None, None] == 0, pattern, -pattern)
-    maps = np.broadcast_to(maps, (1, 14, 2, 2, 3))
-    folded = Explained(segments, explained.classes, GRID, explained.probabilities[:1], maps)
-    table = faithfulness.similarities(folded, measured(), Loud(folded), n_resamples=100, seed=0)
-    assert table.estimate["another clip"] == pytest.approx(1)
-    partners = faithfulness._other_clips(segments)
-    alone = partners == np.arange(len(segments))
-    assert np.flatnonzero(alone).tolist() == [13]  # the only clip of its class in its fold
-    own, other = segments[~alone], segments.iloc[partners[~alone]]
-    assert (own.clip_id.to_numpy() != other.clip_id.to_numpy()).all()
-    assert ((own.group.to_numpy() != other.group.to_numpy()) == (own.target == 0)).all()
-
-
-def test_networks_are_measured_once_in_parts_and_the_segments_keep_their_order(small, tmp_path, monkeypatch):
+def test_networks_are_measured_once_and_the_segments_keep_their_order(small, tmp_path):
     task = (tmp_path / "net", small.store.folder, small.split_path, get_spec("small"), TrainConfig(epochs=3), 0)
     networks = [[next(parallel_map(train_model, [task], workers=1))]]
-    explained = explain(tmp_path / "maps", networks, store=small.store, splits=[small.split_path], workers=1)
-    chosen = faithfulness.choose_segments(explained, per_class=4)
+    explained = saliency.explain(tmp_path / "maps", networks, store=small.store, splits=[small.split_path], workers=1)
+    chosen = np.arange(0, len(explained.segments), 3)
 
     def measure(folder):
         return faithfulness.measure(tmp_path / folder, networks, explained, chosen, store=small.store, workers=1)
@@ -322,43 +211,3 @@ def test_networks_are_measured_once_in_parts_and_the_segments_keep_their_order(s
     before = kept.stat().st_mtime_ns
     np.testing.assert_array_equal(measure("whole").randomised, whole.randomised)
     assert kept.stat().st_mtime_ns == before
-    monkeypatch.setattr(faithfulness, "_PART", 5)
-    parts = measure("parts")
-    assert len(list((tmp_path / "parts").rglob("*.npz"))) == -(-len(chosen) // 5)
-    for name in (faithfulness.MAP, faithfulness.LOUDEST):
-        np.testing.assert_allclose(parts.deletion[name], whole.deletion[name], atol=0.02)  # equal values fall otherwise
-
-
-def test_the_verdict_says_what_the_map_beats_what_beats_it_and_what_is_open():
-    values = measured(class_activation_map=0.3, loudest_points=0.3, loudest_points_of_the_map=0.5)
-    settings = {"n_resamples": 500, "seed": 0}
-    said = findings.faithfulness_sentence(
-        faithfulness.against_map(values, **settings), faithfulness.area_table(values, **settings)
-    )
-    assert "more faithful than loudest blocks, another clip's map, random points and random blocks" in said
-    assert "less faithful than loudest points of the map" in said
-    assert "not shown to differ from loudest points (" in said
-    known = faithfulness.compare_orders(values, faithfulness.LOUDEST_MAP, faithfulness.LOUDEST, **settings)
-    assert findings.loudness_sentence(known).startswith("The map knows something that loudness does not: ")
-    other = faithfulness.compare_orders(values, faithfulness.LOUDEST, faithfulness.LOUDEST_MAP, **settings)
-    assert findings.loudness_sentence(other).startswith("The map misleads")
-
-
-@pytest.mark.parametrize(
-    ("last", "reference", "verdict"),
-    [
-        (Interval(0.05, 0.0, 0.1), Interval(0.7, 0.6, 0.8), ": the map depends on what was learned"),
-        (Interval(0.65, 0.6, 0.7), Interval(0.7, 0.6, 0.8), ": it is not shown that the map depends on what was"),
-        (Interval(0.6, 0.5, 0.7), None, ": it is not shown that the map depends on what was learned"),
-        (Interval(0.1, np.nan, np.nan), None, "cannot be said"),
-    ],
-)
-def test_the_sanity_check_is_passed_only_by_a_map_that_changes(last, reference, verdict):
-    assert verdict in findings.randomisation_sentence(Interval(0.3, 0.2, 0.4), last, reference)
-
-
-def test_agreement_counts_only_beyond_what_any_clip_of_the_class_shares():
-    seeds, clips = Interval(0.7, 0.65, 0.75), Interval(0.4, 0.35, 0.45)
-    assert "more than the place that the class always has" in findings.agreement_sentence(seeds, clips)
-    assert "may be no more than" in findings.agreement_sentence(seeds, Interval(0.7, 0.6, 0.8))
-    assert "With one seed it cannot be said" in findings.agreement_sentence(None, clips)
