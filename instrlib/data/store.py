@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from instrlib.audio import decode as audio
+from instrlib.audio.effects import Change
 from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
@@ -34,22 +35,6 @@ _SCALER_ROWS = 256
 _LABELS = "labels"
 _LABEL_VALUES = {"1": 1.0, "0": 0.0, "?": np.nan}
 _FEATURES, _SEGMENTS, _EXCLUDED, _RECORD = "features.npy", "segments.csv", "excluded.csv", "store.json"
-
-
-class Change(Protocol):
-    """What is done to the sound of each segment before its features are computed; it is sent to other processes.
-
-    `n_copies` changed copies of a segment are stored; `fingerprint` is a hash of the settings that decide them.
-    """
-
-    n_copies: int
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-
-    def copies(self, signal: np.ndarray, *, sample_rate_hz: int, clip_id: str, offset_s: float) -> Iterator[np.ndarray]:
-        """Yield `n_copies` changed copies, as long as the signal; the clip and the offset in it decide which."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,7 @@ def build_store(
     max_unusable_share : float
         Largest accepted share of unusable clips, 0 to 1.
     change : Change, optional
-        Store changed copies of every segment instead of the segment itself; see `effects.ChangedCopies`.
+        Store changed copies of every segment instead of the segment itself; see `effects.Change`.
 
     Returns
     -------

@@ -3,20 +3,9 @@
 import numpy as np
 import pytest
 
-from instrlib.audio import frontends
 from instrlib.audio.frontends import VGGISH, YAMNET, fill_up, log_mel, mel_matrix, patches
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, 3 * 16_000)
-
-
-def test_the_parameters_are_the_published_ones():
-    assert frontends.SAMPLE_RATE_HZ == 16_000
-    assert frontends.FRAME_SAMPLES / 16_000 == 0.025
-    assert frontends.HOP_SAMPLES / 16_000 == 0.010
-    assert (frontends.N_FFT, frontends.N_MELS, frontends.FMIN_HZ, frontends.FMAX_HZ) == (512, 64, 125, 7500)
-    assert frontends.PATCH_FRAMES * frontends.HOP_SAMPLES / 16_000 == 0.96
-    assert (VGGISH.log_offset, VGGISH.hop_s) == (0.01, 0.96)
-    assert (YAMNET.log_offset, YAMNET.hop_s) == (0.001, 0.48)
 
 
 def test_the_mel_matrix_is_tensorflows():
@@ -24,14 +13,6 @@ def test_the_mel_matrix_is_tensorflows():
 
     expected = tf.signal.linear_to_mel_weight_matrix(64, 257, 16_000, 125.0, 7500.0).numpy()
     np.testing.assert_allclose(mel_matrix(), expected, atol=2e-5)
-
-
-def test_the_mel_matrix_has_the_bands_of_librosas_but_triangles_straight_over_mel():
-    import librosa
-
-    over_hz = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmin=125, fmax=7500, htk=True, norm=None).T
-    gap = np.abs(mel_matrix() - over_hz).max()
-    assert 1e-4 < gap < 1e-2
 
 
 @pytest.mark.parametrize("front_end", [VGGISH, YAMNET])
@@ -46,11 +27,6 @@ def test_the_spectrogram_is_that_of_tensorflows_transform(front_end):
 def test_silence_is_the_logarithm_of_the_offset():
     assert np.allclose(patches(np.zeros(16_000), VGGISH), np.log(0.01))
     assert np.allclose(patches(np.zeros(16_000), YAMNET), np.log(0.001))
-
-
-def test_a_constant_counts_nowhere():
-    assert (mel_matrix()[0] == 0).all()
-    assert (mel_matrix()[5:240].sum(axis=1) > 0).all()
 
 
 @pytest.mark.parametrize(

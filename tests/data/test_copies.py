@@ -90,13 +90,6 @@ def test_copies_are_the_same_for_any_number_of_processes(corpus, copies, tmp_pat
     assert contents(again.folder) == contents(copies.folder)
 
 
-def test_stores_of_other_copies_have_other_names_and_that_of_the_originals_keeps_its_own(corpus, originals, copies):
-    assert originals.fingerprint == f"{corpus.fingerprint}-{CONFIG.fingerprint}"
-    assert copies.fingerprint.startswith(f"{originals.fingerprint}-")
-    assert len({ChangedCopies(n_copies=which[0], seed=which[1]).fingerprint for which in ((1, 0), (2, 0), (1, 1))}) == 3
-    assert store.open_store(copies.folder).fingerprint == copies.fingerprint
-
-
 def test_a_store_without_copies_is_refused_where_copies_are_wanted(originals):
     with pytest.raises(StoreError, match="changed copies"):
         rows_of_copies(originals.segments, originals)
@@ -106,16 +99,6 @@ def test_copies_of_another_corpus_are_refused(originals, copies):
     foreign = originals.segments.assign(clip_id="x" + originals.segments.clip_id)
     with pytest.raises(StoreError, match="x000"):
         rows_of_copies(foreign, copies)
-
-
-def test_rows_are_found_for_a_part_of_the_segments_in_its_own_order(originals, copies):
-    part = originals.segments.iloc[[7, 2, 5]]
-    table = copies.segments.set_index("row")
-    rows = rows_of_copies(part, copies)
-    assert rows.shape == (3, 2)
-    for segment, of_segment in zip(part.itertuples(), rows, strict=True):
-        for copy, row in enumerate(of_segment, 1):
-            assert tuple(table.loc[row, ["clip_id", "start_s", "copy"]]) == (segment.clip_id, segment.start_s, copy)
 
 
 def test_original_and_copies_are_drawn_alike_and_each_from_its_own_row(originals, copies):
