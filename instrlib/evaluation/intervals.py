@@ -1,4 +1,4 @@
-"""Intervals and differences as texts, and shortcuts to `statistics`."""
+"""Intervals and differences as texts, and shortcuts to `bootstrap`."""
 
 import functools
 import math
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.evaluation import statistics
-from instrlib.evaluation.statistics import LEVEL, ends, holm, mean_draws, over_seeds, p_value
+from instrlib.evaluation import bootstrap
+from instrlib.evaluation.bootstrap import LEVEL, ends, mean_draws, over_seeds, p_value
+from instrlib.evaluation.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def difference_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def bootstrap_mean(values: np.ndarray, groups: np.ndarray, *, n_resamples: int, seed: int) -> Interval:
-    """Mean of one number a clip [shape=(n_clips,) or (n_seeds, n_clips)]; see `statistics.mean_draws`."""
+    """Mean of one number a clip [shape=(n_clips,) or (n_seeds, n_clips)]; see `bootstrap.mean_draws`."""
     draws = over_seeds(mean_draws(values, groups, n_resamples=n_resamples, seed=seed), seed)
     return Interval(float(draws[0]), *ends(draws))
 
@@ -167,7 +168,7 @@ def unpaired_difference(
             means = [weights @ (values * side) / (weights @ side.astype(float)) for side in (first, ~first)]
         return {"difference": means[0] - means[1]}
 
-    return difference_of(statistics.draw([statistic], groups, n_resamples=n_resamples, seed=seed)["difference"][0])
+    return difference_of(bootstrap.draw([statistic], groups, n_resamples=n_resamples, seed=seed)["difference"][0])
 
 
 def balanced_difference(
@@ -188,7 +189,7 @@ def balanced_difference(
             n = np.isfinite(recall).sum(axis=1)
             return {"balanced": np.where(n > 0, np.nansum(recall, axis=1) / np.maximum(n, 1), np.nan)}
 
-        drawn = statistics.draw([statistic], groups, classes, n_resamples=n_resamples, seed=2 * seed + number)
+        drawn = bootstrap.draw([statistic], groups, classes, n_resamples=n_resamples, seed=2 * seed + number)
         draws.append(drawn["balanced"][0])
     return difference_of(draws[0] - draws[1])
 

@@ -1,19 +1,7 @@
-"""Intervals and comparisons: one bootstrap over groups and training seeds.
-
-Clips of one group (a recording, performer or instrument) resemble each other, so groups are drawn, not clips. Every
-score is a function of clip weights: ones give the estimate, the draws of the groups its distribution. Draws are
-stratified by class; of the n groups of a stratum n - 1 are drawn, each with weight n / (n - 1), so that the variance is
-right where a stratum has few groups [1]_. Training seeds are drawn in the same way; see `over_seeds`. With a single
-group the ends of an interval are NaN: nothing is known of other groups.
-
-References
-----------
-.. [1] J. N. K. Rao, C. F. J. Wu, "Resampling inference with complex survey data", JASA 83(401), 1988.
-   doi:10.1080/01621459.1988.10478591
-"""
+"""Scores with intervals, comparisons with verdicts, and corrections for their number; see `bootstrap`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +9,7 @@ import pandas as pd
 
 from instrlib.core.errors import EvaluationError
 from instrlib.evaluation import metrics
+from instrlib.evaluation.bootstrap import LEVEL, draw, ends, mean_draws, over_seeds, p_value, standard_error
 from instrlib.evaluation.predictions import (
     Predictions,
     check_same_clips,
@@ -30,18 +19,12 @@ from instrlib.evaluation.predictions import (
     truth,
 )  # fmt: skip
 
-LEVEL = 0.95
 POWER = 0.8
 MARGIN = 0.05
 """Differences of a score up to this do not matter, where a study states no other margin."""
 
 NO_INTERVAL = ("expected_calibration_error",)
 """The bootstrap's draws of this score are biased upwards, so that no interval of theirs is valid."""
-
-_BLOCK = 500
-
-Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""From weights [shape=(n_draws, n_clips)] to values by name, each with a first axis of draws."""
 
 
 def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
@@ -194,9 +177,7 @@ def non_inferiority(
     Returns
     -------
     dict
-        `difference`, `bound` (one-sided 95 % bound of the loss: not larger than this), `p` and `shown`. Few groups in
-        which the models differ prove little, so the standard error is at least that of one further group won by each
-        side: see `p_within`.
+        `difference`, `bound` (one-sided 95 % bound: the loss is not larger than this), `p` and `shown`.
     """
     models = {name: predictions[name] for name in (first, second)}
     check_same_clips(models)
@@ -207,9 +188,8 @@ def non_inferiority(
         sign * over_seeds(_paired(draws, first, second), seed),
         len(np.unique(models[first]["group"])),
     )
-    error = max(standard_error(difference), smallest_error(n_groups))
     p = p_within(difference, margin, n_groups)
-    bound = _normal_quantile(LEVEL) * error - float(difference[0])
+    bound = _normal_quantile(LEVEL) * _error(difference, n_groups) - float(difference[0])
     return {"difference": sign * float(difference[0]), "bound": bound, "p": p, "shown": bool(p < 1 - LEVEL)}
 
 
@@ -300,159 +280,12 @@ def compare_means(
     return comparison_table(draws, pairs, margin=margin, n_groups=len(np.unique(groups)), seed=seed)
 
 
-def mean_draws(
-    values: np.ndarray, groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
-) -> np.ndarray:
-    """Return draws [n_seeds, 1 + n_resamples] of the mean of one number a clip [n_clips] or [n_seeds, n_clips]."""
-    values = np.atleast_2d(np.asarray(values, dtype=float))
-    if values.shape[1] != len(groups):
-        raise EvaluationError(f"{values.shape[1]} numbers do not fit {len(groups)} groups.")
-    statistics = [lambda weights, one=one: {"mean": weights @ one / weights.sum(axis=1)} for one in values]
-    return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)["mean"]
-
-
-def draw(
-    statistics: Sequence[Statistic],
-    groups: np.ndarray,
-    strata: np.ndarray | None = None,
-    *,
-    n_resamples: int,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Draw groups, and return what the statistics give.
-
-    Parameters
-    ----------
-    statistics : sequence of callable
-        One for each training seed.
-    groups : np.ndarray [shape=(n_clips,)]
-        Group of each clip.
-    strata : np.ndarray of int [shape=(n_clips,)], optional
-        Class of each clip. A group belongs to the class of most of its clips; classes with one group are pooled.
-    n_resamples, seed : int
-        Number of draws, and the seed of them: with the same seed, models on the same clips see the same draws.
-
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(n_seeds, 1 + n_resamples, ...)]
-        The first column is the estimate.
-    """
-    groups = np.asarray(groups)
-    if groups.ndim != 1 or not len(groups) or n_resamples < 1 or not len(statistics):
-        raise EvaluationError("An interval needs clips with one group each, a seed, and at least one resample.")
-    codes, weights = group_weights(groups, strata, n_resamples=n_resamples, seed=seed)
-    blocks = []
-    for start in range(0, len(weights), _BLOCK):
-        of_clips = weights[start : start + _BLOCK][:, codes]
-        by_seed = [statistic(of_clips) for statistic in statistics]
-        blocks.append({name: np.stack([one[name] for one in by_seed]) for name in by_seed[0]})
-    return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
-
-
-def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
-    """Draw the seeds as well, and return the draws of their mean.
-
-    Where groups and seeds are both drawn, what they do together (a clip that some seeds classify correctly) is counted
-    three times instead of once [1]_. The draws are therefore scaled to the variance over groups, plus that over seeds,
-    minus that of the interaction.
-
-    Parameters
-    ----------
-    values : np.ndarray [shape=(n_seeds, 1 + n_resamples, ...)]
-        See `draw`.
-    seed : int
-        Of the draws of seeds.
-
-    Returns
-    -------
-    np.ndarray [shape=(1 + n_resamples, ...)]
-
-    References
-    ----------
-    .. [1] A. B. Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007. doi:10.1214/07-AOAS122
-    """
-    n_seeds, groups = len(values), values.mean(axis=0)
-    if n_seeds == 1:
-        return groups
-    rng = np.random.default_rng((seed, n_seeds))
-    weights = _weights(np.zeros(n_seeds, int), values.shape[1] - 1, rng) / n_seeds
-    seeds, both = np.tensordot(weights, values[:, 0], axes=1), np.einsum("rs,sr...->r...", weights, values)
-    of_groups, of_seeds, of_both = (np.var(one[1:], axis=0) for one in (groups, seeds, both))
-    interaction = np.maximum(of_both - of_groups - of_seeds, 0)
-    wanted = np.maximum(of_groups + of_seeds - interaction, np.maximum(of_groups, of_seeds))
-    scale = np.sqrt(np.divide(wanted, of_both, out=np.ones_like(of_both), where=~(of_both <= 0)))
-    return np.concatenate([groups[:1], groups[0] + (both[1:] - groups[0]) * scale])
-
-
-def group_weights(
-    groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of each clip's group [shape=(n_clips,)], and weights [shape=(1 + n_resamples, n_groups)].
-
-    The first row holds ones; the others are draws, NaN where there is one group.
-    """
-    names, codes = np.unique(groups, return_inverse=True)
-    of_group = np.zeros(len(names), int)
-    if strata is not None and len(names) > 1:
-        classes, numbers = np.unique(strata, return_inverse=True)
-        clips = np.zeros((len(names), len(classes)), int)
-        np.add.at(clips, (codes, numbers), 1)
-        of_group = clips.argmax(axis=1)
-        sizes = np.bincount(of_group, minlength=len(classes))
-        alone = np.isin(of_group, np.flatnonzero(sizes == 1))
-        of_group[alone] = len(classes)
-        if alone.sum() == 1:  # it joins the smallest of the other classes
-            of_group[alone] = of_group[~alone][sizes[of_group[~alone]].argmin()]
-    return codes, _weights(of_group, n_resamples, np.random.default_rng(seed))
-
-
-def ends(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return both ends of the percentile interval of draws; NaN where no draw has a value."""
-    if np.isnan(draws[1:]).all():
-        return np.nan, np.nan
-    low, high = np.nanquantile(draws[1:], [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def standard_error(draws: np.ndarray) -> float:
-    """Return the standard deviation of draws; NaN where fewer than two have a value."""
-    known = draws[1:][np.isfinite(draws[1:])]
-    return float(known.std(ddof=1)) if len(known) > 1 else np.nan
-
-
-def p_value(draws: np.ndarray) -> float:
-    """Return the two-sided p of no difference from draws of it, at least 2 / (n_resamples + 1)."""
-    known = draws[1:][np.isfinite(draws[1:])]
-    if not len(known):
-        return np.nan
-    signs = np.where(np.abs(known) < 1e-12, 0, np.sign(known))  # sums that cancel leave about 1e-17
-    tail = (1 + min((signs <= 0).sum(), (signs >= 0).sum())) / (1 + len(known))
-    return min(1.0, 2 * float(tail))
-
-
 def p_within(draws: np.ndarray, margin: float, n_groups: int) -> float:
-    """Return the one-sided p of a difference of -margin or less, by a normal test.
-
-    Models that differ in a few groups, or in none, have a bootstrap with next to no spread, which proves nothing about
-    other groups. The standard error is therefore at least `smallest_error`.
-    """
-    error = standard_error(draws)
+    """Return the one-sided p of a difference of -margin or less, by a normal test; see `_error`."""
+    error = _error(draws, n_groups)
     if np.isnan(error) or not margin > 0:
         return np.nan
-    z = (float(draws[0]) + margin) / max(error, smallest_error(n_groups))
-    return 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def smallest_error(n_groups: int) -> float:
-    """Return the standard error of a difference if each side won one further group: sqrt(2) / n_groups.
-
-    The 95 % bound of a loss that never occurred is then 2.3 / n_groups, close to the "rule of three" [1]_.
-
-    References
-    ----------
-    .. [1] J. A. Hanley, A. Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249(13), 1983.
-    """
-    return math.sqrt(2) / n_groups
+    return 0.5 * math.erfc((float(draws[0]) + margin) / error / math.sqrt(2))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -496,6 +329,16 @@ def nested(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
+def _error(draws: np.ndarray, n_groups: int) -> float:
+    """Return the standard error of a difference, at least that of one further group won by each side.
+
+    Models that differ in few groups, or in none, have a bootstrap with next to no spread, which proves nothing about
+    other groups. With the least error, sqrt(2) / n_groups, the bound of a loss that never occurred is 2.3 / n_groups,
+    close to the "rule of three" (Hanley and Lippman-Hand, JAMA 249(13), 1983).
+    """
+    return max(standard_error(draws), math.sqrt(2) / n_groups)
+
+
 def _paired(draws: dict[str, np.ndarray], first: str, second: str) -> np.ndarray:
     """First minus second, seed by seed; one seed is compared with every seed of the other."""
     n_first, n_second = len(draws[first]), len(draws[second])
@@ -504,17 +347,6 @@ def _paired(draws: dict[str, np.ndarray], first: str, second: str) -> np.ndarray
             f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same ones."
         )
     return draws[first] - draws[second]
-
-
-def _weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw n - 1 of the n members of each stratum, each with weight n / (n - 1); see the module's docstring."""
-    weights = np.ones((1 + n_resamples, len(strata)))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        n = len(members)
-        drawn = rng.multinomial(n - 1, np.full(n, 1 / n), size=n_resamples)
-        weights[1:, members] = drawn * (n / (n - 1)) if n > 1 else np.nan
-    return weights
 
 
 def _normal_quantile(p: float) -> float:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.errors import EvaluationError
-from instrlib.evaluation import metrics, statistics
+from instrlib.evaluation import bootstrap, metrics, statistics
 from instrlib.evaluation.predictions import join_folds, join_seeds
 from instrlib.evaluation.statistics import compare, holm, score_table
 
@@ -13,8 +13,8 @@ DRAWS = {"n_resamples": 400, "seed": 0}
 
 
 def one_mean(values, groups, strata=None, *, n_resamples, seed):
-    values = statistics.mean_draws(values, groups, strata, n_resamples=n_resamples, seed=seed)
-    return statistics.over_seeds(values, seed)
+    values = bootstrap.mean_draws(values, groups, strata, n_resamples=n_resamples, seed=seed)
+    return bootstrap.over_seeds(values, seed)
 
 
 def predictions(share_right: float, *, n_seeds: int = 3, n_groups: int = 40, per_group: int = 3, seed: int = 0) -> dict:
@@ -57,7 +57,7 @@ def test_the_calibration_error_has_no_interval_because_its_bootstrap_is_biased()
     made = predictions(0.8)
     table = score_table({"a": made}, **DRAWS).set_index("score")
     assert table.loc["expected_calibration_error", ["low", "high"]].isna().all()
-    draws = statistics.over_seeds(statistics.score_draws(made, **DRAWS)["expected_calibration_error"], 0)
+    draws = bootstrap.over_seeds(statistics.score_draws(made, **DRAWS)["expected_calibration_error"], 0)
     assert draws[1:].mean() > draws[0]  # what an interval of the draws would have been centred on
     with pytest.raises(EvaluationError):
         compare({"a": made, "b": made}, against="a", score="expected_calibration_error", **DRAWS)
@@ -80,7 +80,7 @@ def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are
     for seed in range(200):
         values = np.repeat(rng.normal(size=20), 5) + 0.3 * rng.normal(size=100)
         for kept, groups in ((covered, np.arange(100) // 5), (naive, np.arange(100))):
-            low, high = statistics.ends(one_mean(values, groups, n_resamples=300, seed=seed))
+            low, high = bootstrap.ends(one_mean(values, groups, n_resamples=300, seed=seed))
             kept.append(low <= 0 <= high)
     assert 0.89 <= np.mean(covered) <= 0.98 and np.mean(naive) < 0.75
 
@@ -92,7 +92,7 @@ def test_seeds_widen_the_interval_by_their_own_variance():
 
 
 def test_a_group_of_a_single_class_is_pooled_and_a_single_group_has_no_interval():
-    codes, weights = statistics.group_weights(
+    codes, weights = bootstrap.group_weights(
         np.array(list("aabbccd")), np.array([0, 0, 0, 0, 1, 1, 2]), n_resamples=200, seed=0
     )
     assert codes.tolist() == [0, 0, 1, 1, 2, 2, 3] and weights.shape == (201, 4) and (weights[0] == 1).all()

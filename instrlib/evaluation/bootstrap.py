@@ -1,0 +1,162 @@
+"""The bootstrap over groups and training seeds that every interval and comparison rests on.
+
+Clips of one group (a recording, performer or instrument) resemble each other, so groups are drawn, not clips. Every
+score is a function of clip weights: ones give the estimate, the draws its distribution. Draws are stratified by class;
+of the n groups of a stratum n - 1 are drawn, each with weight n / (n - 1), so that the variance is right where it has
+few groups [1]_. With a single group the ends of an interval are NaN: nothing is known of other groups.
+
+References
+----------
+.. [1] J. N. K. Rao, C. F. J. Wu, "Resampling inference with complex survey data", JASA 83(401), 1988.
+   doi:10.1080/01621459.1988.10478591
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from instrlib.core.errors import EvaluationError
+
+LEVEL = 0.95
+
+_BLOCK = 500
+
+Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""From weights [shape=(n_draws, n_clips)] to values by name, each with a first axis of draws."""
+
+
+def draw(
+    statistics: Sequence[Statistic],
+    groups: np.ndarray,
+    strata: np.ndarray | None = None,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Draw groups, and return what the statistics give.
+
+    Parameters
+    ----------
+    statistics : sequence of callable
+        One for each training seed.
+    groups : np.ndarray [shape=(n_clips,)]
+        Group of each clip.
+    strata : np.ndarray [shape=(n_clips,)], optional
+        Class of each clip. A group belongs to the class of most of its clips; classes with one group are pooled.
+    n_resamples, seed : int
+        Number and seed of the draws: with the same seed, models on the same clips see the same draws.
+
+    Returns
+    -------
+    dict of str to np.ndarray [shape=(n_seeds, 1 + n_resamples, ...)]
+        The first column is the estimate.
+    """
+    groups = np.asarray(groups)
+    if groups.ndim != 1 or not len(groups) or n_resamples < 1 or not len(statistics):
+        raise EvaluationError("An interval needs clips with one group each, a seed, and at least one resample.")
+    codes, weights = group_weights(groups, strata, n_resamples=n_resamples, seed=seed)
+    blocks = []
+    for start in range(0, len(weights), _BLOCK):
+        of_clips = weights[start : start + _BLOCK][:, codes]
+        by_seed = [statistic(of_clips) for statistic in statistics]
+        blocks.append({name: np.stack([one[name] for one in by_seed]) for name in by_seed[0]})
+    return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
+
+
+def mean_draws(
+    values: np.ndarray, groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
+) -> np.ndarray:
+    """Return draws [n_seeds, 1 + n_resamples] of the mean of one number a clip [n_clips] or [n_seeds, n_clips]."""
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.shape[1] != len(groups):
+        raise EvaluationError(f"{values.shape[1]} numbers do not fit {len(groups)} groups.")
+    statistics = [lambda weights, one=one: {"mean": weights @ one / weights.sum(axis=1)} for one in values]
+    return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)["mean"]
+
+
+def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
+    """Draw the seeds as well, and return the draws of their mean [shape=(1 + n_resamples, ...)]; see `draw`.
+
+    Where groups and seeds are both drawn, what they do together (a clip that some seeds classify correctly) is counted
+    three times instead of once [1]_. The draws are therefore scaled to the variance over groups, plus that over seeds,
+    minus that of the interaction.
+
+    References
+    ----------
+    .. [1] A. B. Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007. doi:10.1214/07-AOAS122
+    """
+    n_seeds, groups = len(values), values.mean(axis=0)
+    if n_seeds == 1:
+        return groups
+    rng = np.random.default_rng((seed, n_seeds))
+    weights = _weights(np.zeros(n_seeds, int), values.shape[1] - 1, rng) / n_seeds
+    seeds, both = np.tensordot(weights, values[:, 0], axes=1), np.einsum("rs,sr...->r...", weights, values)
+    of_groups, of_seeds, of_both = (_variance(one[1:]) for one in (groups, seeds, both))
+    interaction = np.maximum(of_both - of_groups - of_seeds, 0)
+    wanted = np.maximum(of_groups + of_seeds - interaction, np.maximum(of_groups, of_seeds))
+    scale = np.sqrt(np.divide(wanted, of_both, out=np.ones_like(of_both), where=~(of_both <= 0)))
+    return np.concatenate([groups[:1], groups[0] + (both[1:] - groups[0]) * scale])
+
+
+def group_weights(
+    groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each clip's group [shape=(n_clips,)], and weights [shape=(1 + n_resamples, n_groups)].
+
+    The first row holds ones; the others are draws, NaN where there is one group.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    of_group = np.zeros(len(names), int)
+    if strata is not None and len(names) > 1:
+        classes, numbers = np.unique(strata, return_inverse=True)
+        clips = np.zeros((len(names), len(classes)), int)
+        np.add.at(clips, (codes, numbers), 1)
+        of_group = clips.argmax(axis=1)
+        sizes = np.bincount(of_group, minlength=len(classes))
+        alone = sizes[of_group] == 1
+        of_group[alone] = len(classes)
+        if alone.sum() == 1:  # it joins the smallest of the other classes
+            of_group[alone] = of_group[~alone][sizes[of_group[~alone]].argmin()]
+    return codes, _weights(of_group, n_resamples, np.random.default_rng(seed))
+
+
+def ends(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Return both ends of the percentile interval of draws; NaN where no draw has a value."""
+    if np.isnan(draws[1:]).all():
+        return np.nan, np.nan
+    low, high = np.nanquantile(draws[1:], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def standard_error(draws: np.ndarray) -> float:
+    """Return the standard deviation of draws; NaN where none has a value."""
+    return float(np.sqrt(_variance(draws[1:])))
+
+
+def p_value(draws: np.ndarray) -> float:
+    """Return the two-sided p of no difference from draws of it, at least 2 / (n_resamples + 1)."""
+    known = draws[1:][np.isfinite(draws[1:])]
+    if not len(known):
+        return np.nan
+    signs = np.where(np.abs(known) < 1e-12, 0, np.sign(known))  # sums that cancel leave about 1e-17
+    tail = (1 + min((signs <= 0).sum(), (signs >= 0).sum())) / (1 + len(known))
+    return min(1.0, 2 * float(tail))
+
+
+def _weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n - 1 of the n members of each stratum, each with weight n / (n - 1); NaN for a stratum of one."""
+    weights = np.ones((1 + n_resamples, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        n = len(members)
+        drawn = rng.multinomial(n - 1, np.full(n, 1 / n), size=n_resamples)
+        weights[1:, members] = drawn * (n / (n - 1)) if n > 1 else np.nan
+    return weights
+
+
+def _variance(draws: np.ndarray) -> np.ndarray:
+    """Return the variance over draws that have a value: a draw without a clip of some class has none."""
+    known = np.isfinite(draws)
+    n = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    mean = np.where(known, draws, 0).sum(axis=0) / n
+    return np.where(known, (draws - mean) ** 2, 0).sum(axis=0) / n
