@@ -16,7 +16,6 @@ from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store
 from instrlib.models import answers, training
 from instrlib.models.layers import SPECS, Layer, build, get_spec
-from instrlib.models.search import SPACES, get_space
 from instrlib.runner.cli import main
 
 CONFIG = TrainConfig(epochs=1)
@@ -37,7 +36,6 @@ def sentence(error: type[InstrlibError], call: Callable[[], object]) -> str:
         (lambda: get_profile("huge"), "profile 'huge'", PROFILES),
         (lambda: corpora.load("none", profile=PROFILES["smoke"]), "corpus 'none'", corpora.NAMES),
         (lambda: get_spec("huge"), "network 'huge'", SPECS),
-        (lambda: get_space("huge"), "space 'huge'", SPACES),
     ],
 )
 def test_an_unknown_name_is_answered_with_those_there_are(call, what, there_is):

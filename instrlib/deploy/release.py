@@ -49,7 +49,7 @@ from instrlib.evaluation.calibration import (
 from instrlib.evaluation.metrics import CLASS_SCORES, best_thresholds, clip_probabilities, scores
 from instrlib.evaluation.predictions import Predictions
 from instrlib.evaluation.statistics import class_table, nested
-from instrlib.models import published, tflite
+from instrlib.models import export, published
 from instrlib.models.answers import answer_test, read_test
 from instrlib.models.batches import validation_batches
 from instrlib.models.experiments import run_folder
@@ -445,8 +445,8 @@ def _make(
         model, scaler = load_model(network)
         both = with_maps(model)
         with atomic_path(file) as path:
-            path.write_bytes(tflite.convert_model(both, (_KIND,))[_KIND])
-        grid = saliency.cell_grid(model, saliency.last_picture_layer(model)) if _mean_before(model) else None
+            path.write_bytes(export.convert_model(both, (_KIND,))[_KIND])
+        grid = cam.cell_grid(model, cam.last_picture_layer(model)) if _mean_before(model) else None
         plain = Network(file, store.config, scaler, output_of(model), 1.0, np.zeros(len(store.classes)))
         segments = part_segments(store, split, "validation")
         if plain.output == "softmax":

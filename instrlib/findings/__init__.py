@@ -3,7 +3,6 @@
 from instrlib.core.words import bullets
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
 from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
-from instrlib.findings.pruning import goal_sentence, narrower_sentence, sparsity_sentence, zeros_sentence
 from instrlib.findings.scores import (
     calibration_sentence,
     confusion_sentence,
@@ -13,15 +12,7 @@ from instrlib.findings.scores import (
     pair_sentences,
     score_sentence,
 )
-from instrlib.findings.search import importance_sentence, regression_sentence, search_sentence, space_costs_sentence
-from instrlib.findings.training import (
-    cheaper_sentence,
-    epochs_sentence,
-    order_sentence,
-    protocols_sentence,
-    rivals_sentence,
-    shortened_sentence,
-)
+from instrlib.findings.training import cheaper_sentence, epochs_sentence, order_sentence
 from instrlib.findings.transfer import embedding_sentences, mark_sentence
 
 __all__ = [
@@ -35,25 +26,17 @@ __all__ = [
     "differences_sentence",
     "embedding_sentences",
     "epochs_sentence",
-    "goal_sentence",
+    "faithfulness_sentence",
     "help_sentence",
-    "importance_sentence",
     "leak_sentence",
     "level_sentence",
     "mark_sentence",
-    "narrower_sentence",
+    "multilabel_sentence",
     "number_sentence",
     "order_sentence",
     "pair_sentences",
-    "protocols_sentence",
-    "regression_sentence",
-    "rivals_sentence",
+    "randomisation_sentence",
     "score_sentence",
-    "search_sentence",
-    "shortened_sentence",
-    "space_costs_sentence",
-    "sparsity_sentence",
     "split_sentence",
     "trivial_sentence",
-    "zeros_sentence",
 ]

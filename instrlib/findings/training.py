@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from instrlib.core.words import begin, listed
-from instrlib.evaluation.intervals import Interval, is_shown, p_text
-from instrlib.studies.leak import PROTOCOLS
+from instrlib.evaluation.intervals import is_shown, p_text
 
 
 def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
@@ -36,31 +34,6 @@ def epochs_sentence(described: pd.DataFrame, names: Sequence[str]) -> str:
         else "No training was still improving in the last tenth of its epochs"
     )
     return f"Best on validation was, on average, {numbers}. {verdict}."
-
-
-def shortened_sentence(described: pd.DataFrame) -> str:
-    """Say which of the published trainings were cut short by the profile, lest their scores be taken for theirs.
-
-    Parameters
-    ----------
-    described : pandas.DataFrame
-        What `references.table` gives.
-
-    Returns
-    -------
-    str
-    """
-    cut = described[described.epochs_here < described.epochs]
-    if cut.empty:
-        return (
-            "The published networks were trained to their end: for the epochs that their descriptions give or, where "
-            "these leave them open, for those that are set here."
-        )
-    numbers = ", ".join(f"{name} {row.epochs_here} of {row.epochs}" for name, row in cut.iterrows())
-    return (
-        f"Trained for fewer epochs than it takes, for want of time in this profile: {numbers}. Their scores show that "
-        "they run, not what they can do; the full profile trains them to their end."
-    )
 
 
 def cheaper_sentence(table: pd.DataFrame, described: pd.DataFrame, reference: str) -> str:
@@ -117,70 +90,4 @@ def order_sentence(measured: pd.Series, reported: pd.Series, what: str) -> str:
     return (
         f"{begin(what)} are {alike} here as published (Kendall's tau {found.statistic:.2f}, {p_text(found.pvalue)}): "
         f"best here {measured.idxmax()} ({measured.max():.2f}), published {reported.idxmax()} ({reported.max():.2f})."
-    )
-
-
-def rivals_sentence(overview: pd.DataFrame, compared: pd.DataFrame, ours: str, *, unfinished: Sequence[str]) -> str:
-    """Name the best model of each kind, and which are shown to be as good as ours or better.
-
-    Parameters
-    ----------
-    overview : pandas.DataFrame
-        What `references.overview` gives.
-    compared : pandas.DataFrame
-        What `statistics.compare` gives for `ours`.
-    ours : str
-        Our model.
-    unfinished : sequence of str
-        Models whose training was cut short; they are not counted.
-
-    Returns
-    -------
-    str
-    """
-    compared, overview = compared.drop(list(unfinished)), overview.drop(list(unfinished))
-    best = [
-        f"{kind} {rows.accuracy.idxmax()} ({Interval(*rows.loc[rows.accuracy.idxmax(), ['accuracy', 'low', 'high']])})"
-        for kind, rows in overview[overview.index != ours].groupby("kind", observed=True)
-    ]
-    row = overview.loc[ours]
-    sure = is_shown(compared.p_holm)
-    better, worse = (compared.index[sure & (sign * compared.difference > 0)] for sign in (1, -1))
-    open_ = len(compared) - len(better) - len(worse)
-    return (
-        f"{begin(ours)} reaches {Interval(row.accuracy, row.low, row.high)}. The best of each kind beside it, picked "
-        "by these scores and so a little flattered: "
-        f"{', '.join(best)}. Of the {len(compared)} models that were trained to their end {len(worse)} are shown to be "
-        f"worse than {ours}, {len(better)} better{f' ({listed(better)})' if len(better) else ''}, {open_} neither (p "
-        "after Holm's correction)."
-    )
-
-
-def protocols_sentence(table: pd.DataFrame) -> str:
-    """Say how far a split of segments at random flatters the models, and whether it changes which is best.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What `leak.compare_splits` gives.
-
-    Returns
-    -------
-    str
-    """
-    sure = table.index[table.low > 0]
-    most, least = table.loc[table.difference.idxmax()], table.loc[table.difference.idxmin()]
-    first, second = (
-        listed(table.index[np.isclose(table[protocol], table[protocol].max())]) for protocol in ("honest", "leaky")
-    )
-    return (
-        f"With {PROTOCOLS[0]} instead of {PROTOCOLS[1]}, accuracy over segments changes by "
-        f"{least.difference:+.2f} ({least.name}) to {most.difference:+.2f} ({most.name}), "
-        f"{table.difference.mean():+.2f} on average; for {len(sure)} of {len(table)} models the interval of the gain "
-        "lies above 0. "
-        + (
-            f"{begin(first)} is best under both."
-            if first == second
-            else f"Best under the leaky protocol is {second}, under the honest one {first}."
-        )
     )

@@ -1,7 +1,16 @@
-"""TFLite files in the LiteRT runtime, which needs no TensorFlow."""
+"""TFLite files in the LiteRT runtime, without TensorFlow: load them; measure their latency and memory.
 
+`python -m instrlib.models.litert latency ROUNDS FILE...` and `... memory FILE` write JSON; `export.measure` calls them.
+"""
+
+import contextlib
+import json
+import math
+import statistics
+import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instrlib.core.backend import without_stderr
 from instrlib.core.errors import RunError
@@ -9,32 +18,76 @@ from instrlib.core.errors import RunError
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
+WARM_UP = 20
+BURST = 10
+"""Calls in a row, of which the median counts; then the next network is measured, so that all see the same load."""
+
 
 def load(path: Path, *, way_out: str) -> "Interpreter":
-    """Load a TFLite file, ready to be given an input, on one thread.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    way_out : str
-        How to go on when it cannot be read: the end of the sentence that says so.
-
-    Returns
-    -------
-    ai_edge_litert.interpreter.Interpreter
-
-    Raises
-    ------
-    RunError
-        When the file is missing or damaged.
-    """
+    """Load a TFLite file for one thread; `way_out` ends the sentence of the `RunError` for a damaged one."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        with without_stderr():  # it tells which kernels it uses
+        with without_stderr():  # it reports its kernels
             interpreter = Interpreter(model_path=str(path), num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise RunError(f"{path} is missing or damaged; {way_out}") from error
     return interpreter
+
+
+def latency_ms(files: list[str], n_rounds: int) -> list[list[float]]:
+    """Return the latency of one input, in ms, for each file and round: the median of `BURST` calls on one thread."""
+    interpreters = [_ready(file) for file in files]
+    for interpreter in interpreters:
+        for _ in range(WARM_UP):
+            interpreter.invoke()
+    rounds = [[_burst_ms(interpreter) for interpreter in interpreters] for _ in range(n_rounds)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def peak_memory_kb(file: str) -> float:
+    """Return how much the process' peak of memory grows by loading and running a network, in kB of 1024 bytes.
+
+    It includes weights, activations and the runtime's copies of both. NaN where there is no /proc to read it from.
+    """
+    import ai_edge_litert.interpreter  # noqa: F401
+
+    # The import may have needed more memory than the network will: reset the peak.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    before = _peak_kb()
+    _ready(file).invoke()
+    return _peak_kb() - before
+
+
+def _ready(file: str) -> Any:
+    import numpy as np
+
+    interpreter = load(Path(file), way_out="convert the network again.")
+    given = interpreter.get_input_details()[0]
+    x = np.linspace(-2, 2, math.prod(given["shape"]), dtype=np.float32)  # any numbers will do
+    interpreter.set_tensor(given["index"], x.reshape(given["shape"]))
+    return interpreter
+
+
+def _burst_ms(interpreter: Any) -> float:
+    times = []
+    for _ in range(BURST):
+        began = time.perf_counter()
+        interpreter.invoke()
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def _peak_kb() -> float:
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return math.nan
+    return float(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:")).split()[1])
+
+
+if __name__ == "__main__":
+    what, *rest = sys.argv[1:]
+    found = latency_ms(rest[1:], int(rest[0])) if what == "latency" else peak_memory_kb(rest[0])
+    sys.stdout.write(json.dumps(found))

@@ -20,8 +20,8 @@ from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by
 from instrlib.plots.overview import main_differences, models_side_by_side, score_against_work
 from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
-from instrlib.plots.pruning import size_against_accuracy, sparsity_curve, what_zeros_save
-from instrlib.plots.references import honest_and_leaky, scores_by_kind
+from instrlib.plots.references import scores_by_kind
+from instrlib.plots.robustness import robustness_curves, shift_reliability
 from instrlib.plots.scores import (
     confusion_matrix,
     learning_curves,
@@ -29,7 +29,6 @@ from instrlib.plots.scores import (
     per_class_scores,
     reliability_diagram,
 )
-from instrlib.plots.search import hyperparameter_importance, parallel_coordinates, search_progress
 from instrlib.plots.timeline import timeline
 from instrlib.plots.transfer import clips_curve
 
@@ -52,8 +51,6 @@ __all__ = [
     "expected_and_named",
     "feature_settings",
     "frequency_profiles",
-    "honest_and_leaky",
-    "hyperparameter_importance",
     "learning_curves",
     "listened_to",
     "main_differences",
@@ -63,7 +60,6 @@ __all__ = [
     "model_comparison",
     "models_side_by_side",
     "paired_differences",
-    "parallel_coordinates",
     "per_class_scores",
     "recall_by_level",
     "recipes_by_domain",
@@ -72,12 +68,9 @@ __all__ = [
     "score_against_work",
     "scores_by_kind",
     "scores_by_number",
-    "search_progress",
-    "size_against_accuracy",
-    "sparsity_curve",
+    "shift_reliability",
     "spectrogram_grid",
     "split_overview",
     "svg",
     "timeline",
-    "what_zeros_save",
 ]

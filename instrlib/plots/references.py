@@ -9,7 +9,6 @@ from instrlib.plots.base import (
     GREY,
     ORANGE,
     PARTS,
-    RED,
     figure_function,
     label,
     margin_numbers,
@@ -72,53 +71,4 @@ def scores_by_kind(
     axes.set_xlabel(label(metric))
     name_rows(axes, names, longest=40)
     figure.legend(loc="outside lower center", ncols=4)
-    return figure
-
-
-@figure_function
-def honest_and_leaky(
-    *,
-    names: np.ndarray,
-    honest: np.ndarray,
-    honest_low: np.ndarray,
-    honest_high: np.ndarray,
-    leaky: np.ndarray,
-    leaky_low: np.ndarray,
-    leaky_high: np.ndarray,
-    chance: float,
-    metric: str = "accuracy over segments",
-) -> "Figure":
-    """Draw for each model its score on an honest and on a leaky split, joined by a line.
-
-    Parameters
-    ----------
-    names : np.ndarray of str [shape=(n,)]
-        The models from top to bottom.
-    honest, honest_low, honest_high, leaky, leaky_low, leaky_high : np.ndarray [shape=(n,)]
-        Score and its interval under both protocols, from 0 to 1; NaN ends draw none.
-    chance : float
-        Score of guessing.
-    metric : str
-        What the score is called.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    figure = new_figure(height=1.3 + max(0.9, 1.25 * row_inches(names)))
-    axes = figure.subplots()
-    rows = np.arange(len(names))
-    axes.hlines(rows, honest, leaky, color=GREY, linewidth=1, linestyle=":")
-    for values, left, right, colour, marker, name, shift in (
-        (honest, honest_low, honest_high, BLUE, "o", "whole groups kept apart", -0.13),
-        (leaky, leaky_low, leaky_high, RED, "D", "segments at random", 0.13),
-    ):
-        whiskers(axes, values, rows + shift, left, right, colour=colour, marker=marker, label=name)
-    margin_numbers(axes, np.asarray(leaky) - np.asarray(honest), "+.2f")
-    reference_line(axes, chance, f"chance {chance:.2f}")
-    axes.grid(axis="x")
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(label(metric))
-    name_rows(axes, names, longest=40)
-    figure.legend(loc="outside lower center", ncols=2)
     return figure

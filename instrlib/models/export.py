@@ -1,0 +1,217 @@
+"""Trained networks as files for small devices (TFLite, run by LiteRT): converted, quantised, tested and measured."""
+
+import contextlib
+import gc
+import json
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from instrlib.core.backend import load_keras, without_stderr
+from instrlib.core.cache import cached, key
+from instrlib.core.errors import RunError
+from instrlib.core.io import atomic_path, read_arrays, write_arrays
+from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
+from instrlib.evaluation.predictions import Predictions, join_seeds
+from instrlib.models import litert
+from instrlib.models.experiments import run_folder
+from instrlib.models.layers import count_multiply_adds
+from instrlib.models.prune import count_nonzero
+from instrlib.models.training import load_model, open_trained, part_segments, predict_clips
+
+if TYPE_CHECKING:
+    import keras
+
+FORMATS = ("float32", "float16", "dynamic int8", "int8")
+"""float16: weights of 2 bytes, computed in float32. dynamic int8: weights of 1 byte, activations quantised as they
+come. int8: weights and activations of 1 byte, their ranges from training examples; input and output stay float32."""
+
+N_REPRESENTATIVE = 100
+"""Training segments from which the converter takes the ranges of the activations."""
+
+
+def convert_model(
+    model: "keras.Model", formats: Sequence[str] = FORMATS, *, examples: np.ndarray | None = None
+) -> dict[str, bytes]:
+    """Convert a network, which may have several outputs, to TFLite files for one segment at a time.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network.
+    formats : sequence of str
+        Some of `FORMATS`.
+    examples : np.ndarray [shape=(n, n_bins, n_frames, 1)], optional
+        Inputs of the training part, for "int8".
+
+    Returns
+    -------
+    dict of str to bytes
+        The file in each format.
+    """
+    keras = load_keras()
+    import tensorflow as tf
+
+    contents = {}
+    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), _frozen_collections():
+        warnings.simplefilter("ignore")  # about ranges of the input, which are measured
+        one_segment = keras.InputSpec(dtype="float32", shape=(1, *model.input_shape[1:]))
+        model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
+        for kind in formats:
+            converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+            if kind != "float32":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if kind == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if kind == "int8":
+                converter.representative_dataset = lambda: ([one[None]] for one in examples)
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            contents[kind] = converter.convert()
+    return contents
+
+
+def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a TFLite file as a function from features [n, n_bins, n_frames, 1] to probabilities, on one thread."""
+    interpreter = litert.load(path, way_out="delete its folder and run the notebook that wrote it.")
+    given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        answers = np.empty((len(x), result["shape"][-1]), np.float32)
+        for number, one in enumerate(x):
+            interpreter.set_tensor(given["index"], one[None])
+            interpreter.invoke()
+            answers[number] = interpreter.get_tensor(result["index"])[0]
+        # int8 gives probabilities in steps of 1/256, whose sum is only nearly 1.
+        return answers / answers.sum(axis=1, keepdims=True)
+
+    return predict
+
+
+def export_networks(
+    folder: Path, networks: Mapping[str, Sequence[Sequence[Path]]], *, inputs: Inputs, workers: int | None = None
+) -> tuple[dict[str, Predictions], pd.DataFrame]:
+    """Convert networks to every format and test each file; finished conversions are kept.
+
+    Parameters
+    ----------
+    folder : Path
+        For the files.
+    networks : mapping of str to sequence of sequence of Path
+        Run folders of trained networks by name, first by seed, then by fold.
+    inputs : Inputs
+        Features and splits that they were trained with.
+    workers : int, optional
+        Number of processes.
+
+    Returns
+    -------
+    predictions : dict of str to dict
+        Test predictions of the files by "<network>, <format>".
+    files : pandas.DataFrame
+        One row a file: `name`, `network`, `format`, `seed`, `fold`, `path`, `bytes`, `compressed_bytes` (deflate at its
+        best), `parameters`, `nonzero`, `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
+    """
+    places = [
+        (name, seed, fold, network, run_folder(folder, name, fold=fold, seed=seed))
+        for name, by_seed in networks.items()
+        for seed, by_fold in enumerate(by_seed)
+        for fold, network in enumerate(by_fold)
+    ]
+    tasks = [(network, place, inputs.store.folder, inputs.splits[fold]) for _, _, fold, network, place in places]
+    found = parallel_map(export, tasks, workers=workers, describe="converting", isolate=True)
+    rows = [
+        {"name": f"{name}, {kind}", "network": name, "format": kind, "seed": seed, "fold": fold}
+        | {"path": _file(place, kind), **sizes[kind]}
+        for (name, seed, fold, _, place), sizes in zip(places, found, strict=True)
+        for kind in FORMATS
+    ]
+    files = pd.DataFrame(rows)
+    predictions = {
+        name: join_seeds([[read_arrays(_answers(path)) for path in by_seed.path] for _, by_seed in own.groupby("seed")])
+        for name, own in files.groupby("name", sort=False)
+    }
+    return predictions, files
+
+
+def export(network: Path, folder: Path, store_folder: Path, split_path: Path) -> dict[str, dict[str, Any]]:
+    """Convert one trained network to every format in `folder`, test the files, and return their sizes by format."""
+    trained, store, split = open_trained(network, store_folder, split_path)
+
+    def make() -> dict[str, dict[str, Any]]:
+        model, scaler = load_model(network)
+        parts = {part: part_segments(store, split, part) for part in ("train", "validation", "test")}
+        n_train = len(parts["train"])
+        chosen = np.linspace(0, n_train - 1, min(N_REPRESENTATIVE, n_train)).round().astype(int)
+        contents = convert_model(model, examples=store.read(parts["train"].row.to_numpy()[chosen], scaler))
+        counts = {
+            "parameters": model.count_params(),
+            "nonzero": count_nonzero(model),
+            "multiply_adds": count_multiply_adds(model),
+            "nonzero_multiply_adds": count_multiply_adds(model, nonzero=True),
+        }
+        sizes = {}
+        for kind, content in contents.items():
+            file = _file(folder, kind)
+            with atomic_path(file) as path:
+                path.write_bytes(content)
+            predict = predictor(file)
+            validation, test = (predict_clips(predict, store, scaler, parts[part]) for part in ("validation", "test"))
+            write_arrays(_answers(file), **test)
+            right = validation["probabilities"].argmax(axis=1) == validation["targets"]
+            compressed = len(zlib.compress(content, 9))
+            sizes[kind] = {"bytes": len(content), "compressed_bytes": compressed, **counts}
+            sizes[kind]["validation_accuracy"] = float(right.mean())
+        return sizes
+
+    return cached(folder / "sizes.json", key("models", network=trained["key"]), make)
+
+
+def measure(files: Mapping[str, Path], *, n_rounds: int) -> pd.DataFrame:
+    """Measure latency and peak memory of TFLite files, one at a time; run nothing else meanwhile.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By name: `latency_ms` (median for one segment on one thread), `latency_low_ms` and `latency_high_ms` (quartiles
+        over the rounds), `peak_memory_kb` (see `litert.peak_memory_kb`; each file in a fresh process).
+    """
+    rounds = np.array(_measured("latency", str(n_rounds), *map(str, files.values())))
+    low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75], axis=1)
+    table = pd.DataFrame({"latency_ms": median, "latency_low_ms": low, "latency_high_ms": high}, index=list(files))
+    return table.assign(peak_memory_kb=[_measured("memory", str(path)) for path in files.values()])
+
+
+def _measured(*arguments: str) -> Any:
+    command = [sys.executable, "-m", "instrlib.models.litert", *arguments]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or [f"the process ended with {run.returncode}"])[-1]
+        raise RunError(f"Measuring {arguments[-1]} failed: {last}")
+    return json.loads(run.stdout)
+
+
+@contextlib.contextmanager
+def _frozen_collections() -> Iterator[None]:
+    """Keep existing objects out of garbage collections: the converter makes one a format, as long as the conversion."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _file(folder: Path, kind: str) -> Path:
+    return folder / f"{kind.replace(' ', '-')}.tflite"
+
+
+def _answers(file: Path) -> Path:
+    return file.with_suffix(".npz")

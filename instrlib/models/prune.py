@@ -1,0 +1,312 @@
+"""Magnitude pruning: the smallest weights of a trained network become zero while the others are fine-tuned.
+
+The pruning package (tensorflow-model-optimization) accepts tf_keras networks only, so each network is built there as
+well and its weights are carried over and back. Importing that package turns `tf.keras` into tf_keras: only the worker
+processes of this module import it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from instrlib.core.cache import key
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.parallel import parallel_map
+from instrlib.data.inputs import Inputs
+from instrlib.evaluation.predictions import Predictions
+from instrlib.models.answers import read_test
+from instrlib.models.experiments import Outcome, make_outcome, run_folder
+from instrlib.models.layers import Layer, build, count_multiply_adds
+from instrlib.models.training import (
+    COMPLETE,
+    class_weights,
+    is_finished,
+    load_model,
+    make_deterministic,
+    open_trained,
+    part_segments,
+    read_manifest,
+    write_network,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+RAMP_SHARE = 2 / 3
+"""Share of the steps in which the progressive schedule reaches its sparsity; the rest recovers accuracy."""
+
+SAME_OUTPUT = 1e-5
+"""Largest difference of a probability between tf_keras and Keras 3 with the same weights."""
+
+_NEVER_AGAIN = 2**40
+
+Schedule = Literal["progressive", "one step"]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How much of a network is pruned, and how fast.
+
+    Attributes
+    ----------
+    sparsity : float
+        Share of zeros in the kernel of every convolution and dense layer, from 0 to below 1. At 0 the network is
+        fine-tuned only: the control for longer training.
+    schedule : {"progressive", "one step"}
+        "progressive": the sparsity follows the package's `PolynomialDecay` over the first two thirds of the steps, and
+        the weights to keep are chosen anew at every step. "one step": they are chosen once, before the first step.
+    """
+
+    sparsity: float
+    schedule: Schedule = "progressive"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 <= self.sparsity < 1:
+            raise ConfigError(f"The sparsity must be at least 0 and below 1, not {self.sparsity!r}.")
+        if self.schedule not in get_args(Schedule):
+            raise ConfigError(f"Unknown schedule {self.schedule!r}. Choose one of: {', '.join(get_args(Schedule))}.")
+
+    @property
+    def name(self) -> str:
+        """Name in tables and figures.
+
+        Examples
+        --------
+        >>> Pruning(0.8).name, Pruning(0).name
+        ('80 %, progressive', 'not pruned, fine-tuned')
+        """
+        return f"{100 * self.sparsity:g} %, {self.schedule}" if self.sparsity else "not pruned, fine-tuned"
+
+
+def prune_networks(
+    folder: Path,
+    dense: Sequence[Sequence[Path]],
+    prunings: Sequence[Pruning],
+    *,
+    inputs: Inputs,
+    config: TrainConfig,
+    workers: int | None = None,
+) -> dict[str, Outcome]:
+    """Prune trained networks in several ways and test each result.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folders are made in it.
+    dense : sequence of sequence of Path
+        Run folders of the trained networks, first by seed, then by fold.
+    prunings : sequence of Pruning
+        The ways.
+    inputs : Inputs
+        Features and splits that they were trained with.
+    config : TrainConfig
+        Of the fine-tuning: `epochs`, `batch_size`, `learning_rate` (falls to 0 along a cosine), `class_weights` and
+        `label_smoothing`. There is no augmentation and no early stopping: the schedule must come to its end.
+    workers : int, optional
+        Number of processes; the result does not depend on it.
+
+    Returns
+    -------
+    dict of str to Outcome
+        By the prunings' names.
+    """
+    tasks = [
+        (network, tuple(prunings), _places(folder, network, fold, prunings), inputs.store.folder, split, config)
+        for by_fold in dense
+        for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True))
+    ]
+    found = parallel_map(_prune_and_answer, tasks, workers=workers, describe="pruning", isolate=True)
+    answers = {place: answer for one in found for place, answer in one.items()}
+
+    def outcome(pruning: Pruning) -> Outcome:
+        places = [
+            [_places(folder, network, fold, [pruning])[0] for fold, network in enumerate(by_fold)] for by_fold in dense
+        ]
+        return make_outcome([[(place, answers[place]) for place in by_fold] for by_fold in places])
+
+    return {pruning.name: outcome(pruning) for pruning in prunings}
+
+
+def prune(
+    dense: Path,
+    prunings: Sequence[Pruning],
+    folders: Sequence[Path],
+    store_folder: Path,
+    split_path: Path,
+    config: TrainConfig,
+) -> None:
+    """Prune one trained network in several ways, each into a run folder; finished ones are kept.
+
+    Call it in a process of its own: it imports the pruning package. Raises `RunError` when `dense` is damaged or was
+    trained with something else, when the loss is not finite, when the sparsity is not the one asked for, or when the
+    network gives other outputs in Keras 3.
+
+    Notes
+    -----
+    The weights of the smallest magnitude of each layer go first [1]_; the sparsity grows as in [2]_. All fine-tunings
+    of a network have the same seed, batches and steps. The last epoch is kept: earlier ones are less sparse.
+
+    References
+    ----------
+    .. [1] S. Han, J. Pool, J. Tran, W. Dally, "Learning both weights and connections for efficient neural networks",
+       NIPS 2015. arXiv:1506.02626
+    .. [2] M. Zhu, S. Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017.
+       arXiv:1710.01878
+    """
+    trained, store, split = open_trained(dense, store_folder, split_path)
+    keys = [key("models", dense=trained["key"], pruning=pruning, config=config) for pruning in prunings]
+    todo = [one for one in zip(folders, prunings, keys, strict=True) if not is_finished(one[0], one[2])]
+    if not todo:
+        return
+    seed, table, n_classes = trained["seed"], tuple(Layer(**row) for row in trained["spec"]), len(store.classes)
+    make_deterministic(seed)
+    model, scaler = load_model(dense)
+    dense_weights = model.get_weights()
+    train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
+    targets, rows = train.target.to_numpy(), train.row.to_numpy()
+    y = np.eye(n_classes, dtype=np.float32)[targets]
+    weights = class_weights(targets, n_classes, balanced=config.class_weights)[targets].astype(np.float32)
+
+    def read(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return store.read(rows[chosen], scaler), y[chosen], weights[chosen]
+
+    steps = max(1, len(rows) // config.batch_size)
+    tuner = _Tuner(build(table, (*store.config.shape, 1), n_classes, keras=_tf_keras()), config, steps)
+    for folder, pruning, run_key in todo:
+        (folder / COMPLETE).unlink(missing_ok=True)
+        began = time.monotonic()
+        stripped, losses = tuner.run(dense_weights, pruning, read, len(rows), seed)
+        # A loss can stay finite when the weights do not: its probabilities are clipped.
+        if not all(np.isfinite(values).all() for values in (losses, *stripped.get_weights())):
+            raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged. Lower the learning rate.")
+        model.set_weights(stripped.get_weights())
+        _check_same(model, stripped, store.read(validation.row.to_numpy()[:64], scaler), dense)
+        _check_sparsity(model, pruning, dense)
+        metrics = {
+            "epochs": config.epochs,
+            "loss": losses,
+            "nonzero": count_nonzero(model),
+            "nonzero_multiply_adds": count_multiply_adds(model, nonzero=True),
+            "training_s": round(time.monotonic() - began, 1),
+        }
+        made_of = {"key": run_key, "pruning": pruning, "dense": trained["key"], "spec": table, "seed": seed}
+        made_of["train"] = config
+        write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of)
+
+
+def count_nonzero(model: "keras.Model") -> int:
+    """Count the weights of a network that are not zero: kernels, biases and normalisation."""
+    return int(sum(np.count_nonzero(weight) for weight in model.get_weights()))
+
+
+def sparsity_by_layer(model: "keras.Model") -> pd.DataFrame:
+    """Return `weights`, `zeros` and `sparsity` of the kernel of each convolution and dense layer, by layer name."""
+    kernels = {layer.name: np.asarray(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
+    rows = {name: (kernel.size, kernel.size - np.count_nonzero(kernel)) for name, kernel in kernels.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["weights", "zeros"])
+    return table.assign(sparsity=table.zeros / table.weights)
+
+
+class _Tuner:
+    """A tf_keras network with pruning wrappers, traced once: each run starts from given weights and a seed."""
+
+    def __init__(self, network: Any, config: TrainConfig, steps: int) -> None:
+        import tensorflow as tf
+        from tensorflow_model_optimization.sparsity import keras as sparsity
+
+        tf_keras = _tf_keras()
+        self._config, self._steps, self._network = config, steps, network
+        n_steps = config.epochs * steps
+        # Variables, so that one graph serves all sparsities and both schedules.
+        schedule = sparsity.PolynomialDecay(0.0, 0.5, begin_step=1, end_step=max(2, int(RAMP_SHARE * n_steps)))
+        self._first, self._last = (tf.Variable(0.0, trainable=False) for _ in range(2))
+        self._every = tf.Variable(1, dtype=tf.int64, trainable=False)
+        schedule.initial_sparsity, schedule.final_sparsity, schedule.frequency = self._first, self._last, self._every
+
+        def wrap(layer: Any) -> Any:
+            if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense):
+                return sparsity.prune_low_magnitude(layer, pruning_schedule=schedule)
+            return layer
+
+        self._wrapped = tf_keras.models.clone_model(network, clone_function=wrap)
+        self._pruned = [layer for layer in self._wrapped.layers if hasattr(layer, "pruning_vars")]
+        self._strip = sparsity.strip_pruning
+        self._wrapped.compile(
+            tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(config.learning_rate, n_steps)),
+            tf_keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
+        )
+
+    def run(
+        self, weights: list[np.ndarray], pruning: Pruning, read: Callable[[np.ndarray], tuple], n_rows: int, seed: int
+    ) -> tuple[Any, list[float]]:
+        """Fine-tune from `weights`; return the network without wrappers, and the mean loss of each epoch."""
+        self._restart(weights, pruning, seed)
+        losses = []
+        for epoch in range(self._config.epochs):
+            order = np.random.default_rng((seed, epoch)).permutation(n_rows)
+            size = min(self._config.batch_size, n_rows)
+            batches = order[: self._steps * size].reshape(self._steps, size)
+            losses.append(float(np.mean([self._wrapped.train_on_batch(*read(np.sort(batch))) for batch in batches])))
+        for layer in self._pruned:
+            layer.pruning_obj.weight_mask_op()  # the last step has moved the zeros once more
+        return self._strip(self._wrapped), losses
+
+    def _restart(self, weights: list[np.ndarray], pruning: Pruning, seed: int) -> None:
+        # All that a fine-tuning changes, so that its result does not depend on what ran before.
+        _tf_keras().utils.set_random_seed(seed)
+        self._network.set_weights(weights)
+        for layer in self._pruned:
+            layer.pruning_step.assign(0)
+            for _, mask, threshold in layer.pruning_vars:
+                mask.assign(np.ones(mask.shape))
+                threshold.assign(0)
+        for variable in self._wrapped.optimizer.variables:
+            variable.assign(np.zeros(variable.shape))
+        once = pruning.schedule == "one step"
+        self._first.assign(pruning.sparsity if once else 0.0)
+        self._last.assign(pruning.sparsity)
+        self._every.assign(_NEVER_AGAIN if once else 1)
+
+
+def _prune_and_answer(
+    dense: Path,
+    prunings: tuple[Pruning, ...],
+    folders: tuple[Path, ...],
+    store: Path,
+    split: Path,
+    config: TrainConfig,
+) -> dict[Path, Predictions]:
+    prune(dense, prunings, folders, store, split, config)
+    return {folder: read_test(folder, store, split) for folder in folders}
+
+
+def _places(folder: Path, dense: Path, fold: int, prunings: Sequence[Pruning]) -> tuple[Path, ...]:
+    seed = read_manifest(dense)["seed"]
+    return tuple(run_folder(folder, one.name, fold=fold, seed=seed) for one in prunings)
+
+
+def _check_same(model: "keras.Model", stripped: Any, x: np.ndarray, dense: Path) -> None:
+    difference = np.abs(model.predict_on_batch(x) - np.asarray(stripped(x, training=False))).max()
+    if not difference <= SAME_OUTPUT:
+        raise RunError(f"Pruning {dense}: outputs differ by {difference:.1e} between Keras 3 and tf_keras.")
+
+
+def _check_sparsity(model: "keras.Model", pruning: Pruning, dense: Path) -> None:
+    table = sparsity_by_layer(model)
+    # A layer has a whole number of weights, and at least one stays.
+    wrong = table[(table.zeros - (pruning.sparsity * table.weights).clip(upper=table.weights - 1)).abs() > 1]
+    if len(wrong):
+        raise RunError(f"Pruning {dense} ({pruning.name}) left another number of zeros in {', '.join(wrong.index)}.")
+
+
+def _tf_keras() -> Any:
+    import tf_keras
+
+    return tf_keras

@@ -1,0 +1,140 @@
+"""Pruning sets as many weights to zero as asked, carries the network over and back unharmed, and repeats."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.io import read_json, write_json
+from instrlib.core.parallel import parallel_map
+from instrlib.models import prune, training
+from instrlib.models.prune import Pruning
+
+TUNE = TrainConfig(epochs=2, learning_rate=1e-3)
+CONTROL, MOST, AT_ONCE = Pruning(0.0), Pruning(0.9), Pruning(0.9, "one step")
+KERNELS = ("conv1", "conv2", "scores")
+
+
+@pytest.fixture(scope="module")
+def pruned(dense, inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pruned")
+    return prune.prune_networks(folder, dense.folders, [CONTROL, MOST, AT_ONCE], inputs=inputs, config=TUNE, workers=2)
+
+
+def weights_of(folder: Path) -> list[np.ndarray]:
+    return training.load_model(folder)[0].get_weights()
+
+
+def prune_alone(dense, inputs, folder: Path, ways: list[Pruning]) -> None:
+    places = [folder / way.name for way in ways]
+    task = (dense.flat[0], ways, places, inputs.store.folder, inputs.splits[0], TUNE)
+    list(parallel_map(prune.prune, [task], workers=1, isolate=True))
+
+
+def test_every_kernel_has_the_share_of_zeros_asked_for_and_nothing_else_is_pruned(pruned):
+    assert list(pruned) == ["not pruned, fine-tuned", "90 %, progressive", "90 %, one step"]
+    for way in (CONTROL, MOST, AT_ONCE):
+        for folder in pruned[way.name].flat:
+            model = training.load_model(folder)[0]
+            table = prune.sparsity_by_layer(model)
+            assert tuple(table.index) == KERNELS
+            assert table.weights.tolist() == [5 * 5 * 12, 3 * 3 * 12 * 16, 16 * 3]
+            assert (abs(table.sparsity - way.sparsity) <= 1 / table.weights).all()
+            assert all(np.count_nonzero(one) == one.size for one in model.get_weights() if one.ndim == 1)
+            kept = read_json(folder / "metrics.json")
+            assert kept["nonzero"] == kept["parameters"] - table.zeros.sum()
+            # 32 bands x 65 frames: 16 x 33 places after the stride, 8 x 16 after the pooling
+            places = np.array([16 * 33, 8 * 16, 1])
+            assert kept["nonzero_multiply_adds"] == (places * (table.weights - table.zeros)).sum()
+
+
+def test_one_step_keeps_the_largest_weights_of_the_trained_network(dense, pruned):
+    for before, after in zip(dense.flat, pruned[AT_ONCE.name].flat, strict=True):
+        networks = [training.load_model(folder)[0] for folder in (before, after)]
+        for name in KERNELS:
+            old, new = (np.asarray(network.get_layer(name).kernel).ravel() for network in networks)
+            largest = np.argsort(-np.abs(old))[: np.count_nonzero(new)]
+            assert set(np.flatnonzero(new)) == set(largest)
+
+
+def test_the_control_is_fine_tuned(dense, pruned):
+    for before, after in zip(dense.flat, pruned[CONTROL.name].flat, strict=True):
+        assert all((one != other).any() for one, other in zip(weights_of(before), weights_of(after), strict=True))
+
+
+def test_the_result_is_a_keras_3_network_tested_on_the_same_clips(pruned, dense):
+    model = training.load_model(pruned[MOST.name].flat[0])[0]
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    assert read_json(pruned[MOST.name].flat[0] / "manifest.json")["pruning"]["sparsity"] == 0.9
+    for outcome in pruned.values():
+        assert outcome.predictions["probabilities"].shape == dense.predictions["probabilities"].shape
+        np.testing.assert_array_equal(outcome.predictions["clip_id"], dense.predictions["clip_id"])
+
+
+def test_the_result_depends_neither_on_the_order_nor_on_a_kill_and_is_kept(pruned, dense, inputs, tmp_path):
+    prune_alone(dense, inputs, tmp_path, [MOST, AT_ONCE])
+    (tmp_path / AT_ONCE.name / "manifest.json").unlink()  # killed before its end
+    kept = (tmp_path / MOST.name / "model.keras").stat().st_mtime_ns
+    prune_alone(dense, inputs, tmp_path, [AT_ONCE, MOST])
+    assert (tmp_path / MOST.name / "model.keras").stat().st_mtime_ns == kept
+    for way in (MOST, AT_ONCE):
+        for one, other in zip(weights_of(pruned[way.name].flat[0]), weights_of(tmp_path / way.name), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_foreign_damaged_or_unfinished_network_is_named(dense, inputs, tmp_path):
+    foreign, damaged = (shutil.copytree(dense.flat[0], tmp_path / name) for name in ("foreign", "damaged"))
+    write_json(foreign / "manifest.json", read_json(foreign / "manifest.json") | {"split": "another"})
+    (damaged / "model.keras").write_bytes((damaged / "model.keras").read_bytes()[:5000])
+    for name in ("none", "foreign", "damaged"):
+        with pytest.raises(RunError, match=name):
+            prune.prune(tmp_path / name, [MOST], [tmp_path / "out"], inputs.store.folder, inputs.splits[0], TUNE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_is_refused(dense, inputs, tmp_path):
+    diverging = TrainConfig(epochs=1, learning_rate=1e30)
+    task = (dense.flat[0], [MOST], [tmp_path / "out"], inputs.store.folder, inputs.splits[0], diverging)
+    with pytest.raises(RunError, match="diverged"):
+        list(parallel_map(prune.prune, [task], workers=1, isolate=True))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("wrong", [(1.0, "progressive"), (-0.1, "progressive"), (0.5, "slowly")])
+def test_an_impossible_pruning_is_refused(wrong):
+    with pytest.raises(ConfigError):
+        Pruning(*wrong)
+
+
+FRESH = """
+import json, sys
+import instrlib.models.prune, instrlib.models.export
+from instrlib.models import layers, training
+from instrlib.core.io import read_json
+from pathlib import Path
+import numpy as np
+
+model, _ = training.load_model(Path(sys.argv[1]))
+imported = [name for name in ("tf_keras", "tensorflow_model_optimization") if name in sys.modules]
+import tf_keras
+table = tuple(layers.Layer(**row) for row in read_json(Path(sys.argv[1]) / "manifest.json")["spec"])
+other = layers.build(table, model.input_shape[1:], model.output_shape[1], keras=tf_keras)
+other.set_weights(model.get_weights())
+x = np.random.default_rng(0).normal(size=(20, *model.input_shape[1:])).astype(np.float32)
+difference = float(np.abs(model.predict_on_batch(x) - other.predict_on_batch(x)).max())
+sys.stdout.write(json.dumps([imported, difference]))
+"""
+
+
+def test_tf_keras_is_imported_by_pruning_alone_and_builds_the_same_network(dense):
+    command = [sys.executable, "-c", FRESH, str(dense.flat[0])]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    imported, difference = json.loads(run.stdout)
+    assert imported == [] and difference <= 1e-6
