@@ -57,7 +57,6 @@ from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
 from instrlib.models.training import COMPLETE, load_model, open_trained, part_segments, summary
 from instrlib.runner.run import Run
-from instrlib.studies import saliency
 
 if TYPE_CHECKING:
     import keras

@@ -21,7 +21,6 @@ from instrlib.plots.overview import main_differences, models_side_by_side, score
 from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.references import scores_by_kind
-from instrlib.plots.robustness import robustness_curves, shift_reliability
 from instrlib.plots.scores import (
     confusion_matrix,
     learning_curves,
@@ -68,7 +67,6 @@ __all__ = [
     "score_against_work",
     "scores_by_kind",
     "scores_by_number",
-    "shift_reliability",
     "spectrogram_grid",
     "split_overview",
     "svg",
