@@ -57,6 +57,7 @@ from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
 from instrlib.models.training import COMPLETE, load_model, open_trained, part_segments, summary
 from instrlib.runner.run import Run
+from instrlib.studies import saliency
 
 if TYPE_CHECKING:
     import keras
@@ -445,7 +446,7 @@ def _make(
         both = with_maps(model)
         with atomic_path(file) as path:
             path.write_bytes(export.convert_model(both, (_KIND,))[_KIND])
-        grid = cam.cell_grid(model, cam.last_picture_layer(model)) if _mean_before(model) else None
+        grid = saliency.cell_grid(model, saliency.last_picture_layer(model)) if _mean_before(model) else None
         plain = Network(file, store.config, scaler, output_of(model), 1.0, np.zeros(len(store.classes)))
         segments = part_segments(store, split, "validation")
         if plain.output == "softmax":

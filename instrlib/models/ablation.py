@@ -151,7 +151,7 @@ def reference_rows(profile: str, *, per_kind: int | None = None) -> list[Row]:
     ----------
     profile : str
         Decides how many epochs there is time for: these networks have up to nine million weights. As many seeds of the
-        study are used as `references.first_seeds` allows.
+        study are used as `references.SEEDS` allows.
     per_kind : int, optional
         So many rows besides the full network.
 

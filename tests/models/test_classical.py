@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from instrlib.audio.features import mel_edges_hz, sounding, spectrum
+from instrlib.audio.features import extract, mel_edges_hz, sounding
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
 from instrlib.models import classical
@@ -21,9 +21,7 @@ def level_db() -> np.ndarray:
     """Return the spectrogram of half a second of a decaying tone in noise, padded to a second."""
     rng = np.random.default_rng(0)
     time_s = np.arange(CONFIG.sample_rate_hz // 2) / CONFIG.sample_rate_hz
-    return spectrum(
-        np.exp(-3 * time_s) * np.sin(2 * np.pi * 440 * time_s) + 0.05 * rng.normal(size=len(time_s)), CONFIG
-    )
+    return extract(np.exp(-3 * time_s) * np.sin(2 * np.pi * 440 * time_s) + 0.05 * rng.normal(size=len(time_s)), CONFIG)
 
 
 @pytest.fixture(scope="module")
