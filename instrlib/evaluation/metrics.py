@@ -98,12 +98,8 @@ def per_class(
 def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> Terms:
     """Check truth and probabilities, and return what each clip adds to the scores; see `scores`.
 
-    Returns
-    -------
-    dict of str to np.ndarray
-        `observed`, `present`, `decided` (bool) and `probabilities` [shape=(n_clips, n_classes)]; `gap`
-        [shape=(n_clips, N_BINS)]; `n` (observed labels), `loss`, and with one label `correct`, `top3`,
-        `reciprocal_rank`, with several `square` [shape=(n_clips,)].
+    `observed`, `present`, `decided` and `probabilities` have shape (n_clips, n_classes), `gap` (n_clips, N_BINS), the rest,
+    such as `n` (observed labels) and `loss`, (n_clips,).
     """
     if np.ndim(truth) == 2:
         return _label_terms(truth, probabilities, thresholds)
@@ -130,19 +126,7 @@ def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresho
 
 
 def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores under each row of weights.
-
-    Parameters
-    ----------
-    terms : dict
-        See `clip_terms`.
-    weights : np.ndarray [shape=(n_draws, n_clips)]
-        Of the clips.
-
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(n_draws,)]
-    """
+    """Return every score [n_draws] under each row of weights [n_draws, n_clips]."""
     by_class = weighted_class_scores(terms, weights)
     n = weights @ terms["n"]
     shared = {
@@ -174,7 +158,7 @@ def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def weighted_class_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of each class under each row of weights [shape=(n_draws, n_classes)]; NaN where a class does not occur."""
+    """Return scores of each class [n_draws, n_classes] under each row of weights; NaN where a class does not occur."""
     present, observed = terms["present"], terms["observed"]
     decided = terms["decided"] & observed
     n_present, n_decided, hits = weights @ present, weights @ decided, weights @ (decided & present)
@@ -237,14 +221,10 @@ def most_confused(counts: np.ndarray, classes: tuple[str, ...], n: int) -> pd.Da
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N_BINS) -> dict[str, np.ndarray]:
-    """Accuracy against confidence, in bins of equal width that hold their upper edge.
+    """Return accuracy against confidence, in bins of equal width that hold their upper edge.
 
-    With several labels each observed label counts: its probability, and whether it is present.
-
-    Returns
-    -------
-    dict of str to np.ndarray
-        `confidence`, `accuracy` (NaN for an empty bin) and `share` of the answers, each [shape=(n_bins,)], and `ece`.
+    With several labels each observed label counts: its probability, and whether it is present. `confidence` and `accuracy`
+    are NaN for an empty bin; `share` is that of all answers; `ece` is the expected calibration error.
     """
     terms = clip_terms(truth, probabilities)
     if "correct" in terms:
@@ -278,20 +258,11 @@ def decisions(probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESH
 
 
 def best_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose for each class the threshold with the best F1 on its observed clips; to be done on validation [1]_.
+    """Choose for each class the threshold with the best F1 on its observed clips; to be done on validation.
 
-    Returns
-    -------
-    thresholds : np.ndarray [shape=(n_classes,)]
-        Halfway between two probabilities that occurred, of equally good ones the nearest to .5; .5 for a class that was
-        not observed both present and absent.
-    unknown : np.ndarray of int
-        Numbers of those classes.
-
-    References
-    ----------
-    .. [1] Z. C. Lipton, C. Elkan, B. Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure",
-       ECML PKDD 2014. arXiv:1402.1892
+    Returns thresholds [n_classes], halfway between two probabilities that occurred, of equally good ones the nearest to .5
+    (below .5 for rare classes, see arXiv:1402.1892); and the numbers of the classes that were not observed both present and
+    absent, which get .5.
     """
     terms = clip_terms(np.asarray(labels, dtype=float), probabilities)
     thresholds, unknown = np.full(terms["present"].shape[1], DEFAULT_THRESHOLD), []
