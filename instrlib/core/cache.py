@@ -32,7 +32,9 @@ ABOVE = {
     "deploy": (*FLOORS, "charts", "reporting"),
     "runner": (*FLOORS, "charts", "reporting", "deploy"),
 }
-"""The subpackages that show numbers, and what each may import; no key contains their code."""
+"""The subpackages that show numbers, and what each may import; no key of a number contains their code."""
+
+BELOW = {floor: FLOORS[:number] for number, floor in enumerate(FLOORS)} | ABOVE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -94,8 +96,8 @@ def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
 
 
 def code_hash(layer: str) -> str:
-    """Return the hash of the code of all subpackages up to `layer`."""
-    return hash_json({name: _package_hash(PACKAGE / name) for name in FLOORS[: FLOORS.index(layer) + 1]})
+    """Return the hash of the code of a subpackage and of those below it."""
+    return hash_json({name: _package_hash(PACKAGE / name) for name in (*BELOW[layer], layer)})
 
 
 @functools.cache

@@ -372,39 +372,6 @@ def folders() -> Folders:
     return Folders(**moved, notebooks=root / "notebooks")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the results of a study are: report, cards and what is named below in `folder`, and the figures."""
-
-    folder: Path
-    figures: Path
-
-    @property
-    def results(self) -> Path:
-        """The file of the primary comparisons, findings and numbers."""
-        return self.folder / "results.json"
-
-    @property
-    def arrays(self) -> Path:
-        """The folder of the arrays that the figures are drawn from."""
-        return self.folder / "arrays"
-
-    @property
-    def model(self) -> Path:
-        """The folder of the released model."""
-        return self.folder / "model"
-
-
-def local_place(study: str) -> Place:
-    """Return where `make study` writes the results of a study."""
-    return Place(folders().runs / study, folders().runs / study / "figures")
-
-
-def published_place(study: str) -> Place:
-    """Return where the published results of a study are."""
-    return Place(folders().reports / study, folders().figures / study)
-
-
 def study_name(corpus: str, profile: str, data: str = "") -> str:
     """Return the name of a study: "<corpus>-<profile>", and for an own folder "folder-<its name>-<profile>".
 

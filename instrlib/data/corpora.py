@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from instrlib.core.config import folders
 from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.io import expanded
 from instrlib.data.dataset import Corpus, CorpusInfo, Found, build, check_unusable_share
 from instrlib.data.dataset import validate as validate_found
 
@@ -165,4 +166,4 @@ def _module(name: str) -> ModuleType:
 
 
 def _root(name: str, data: Path | str | None) -> Path:
-    return Path(data).expanduser().absolute() if data else folders().data / name
+    return expanded(str(data)).absolute() if data else folders().data / name

@@ -1,4 +1,4 @@
-"""The command `instrlib`. What it needs is imported when a command runs, so that `--help` is there at once."""
+"""The command `instrlib`. What a command needs is imported when it runs, so that `--help` is there at once."""
 
 import contextlib
 import io
@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from instrlib.core.errors import InstrlibError
-from instrlib.core.io import expanded
+from instrlib.core.errors import ConfigError, InstrlibError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from instrlib.models.predict import Prediction
 
-
-_RESUMED = ("study", "download", "notebooks", "trials")
+_RESUMED = ("study", "download", "notebooks")
 _INTERRUPTED = 130  # as a shell counts a command that Ctrl-C ended
 
 
@@ -58,16 +54,19 @@ main = typer.Typer(
 )
 
 Corpus = Annotated[str, typer.Option(help="Name of the corpus; see: instrlib corpora", metavar="NAME")]
-Data = Annotated[str, typer.Option(help="Folder of the corpus; data/<corpus> when empty.", metavar="FOLDER")]
+Data = Annotated[str, typer.Option(help="Folder of the corpus. Default: data/<corpus>.", metavar="FOLDER")]
 Profile = Annotated[str, typer.Option(help="Size of the study: smoke, quick or full.", metavar="NAME")]
-Seeds = Annotated[int, typer.Option(min=1, metavar="N", help="How many seeds each network is trained with.")]
+Seeds = Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds of each network.")]
+Only = Annotated[list[str] | None, typer.Option(help="Run this notebook alone; can be repeated.", metavar="NOTEBOOK")]
+Study = Annotated[str, typer.Argument(help="Name of the study, such as rendered-quick.", metavar="STUDY")]
+Local = Annotated[bool, typer.Option("--local", help="The study in runs/, not the published one.")]
 Recordings = Annotated[
     list[Path], typer.Argument(help="wav, flac, ogg or mp3 files of any length, or folders of them.", metavar="FILE...")
 ]
-Model = Annotated[str, typer.Option(help="Model folder; the one published last when empty.", metavar="FOLDER")]
+Model = Annotated[str, typer.Option(help="Model folder. Default: the published model.", metavar="FOLDER")]
 Port = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, metavar="N", envvar="INSTRLIB_DEMO_PORT", help="The first free one from 7860 on."),
+    typer.Option(min=1, max=65_535, metavar="N", envvar="INSTRLIB_DEMO_PORT", help="Default: the first free one."),
 ]
 Compared = Annotated[
     tuple[str, str] | None,
@@ -91,39 +90,57 @@ def _examples(*lines: str) -> str:
         "instrlib study --corpus fsdkaggle2018 --data ~/sound/FSDKaggle2018",
     )
 )
-def study(corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", seeds: Seeds = 3) -> None:
-    """Run the notebooks in order, each only when something has changed, and publish their results."""
+def study(
+    corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", seeds: Seeds = 3, only: Only = None
+) -> None:
+    """Run the notebooks in order, each only when something has changed; results go to runs/."""
+    from instrlib.core.config import folders, study_name
     from instrlib.runner.study import run_study
-    from instrlib.runner.terminal import TerminalWatcher
 
-    watcher = TerminalWatcher(_console(stderr=True))
-    outcome = run_study(corpus=corpus, data=data, profile=profile, seeds=seeds, watcher=watcher)
-    places = {"results": outcome.results, "figures": outcome.figures, "notebooks and their pages": outcome.pages}
-    _say_where(places | _write_reports(outcome.study))
+    say = partial(typer.echo, err=True)
+    run_study(corpus=corpus, data=data, profile=profile, seeds=seeds, notebooks=only, say=say)
+    if not only:
+        _conclude(folders().runs.absolute() / study_name(corpus, profile, data))
 
 
 @main.command(epilog=_examples("instrlib status"))
 def status() -> None:
-    """Show how every notebook stands in every study."""
-    from instrlib.runner import study
-    from instrlib.runner.terminal import in_words
+    """Show the state of every notebook in every local study, and which commits made the published ones."""
+    from instrlib.runner import state
+    from instrlib.runner.study import duration
 
-    states = study.status()
-    if not states:
-        typer.echo("Nothing has been run yet; start with: instrlib study")
-        return
     rows = [
         (
-            state.study,
-            state.notebook,
-            state.state,
-            f"{state.when:%Y-%m-%d %H:%M}" if state.when else "",
-            in_words(state.duration_s) if state.duration_s is not None else "",
-            state.detail,
+            one.study,
+            one.notebook,
+            one.state,
+            f"{one.when:%Y-%m-%d %H:%M}" if one.when else "",
+            duration(one.duration_s) if one.duration_s is not None else "",
+            one.detail,
         )
-        for state in states
+        for one in state.status()
     ]
-    _table(("study", "notebook", "state", "when", "took", "detail"), rows)
+    if rows:
+        _table(("study", "notebook", "state", "when", "took", "detail"), rows)
+    else:
+        typer.echo("No local study; start with: instrlib study")
+    if published := state.published():
+        _table(("published study", "commit", "notebooks"), [(name, made, str(n)) for name, made, n in published])
+
+
+@main.command(epilog=_examples("instrlib publish rendered-quick"))
+def publish(study: Study) -> None:
+    """Copy a finished study from runs/ to reports/ and figures/, and to the notebooks where they show it."""
+    from instrlib.core.config import folders
+    from instrlib.reporting import readme
+    from instrlib.runner.study import publish_study
+
+    _write_reports(folders().runs.absolute() / study)
+    written = publish_study(study)
+    if any(path.suffix == ".ipynb" for path in written):
+        readme.main()
+    for path in written:
+        typer.echo(f"{_near(path)}: up to date")
 
 
 @main.command(
@@ -139,21 +156,22 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV.")] = False,
 ) -> None:
     """Name the instrument in recordings; exit code 1 when a file cannot be used."""
-    from instrlib.core.errors import AudioError, ConfigError
+    from instrlib.core.errors import AudioError
     from instrlib.models.predict import predict_file, recordings
     from instrlib.models.published import open_model
 
     if as_json and as_csv:
         raise ConfigError("Give --json or --csv, not both.")
     published = open_model(Path(model) if model else None)
+    typer.echo(f"Model: {published.name} in {_near(published.folder)}", err=True)
     heard, n_bad, interrupted = [], 0, False
-    with _share_done(_console(stderr=True)) as tell:
-        paths = recordings(files)
+    paths = recordings(files)
+    with _bar(len(paths)) as tell:
         for number, path in enumerate(paths):
             try:
                 if isinstance(path, AudioError):
                     raise path
-                heard.append(predict_file(path, published, on_progress=partial(tell, number, len(paths))))
+                heard.append(predict_file(path, published, on_progress=partial(tell, number)))
             except AudioError as error:
                 n_bad += 1
                 _say_error(error)
@@ -162,7 +180,7 @@ def predict(
                 break
     _show_predictions(heard, published.name, top=top, as_json=as_json, as_csv=as_csv)
     if interrupted:
-        _say_error(f"interrupted; {len(heard)} of {len(paths)} files were heard.")
+        _say_error(f"interrupted; {len(heard)} of {len(paths)} files were predicted.")
         raise typer.Exit(_INTERRUPTED)
     if n_bad:
         raise typer.Exit(1)
@@ -171,14 +189,11 @@ def predict(
 @main.command(epilog=_examples("instrlib demo", "instrlib demo --port 8000"))
 def demo(model: Model = "", port: Port = None) -> None:
     """Serve a page on this machine alone, on which to try your own recordings."""
-    typer.echo("Getting the page ready; this takes a few seconds.")
+    typer.echo("Starting the page; this takes a few seconds.")
     from instrlib.deploy.page import serve
 
-    serve(
-        Path(model) if model else None,
-        port=port,
-        on_ready=lambda address: typer.echo(f"Open {address} in a browser; Ctrl-C ends it."),
-    )
+    ready = "Open {} in a browser; Ctrl-C ends it.".format
+    serve(Path(model) if model else None, port=port, on_ready=lambda address: typer.echo(ready(address)))
 
 
 @main.command(epilog=_examples("instrlib corpora"))
@@ -186,18 +201,10 @@ def corpora() -> None:
     """List the corpora: names, labels a clip, licences, sizes, and what of them is on disk."""
     from instrlib.data import corpora
 
-    known = [corpora.info(name) for name in corpora.NAMES]
-    rows = [
-        (
-            info.name,
-            info.title,
-            "several" if info.multilabel else "one",
-            info.licence,
-            info.size,
-            corpora.on_disk(info.name),
-        )
-        for info in known
-    ]
+    rows = []
+    for info in map(corpora.info, corpora.NAMES):
+        labels = "several" if info.multilabel else "one"
+        rows.append((info.name, info.title, labels, info.licence, info.size, corpora.on_disk(info.name)))
     _table(("name", "title", "labels a clip", "licence", "size", "on disk"), rows)
 
 
@@ -209,15 +216,11 @@ def download(name: Name, data: Data = "") -> None:
     from instrlib.data import corpora
 
     info = corpora.info(name)
-    for what, value in {
-        "": info.title,
-        "Licence: ": info.licence,
-        "Cite as: ": info.citation,
-        "Size: ": info.size,
-    }.items():
+    for what, value in (("", info.title), ("Licence: ", info.licence), ("Cite as: ", info.citation)):
         if value:
             typer.echo(what + value)
-    place = expanded(data) if data else None
+    typer.echo(f"Size: {info.size}")
+    place = _place(data)
     corpora.download(name, place)
     typer.echo(f"{name}: {corpora.on_disk(name, place)}")
 
@@ -227,104 +230,103 @@ def validate(name: Name, data: Data = "") -> None:
     """Check a corpus on disk; exit code 1 when something is wrong."""
     from instrlib.data import corpora
 
-    place = expanded(data) if data else None
-    findings = corpora.validate(name, place)
-    for finding in findings:
-        typer.echo(finding)
-    if findings:
+    place = _place(data)
+    wrong = corpora.validate(name, place)
+    for line in wrong:
+        typer.echo(line)
+    if wrong:
         raise typer.Exit(1)
     typer.echo(f"{name}: nothing wrong; {corpora.on_disk(name, place)}")
 
 
-@main.command(epilog=_examples("instrlib figures", "instrlib figures --corpus fsdkaggle2018"))
-def figures(corpus: Corpus = "rendered", profile: Profile = "quick") -> None:
+@main.command(epilog=_examples("instrlib figures", "instrlib figures --corpus fsdkaggle2018 --local"))
+def figures(corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", local: Local = False) -> None:
     """Draw a study's figures again from its stored arrays; nothing is trained."""
-    from instrlib.runner.publish import figures_folder, redraw
-    from instrlib.runner.run import study_name
+    from instrlib.reporting.summary import open_study
+    from instrlib.runner.publish import redraw
 
-    name = study_name(corpus, profile)
-    drawn = redraw(name)
-    typer.echo(f"{len(drawn)} figures in {_near(figures_folder(name))}")
+    found = open_study(_results(corpus, profile, data, local=local))
+    typer.echo(f"{len(redraw(found.folder / 'arrays', found.figures))} figures in {_near(found.figures)}")
 
 
 @main.command(
     epilog=_examples(
         "instrlib report",
-        "instrlib report --corpus fsdkaggle2018",
-        "instrlib report --compare rendered-quick fsdkaggle2018-quick",
+        "instrlib report --corpus fsdkaggle2018 --local",
+        "instrlib report --compare rendered-quick runs/rendered-quick",
         "instrlib report --compare rendered-quick@v1.0 rendered-quick",
     )
 )
-def report(corpus: Corpus = "rendered", profile: Profile = "quick", compare: Compared = None) -> None:
-    """Write a study's report and cards from its stored results, or put two studies side by side."""
+def report(
+    corpus: Corpus = "rendered",
+    data: Data = "",
+    profile: Profile = "quick",
+    local: Local = False,
+    compare: Compared = None,
+) -> None:
+    """Write a study's report and cards from its stored results, or compare two studies."""
     if compare:
-        _compare(*compare)
-        return
-    from instrlib.runner.run import study_name
+        from instrlib.reporting import compare as comparing
 
-    _say_where(_write_reports(study_name(corpus, profile)))
+        compared = comparing.compare(*compare)
+        for name, header in compared.headers().items():
+            if rows := getattr(compared, name)[:40]:
+                _table(header, rows)
+        typer.echo(comparing.agreement(compared.first, compared.second))
+        written = [comparing.write_page(compared)]
+    else:
+        written = _write_reports(_results(corpus, profile, data, local=local))
+    for path in written:
+        typer.echo(_near(path))
 
 
 @main.command(hidden=True, epilog=_examples("instrlib notebooks"))
 def notebooks() -> None:
-    """Bring the outputs of the committed notebooks and the README's table up to date."""
-    from instrlib.reporting import readme
-    from instrlib.runner.study import execute_demo, execute_in_place
-    from instrlib.runner.terminal import TerminalWatcher
+    """For maintainers: run the study that the notebooks show, and publish it."""
+    from instrlib.core.config import study_name
+    from instrlib.runner.notebooks import numbered_notebooks
 
-    for path in [*execute_in_place(watcher=TerminalWatcher(_console(stderr=True))), execute_demo()]:
-        typer.echo(f"{_near(path)}: outputs up to date")
-    readme.main()
-
-
-@main.command(hidden=True, epilog=_examples("instrlib trials", "instrlib trials simple 'two fonts'"))
-def trials(
-    names: Annotated[list[str] | None, typer.Argument(help="Recipes; all when left out.", metavar="NAME...")] = None,
-    seeds: Seeds = 2,
-) -> None:
-    """Try every recipe for training on rendered sounds and write the log that notebook 13 shows; hours."""
-    from instrlib.core.config import folders, get_profile
-    from instrlib.studies import trials as recipes
-
-    profile, rows = get_profile("quick"), []
-    for trial in recipes.chosen(names):
-        place = folders().runs / "trials" / trial.name
-        answered = recipes.hear(trial, place, profile=profile, seeds=range(seeds))
-        rows.append(recipes.row(trial, answered, n_resamples=profile.n_bootstrap))
-        typer.echo(f"{trial.name}: {rows[-1][recipes.JUDGE]:.3f} by {recipes.JUDGE}")
-    if not names:
-        recipes.write_log(rows, seeds=range(seeds))
-        typer.echo(f"Log: {_near(recipes.log_path())}")
+    own = numbered_notebooks()[0].parameters
+    study(**own)
+    publish(study_name(own["corpus"], own["profile"], own["data"]))
 
 
-def _write_reports(name: str) -> dict[str, Path]:
-    """Write report and cards of a study, and return where they are."""
+def _results(corpus: str, profile: str, data: str, *, local: bool) -> Path:
+    from instrlib.core.config import folders, study_name
+
+    return (folders().runs if local else folders().reports).absolute() / study_name(corpus, profile, data)
+
+
+def _write_reports(folder: Path) -> list[Path]:
+    """Write report and cards of a study beside its results."""
     from instrlib.reporting.cards import write_cards
     from instrlib.reporting.render import write_report
     from instrlib.reporting.summary import open_study
 
-    study = open_study(name)
-    page, pdf = write_report(study)
-    return {"report": page, "PDF": pdf} | dict(zip(("data card", "model card"), write_cards(study), strict=False))
+    found = open_study(folder)
+    return [*write_cards(found), *write_report(found)]
 
 
-def _compare(first: str, second: str) -> None:
-    from instrlib.reporting import compare
+def _conclude(folder: Path) -> None:
+    """Write the reports of a local study where something has changed, and compare it with the published one."""
+    from instrlib.core.cache import code_hash
+    from instrlib.core.config import folders
+    from instrlib.core.io import hash_file, hash_json, write_text
+    from instrlib.reporting.compare import agreement
+    from instrlib.reporting.summary import open_study
 
-    found = compare.compare(first, second)
-    for name, header in found.headers().items():
-        if rows := getattr(found, name)[:40]:
-            _table(header, rows)
-    typer.echo(compare.agreement(found.first, found.second))
-    _say_where({"page": compare.write_page(found)})
-
-
-def _say_where(places: dict[str, Path]) -> None:
-    for what, path in places.items():
-        typer.echo(f"{what[0].upper()}{what[1:]}: {_near(path)}")
+    mark = folder / ".report"
+    key = hash_json([hash_file(folder / "results.json"), code_hash("reporting")])
+    if not (mark.is_file() and mark.read_text() == key):
+        _write_reports(folder)
+        write_text(mark, key)
+    typer.echo(f"Results, figures, report and model: {_near(folder)}")
+    if (folders().reports / folder.name / "results.json").is_file():
+        typer.echo(agreement(open_study(folder), open_study(folder.name)))
 
 
 def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:
+    answers = [one.named[0] if one.named else None for one in heard]
     if as_json:
         import json
 
@@ -332,57 +334,56 @@ def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as
             {
                 "file": os.fspath(one.path),
                 "duration_s": round(one.duration_s, 3),
-                "answer": one.named[0] if one.named else None,
+                "answer": answer,
                 "top": [{"class": name, "probability": share} for name, share in one.top(top)],
                 "model": model,
             }
-            for one in heard
+            for one, answer in zip(heard, answers, strict=True)
         ]
         typer.echo(json.dumps(rows, indent=2))  # in ASCII: a file's name need not be text
-        return
-    if as_csv:
+    elif as_csv:
         import csv
-        import io
 
         n_shown = min(top, max((len(one.classes) for one in heard), default=top))
         columns = [f"{what}_{number}" for number in range(1, n_shown + 1) for what in ("class", "probability")]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "duration_s", "answer", *columns, "model"])
-        for one in heard:
+        for one, answer in zip(heard, answers, strict=True):
             best = [value for name, share in one.top(top) for value in (name, f"{share:.6f}")]
-            writer.writerow([_text(one.path), f"{one.duration_s:.3f}", *(one.named or ("",)), *best, model])
+            writer.writerow([_text(one.path), f"{one.duration_s:.3f}", answer or "", *best, model])
         typer.echo(text.getvalue(), nl=False)
-        return
-    rows = [
-        (
-            _printable(_text(one.path)),
-            f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}",
-            one.named[0] if one.named else "none of these",
-            ", ".join(f"{name} {100 * share:.0f} %" for name, share in one.top(top)),
-        )
-        for one in heard
-    ]
-    if rows:
+    elif heard:
+        rows = [
+            (
+                _printable(_text(one.path)),
+                f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}",
+                answer or "none of these",
+                ", ".join(f"{name} {100 * share:.0f} %" for name, share in one.top(top)),
+            )
+            for one, answer in zip(heard, answers, strict=True)
+        ]
         _table(("file", "min:s", "answer", "most probable"), rows)
 
 
 @contextlib.contextmanager
-def _share_done(console: "Console") -> Iterator[Callable[[int, int, float], None]]:
-    """Show a bar in a terminal; it is told the number of the file, how many there are, and the share done of it."""
-    if not console.is_terminal:
-        yield lambda *_: None
-        return
-    from rich.progress import Progress
+def _bar(n_files: int) -> Iterator[Callable[[int, float], None]]:
+    """Show a bar in a terminal; it is told the number of the file and the share done of it."""
+    from tqdm import tqdm
 
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("listening", total=1.0)
-        yield lambda number, n_files, share: bar.update(task, completed=(number + share) / n_files)
+    with tqdm(total=100, leave=False, disable=None, bar_format="{l_bar}{bar}") as bar:
+        yield lambda number, share: bar.update(100 * (number + share) / n_files - bar.n)
 
 
-def _text(path: Path) -> str:
-    """Name a path in characters that can be written: a name need not be UTF-8."""
-    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _place(data: str) -> Path | None:
+    from instrlib.core.io import expanded
+
+    return expanded(data) if data else None
+
+
+def _text(path: object) -> str:
+    """Return a path or message in characters that can be written: a file's name need not be UTF-8."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _printable(text: str) -> str:
@@ -390,8 +391,7 @@ def _printable(text: str) -> str:
 
 
 def _say_error(message: object) -> None:
-    text = str(message).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    typer.echo(f"Error: {_printable(' '.join(text.split()))}", err=True)
+    typer.echo(f"Error: {_printable(' '.join(_text(message).split()))}", err=True)
 
 
 def _fail(message: object) -> None:
@@ -401,12 +401,12 @@ def _fail(message: object) -> None:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Show a table in a terminal, and columns between tabs everywhere else, where nothing is cut or folded."""
-    console = _console()
-    if not console.is_terminal:
+    if not sys.stdout.isatty():
         for row in [header, *rows]:
             typer.echo("\t".join(row))
         return
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -415,17 +415,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _console(*, stderr: bool = False) -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=stderr)
+    Console().print(table)
 
 
 def _near(path: Path) -> str:
-    """Name a path from the working folder when it lies under it, and in full otherwise."""
+    """Return a path from the working folder when it is in it, and in full otherwise."""
     here = Path.cwd()
     return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
 

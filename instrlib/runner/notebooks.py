@@ -1,7 +1,6 @@
-"""A notebook as a file: its code, its parameters, its title and question, and what a runner may replace in it."""
+"""A notebook as a file: its code, parameters, title and question, its executed copy and its HTML page."""
 
 import ast
-import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -12,30 +11,23 @@ from instrlib.core.config import folders
 from instrlib.core.errors import RunError
 from instrlib.core.io import hash_json, read_json, write_text
 
-_MARKS = re.compile(r"\*\*|`|^\W*question\W+", re.IGNORECASE)
-_VOLATILE = ("papermill", "execution", "widgets")
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+_CHECKED = "nbval-check-output"
+_COMPARED = re.compile(r"no, \S+ against \S+|nothing is recorded yet")
+
+# What nbconvert's page would fetch from other hosts: require.js, MathJax, Mermaid and widgets.
+_OFFLINE = """\
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+"""
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """What there is to know of a notebook without running it.
-
-    Attributes
-    ----------
-    path : Path
-        Where it lies.
-    name : str
-        The file's name without ending, such as "02_baseline_cnn".
-    code : tuple of str
-        Texts of the code cells, in order.
-    text : str
-        Hash of all cells' texts, words and code.
-    parameters : dict
-        Names and values of the cell tagged `parameters`.
-    title, question : str
-        The first heading without its mark, and the first paragraph under it; "" when there is none.
-    """
+    """What is known of a notebook without running it: `text` is a hash of all cells, `parameters` its defaults."""
 
     path: Path
     name: str
@@ -47,118 +39,68 @@ class Notebook:
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Read a notebook and the parameters that it declares.
-
-    Parameters
-    ----------
-    path : Path
-        An ipynb file.
-
-    Returns
-    -------
-    Notebook
-
-    Raises
-    ------
-    RunError
-        When the file is no notebook, or its parameters are not plain literals: a value that is computed in that cell
-        would keep the default when the runner sets the others.
-    """
+    """Read a notebook; raise `RunError` when it is none, or when its parameters are not plain literals."""
     raw = read_json(path)
     if not (isinstance(raw, dict) and isinstance(raw.get("cells"), list)):
         raise RunError(f"{path} is not a notebook; restore it from the repository.")
-    cells = [(cell["cell_type"], _source(cell), _tags(cell)) for cell in raw["cells"]]
-    words = "\n\n".join(source for kind, source, _ in cells if kind == "markdown")
-    title, question = _title_and_question(words)
+    cells = [(cell["cell_type"], "".join(cell.get("source", "")), _tags(cell)) for cell in raw["cells"]]
     declared = [source for kind, source, tags in cells if kind == "code" and "parameters" in tags]
+    title, question = _title_and_question("\n\n".join(source for kind, source, _ in cells if kind == "markdown"))
     return Notebook(
         path=path,
         name=path.stem,
         code=tuple(source for kind, source, _ in cells if kind == "code"),
         text=hash_json([(kind, source) for kind, source, _ in cells]),
-        parameters=_parameters(path, declared[0]) if declared else {},
+        parameters=_parameters(path.name, declared[0]) if declared else {},
         title=title,
         question=question,
     )
 
 
 def numbered_notebooks() -> list[Notebook]:
-    """Read the notebooks of the study, `notebooks/NN_*.ipynb`, in order.
-
-    Returns
-    -------
-    list of Notebook
-
-    Raises
-    ------
-    RunError
-        When there is none, or two carry one number.
-    """
+    """Read the notebooks of the study, `notebooks/NN_*.ipynb`, in order; raise `RunError` when there is none."""
     folder = folders().notebooks
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise RunError(f"There is no numbered notebook in {folder}; restore the folder or set INSTRLIB_ROOT.")
-    for first, second in itertools.pairwise(paths):
-        if first.name[:2] == second.name[:2]:
-            raise RunError(f"{first.name} and {second.name} carry one number; rename one of them.")
+        raise RunError(f"No numbered notebook in {folder}; restore the folder or set INSTRLIB_ROOT.")
+    numbers = [path.name[:2] for path in paths]
+    if twins := [path.name for path in paths if numbers.count(path.name[:2]) > 1]:
+        raise RunError(f"{' and '.join(twins)} have the same number; rename one of them.")
     return [read_notebook(path) for path in paths]
 
 
 def renew_words(path: Path, executed: Path) -> None:
-    """Bring the words and comments of an executed notebook up to date with its source; the outputs stay.
-
-    Parameters
-    ----------
-    path : Path
-        The notebook as it is now; its code must do what it did when it was executed.
-    executed : Path
-        The executed copy, which is replaced.
-    """
+    """Give an executed copy the current words and comments of its notebook; the outputs stay."""
     old = read_json(executed)
     cells = []
     for cell in _with_outputs(read_json(path)["cells"], old["cells"]):
         cells.append(cell)
         if "parameters" in _tags(cell):
-            cells += filter(_is_injected, old["cells"])
-    write_raw(executed, old | {"cells": cells})
+            cells += [one for one in old["cells"] if _is_injected(one)]
+    _write(executed, old | {"cells": cells})
 
 
 def take_outputs(path: Path, executed: Path) -> None:
-    """Replace a notebook by itself with the outputs of its executed copy, counted from 1 and without what varies.
+    """Give a notebook the outputs of its executed copy, without what differs from run to run.
 
-    Parameters
-    ----------
-    path : Path
-        The notebook, which is replaced.
-    executed : Path
-        The copy that papermill executed.
+    Cells that compare a number with the published one say "yes": with this copy the number is published.
     """
     raw = read_json(path)
     cells = _with_outputs(raw["cells"], read_json(executed)["cells"])
-    ran = [cell for cell in cells if cell.get("execution_count")]
-    for count, cell in enumerate(ran, 1):
+    for count, cell in enumerate((cell for cell in cells if cell.get("execution_count")), 1):
         for part in [cell, *cell["outputs"]]:
             if "execution_count" in part:
                 part["execution_count"] = count
-    write_raw(path, strip_volatile(raw | {"cells": cells}))
+            if _CHECKED in _tags(cell) and "text" in part:
+                part["text"] = _COMPARED.sub("yes", "".join(part["text"])).splitlines(keepends=True)
+    _write(path, stripped(raw | {"cells": cells}))
 
 
-def strip_volatile(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a notebook without what differs from run to run: times, paths, versions of the kernel.
-
-    Parameters
-    ----------
-    raw : dict
-        A notebook as JSON.
-
-    Returns
-    -------
-    dict
-        A copy; texts, outputs, tags and ids are kept.
-    """
+def stripped(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a notebook, as JSON, without times, paths and versions of the kernel."""
     raw = json.loads(json.dumps(raw))
     for part in [raw, *raw["cells"]]:
-        for name in _VOLATILE:
+        for name in ("papermill", "execution", "widgets"):
             part.get("metadata", {}).pop(name, None)
     for cell in raw["cells"]:
         if not cell["metadata"].get("tags", True):
@@ -167,8 +109,23 @@ def strip_volatile(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def write_raw(path: Path, raw: dict[str, Any]) -> None:
-    """Write a notebook as JSON in the layout that Jupyter writes, whole or not at all."""
+def write_page(executed: Path) -> None:
+    """Write an executed notebook as an HTML page beside it that fetches nothing from other hosts."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nbformat
+        from nbconvert import HTMLExporter
+
+        notebook = nbformat.reads(json.dumps(stripped(read_json(executed))), as_version=4)
+        names = {"metadata": {"name": executed.stem, "path": ""}}
+        page, _ = HTMLExporter(raw_template=_OFFLINE).from_notebook_node(notebook, names)
+    write_text(executed.with_suffix(".html"), page)
+
+
+def _write(path: Path, raw: dict[str, Any]) -> None:
+    """Write a notebook in Jupyter's layout."""
     write_text(path, json.dumps(raw, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
@@ -190,41 +147,25 @@ def _tags(cell: dict[str, Any]) -> list[str]:
     return cell.get("metadata", {}).get("tags", [])
 
 
-def _source(cell: dict[str, Any]) -> str:
-    return "".join(cell.get("source", ""))
-
-
-def _parameters(path: Path, source: str) -> dict[str, Any]:
-    def refuse(line: int) -> RunError:
-        return RunError(
-            f"{path.name}: line {line} of the parameters cell is not a plain `name = literal`; "
-            "compute derived values in the next cell."
-        )
-
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise refuse(error.lineno or 1) from None
+def _parameters(name: str, source: str) -> dict[str, Any]:
     found = {}
-    for statement in statements:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        try:
-            (target,) = targets
-            if not (isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name)):
+    try:
+        for statement in ast.parse(source).body:
+            if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
                 raise ValueError
-            found[target.id] = ast.literal_eval(statement.value)
-        except (ValueError, TypeError):
-            raise refuse(statement.lineno) from None
+            found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    except (SyntaxError, ValueError, TypeError):
+        message = f"{name}: the parameters cell may only hold lines `name = literal`; compute values in the next cell."
+        raise RunError(message) from None
     return found
 
 
 def _title_and_question(words: str) -> tuple[str, str]:
+    """Return the first heading without its mark, and the first paragraph below it."""
     _, mark, after = f"\n{words}".partition("\n# ")
     if not mark:
         return "", ""
     title, _, rest = after.partition("\n")
-    for paragraph in re.split(r"\n\s*\n", rest):
-        text = " ".join(paragraph.split())
-        if text and not text.startswith(("#", "|", "<")):
-            return title.strip(), _MARKS.sub("", _MARKS.sub("", text)).strip()
-    return title.strip(), ""
+    paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", rest))
+    first = next((text for text in paragraphs if text and not text.startswith(("#", "|", "<"))), "")
+    return title.strip(), re.sub(r"^\W*question\W+", "", re.sub(r"\*\*|`", "", first), flags=re.IGNORECASE).strip()

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instrlib.core.cache import commit, versions
-from instrlib.core.config import Profile, folders, get_profile
-from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.config import Profile, folders, get_profile, study_name
+from instrlib.core.errors import ConfigError
 from instrlib.core.io import hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
 from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
 from instrlib.runner.notebooks import read_notebook
+from instrlib.runner.state import RECORD, checked, locked
+from instrlib.runner.study import make
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
     from matplotlib.figure import Figure
-
-RECORD = "study.json"
-"""Beside the manifest: what the study runner knows of the run; a run opened by hand loses it."""
 
 DECLARED = "declared.json"
 """What the notebook publishes; see `SECTIONS`."""
@@ -56,7 +55,7 @@ class Run:
     @property
     def study(self) -> str:
         """Name of the study, corpus and profile."""
-        return study_name(self.parameters["corpus"], self.parameters["profile"])
+        return study_name(self.parameters["corpus"], self.parameters["profile"], self.parameters["data"])
 
     @property
     def profile(self) -> Profile:
@@ -69,12 +68,11 @@ class Run:
         return tuple(range(self.parameters["seeds"]))
 
     def other(self, notebook: str) -> "Run":
-        """Return the finished run of an earlier notebook of the same study."""
+        """Return the run of another notebook of the same study; it is made now when there is none."""
         folder = self.folder.parent / notebook
-        if not (folder / "manifest.json").is_file():
-            raise RunError(
-                f"{folder} is not finished; run notebook {notebook} first (`make study` runs them all in order)."
-            )
+        path = folder / "manifest.json"
+        if not path.is_file() or read_json(path)["parameters"] != self._recorded():
+            make(notebook, self.parameters)
         self.used.add(notebook)
         declared = read_json(folder / DECLARED) if (folder / DECLARED).is_file() else {}
         return Run(notebook, self.parameters, folder, declared=declared)
@@ -221,16 +219,24 @@ class Run:
         return _markdown("\n".join(f"- {text}" for text in said))
 
     def _begin(self) -> None:
-        """Discard what an earlier run left, before the first thing is written; opening a run discards nothing."""
+        """Discard what an earlier run left, before the first thing is written; opening a run discards nothing.
+
+        A study that runs in another process keeps its runs: it is refused here.
+        """
         if self.begun:
             return
+        with locked(self.study):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in ("manifest.json", "metrics.json", DECLARED, RECORD):
+                (self.folder / name).unlink(missing_ok=True)
+            for kind in ("arrays", "figures"):
+                for path in (self.folder / kind).glob("*"):
+                    path.unlink()
         self.begun = True
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("manifest.json", "metrics.json", DECLARED, RECORD):
-            (self.folder / name).unlink(missing_ok=True)
-        for kind in ("arrays", "figures"):
-            for path in (self.folder / kind).glob("*"):
-                path.unlink()
+
+    def _recorded(self) -> dict[str, Any]:
+        """Return the parameters as a manifest holds them, without a folder of this machine."""
+        return {**self.parameters, "data": Path(self.parameters["data"]).name}
 
     def _declare(self, what: str, value: Any) -> None:
         self._begin()
@@ -310,7 +316,7 @@ class Run:
             "corpus": {name: getattr(known, name) for name in ("title", "licence", "citation", "url", "how_to_get")},
             "notebook": self.notebook,
             "study": self.study,
-            "parameters": {**self.parameters, "data": Path(self.parameters["data"]).name},
+            "parameters": self._recorded(),
             "inputs": inputs,
             "uses": sorted(self.used),
             "keeps": sorted(self.kept),
@@ -321,13 +327,8 @@ class Run:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
 
 
-def study_name(corpus: str, profile: str) -> str:
-    """Return the name of a study, "<corpus>-<profile>"."""
-    return f"{corpus}-{profile}"
-
-
 def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int) -> Run:
-    """Open the folder of a notebook for writing; what an earlier run left is unfinished from here on.
+    """Open the folder of a notebook for writing.
 
     Parameters
     ----------
@@ -348,12 +349,11 @@ def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int)
     ------
     ConfigError
         When a parameter is unknown or out of range.
+    CorpusError
+        When there is no clip of the corpus.
     """
-    get_profile(profile)
-    if not (isinstance(seeds, int) and seeds >= 1):
-        raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
-    folder = folders().runs / study_name(corpus, profile) / notebook
-    run = Run(notebook, {"corpus": corpus, "data": data, "profile": profile, "seeds": seeds}, folder)
+    parameters = checked(corpus=corpus, data=data, profile=profile, seeds=seeds)
+    run = Run(notebook, parameters, folders().runs / study_name(corpus, profile, parameters["data"]) / notebook)
     source = folders().notebooks / f"{notebook}.ipynb"
     if source.is_file():
         known = read_notebook(source)

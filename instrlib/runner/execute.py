@@ -1,6 +1,7 @@
-"""Executes one notebook with papermill: one time limit for all of it, and failures that name the cell."""
+"""Executes one notebook with papermill: one time limit for all of it, and errors that name notebook and cell."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -10,7 +11,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,8 @@ from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import write_text
 
 _SAVE_EVERY_S = 5.0
-_ENGINE = "instrlib"
-
-
-class CellError(RunError):
-    """A cell that failed for another reason than a user's: an exception, a dead kernel, the time limit.
-
-    Attributes
-    ----------
-    cell : int
-        Its number in the executed notebook, from 1.
-    """
-
-    def __init__(self, message: str, *, cell: int) -> None:
-        super().__init__(message)
-        self.cell = cell
+_QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
+"""An executed notebook holds no progress bar."""
 
 
 def execute(
@@ -52,25 +39,21 @@ def execute(
     notebook : Path
         The notebook; it is not changed.
     output : Path
-        Where the executed copy goes, whole or not at all. It is kept up to date while cells run, and after a failure
-        it holds the cells up to the one that failed.
+        The executed copy. It is kept up to date, and after a failure it ends with the cell that failed.
     parameters : dict
         Set after the cell tagged `parameters`; empty to run with the notebook's own.
     limit_s : float
         Limit for the whole notebook.
     environment : dict, optional
-        Variables to set for the kernel besides those of this process.
+        Variables for the kernel besides those of this process.
     on_cell : callable
         Called with the number of finished cells and the number of all.
 
     Raises
     ------
-    CellError
-        When a cell raises, the kernel dies or the time is up.
-    InstrlibError
-        When a cell raises an `InstrlibError`: its own sentence.
     RunError
-        When the kernel does not start.
+        When a cell raises, the kernel dies or does not start, or the time is up; an `InstrlibError` of a cell keeps
+        its kind.
     KeyboardInterrupt
         On SIGINT and SIGTERM; the kernel is ended.
     """
@@ -81,7 +64,7 @@ def execute(
             str(notebook),
             None,
             parameters=parameters,
-            engine_name=_ENGINE,
+            engine_name="instrlib",
             kernel_name="python3",
             language="python",
             progress_bar=False,
@@ -91,25 +74,24 @@ def execute(
             on_cell=on_cell,
             start={
                 "cwd": str(notebook.parent.absolute()),
-                "env": os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"} | (environment or {}),
+                "env": os.environ | _QUIET | (environment or {}),
                 "stdout": console,
                 "stderr": console,
             },
         )
 
 
-@cache
+@functools.cache
 def _papermill() -> Any:
-    """Import papermill, quiet its logger and add an engine to it."""
+    """Import papermill, silence its logger and add an engine to it."""
     import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)
-    # When a run is interrupted, what was waiting for the kernel is dropped, and asyncio would say so.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    for name in ("papermill", "asyncio"):  # asyncio reports what waited for an interrupted kernel
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     class Client(PapermillNotebookClient):
         exit_status: int | None = None
@@ -173,15 +155,13 @@ def _papermill() -> Any:
             try:
                 with _interruptible(client.kill):
                     client.execute(**start)
-                failed = [i for i, cell in enumerate(notebook.cells) if cell.metadata.papermill.exception]
-                if failed:
-                    _raise_from_cell(notebook.cells[failed[0]], where(), failed[0] + 1, output)
+                if failed := [cell for cell in notebook.cells if cell.metadata.papermill.exception]:
+                    _raise_from(failed[0], where(), output)
                 on_cell(total, total)
             except CellTimeoutError:
-                message = f"{where()} was stopped: the notebook has reached its limit of {limit_s:g} s."
-                raise CellError(message, cell=at + 1) from None
+                raise RunError(f"{where()} was stopped: the notebook's limit is {limit_s:g} s.") from None
             except DeadKernelError:
-                raise CellError(f"{where()} lost its kernel: {_death(client.exit_status)}.", cell=at + 1) from None
+                raise RunError(f"{where()} lost its kernel: {_death(client.exit_status)}.") from None
             except RuntimeError as error:
                 start["stderr"].seek(0)
                 reason = _last_line(start["stderr"]) or error
@@ -189,7 +169,7 @@ def _papermill() -> Any:
             finally:
                 save()
 
-    papermill_engines.register(_ENGINE, Engine)
+    papermill_engines.register("instrlib", Engine)
     return papermill
 
 
@@ -197,8 +177,8 @@ def _papermill() -> Any:
 def _interruptible(end: Callable[[], None]) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the block, as one KeyboardInterrupt.
 
-    What a handler raises is lost when Python is just clearing something away (it is only written to stderr), and the
-    run would go on. So the handler also ends what the block waits for, and the block looks whether it was called.
+    What a handler raises is lost when Python is just deleting an object. So the handler also ends what the block waits
+    for, and the block checks whether it was called.
     """
     received: list[int] = []
 
@@ -224,21 +204,21 @@ def _interruptible(end: Callable[[], None]) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _raise_from_cell(cell: Any, where: str, number: int, output: Path) -> None:
-    """Raise a user's error as its own sentence and any other with the place where it came up."""
+def _raise_from(cell: Any, where: str, output: Path) -> None:
+    """Raise the error of a cell: a user's error as its own kind, any other with its last line."""
     error = next((out for out in cell.outputs if out.output_type == "error"), None)
     if error is None:
-        raise CellError(f"{where} failed; open {output}.", cell=number)
+        raise RunError(f"{where} failed; open {output}.")
     kind = getattr(errors, error.ename, None)
     if isinstance(kind, type) and issubclass(kind, InstrlibError):
-        raise kind(error.evalue)
+        raise kind(f"{where}: {error.evalue}")
     said = _last_line(error.evalue.splitlines())
-    raise CellError(f"{where} failed: {error.ename}{': ' * bool(said)}{said}; see {output}.", cell=number)
+    raise RunError(f"{where} failed: {error.ename}{': ' * bool(said)}{said}; see {output}.")
 
 
 def _death(status: int | None) -> str:
     if status is None or status >= 0:
-        return f"it ended itself with status {status}"
+        return f"it ended with status {status}"
     if status == -signal.SIGKILL:
         return "it was killed, most often because memory ran out; a smaller profile or INSTRLIB_WORKERS=1 needs less"
     return f"it crashed ({signal.Signals(-status).name})"
