@@ -187,7 +187,9 @@ def expanded(place: Path | str) -> Path:
 
 def whole(place: str, variable: str) -> Path:
     """Return the absolute path that an environment variable names; notebooks work in another folder."""
-    path = expanded(place)
+    path = Path(place)
+    with contextlib.suppress(ConfigError):
+        path = expanded(place)
     if not path.is_absolute():
         raise ConfigError(f"{variable} names {place}; write an absolute path.")
     return path

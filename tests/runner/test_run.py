@@ -7,7 +7,7 @@ import pytest
 from instrlib import charts
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import read_json, write_json
-from instrlib.runner.publish import publish
+from instrlib.runner.publish import collect
 from instrlib.runner.run import DECLARED, open_run
 
 ROW = {"difference": -0.018, "low": -0.096, "high": 0.051, "p": 0.6, "margin": 0.02, "detectable": 0.09}
@@ -38,8 +38,8 @@ def test_declarations_reach_results_json(run, tmp_path):
     assert run.findings().data == f"- {said}\n- Accuracy is 0.25."
     assert not (run.folder / "manifest.json").exists()
     assert "manifest.json" in run.finish(features="feed")
-    publish(run.folder, known=["01_first"])
-    results = read_json(tmp_path / "reports/rendered-smoke/results.json")
+    collect(run.folder.parent, ["01_first"])
+    results = read_json(tmp_path / "runs/rendered-smoke/results.json")
     assert results["primary"] == [
         {"notebook": "01_first", "question": "Does it help?", "first": "CutMix", "second": "none", "score": "accuracy"}
         | ROW
@@ -51,8 +51,8 @@ def test_declarations_reach_results_json(run, tmp_path):
     assert entry["models"]["rows"] == {"m": {"estimate": 0.5}} and entry["facts"] == {"clips": 600}
     assert entry["cards"][0]["content"] == {"cello": {"clips": 5}}
     assert entry["manifest"]["corpus"]["title"]
-    assert (tmp_path / "figures/rendered-smoke/01_scores.png").is_file()
-    assert (tmp_path / "reports/rendered-smoke/arrays/01_scores.npz").is_file()
+    assert (tmp_path / "runs/rendered-smoke/figures/01_scores.png").is_file()
+    assert (tmp_path / "runs/rendered-smoke/arrays/01_scores.npz").is_file()
 
 
 def test_declaring_again_replaces(run):

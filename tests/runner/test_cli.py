@@ -1,0 +1,219 @@
+"""The command: what it prints, its exit codes, and one line for whatever a user can do wrong."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from test_study import OPEN, ROW, THIRD, write_notebook
+from typer.testing import CliRunner
+
+from instrlib.data import corpora
+from instrlib.runner.cli import main
+
+COMMANDS = ["study", "status", "publish", "predict", "demo", "corpora", "download", "validate", "figures", "report"]
+SMALL = ["study", "--profile", "smoke", "--seeds", "1"]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Return a study of one small notebook, with the working folder in it."""
+    monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    primary = f'run.primary(question="Why?", first="a", second="b", score="c", comparison={ROW})'
+    write_notebook(tmp_path / "notebooks", "03_third", [THIRD[0], primary, THIRD[2]])
+    return tmp_path
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, list(arguments))
+
+
+def refusal(*arguments):
+    """Return the one line that a call ends with after exit code 2."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    line, *others = result.stderr.splitlines()
+    assert others == [] and line.startswith("Error: ")
+    return line
+
+
+def test_help_names_every_command_and_each_has_an_example():
+    overview = call("--help").output
+    for command in COMMANDS:
+        assert f" {command} " in overview
+        assert f"instrlib {command}" in call(command, "--help").output
+    assert "│ notebooks " not in overview
+    assert call().exit_code == 2 and "Usage" in call().output
+
+
+def test_help_is_there_at_once():
+    code = (
+        "import sys, time, typer.testing\nbegan = time.process_time()\nimport instrlib.runner.cli\n"
+        "assert typer.testing.CliRunner().invoke(instrlib.runner.cli.main, ['--help']).exit_code == 0\n"
+        "print(time.process_time() - began)\n"
+        "print(*{'pandas', 'papermill', 'matplotlib', 'librosa', 'tensorflow', 'scipy'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    seconds, heavy = run.stdout.splitlines()
+    assert float(seconds) < 0.5 and heavy == ""
+
+
+def test_a_study_is_run_reported_published_and_compared(root):
+    result = call(*SMALL)
+    assert result.exit_code == 0, result.output
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["03_third", "03_third"]
+    assert result.stdout.splitlines() == ["Results, figures, report and model: runs/rendered-smoke"]
+    for name in ("results.json", "report.html", "report.pdf", "DATA_CARD.md"):
+        assert (root / "runs/rendered-smoke" / name).is_file()
+    assert not (root / "reports").exists()
+
+    first = (root / "runs/rendered-smoke/report.pdf").stat().st_mtime_ns
+    again = subprocess.run(
+        [sys.executable, "-m", "instrlib.runner.cli", *SMALL], check=True, capture_output=True, text=True
+    )
+    assert (again.stdout, again.stderr) == (result.stdout, "03_third: unchanged\n")
+    assert (root / "runs/rendered-smoke/report.pdf").stat().st_mtime_ns == first
+
+    (root / "README.md").write_text("<!-- notebooks -->\n\n<!-- end of notebooks -->\n<!-- results: a b -->\n")
+    assert call("publish", "rendered-smoke").exit_code == 2, "README lacks its marks, which is told at the end"
+    assert (root / "reports/rendered-smoke/report.html").is_file()
+    assert "1 of 1" in call(*SMALL).stdout.splitlines()[-1]
+    changed = (root / "reports/rendered-smoke/results.json").read_text().replace('"better"', '"worse"')
+    (root / "reports/rendered-smoke/results.json").write_text(changed)
+    assert "0 of 1" in call(*SMALL).stdout.splitlines()[-1]
+    assert call("report", "--profile", "smoke").stdout.splitlines()[0].startswith("reports/rendered-smoke/")
+    assert call("report", "--profile", "smoke", "--local").stdout.splitlines()[0].startswith("runs/rendered-smoke/")
+    assert "0 of 1" in call("report", "--compare", "runs/rendered-smoke", "rendered-smoke").stdout
+
+    header, row, published, made = call("status").stdout.splitlines()
+    assert header.split("\t") == ["study", "notebook", "state", "when", "took", "detail"]
+    assert row.startswith("rendered-smoke\t03_third\tdone\t20")
+    assert published.split("\t") == ["published study", "commit", "notebooks"]
+    assert made.split("\t")[::2] == ["rendered-smoke", "1"]
+
+
+def test_a_cell_that_fails_is_one_line(root):
+    write_notebook(root / "notebooks", "03_third", [OPEN.format(name="03_third"), "raise ValueError('first\\nlast')"])
+    result = call(*SMALL)
+    assert result.exit_code == 2
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: 03_third: cell 5 of 5") and "ValueError: last" in line
+    row = call("status").stdout.splitlines()[1]
+    assert row.split("\t")[2] == "failed" and "ValueError: last" in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["study", "--corpus", "none"], "none"),
+        (["study", "--profile", "huge"], "huge"),
+        (["study", "--only", "07_x"], "07_x"),
+        (["study", "--data", "~nobody_x/"], "~nobody_x"),
+        (["study", "--corpus", "folder", "--data", "nowhere"], "nowhere"),
+        (["publish", "rendered-full"], "rendered-full"),
+        (["validate", "none"], "none"),
+        (["download", "none"], "none"),
+        (["download", "fsdkaggle2018", "--data", "~nobody_x/"], "~nobody_x"),
+        (["report"], "rendered-quick"),
+        (["figures", "--corpus", "folder"], "folder-quick"),
+        (["report", "--compare", "rendered-quick", "rendered-full"], "rendered-quick"),
+    ],
+)
+def test_whatever_a_user_can_do_wrong_is_one_line_and_exit_code_2(root, arguments, named):
+    result = call(*arguments)
+    *_, line = result.stderr.splitlines()
+    assert result.exit_code == 2 and line.startswith("Error: ") and named in line
+    assert not (root / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["study", "--seeds", "0"], ["study", "--seeds", "many"], ["study", "--bad"], ["none"], ["download"]]
+)
+def test_wrong_usage_exits_with_2_as_well(arguments):
+    result = call(*arguments)
+    assert result.exit_code == 2 and result.stdout == "" and "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(root):
+    (root / "runs").mkdir(mode=0o500)
+    assert "runs" in refusal(*SMALL)
+
+
+def test_the_systems_own_errors_and_an_interrupt_are_one_line(root, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("instrlib.runner.study.run_study", full)
+    assert refusal("study") == "Error: No space left on device: /data/x"
+    monkeypatch.setattr("instrlib.runner.study.run_study", interrupted)
+    assert "same command" in refusal("study")
+    monkeypatch.setattr("instrlib.runner.state.status", interrupted)
+    assert call("status").exit_code == 130
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_line(root):
+    (root / "runs").write_text("")
+    assert str(root / "runs") in refusal(*SMALL)
+
+
+def test_corpora_are_listed_whole_when_piped(root):
+    header, *rows = call("corpora").stdout.splitlines()
+    assert header.split("\t") == ["name", "title", "labels a clip", "licence", "size", "on disk"]
+    for row, name in zip(rows, corpora.NAMES, strict=True):
+        info = corpora.info(name)
+        labels = "several" if info.multilabel else "one"
+        assert row.split("\t")[:5] == [info.name, info.title, labels, info.licence, info.size]
+        assert str(root / "data" / name) in row.split("\t")[5]
+
+
+def test_validate_prints_its_findings_and_exits_with_1_when_there_are_any(root):
+    result = call("validate", "folder", "--data", str(root / "nowhere"))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == corpora.validate("folder", root / "nowhere") != []
+
+
+def test_download_shows_licence_and_citation_first(monkeypatch):
+    monkeypatch.setattr(corpora, "download", lambda name, data: print("fetching", name, data))
+    lines = call("download", "fsdkaggle2018", "--data", "there").stdout.splitlines()
+    info = corpora.info("fsdkaggle2018")
+    assert lines[1:3] == [f"Licence: {info.licence}", f"Cite as: {info.citation}"]
+    assert lines.index("fetching fsdkaggle2018 there") > 2
+
+
+@pytest.mark.parametrize("name", ["kaggle_instruments", "folder", "rendered"])
+def test_what_has_no_download_shows_its_licence_and_the_way_to_get_it(name):
+    result = call("download", name)
+    info = corpora.info(name)
+    assert result.exit_code == 2
+    assert f"Licence: {info.licence}" in result.stdout and info.how_to_get in result.stderr
+
+
+def test_predict_uses_the_published_model_and_names_it(root, model_folder, tmp_path, sine):
+    assert json.loads((model_folder / "model.json").read_text())
+    local = root / "runs/rendered-smoke/model"
+    local.parent.mkdir(parents=True)
+    local.symlink_to(model_folder)
+    result = call("predict", str(sine))
+    assert result.exit_code == 2, "a local model is no default"
+    result = call("predict", str(sine), "--model", str(model_folder), "--json")
+    assert result.exit_code == 0 and str(model_folder) in result.stderr
+    assert json.loads(result.stdout)[0]["file"] == str(sine)
+
+
+@pytest.fixture
+def sine(tmp_path):
+    """Return a file of one second of a tone."""
+    import numpy as np
+    import soundfile
+
+    path = tmp_path / "sine.wav"
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 22_050), 22_050)
+    return path
