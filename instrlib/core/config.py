@@ -201,8 +201,8 @@ class TrainConfig(Settings):
         Adam's first learning rate.
     schedule : {"cosine", "plateau", "constant"}
         Falls to 0 along a cosine; is halved after some epochs without a better validation loss; stays.
-    patience : int
-        Stop after so many epochs without a better validation loss.
+    patience : int or None
+        Stop after so many epochs without a better one on validation, and keep the best; None keeps the last epoch.
     class_weights : bool
         Weight each class by the inverse of its share of the training part (softmax only).
     label_smoothing : float
@@ -214,10 +214,10 @@ class TrainConfig(Settings):
     """
 
     epochs: int = 30
-    batch_size: int = 16
+    batch_size: int = 32
     learning_rate: float = 3e-3
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    patience: int = 8
+    patience: int | None = None
     class_weights: bool = True
     label_smoothing: float = 0.0
     augment: AugmentConfig = AugmentConfig()

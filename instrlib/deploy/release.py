@@ -51,10 +51,10 @@ from instrlib.evaluation.predictions import Predictions
 from instrlib.evaluation.statistics import class_table, nested
 from instrlib.models import export, published
 from instrlib.models.answers import answer_test, read_test
-from instrlib.models.batches import validation_batches
 from instrlib.models.experiments import run_folder
 from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
+from instrlib.models.train import validation_examples
 from instrlib.models.training import COMPLETE, load_model, open_trained, part_segments, summary
 from instrlib.runner.run import Run
 from instrlib.studies import saliency
@@ -514,11 +514,9 @@ def _calibrate_labels(
 ) -> dict[str, Any]:
     if recipe is None:
         raise RunError(f"How {network} was trained must be given: its validation examples follow from the recipe.")
-    batches = validation_batches(store, plain.scaler, segments, weights=None, config=recipe)
-    answer = published.logits(plain)
-    heard = [(answer(x)[0], y) for x, y, _ in (batches[number] for number in range(len(batches)))]
-    logits, labels = (np.concatenate(one) for one in zip(*heard, strict=True))
-    labels = np.where(labels >= 0, labels, np.nan)
+    held_out = validation_examples(store, segments, plain.scaler, recipe)
+    answer, labels = published.logits(plain), held_out.labels
+    logits = np.concatenate([answer(x)[0] for x in held_out.batches()])
     known = read_arrays(network / "validation.npz")
     if not np.array_equal(known["labels"], labels, equal_nan=True):
         raise RunError(f"{network} was validated on other examples; run the notebook that trains it again.")

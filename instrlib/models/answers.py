@@ -12,7 +12,7 @@ from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore
 from instrlib.evaluation import baselines
 from instrlib.evaluation.predictions import Predictions, join_folds
-from instrlib.models.training import (
+from instrlib.models.trained import (
     load_model,
     load_scaler,
     load_thresholds,
@@ -49,7 +49,9 @@ def answer_test(
     return predicted
 
 
-def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions:
+def read_test(
+    folder: Path, store_folder: Path, split_path: Path, predict: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Predictions:
     """Return a trained network's answers to its test part; they are kept in its run folder.
 
     Raises
@@ -60,7 +62,7 @@ def read_test(folder: Path, store_folder: Path, split_path: Path) -> Predictions
     trained, store, split = open_trained(folder, store_folder, split_path)
 
     def load() -> Callable[[np.ndarray], np.ndarray]:
-        return load_model(folder)[0].predict_on_batch
+        return predict or load_model(folder)[0].predict_on_batch
 
     kept = {"scaler": load_scaler(folder), "thresholds": load_thresholds(folder)}
     return answer_test(folder / "predictions.npz", trained["key"], load, store=store, split=split, **kept)

@@ -1,13 +1,13 @@
 """Small heads on a frozen embedding: each chooses its penalty, or its epoch, on the validation part."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-from instrlib.models.batches import weighed
-from instrlib.models.layers import build
+from instrlib.models.layers import Layer
 from instrlib.models.references import get_reference
-from instrlib.models.training import PLATEAU_EPOCHS, class_weights, make_deterministic, masked_cross_entropy
+from instrlib.models.train import Examples, class_weights, fit
 
 LOGISTIC, NETWORK_HEAD = "logistic regression", "openmic-vggish head"
 
@@ -96,32 +96,22 @@ def _each_class(x: np.ndarray, labels: np.ndarray, penalty: float) -> Callable[[
 def _fit_network(
     x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool, seed: int
 ) -> Fitted:
-    """Train the dense layers of openmic-vggish as described; the epoch with the least validation loss is taken."""
-    make_deterministic(seed)
-    import keras
-
+    """Train the dense layers of openmic-vggish as described; the best epoch on validation is taken."""
     reference = get_reference("openmic-vggish")
-    config = reference.train
-    # Its first row averages over time, which the embeddings have been.
-    model = build(reference.spec[1:], x.shape[1:], labels.shape[1], output="sigmoid" if several else "softmax")
-    loss = masked_cross_entropy if several else keras.losses.CategoricalCrossentropy()
-    model.compile(keras.optimizers.Adam(config.learning_rate), loss, jit_compile=False)
-    n_observed = np.isfinite(labels).sum(axis=1).mean()
-    known, held_out = (weighed(part, None, n_observed) for part in (labels, held_labels))
-    fitted = model.fit(
-        x,
-        known[0],
-        sample_weight=known[1],
-        validation_data=(held_x, *held_out),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        callbacks=[
-            keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True),
-            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=PLATEAU_EPOCHS),
-        ],
-        verbose=0,
+    config = dataclasses.replace(reference.train, output="sigmoid" if several else "softmax")
+    known, held_out = (
+        Examples(((part.astype(np.float32)[..., None], np.arange(len(part))),), known.astype(np.float32))
+        for part, known in ((x, labels), (held_x, held_labels))
     )
-    return model.predict_on_batch, float(np.argmin(fitted.history["val_loss"]) + 1)
+    # Its first row averages over time, which the embeddings have been.
+    graph, _, best = fit((Layer("flatten"), *reference.spec[1:]), known, held_out, config, seed)
+    weights, model = graph.model.get_weights(), graph.model
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        model.set_weights(weights)  # another head may have been trained with this graph
+        return np.asarray(graph.predict(rows.astype(np.float32)[..., None, None]))
+
+    return predict, float(best)
 
 
 HEADS = {LOGISTIC: _fit_logistic, NETWORK_HEAD: _fit_network}

@@ -2,7 +2,6 @@
 
 import bisect
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -150,8 +149,8 @@ def build(
     n_classes: int,
     *,
     keras: ModuleType | None = None,
-    fused: bool = False,
     output: Literal["softmax", "sigmoid"] = "softmax",
+    seed: int = 0,
 ) -> Any:
     """Build the network of a table.
 
@@ -166,11 +165,10 @@ def build(
     keras : module, optional
         `keras` (version 3, the default) or `tf_keras`; both give the same network, and weights pass from one to the
         other by `get_weights` and `set_weights`.
-    fused : bool
-        Normalise with TensorFlow's fused kernel, which trains a tenth faster; Keras 3 alone. The weights are those of
-        the network without it, which is the one to keep: its file needs nothing but Keras.
     output : {"softmax", "sigmoid"}
         Probabilities that sum to 1, or one for each class by itself.
+    seed : int
+        Decides the weights; see `initialise`.
 
     Returns
     -------
@@ -180,79 +178,64 @@ def build(
     Raises
     ------
     ConfigError
-        When a row does not fit what comes before it; the message names the row.
+        When a row does not fit its input; the message names the row.
     """
     keras = keras or load_keras()
-    layers = keras.layers
-    normalization = _fused_normalization() if fused else layers.BatchNormalization
     inputs = keras.Input(input_shape, name="features")
     x = inputs
     for number, row in enumerate(spec, 1):
-        x = _add_row(layers, normalization, x, row, number)
-    outputs = layers.Dense(n_classes, activation=output, name="scores")(x)
-    return keras.Model(inputs, outputs)
+        x = _add_row(keras.layers, x, row, number)
+    outputs = keras.layers.Dense(n_classes, activation=output, name="scores")(x)
+    model = keras.Model(inputs, outputs)
+    initialise(model, seed)
+    return model
+
+
+def initialise(model: Any, seed: int) -> None:
+    """Set all weights of a network as they are before training: kernels drawn as by Glorot and Bengio (2010)."""
+    for number, layer in enumerate(model.layers):
+        weights = [np.zeros(one.shape, np.float32) for one in layer.get_weights()]
+        if hasattr(layer, "kernel"):
+            *places, n_inputs, n_outputs = weights[0].shape
+            limit = math.sqrt(6 / (math.prod(places) * (n_inputs + n_outputs)))
+            weights[0] = np.random.default_rng((seed, number)).uniform(-limit, limit, weights[0].shape)
+        elif weights:  # batch normalisation: scale, shift, mean, variance
+            weights[0] += 1
+            weights[3] += 1
+        layer.set_weights(weights)
 
 
 def output_of(model: Any) -> str:
-    """Return which of "softmax" and "sigmoid" a network ends with; see `build`."""
+    """Return "softmax" or "sigmoid"; see `build`."""
     return model.layers[-1].activation.__name__
 
 
-@functools.cache
-def _fused_normalization() -> type:
-    keras = load_keras()
-    import tensorflow as tf
-
-    class FusedBatchNormalization(keras.layers.BatchNormalization):
-        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            if not training or not self.trainable or len(inputs.shape) != 4:
-                return super().call(inputs, training=training, mask=mask)
-            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-                inputs, self.gamma.value, self.beta.value, epsilon=self.epsilon, is_training=True
-            )
-            # The kernel gives the variance of a sample, Keras keeps that of the batch.
-            n = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], variance.dtype)
-            for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)):
-                kept.assign(self.momentum * kept + (1 - self.momentum) * new)
-            return outputs
-
-    return FusedBatchNormalization
-
-
-def _add_row(layers: ModuleType, normalization: type, x: Any, row: Layer, number: int) -> Any:
+def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
     picture = len(x.shape) == 4
     if (row.kind == "dense") == picture:
         raise ConfigError(
-            f"Row {number} ({row.kind}) does not fit its input of shape {tuple(x.shape[1:])}: a dense row stands after "
-            "an average or flatten row, all others before it."
+            f"Row {number} ({row.kind}) does not fit its input of shape {tuple(x.shape[1:])}: dense rows come after an "
+            "average or flatten row, all others before it."
         )
     if row.kind == "conv":
         margin = row.kernel - 1 if row.padding == "valid" else 0
-        smallest = min(-(-(side - margin) // row.stride) for side in x.shape[1:3])
-        if smallest < row.pool:
+        if min(-(-(side - margin) // row.stride) for side in x.shape[1:3]) < row.pool:
             raise ConfigError(
-                f"Row {number} (conv, stride {row.stride}, pool {row.pool}) does not fit its input of "
-                f"{x.shape[1]} x {x.shape[2]}: nothing is left to pool; use less pooling or a longer segment."
+                f"Row {number} (conv, stride {row.stride}, pool {row.pool}) leaves nothing of its input of "
+                f"{x.shape[1]} x {x.shape[2]}; use less pooling or a longer segment."
             )
-        x = layers.Conv2D(
-            row.units,
-            row.kernel,
-            strides=row.stride,
-            padding=row.padding,
-            use_bias=not row.norm,
-            name=f"conv{number}",
-        )(x)
+        settings = {"strides": row.stride, "padding": row.padding, "use_bias": not row.norm}
+        x = layers.Conv2D(row.units, row.kernel, name=f"conv{number}", **settings)(x)
     elif row.kind == "dense":
         x = layers.Dense(row.units, use_bias=not row.norm, name=f"dense{number}")(x)
     elif row.kind == "average":
         x = layers.GlobalAveragePooling2D(name=f"average{number}")(x)
-    elif row.kind == "time_average":
-        x = layers.AveragePooling2D((1, x.shape[2]), name=f"average{number}")(x)
-        x = layers.Flatten(name=f"flatten{number}")(x)
     else:
+        if row.kind == "time_average":
+            x = layers.AveragePooling2D((1, x.shape[2]), name=f"average{number}")(x)
         x = layers.Flatten(name=f"flatten{number}")(x)
     if row.norm:
-        x = normalization(momentum=BATCH_NORM_MOMENTUM, name=f"norm{number}")(x)
+        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"norm{number}")(x)
     if row.kind in ("conv", "dense"):
         x = layers.ReLU(name=f"relu{number}")(x)
     if row.pool > 1:
@@ -265,21 +248,12 @@ def _add_row(layers: ModuleType, normalization: type, x: Any, row: Layer, number
 def count_multiply_adds(model: Any, *, nonzero: bool = False) -> int:
     """Count the multiplications of a forward pass over one input, in convolutions and dense layers.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Built by `build`.
-    nonzero : bool
-        Leave out those by a weight that is zero: what a runtime that skips zeros would have to do.
-
-    Returns
-    -------
-    int
-        Multiply-adds; normalisation, pooling and activations are not counted, as is usual.
+    Normalisation, pooling and activations are not counted, as is usual. With `nonzero`, weights that are zero do not
+    count either: the work of a runtime that skips them.
     """
     total = 0
     for layer in model.layers:
-        if type(layer).__name__ in ("Conv2D", "Dense"):
+        if hasattr(layer, "kernel"):
             kernel = np.asarray(layer.kernel)
             # A convolution uses each weight once for every place of its output.
             places = math.prod(layer.output.shape[1:3]) if kernel.ndim == 4 else 1

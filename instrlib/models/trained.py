@@ -1,0 +1,232 @@
+"""Run folders of trained networks: how they are written, checked and read, and how networks answer clips."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from instrlib.audio.features import Scaler
+from instrlib.core.backend import load_keras
+from instrlib.core.cache import versions
+from instrlib.core.errors import InstrlibError, RunError
+from instrlib.core.io import atomic_path, padded, read_json, write_arrays, write_json
+from instrlib.data.splits import Split, load_split
+from instrlib.data.store import FeatureStore, open_store
+from instrlib.evaluation.metrics import best_thresholds, clip_probabilities, scores
+from instrlib.models.layers import count_multiply_adds, output_of
+
+if TYPE_CHECKING:
+    import keras
+
+COMPLETE = "manifest.json"
+"""Written last: a folder without it holds no finished training."""
+
+_AGAIN = "delete that folder and run the notebook that trains it again."
+_PREDICTED_AT_ONCE = 256
+
+
+def write_network(
+    folder: Path,
+    model: "keras.Model",
+    scaler: Scaler,
+    *,
+    store: FeatureStore,
+    split: Split,
+    metrics: dict[str, Any],
+    made_of: dict[str, Any],
+    predict: Callable[[np.ndarray], Any] | None = None,
+    predicted: dict[str, Any] | None = None,
+) -> None:
+    """Write a trained network and its answers to the validation part to a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and, last, `manifest.json`. For
+        sigmoid outputs `preprocessing.json` holds `thresholds`, the probability from which a class counts as present,
+        chosen on validation; `metrics.json` names the classes (`no_threshold`) that validation has not both present and
+        absent: theirs are .5.
+    model, scaler
+        The network and the scaling of its input.
+    store, split
+        Features and split that it was trained with.
+    metrics : dict
+        More for `metrics.json`.
+    made_of : dict
+        More for the manifest: `key`, `seed` and so on.
+    predict : callable, optional
+        See `predict_clips`; by default the model's `predict_on_batch`.
+    predicted : dict, optional
+        Its answers, where it is not validated on the clips of the validation part.
+    """
+    several = output_of(model) == "sigmoid"
+    with atomic_path(folder / "model.keras") as path:
+        model.save(path)
+    preprocessing = {"features": store.config.to_dict(), "scaler": scaler.to_dict(), "classes": store.classes}
+    if predicted is None:
+        segments = part_segments(store, split, "validation")
+        predicted = predict_clips(predict or model.predict_on_batch, store, scaler, segments, several=several)
+    if several:
+        thresholds, unknown = best_thresholds(predicted["labels"], predicted["probabilities"])
+        preprocessing["thresholds"] = thresholds.tolist()
+        metrics = metrics | {"no_threshold": [store.classes[number] for number in unknown]}
+        predicted = predicted | {"thresholds": thresholds}
+        validation = scores(predicted["labels"], predicted["probabilities"], thresholds)
+    else:
+        validation = scores(predicted["targets"], predicted["probabilities"])
+    write_json(folder / "preprocessing.json", preprocessing)
+    write_arrays(folder / "validation.npz", **predicted)
+    sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
+    write_json(folder / "metrics.json", {"validation": validation, **metrics, **sizes})
+    fingerprints = {"store": store.fingerprint, "split": split.fingerprint}
+    write_json(folder / COMPLETE, {**made_of, **fingerprints, "versions": versions()})
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Return whether a run folder holds the finished training of this key; raise `RunError` for a damaged manifest."""
+    return (folder / COMPLETE).is_file() and read_manifest(folder)["key"] == key
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a finished training: `key`, `seed`, `store` and `split` (fingerprints), and more.
+
+    Raises
+    ------
+    RunError
+        When the folder holds no finished training, or its manifest is damaged.
+    """
+    if not (folder / COMPLETE).is_file():
+        raise RunError(f"{folder} holds no finished training; run the notebook that trains it again.")
+    try:
+        manifest = read_json(folder / COMPLETE)
+        if {"key", "seed", "store", "split"} <= set(manifest):
+            return manifest
+    except (InstrlibError, TypeError):
+        pass
+    raise RunError(f"{folder} is no training run: its {COMPLETE} is damaged or of something else; {_AGAIN}")
+
+
+def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[dict[str, Any], FeatureStore, Split]:
+    """Return the manifest of a trained network, its features and its split.
+
+    Raises
+    ------
+    RunError
+        When it was trained with other features or another split: it may be tested on clips that it learned from.
+    """
+    trained, store = read_manifest(folder), open_store(store_folder)
+    split = load_split(split_path, store.segments)
+    check_trained_with(folder, "split", trained["split"], split.fingerprint)
+    check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
+    return trained, store, split
+
+
+def check_trained_with(folder: Path, what: str, trained: str, given: str) -> None:
+    """Raise `RunError` when two fingerprints differ; see `open_trained`."""
+    if trained != given:
+        raise RunError(
+            f"{folder} was trained with the {what} {trained}, not {given}; run the notebook that trains it again."
+        )
+
+
+def load_model(folder: Path) -> tuple["keras.Model", Scaler]:
+    """Load a network and the scaling of its input from a run folder; raise `RunError` when a file is damaged."""
+    scaler = load_scaler(folder)
+    keras = load_keras()
+    try:
+        return keras.saving.load_model(folder / "model.keras", compile=False), scaler
+    except Exception as error:  # Keras raises whatever the reader of the damaged part raises
+        raise RunError(f"model.keras in {folder} is missing or damaged; {_AGAIN}") from error
+
+
+def load_scaler(folder: Path) -> Scaler:
+    """Load the scaling of a network's input from its run folder; see `load_model`."""
+    read_manifest(folder)
+    try:
+        return Scaler.from_dict(read_json(folder / "preprocessing.json")["scaler"])
+    except (InstrlibError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"preprocessing.json in {folder} is missing or damaged; {_AGAIN}") from error
+
+
+def load_thresholds(folder: Path) -> np.ndarray | None:
+    """Load from which probability each class counts as present; None for softmax outputs. See `load_model`."""
+    load_scaler(folder)
+    thresholds = read_json(folder / "preprocessing.json").get("thresholds")
+    return None if thresholds is None else np.asarray(thresholds, dtype=float)
+
+
+def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
+    """Read the learning curves of several run folders.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        `epoch` [shape=(n_epochs,)]; `train_loss`, `validation_loss`, `train_accuracy`, `validation_accuracy`
+        [shape=(n_folders, n_epochs)], NaN after an early stop and where it was not validated; `best_epoch`
+        [shape=(n_folders,)].
+    """
+    tables = [pd.read_csv(folder / "history.csv") for folder in folders]
+    curves = {"train_loss": "loss", "validation_loss": "val_loss"}
+    curves |= {"train_accuracy": "accuracy", "validation_accuracy": "val_accuracy"}
+    return {
+        "epoch": np.arange(1, max(len(table) for table in tables) + 1),
+        **{name: padded([table[column] for table in tables]) for name, column in curves.items()},
+        "best_epoch": np.array([read_json(folder / "metrics.json")["best_epoch"] for folder in folders]),
+    }
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return one flat row about a trained network: split, seed, epochs, time, validation scores, size."""
+    kept, manifest = read_json(folder / "metrics.json"), read_manifest(folder)
+    names = ("accuracy", "mean_average_precision", "macro_f1", "log_loss")
+    validation = {f"validation_{name}": kept["validation"][name] for name in names if name in kept["validation"]}
+    rest = {name: value for name, value in kept.items() if name not in ("validation", "no_threshold")}
+    return {"split": manifest["split"], "seed": manifest["seed"], **rest, **validation}
+
+
+def part_segments(store: FeatureStore, split: Split, part: str) -> pd.DataFrame:
+    """Return the segments of one part of the split, in the order of the store."""
+    return store.segments[store.segments.clip_id.map(split.parts) == part]
+
+
+def predict_clips(
+    predict: Callable[[np.ndarray], Any],
+    store: FeatureStore,
+    scaler: Scaler | None,
+    segments: pd.DataFrame,
+    *,
+    several: bool = False,
+) -> dict[str, Any]:
+    """Predict clips: the mean of the probabilities of their segments.
+
+    Parameters
+    ----------
+    predict : callable
+        From features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)], such as a network's
+        `predict_on_batch`.
+    store, scaler
+        See `store.open_store` and `load_model`.
+    segments : pandas.DataFrame
+        Rows of `store.segments`, all segments of a clip together.
+    several : bool
+        Whether to score several labels a clip even where the corpus has one, as for sigmoid outputs.
+
+    Returns
+    -------
+    dict
+        `clip_id`, `group` (str), `targets` (int) [shape=(n_clips,)] and `probabilities` [shape=(n_clips, n_classes)],
+        sorted by clip; with several labels a clip also `labels`, see `FeatureStore.label_matrix`.
+    """
+    parts = np.array_split(segments.row.to_numpy(), max(1, -(-len(segments) // _PREDICTED_AT_ONCE)))
+    by_segment = np.concatenate([np.asarray(predict(store.read(rows, scaler))) for rows in parts])
+    clips = segments.groupby("clip_id", sort=True).first()
+    clip_index = np.searchsorted(clips.index.to_numpy(str), segments.clip_id.to_numpy(str))
+    answers = {
+        "clip_id": clips.index.to_numpy(str),
+        "group": clips.group.to_numpy(str),
+        "targets": clips.target.to_numpy(np.int64),
+        "probabilities": clip_probabilities(by_segment, clip_index),
+    }
+    return answers | ({"labels": store.label_matrix(clips)} if several or store.multilabel else {})
