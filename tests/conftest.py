@@ -154,7 +154,7 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
 
     from instrlib.core.config import TrainConfig, get_profile
     from instrlib.deploy import release
-    from instrlib.models import experiments
+    from instrlib.models import variants
     from instrlib.models.layers import Layer
     from instrlib.runner import run as runs
     from instrlib.studies import layered, mixing
@@ -162,8 +162,8 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))
     config = TrainConfig(epochs=12, patience=12)
-    variant = experiments.Variant("compact CNN", table, config, small.store.folder)
-    outcome = experiments.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
+    variant = variants.Variant("compact CNN", table, config, small.store.folder)
+    outcome = variants.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
     profile = replace(get_profile("smoke"), train=config)
     recipe = layered.recipe(profile, mixing.settings(small.store))
     name = "trained on mixtures"

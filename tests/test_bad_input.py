@@ -14,7 +14,7 @@ from instrlib.core.errors import ConfigError, InstrlibError, RunError, SplitErro
 from instrlib.data import corpora, rendered
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store
-from instrlib.models import answers, training
+from instrlib.models import answers, train, trained
 from instrlib.models.layers import SPECS, Layer, build, get_spec
 from instrlib.runner.cli import main
 
@@ -103,7 +103,7 @@ def test_a_class_that_is_missing_from_a_part_of_the_split_stops_with_both_names(
     save_split(Split(moved, 0), tmp_path / "split.json")
 
     def train() -> None:
-        training.train_model(tmp_path / "run", small.store.folder, tmp_path / "split.json", "small", CONFIG, 0)
+        train.train_model(tmp_path / "run", small.store.folder, tmp_path / "split.json", "small", CONFIG, 0)
 
     message = sentence(SplitError, train)
     assert message.startswith(f"There is no clip of piano in the {part} part of the split; ")
@@ -114,7 +114,7 @@ def test_a_class_that_is_missing_from_a_part_of_the_split_stops_with_both_names(
 def run(small, tmp_path_factory) -> Path:
     """Return a finished training run."""
     folder = tmp_path_factory.mktemp("run") / "seed-0"
-    return training.train_model(folder, small.store.folder, small.split_path, "small", CONFIG, 0)
+    return train.train_model(folder, small.store.folder, small.split_path, "small", CONFIG, 0)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_damaged_or_foreign_run_folder_is_named(small, copy, name, damage):
     def read() -> None:
         answers.read_test(copy, small.store.folder, small.split_path)
 
-    for call in (lambda: training.load_model(copy), read):
+    for call in (lambda: trained.load_model(copy), read):
         message = sentence(RunError, call)
         assert str(copy) in message and "the notebook that trains it again" in message
         assert name in message or damage is Path.unlink
@@ -154,7 +154,7 @@ def test_nothing_is_trained_into_a_folder_of_something_else(small, copy, damage)
     damage(copy / "manifest.json")
 
     def train() -> None:
-        training.train_model(copy, small.store.folder, small.split_path, "small", CONFIG, 0)
+        train.train_model(copy, small.store.folder, small.split_path, "small", CONFIG, 0)
 
     assert str(copy) in sentence(RunError, train)
     assert (copy / "model.keras").exists()

@@ -9,9 +9,9 @@ from instrlib.core.errors import EvaluationError
 from instrlib.core.io import read_json, write_arrays, write_json
 from instrlib.data.splits import load_split
 from instrlib.findings import condition as condition_findings
-from instrlib.models.experiments import Outcome
 from instrlib.models.published import sealed
-from instrlib.models.training import part_segments
+from instrlib.models.trained import part_segments
+from instrlib.models.variants import Outcome
 from instrlib.studies import condition, condition_study, measures
 from instrlib.studies.condition import CONDITIONS, MEASURES
 

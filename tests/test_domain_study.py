@@ -17,7 +17,7 @@ from instrlib.data.splits import load_split
 from instrlib.data.taxonomy import common_name
 from instrlib.findings import domains as findings
 from instrlib.models.layers import Layer
-from instrlib.models.training import load_model, load_scaler
+from instrlib.models.trained import load_model, load_scaler
 from instrlib.studies import domain_study, domains
 from instrlib.studies.domain_study import Answered, Embedded
 from instrlib.studies.domains import Domain

@@ -15,7 +15,7 @@ from instrlib.core.errors import ConfigError, CorpusError, LeakError
 from instrlib.data import rendered
 from instrlib.data.splits import load_split
 from instrlib.data.taxonomy import common_name
-from instrlib.models.experiments import run_folder
+from instrlib.models.variants import run_folder
 from instrlib.studies import domains
 from instrlib.studies.domains import Domain
 

@@ -19,7 +19,7 @@ from instrlib.core.backend import load_keras
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError, CorpusError, RunError, StoreError
 from instrlib.data import corpora
-from instrlib.models import embeddings, pretrained, training
+from instrlib.models import embeddings, pretrained, train, trained
 
 RATE_HZ = 16_000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE_HZ).astype(np.float32)
@@ -40,7 +40,7 @@ def own_weights(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def network(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
-    return training.train_model(folder, small.store.folder, small.split_path, "small", TrainConfig(epochs=1), 0)
+    return train.train_model(folder, small.store.folder, small.split_path, "small", TrainConfig(epochs=1), 0)
 
 
 def levels(signal: np.ndarray) -> np.ndarray:
@@ -420,7 +420,7 @@ def test_what_the_hubs_own_cache_holds_is_not_fetched(tmp_path, monkeypatch):
 
 def test_our_own_is_what_the_last_layer_weighs_averaged_over_the_segments_of_a_clip(network, small, tmp_path):
     one = embeddings.own(network, name="rendered")
-    model, scaler = training.load_model(network)
+    model, scaler = trained.load_model(network)
     found = embeddings.embed_store(small.store, one, root=tmp_path, workers=1)
     assert list(found["clip_id"]) == sorted(small.store.clips.clip_id)
     assert found["mean"].shape == (len(found["clip_id"]), one.dimension)

@@ -16,7 +16,8 @@ from instrlib.data.splits import load_split, make_split, save_splits
 from instrlib.data.store import build_store
 from instrlib.models import embeddings, finetune, heads, transfer
 from instrlib.models.layers import Layer
-from instrlib.models.training import load_model, part_segments, read_history, train_model
+from instrlib.models.train import train_model
+from instrlib.models.trained import load_model, part_segments, read_history
 
 TINY = (Layer("conv", 6, 5, 4, norm=True), Layer("conv", 8, 3, norm=True), Layer("average", dropout=0.1))
 SHORT = TrainConfig(epochs=2, batch_size=8, patience=2)

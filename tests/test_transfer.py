@@ -17,9 +17,9 @@ from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split, make_split, save_splits
 from instrlib.data.store import build_store, open_store
 from instrlib.evaluation import statistics
-from instrlib.models import embeddings, experiments, heads, transfer, vectors
+from instrlib.models import embeddings, heads, transfer, variants, vectors
 from instrlib.models.layers import Layer
-from instrlib.models.training import read_manifest
+from instrlib.models.trained import read_manifest
 
 TINY = (Layer("conv", 4, 3, stride=4, norm=True), Layer("average"))
 SHORT = TrainConfig(epochs=2, batch_size=8, patience=2)
@@ -249,7 +249,7 @@ def curve(inputs, tmp_path_factory):
 
 def test_the_network_from_scratch_learns_from_the_clips_drawn_and_from_no_others(inputs, curve, small):
     folder, sizes, _ = curve
-    place = experiments.run_folder(folder, f"{transfer.SCRATCH} 1", fold=0, seed=1)
+    place = variants.run_folder(folder, f"{transfer.SCRATCH} 1", fold=0, seed=1)
     name = read_manifest(place)["store"]
     fewer = open_store(small.store.folder.with_name(name))
     split = json.loads(place.with_name("seed-1.split.json").read_text())["parts"]
@@ -258,7 +258,7 @@ def test_the_network_from_scratch_learns_from_the_clips_drawn_and_from_no_others
     assert {clip for clip, part in split.items() if part == "train"} == transfer.draw(train, 1, seed=1)
     assert {clip: part for clip, part in split.items() if part != "train"} == kept[kept != "train"].to_dict()
     assert set(fewer.segments.clip_id) == set(split)
-    whole = experiments.run_folder(folder, f"{transfer.SCRATCH} {sizes[-1]}", fold=0, seed=1)
+    whole = variants.run_folder(folder, f"{transfer.SCRATCH} {sizes[-1]}", fold=0, seed=1)
     assert read_manifest(whole)["store"] == small.store.fingerprint
     epochs = [len(pd.read_csv(one / "history.csv")) for one in (place, whole)]
     assert epochs[0] > epochs[1]

@@ -15,7 +15,7 @@ from instrlib.findings.tuning import tuning_sentences
 from instrlib.models import embeddings
 from instrlib.models.finetune import CHOSEN, PROBE, RECIPES
 from instrlib.models.layers import Layer
-from instrlib.models.training import train_model
+from instrlib.models.train import train_model
 from instrlib.models.transfer import SCRATCH
 from instrlib.studies import tuning
 

@@ -13,7 +13,7 @@ from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import build_store
 from instrlib.deploy.release import Candidate
-from instrlib.models.experiments import Variant, run_variants
+from instrlib.models.variants import Variant, run_variants
 from instrlib.runner.run import Run
 
 MORE_CLIPS = "compact CNN, more clips"

@@ -51,11 +51,11 @@ from instrlib.evaluation.predictions import Predictions
 from instrlib.evaluation.statistics import class_table, nested
 from instrlib.models import export, published
 from instrlib.models.answers import answer_test, read_test
-from instrlib.models.experiments import run_folder
 from instrlib.models.layers import output_of
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, Network, PublishedModel
 from instrlib.models.train import validation_examples
-from instrlib.models.training import COMPLETE, load_model, open_trained, part_segments, summary
+from instrlib.models.trained import COMPLETE, load_model, open_trained, part_segments, summary
+from instrlib.models.variants import run_folder
 from instrlib.runner.run import Run
 from instrlib.studies import saliency
 
@@ -191,7 +191,7 @@ def candidates(run: Run, n_folds: int) -> list[Candidate]:
 
 
 def places(folder: Path, name: str, seeds: Sequence[int], n_folds: int) -> tuple[tuple[Path, ...], ...]:
-    """Return the run folders of a variant, first by seed, then by fold; see `experiments.run_folder`."""
+    """Return the run folders of a variant, first by seed, then by fold; see `variants.run_folder`."""
     return tuple(tuple(run_folder(folder, name, fold=fold, seed=seed) for fold in range(n_folds)) for seed in seeds)
 
 

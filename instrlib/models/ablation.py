@@ -9,9 +9,9 @@ from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
 from instrlib.data.dataset import Corpus
 from instrlib.data.store import build_store
-from instrlib.models.experiments import Variant
 from instrlib.models.layers import Layer, widen
 from instrlib.models.references import get_reference, settings
+from instrlib.models.variants import Variant
 
 FULL = "full model"
 

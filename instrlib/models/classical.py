@@ -22,7 +22,7 @@ from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.predictions import Predictions, join_folds
-from instrlib.models.training import part_segments
+from instrlib.models.trained import part_segments
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator

@@ -31,7 +31,7 @@ from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Corpus, check_unusable_sha
 from instrlib.data.download import Remote, fetch, unpack
 from instrlib.data.store import FeatureStore, build_store, open_store
 from instrlib.models import pretrained
-from instrlib.models.training import load_model, load_scaler, read_manifest
+from instrlib.models.trained import load_model, load_scaler, read_manifest
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +70,7 @@ class Embedding:
     path : Path
         The file or folder that holds the network.
     form : str
-        What lies there: "run" (a run folder of `training.train_model`) or one of `pretrained.FORMS`.
+        What lies there: "run" (a run folder of `train.train_model`) or one of `pretrained.FORMS`.
     """
 
     name: str
@@ -117,7 +117,7 @@ def own(folder: Path, *, name: str = "own") -> Embedding:
     Parameters
     ----------
     folder : Path
-        Run folder of `training.train_model`.
+        Run folder of `train.train_model`.
     name : str
         What to call it.
 

@@ -23,10 +23,10 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models import litert
-from instrlib.models.experiments import run_folder
 from instrlib.models.layers import count_multiply_adds
 from instrlib.models.prune import count_nonzero
-from instrlib.models.training import load_model, open_trained, part_segments, predict_clips
+from instrlib.models.trained import load_model, open_trained, part_segments, predict_clips
+from instrlib.models.variants import run_folder
 
 if TYPE_CHECKING:
     import keras

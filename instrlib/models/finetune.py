@@ -25,11 +25,12 @@ from instrlib.data.store import FeatureStore
 from instrlib.evaluation import statistics
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models import embeddings
-from instrlib.models.experiments import Outcome, Variant, read_outcome, run_variants
 from instrlib.models.heads import HEADS, LOGISTIC
 from instrlib.models.layers import Layer, output_of
-from instrlib.models.training import config_for, load_model, load_scaler, read_manifest, summary
+from instrlib.models.train import config_for
+from instrlib.models.trained import load_model, load_scaler, read_manifest, summary
 from instrlib.models.transfer import MARK, SCRATCH, answer_heads, sizes
+from instrlib.models.variants import Outcome, Variant, read_outcome, run_variants
 from instrlib.models.vectors import MinMax, vector_store
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Pretrained:
     Attributes
     ----------
     folder : Path
-        Run folder of `training.train_model`; its features must have the settings of those it is tuned on.
+        Run folder of `train.train_model`; its features must have the settings of those it is tuned on.
     rate : float
         Factor of the learning rate of all rows: what is there already needs smaller steps than random weights.
     decay : float
@@ -112,7 +113,7 @@ class Pretrained:
     def begin(
         self, model: "keras.Model", store: FeatureStore, scaler: Scaler, train: pd.DataFrame, validation: pd.DataFrame
     ) -> None:
-        """Give a new network the pretrained body, and fit its head; see `training.Start`."""
+        """Give a new network the pretrained body, and fit its head; see `train.Initialisation`."""
         body, _ = load_model(self.folder)
         for layer, learned in zip(model.layers[:-1], body.layers[:-1], strict=True):
             layer.set_weights(learned.get_weights())

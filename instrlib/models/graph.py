@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instrlib.core.backend import load_keras
-from instrlib.core.config import AugmentConfig
 from instrlib.models.layers import Layer, build, initialise
 
 if TYPE_CHECKING:
     import keras
-
-UNOBSERVED = -1.0
-"""Target of a class that was not observed; sigmoid outputs alone."""
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7
 
@@ -179,52 +175,6 @@ def augmented(data: Any, now: dict[str, Any], floor: Any) -> Any:
     if tf.shape(now["bin_masks"])[1] > 0:
         x = tf.where(tf.reduce_any(runs(n_bins, now["bin_masks"]), 1)[:, :, None], floor, x)
     return x
-
-
-def draw(
-    config: AugmentConfig, labels: np.ndarray, shape: tuple[int, int], hop_s: float, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draw CutMix, MixUp and masks of one batch, exactly as `audio.augment` does.
-
-    Returns
-    -------
-    drawn : dict of str to np.ndarray
-        `mixed` (bool), `partner` and `share` [shape=(n,)], `box` [shape=(n, 4)] (first bin, last bin + 1, first frame,
-        last frame + 1), `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)].
-    labels : np.ndarray [shape=(n, n_classes)]
-        Mixed by the same shares.
-    """
-    n, (n_bins, n_frames) = len(labels), shape
-    partner, share, box = np.arange(n), np.zeros(n, np.float32), np.tile([0, n_bins, 0, n_frames], (n, 1))
-    mixed = config.mix in ("cutmix", "mixup") and rng.random() < config.share
-    if mixed:
-        partner, beta = rng.permutation(n), rng.beta(config.beta, config.beta, size=n)
-        pasted = 1 - beta
-        if config.mix == "mixup":
-            share = beta.astype(np.float32)
-        else:
-            side = np.sqrt(pasted) if config.axes == "both" else pasted
-            for axis, (length, left_out) in enumerate(((n_bins, "time"), (n_frames, "frequency"))):
-                if config.axes != left_out:
-                    size = np.rint(side * length).astype(int)
-                    low = rng.integers(length, size=n) - size // 2
-                    box[:, 2 * axis : 2 * axis + 2] = np.clip(np.stack([low, low + size], 1), 0, length)
-            pasted = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (n_bins * n_frames)
-        pasted = pasted.astype(np.float32)[:, None]
-        labels = (1 - pasted) * labels + pasted * labels[partner]
-
-    def masks(number: int, length: int, longest: int) -> np.ndarray:
-        ends = np.zeros((n, number, 2), np.int32)
-        for one in range(number):
-            size = rng.integers(min(longest, length), size=n, endpoint=True)
-            low = rng.integers(length - size, endpoint=True)
-            ends[:, one] = np.stack([low, low + size], 1)
-        return ends
-
-    frame_masks = masks(config.time_masks, n_frames, round(config.time_mask_s / hop_s))
-    bin_masks = masks(config.frequency_masks, n_bins, config.frequency_mask_bins)
-    drawn = {"mixed": mixed, "partner": partner, "share": share, "box": box}
-    return drawn | {"bin_masks": bin_masks, "frame_masks": frame_masks}, labels
 
 
 def _row(layer: "keras.layers.Layer") -> int:

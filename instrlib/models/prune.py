@@ -21,19 +21,18 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models.answers import read_test
-from instrlib.models.experiments import Outcome, make_outcome, run_folder
 from instrlib.models.layers import Layer, build, count_multiply_adds
-from instrlib.models.training import (
+from instrlib.models.train import class_weights, make_deterministic
+from instrlib.models.trained import (
     COMPLETE,
-    class_weights,
     is_finished,
     load_model,
-    make_deterministic,
     open_trained,
     part_segments,
     read_manifest,
     write_network,
 )
+from instrlib.models.variants import Outcome, make_outcome, run_folder
 
 if TYPE_CHECKING:
     import keras

@@ -22,7 +22,8 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
 from instrlib.models.layers import Layer, build, count_multiply_adds
-from instrlib.models.training import summary, train_model
+from instrlib.models.train import train_model
+from instrlib.models.trained import summary
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters

@@ -3,34 +3,30 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.augment import augment
-from instrlib.audio.features import Scaler, mel_edges_hz, scale, silence
+from instrlib.audio.features import Scaler
 from instrlib.core.backend import load_keras
 from instrlib.core.cache import key as cache_key
-from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError, SplitError
 from instrlib.core.io import atomic_path
 from instrlib.data.copies import rows_of_copies
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store
 from instrlib.models.answers import read_test
-from instrlib.models.graph import UNOBSERVED, Graph, compiled, draw
+from instrlib.models.examples import Examples, affine, examples, is_resident, plans, smoothed, validation_examples
+from instrlib.models.graph import Graph, compiled
 from instrlib.models.layers import Layer, get_spec
 from instrlib.models.trained import COMPLETE, is_finished, part_segments, write_network
 
 if TYPE_CHECKING:
     import keras
-
-CHUNK_BYTES = 2**28
-"""Larger training parts are brought into memory in chunks of this size; the result is the same."""
 
 CURVE_POINTS = 10
 """Validations of a training that does not need one after each epoch; it costs a tenth of the training."""
@@ -40,8 +36,6 @@ PLATEAU_EPOCHS = 3
 
 TIES = 1e-6
 """Weight of the loss beside the accuracy when an epoch is chosen: it decides between equal accuracies."""
-
-_PREDICTED_AT_ONCE = 256
 
 
 class Initialisation(Protocol):
@@ -66,57 +60,6 @@ class Initialisation(Protocol):
     ) -> None:
         """Set the weights of a network that was just built."""
         ...
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Examples to train or to validate on.
-
-    Attributes
-    ----------
-    versions : sequence of (features, rows)
-        Features [shape=(n_rows, n_bins, n_frames)] before scaling, float16 or float32, perhaps memory-mapped, and the
-        row of each example [shape=(n,)]. Of several versions of the examples one is drawn in each epoch.
-    labels : np.ndarray [shape=(n, n_classes), float32]
-        Shares of the classes, which may be soft; or 1 present, 0 absent, NaN not observed.
-    config, scaler : FeatureConfig, Scaler
-        Settings and scaling of the features; without them they stay as they are.
-    """
-
-    versions: tuple[tuple[np.ndarray, np.ndarray], ...]
-    labels: np.ndarray
-    config: FeatureConfig | None = None
-    scaler: Scaler | None = None
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return len(self.labels)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_bins, n_frames)."""
-        return self.versions[0][0].shape[1:]
-
-    def read(self, places: np.ndarray) -> np.ndarray:
-        """Return features before scaling; place `version * len(self) + number` is a version of an example."""
-        features = np.empty((len(places), *self.shape), self.versions[0][0].dtype)
-        for version, (stored, rows) in enumerate(self.versions):
-            chosen = places // len(self) == version
-            features[chosen] = stored[rows[places[chosen] % len(self)]]
-        return features
-
-    def scaled(self, features: np.ndarray) -> np.ndarray:
-        """Return features as the network sees them, without its axis of channels."""
-        return scale(features, self.config, self.scaler) if self.config else np.asarray(features, np.float32)
-
-    def batches(self) -> Iterator[np.ndarray]:
-        """Yield all examples as the network sees them [shape=(batch, n_bins, n_frames, 1)], in order."""
-        for part in np.array_split(np.arange(len(self)), -(-len(self) // _PREDICTED_AT_ONCE)):
-            yield self.scaled(self.read(part))[..., None]
-
-    def answers(self, predict: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """Return the probabilities of all examples [shape=(n, n_classes)]."""
-        return np.concatenate([np.asarray(predict(x)) for x in self.batches()])
 
 
 def train_model(
@@ -262,13 +205,13 @@ def fit(
     graph.reset(seed)
     if begin:
         begin(graph.model)
-    scaling, weights = _scaling(known), None
+    scaling, weights = affine(known), None
     if config.output == "softmax":
         weights = class_weights(known.labels.argmax(axis=1), known.labels.shape[1], balanced=config.class_weights)
     size = min(config.batch_size, len(known))
     n_steps = len(known) // size
     everything = np.arange(len(known.versions) * len(known))
-    resident = known.read(everything) if _is_resident(known, config) else None
+    resident = known.read(everything) if is_resident(known, config) else None
     each_epoch, every = config.patience or config.schedule == "plateau", max(1, config.epochs // CURVE_POINTS)
     rows: list[dict[str, float]] = []
     rank, best, kept, halvings = -np.inf, 0, None, 0
@@ -277,7 +220,7 @@ def fit(
         if config.schedule == "cosine":
             rate *= 0.5 + 0.5 * np.cos(np.pi * (epoch + np.arange(n_steps, dtype=np.float32) / n_steps) / config.epochs)
         totals = np.zeros(3)
-        for data, plan in _plans(known, config, weights, resident, rate, (seed, epoch)):
+        for data, plan in plans(known, config, weights, resident, rate, (seed, epoch)):
             totals += graph.epoch(data, plan, scaling).numpy()
         row = {"epoch": epoch + 1, "loss": totals[0] / (n_steps * size), "accuracy": totals[1] / totals[2]}
         rows.append(row)
@@ -352,122 +295,9 @@ def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
         raise ConfigError(f"Mixtures and recording augmentation need log-mel spectrograms, not {store.config.kind}.")
 
 
-def examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler) -> Examples:
-    """Return segments of a store as examples."""
-    versions = ((store.features, segments.row.to_numpy()),)
-    return Examples(versions, store.label_matrix(segments), store.config, scaler)
-
-
-def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler, config: TrainConfig) -> Examples:
-    """Return the examples that a network is validated on: segments, or for mixtures always the same mixtures of them.
-
-    Each segment is the first of one mixture.
-    """
-    plain = examples(store, segments, scaler)
-    if config.augment.mix != "layers":
-        return plain
-    always = dataclasses.replace(config, augment=dataclasses.replace(config.augment, share=1.0, retake=0.0))
-    rng = np.random.default_rng(0)
-    order = rng.permutation(len(plain))  # partners come from the same batch, which must hold several classes
-    x, y = plain.read(order).astype(np.float32), plain.labels[order]
-    for part in np.array_split(np.arange(len(order)), -(-len(order) // 64)):
-        x[part], y[part] = _augmented(plain, x[part], y[part], always, rng)
-    return dataclasses.replace(plain, versions=((x, np.arange(len(x))),), labels=y)
-
-
-def _in_numpy(config: TrainConfig) -> bool:
-    """Return whether `audio.augment` has work that the graph does not do: mixtures and recording augmentation."""
-    return config.augment.mix == "layers" or config.augment.retake > 0
-
-
-def _is_resident(known: Examples, config: TrainConfig) -> bool:
-    row_bytes = known.read(np.zeros(1, int)).nbytes
-    return not _in_numpy(config) and len(known.versions) * len(known) * row_bytes <= CHUNK_BYTES
-
-
-def _plans(
-    known: Examples,
-    config: TrainConfig,
-    weights: np.ndarray | None,
-    resident: np.ndarray | None,
-    rate: np.ndarray,
-    seed: tuple[int, int],
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield data and plan of each call of `Graph.epoch`: one for resident data, otherwise one for each chunk."""
-    n, n_steps = len(known), len(rate)
-    size = min(config.batch_size, n)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(n)[: n_steps * size].reshape(n_steps, size)
-    order = order + n * rng.integers(len(known.versions), size=order.shape)
-    at_once = n_steps if resident is not None else max(1, CHUNK_BYTES // known.read(order[0]).nbytes)
-    for first in range(0, n_steps, at_once):
-        places = order[first : first + at_once]
-        labels = known.labels[places % n]
-        generators = [np.random.default_rng((*seed, first + number)) for number in range(len(places))]
-        data, rows = resident, places
-        if resident is None:
-            data, rows = known.read(places.ravel()), np.arange(places.size).reshape(places.shape)
-        if _in_numpy(config):
-            for batch, one, rng in zip(rows, range(len(rows)), generators, strict=True):
-                data[batch], labels[one] = _augmented(known, data[batch], labels[one], config, rng)
-        drawn: dict[str, list[np.ndarray]] = {}
-        hop_s = known.config.hop_s if known.config else 1.0
-        for number, rng in enumerate(generators):
-            one, labels[number] = draw(config.augment, labels[number], known.shape, hop_s, rng)
-            for name, value in one.items():
-                drawn.setdefault(name, []).append(value)
-        plan = {name: np.stack(values) for name, values in drawn.items()}
-        targets, weighted = _targets(labels, weights, config, known.labels)
-        plan |= {"rows": rows, "partners": np.take_along_axis(rows, plan.pop("partner"), axis=1)}
-        plan = {name: value.astype(np.int32) if value.dtype == np.int64 else value for name, value in plan.items()}
-        plan |= {
-            "targets": targets,
-            "weights": weighted,
-            "rate": rate[first : first + at_once],
-            "seed": np.int32(seed[0]),
-        }
-        yield data, plan
-
-
-def _augmented(
-    known: Examples, x: np.ndarray, y: np.ndarray, config: TrainConfig, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Apply what the graph does not do; the generator goes on with what it does."""
-    mix = "layers" if config.augment.mix == "layers" else "none"
-    settings = dataclasses.replace(config.augment, mix=mix, time_masks=0, frequency_masks=0)
-    about = {"floor": silence(known.config), "hop_s": known.config.hop_s, "edges_hz": mel_edges_hz(known.config)}
-    return augment(x.astype(np.float32), y, settings, **about, rng=rng)
-
-
-def _scaling(examples: Examples) -> dict[str, np.ndarray]:
-    """Return `features.scale` as slope and offset of each bin, and the level of silence [shape=(n_bins, 1)]."""
-    ends = np.stack([np.zeros((examples.shape[0], 1)), np.ones((examples.shape[0], 1))]).astype(np.float32)
-    config, floor = examples.config, ends[0]
-    if config:
-        floor = silence(config)[:, None]
-    if config and config.scaling != "segment":  # which the graph does, after mixing
-        ends = examples.scaled(ends)
-    return {"slope": ends[1] - ends[0], "offset": ends[0], "floor": floor.astype(np.float32)}
-
-
-def _targets(
-    labels: np.ndarray, weights: np.ndarray | None, config: TrainConfig, all_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return smoothed targets and the weight of each example, of the shape of `labels` without its last axis."""
-    smoothing = config.label_smoothing
-    if weights is not None:
-        return (1 - smoothing) * labels + np.float32(smoothing / labels.shape[-1]), (labels @ weights).astype(
-            np.float32
-        )
-    observed = np.isfinite(labels)
-    targets = np.where(observed, (1 - smoothing) * labels + np.float32(smoothing / 2), np.float32(UNOBSERVED))
-    n_observed = np.isfinite(all_labels).sum(axis=1).mean()  # every observed label weighs the same
-    return targets, (observed.sum(axis=-1) / n_observed).astype(np.float32)
-
-
 def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:
     """Loss and accuracy, weighted as in training."""
-    targets, weighted = _targets(held_out.labels, weights, config, held_out.labels)
+    targets, weighted = smoothed(held_out.labels, weights, config, held_out.labels)
     likely = np.clip(held_out.answers(graph.predict).astype(float), 1e-7, 1 - 1e-7)
     if weights is not None:
         losses = -(targets * np.log(likely)).sum(axis=1)

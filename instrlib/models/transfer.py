@@ -30,10 +30,11 @@ from instrlib.evaluation.predictions import Predictions, join_seeds, main_score
 from instrlib.evaluation.statistics import compare, score_table
 from instrlib.models import embeddings
 from instrlib.models.answers import answer_test, read_test
-from instrlib.models.experiments import Outcome, Variant, read_outcome, run_folder, run_variants
 from instrlib.models.heads import HEADS, LOGISTIC, head_loss
 from instrlib.models.layers import Layer
-from instrlib.models.training import config_for, part_segments, train_model
+from instrlib.models.train import config_for, train_model
+from instrlib.models.trained import part_segments
+from instrlib.models.variants import Outcome, Variant, read_outcome, run_folder, run_variants
 from instrlib.models.vectors import MinMax, VectorStore, statistics, vector_store
 
 SOURCE = "rendered"
@@ -152,7 +153,7 @@ def pretrain(folder: Path, source: Inputs, config: TrainConfig, *, spec: str = "
     spec : str
         A name of `models.SPECS`.
     seed : int
-        See `training.train_model`.
+        See `train.train_model`.
 
     Returns
     -------
@@ -333,7 +334,7 @@ def train_from_scratch(
     inputs : Inputs
         Features and splits.
     spec, config
-        See `training.train_model`.
+        See `train.train_model`.
     sizes, seeds, workers
         See `answer_heads`.
 
@@ -407,7 +408,7 @@ def scaled_epochs(config: TrainConfig, n_all: int, n_drawn: int) -> TrainConfig:
     """
     steps_all, steps = (max(1, n // config.batch_size) for n in (n_all, n_drawn))
     factor = min(steps_all / steps, max(1.0, MAX_EPOCHS / config.epochs))
-    more = {name: math.ceil(factor * getattr(config, name)) for name in ("epochs", "patience")}
+    more = {name: math.ceil(factor * (getattr(config, name) or 0)) or None for name in ("epochs", "patience")}
     return dataclasses.replace(config, **more)
 
 

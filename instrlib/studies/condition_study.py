@@ -35,8 +35,8 @@ from instrlib.evaluation.predictions import Predictions, join_folds
 from instrlib.evaluation.statistics import enough_resamples, holm, nested
 from instrlib.models import classical
 from instrlib.models.answers import answer_test
-from instrlib.models.experiments import Outcome, make_outcome, run_folder
-from instrlib.models.training import part_segments, predict_clips
+from instrlib.models.trained import part_segments, predict_clips
+from instrlib.models.variants import Outcome, make_outcome, run_folder
 from instrlib.models.vectors import VectorStore, with_vectors
 from instrlib.studies import condition
 from instrlib.studies import measures as acoustic

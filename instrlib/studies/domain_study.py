@@ -28,9 +28,9 @@ from instrlib.evaluation.predictions import Predictions
 from instrlib.evaluation.statistics import enough_resamples, holm
 from instrlib.models.answers import answer_test
 from instrlib.models.embeddings import embed_store, own
-from instrlib.models.experiments import Outcome, Variant, run_variants
 from instrlib.models.layers import Layer
-from instrlib.models.training import load_model, load_scaler, read_manifest
+from instrlib.models.trained import load_model, load_scaler, read_manifest
+from instrlib.models.variants import Outcome, Variant, run_variants
 from instrlib.studies.domains import Common, Domain, in_common, pairs
 from instrlib.studies.saliency import cell_grid, class_activation_maps, last_picture_layer, overlay_arrays, upsample
 
@@ -193,7 +193,7 @@ def adapt_batch_norm(folder: Path, store: FeatureStore, rows: np.ndarray) -> "ke
     Parameters
     ----------
     folder : Path
-        Run folder of `training.train_model`; it is not changed.
+        Run folder of `train.train_model`; it is not changed.
     store : FeatureStore
         Features of the target, of the settings that the network was trained with.
     rows : np.ndarray of int [shape=(n,)]
@@ -430,7 +430,7 @@ def embeddings(
     domains : sequence of Domain
         From `domains.at_hand`.
     network : Path
-        Run folder of `training.train_model`, trained on the first split of the domain `source`.
+        Run folder of `train.train_model`, trained on the first split of the domain `source`.
     source : str
         Name of that domain.
     per_class : int

@@ -16,7 +16,7 @@ import pandas as pd
 
 from instrlib.core.config import FeatureConfig, Profile, folders
 from instrlib.core.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
-from instrlib.core.io import hash_tree, whole
+from instrlib.core.io import hash_tree, slug, whole
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
 from instrlib.data.dataset import Corpus
@@ -26,7 +26,6 @@ from instrlib.data.rendered import sources as soundfont
 from instrlib.data.splits import make_split, save_splits
 from instrlib.data.store import FeatureStore, build_store
 from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
-from instrlib.models.experiments import slug
 
 VARIABLE = "INSTRLIB_CORPORA"
 """Names corpora beside the study's own: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", as PATH separates folders."""

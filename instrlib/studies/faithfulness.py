@@ -21,7 +21,7 @@ from instrlib.core.errors import ConfigError
 from instrlib.core.io import in_parts
 from instrlib.core.parallel import parallel_map
 from instrlib.data.store import FeatureStore, open_store
-from instrlib.models.training import load_model, read_manifest
+from instrlib.models.trained import load_model, read_manifest
 from instrlib.studies.saliency import Explained, Grid, channels, downsample, predict, upsample, weighted_channels
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from instrlib.data.store import FeatureStore, build_store, open_store
 from instrlib.evaluation.metrics import decisions
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models.answers import answer_test
-from instrlib.models.experiments import run_folder
 from instrlib.models.layers import Layer
-from instrlib.models.training import load_model, load_scaler, open_trained, part_segments, predict_clips, train_model
+from instrlib.models.train import train_model
+from instrlib.models.trained import load_model, load_scaler, open_trained, part_segments, predict_clips
+from instrlib.models.variants import run_folder
 from instrlib.studies.layered_scores import Answer, all_or_none, choose_thresholds, score_table, truth_of_clips
 from instrlib.studies.mixing import MixConfig, Mixtures
 
@@ -76,11 +77,11 @@ def train(
     Parameters
     ----------
     folder : Path
-        Run folders are made in it; see `experiments.run_folder`.
+        Run folders are made in it; see `variants.run_folder`.
     name : str
         What the run folders are called.
     spec, config
-        See `training.train_model`.
+        See `train.train_model`.
     inputs : Inputs
         Features and splits.
     seeds : sequence of int

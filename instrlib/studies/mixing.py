@@ -23,7 +23,7 @@ from instrlib.data.files import CONTENT
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore
-from instrlib.models.training import part_segments
+from instrlib.models.trained import part_segments
 
 VERSION = 1
 """Raised whenever the bytes of a mixture change."""

@@ -18,7 +18,7 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import Corpus
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore
-from instrlib.models.training import part_segments
+from instrlib.models.trained import part_segments
 from instrlib.studies.mixing import (
     PARTS,
     PEAK_DB,

@@ -22,7 +22,7 @@ from instrlib.core.io import in_parts
 from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
-from instrlib.models.training import load_model, open_trained, part_segments
+from instrlib.models.trained import load_model, open_trained, part_segments
 
 if TYPE_CHECKING:
     import keras

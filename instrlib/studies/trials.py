@@ -24,7 +24,7 @@ from instrlib.data.inputs import Inputs
 from instrlib.data.splits import fingerprint_of, load_split, make_split, save_splits
 from instrlib.data.store import build_store
 from instrlib.models.layers import Layer, get_spec, widen
-from instrlib.models.training import part_segments, summary
+from instrlib.models.trained import part_segments, summary
 from instrlib.studies import domain_study, domains
 from instrlib.studies.domain_study import Answered
 

@@ -12,8 +12,8 @@ from instrlib.data.inputs import Inputs
 from instrlib.evaluation import statistics
 from instrlib.models import finetune
 from instrlib.models.answers import trivial_baselines
-from instrlib.models.experiments import Outcome, answers, describe
 from instrlib.models.transfer import SCRATCH
+from instrlib.models.variants import Outcome, answers, describe
 from instrlib.studies.domains import Domain, unheard
 
 
@@ -27,7 +27,7 @@ class Tuning:
         Labels of what it was pretrained on and what it was tuned on; "" where no two such worlds are at hand. Then all
         tables are empty.
     described : pandas.DataFrame
-        See `experiments.describe`.
+        See `variants.describe`.
     scores : pandas.DataFrame
         Columns `model`, `score`, `estimate`, `low` and `high`; see `evaluation.compare_models`.
     compared : pandas.DataFrame

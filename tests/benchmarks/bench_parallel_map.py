@@ -21,7 +21,7 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
 from instrlib.data.splits import make_split, save_split
 from instrlib.data.store import build_store, open_store
-from instrlib.models.training import train_model
+from instrlib.models.train import train_model
 
 CLIPS_PER_CLASS = 36
 PROFILE = get_profile("quick")

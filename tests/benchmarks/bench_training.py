@@ -1,232 +1,187 @@
-"""Training `compact` under Keras against the same network in PyTorch: same batches, same data, one thread each.
+"""Training speed: the library's loop beside plain `keras.fit`, the batches of before it, and PyTorch where it is there.
 
-Each side has a process of its own, which waits while the other one works; rounds alternate, and medians are printed.
-PyTorch is given the memory format that is faster for it. Both begin with the same weights and must give the same
-answers first. Below it stands what is left of Keras' speed in the training that the study does: batches read and scaled
-from a store, weighed, with a validation after each epoch.
+Each side has a process of its own with one thread, which waits while another one works; rounds alternate, and medians
+of ratios within a round are printed, so that other work on the machine hardly counts. All train the same network on the
+same examples, without augmentation; the library validates after each epoch, as what it replaced did.
 """
 
+import functools
 import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-THREADS = "1"
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = THREADS  # before numpy, TensorFlow and PyTorch are imported
+    os.environ[name] = "1"  # before numpy, TensorFlow and PyTorch are imported
 
 import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
 
+from instrlib.audio.features import Scaler, scale  # noqa: E402
+from instrlib.core.backend import load_keras  # noqa: E402
 from instrlib.core.config import FeatureConfig, TrainConfig  # noqa: E402
-from instrlib.data.store import FeatureStore, fit_scaler  # noqa: E402
-from instrlib.models import layers as models  # noqa: E402
-from instrlib.models import training  # noqa: E402
+from instrlib.models import layers, train  # noqa: E402
+from instrlib.models.examples import Examples  # noqa: E402
 
-CONFIG = FeatureConfig()
-N_CLIPS, N_CLASSES, BATCH = 512, 12, 16
-N_VALIDATION = 64
-EPOCHS = 4
-"""In one measurement, since what `fit` does before and after its epochs is done once for a whole training."""
-
-LEARNING_RATE = 3e-3
-ROUNDS = 5
-GOAL = 1.0
-TOLERANCE = 1e-5
-NO_TORCH = "PyTorch is not here to compare with; pip install torch==2.13.0"
+N, N_VALIDATION, N_CLASSES, EPOCHS, ROUNDS = 512, 128, 12, 3, 7
+BATCH, BATCH_BEFORE = TrainConfig().batch_size, 16
+RATE = 3e-3
+SCALER = Scaler(np.full(64, -40, np.float32), np.full(64, 10, np.float32))
+NETWORKS = {"small": FeatureConfig(hop_length=1024), "compact": FeatureConfig()}
+GOALS = {"small": ("before", 2.5), "compact": ("torch", 1.0)}
 
 
-def examples() -> tuple[np.ndarray, np.ndarray]:
-    """Random pictures and classes, the same in every process."""
+@functools.cache
+def data(network: str) -> tuple[np.ndarray, np.ndarray]:
+    """Random features in dB and one-hot classes, the same in every process."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((N_CLIPS, *CONFIG.shape, 1), dtype=np.float32)
-    return x, rng.integers(0, N_CLASSES, N_CLIPS)
+    x = (rng.standard_normal((N, *NETWORKS[network].shape)) * 10 - 40).astype(np.float16)
+    return x, np.eye(N_CLASSES, dtype=np.float32)[rng.integers(N_CLASSES, size=N)]
 
 
-def keras_side(folder: Path) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Build and write down the network and its answers; return what there is to say of it and its work."""
-    keras = training.load_keras()
-    training.make_deterministic(0)
-    x, targets = examples()
-    model = models.build(models.get_spec("compact"), x.shape[1:], N_CLASSES, fused=True)
-    np.savez(folder / "weights.npz", *model.get_weights())
-    np.save(folder / "answers.npy", model.predict_on_batch(x[:BATCH]))
-    loss = keras.losses.CategoricalCrossentropy()
-    model.compile(keras.optimizers.Adam(LEARNING_RATE), loss, steps_per_execution=training.STEPS_AT_ONCE)
-    one_hot = np.eye(N_CLASSES, dtype=np.float32)[targets]
-    about = {"name": f"Keras {keras.__version__}", "parameters": model.count_params()}
-    return about, lambda: model.fit(x, one_hot, batch_size=BATCH, epochs=EPOCHS, verbose=0, shuffle=False)
+def library(network: str) -> Callable[[], object]:
+    """Return what trains for some epochs as the library does; the graph is there after the first call."""
+    x, y = data(network)
+    known = Examples(((x, np.arange(N)),), y, NETWORKS[network], SCALER)
+    held_out = Examples(((x, np.arange(N_VALIDATION)),), y[:N_VALIDATION], NETWORKS[network], SCALER)
+    config = TrainConfig(epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, patience=EPOCHS)
+    return lambda: train.fit(layers.get_spec(network), known, held_out, config, 0)
 
 
-def torch_side(folder: Path) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Build the network of Keras' weights and compare its answers; return what there is to say of it and its work."""
-    import torch
-
-    torch.set_num_threads(int(THREADS))
-    torch.manual_seed(0)
-    x, targets = examples()
-    pictures, classes = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(targets)
-    stored = np.load(folder / "weights.npz")
-    weights = [stored[name] for name in stored.files]
-    net = torch_network(weights)
-    with torch.no_grad():
-        answers = torch.softmax(net.eval()(pictures[:BATCH]), dim=1).numpy()
-    apart = float(np.abs(answers - np.load(folder / "answers.npy")).max())
-
-    def epoch_in(memory_format: Any) -> Callable[[], None]:
-        model = torch_network(weights).to(memory_format=memory_format).train()
-        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=1e-7)
-        loss = torch.nn.CrossEntropyLoss()
-
-        def epoch() -> None:
-            for first in EPOCHS * list(range(0, N_CLIPS, BATCH)):
-                batch = pictures[first : first + BATCH].contiguous(memory_format=memory_format)
-                optimizer.zero_grad()
-                loss(model(batch), classes[first : first + BATCH]).backward()
-                optimizer.step()
-
-        return epoch
-
-    formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    epochs = {name: epoch_in(memory_format) for name, memory_format in formats.items()}
-    took = {name: statistics.median([seconds(epoch) for _ in range(3)]) for name, epoch in epochs.items()}
-    best = min(took, key=took.get)
-    learned = sum(parameter.numel() for parameter in net.parameters())
-    moving = sum(buffer.numel() for name, buffer in net.named_buffers() if "running" in name)
-    about = {"name": f"PyTorch {torch.__version__}, {best}", "parameters": learned + moving, "apart": apart}
-    return about, epochs[best]
+def keras_model(network: str) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return a compiled network and the scaled examples."""
+    keras = load_keras()
+    x, y = data(network)
+    model = layers.build(layers.get_spec(network), (*x.shape[1:], 1), N_CLASSES)
+    model.compile(keras.optimizers.Adam(RATE), "categorical_crossentropy", weighted_metrics=["accuracy"])
+    return model, scale(x, NETWORKS[network], SCALER)[..., None], y
 
 
-def torch_network(weights: list[np.ndarray]) -> Any:
-    """Build `compact` in PyTorch with weights in Keras' order and layout."""
+def plain(network: str) -> Callable[[], object]:
+    """`keras.fit` on arrays, without validation."""
+    model, x, y = keras_model(network)
+    return lambda: model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+
+
+def before(network: str) -> Callable[[], object]:
+    """`keras.fit` on batches made in NumPy, with validation and early stopping: how the library trained before."""
+    keras = load_keras()
+    model, *_ = keras_model(network)
+    x, y = data(network)
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, n: int, size: int) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+            self.parts = np.array_split(np.random.default_rng(0).permutation(n), n // size)
+
+        def __len__(self) -> int:
+            return len(self.parts)
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            rows = np.sort(self.parts[index])
+            scaled = scale(x[rows].astype(np.float32), NETWORKS[network], SCALER)
+            return scaled[..., None], y[rows], np.ones(len(rows), np.float32)
+
+    stop = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=EPOCHS, restore_best_weights=True)
+    settings = {"validation_data": Batches(N_VALIDATION, 64), "callbacks": [stop], "verbose": 0}
+    return lambda: model.fit(Batches(N, BATCH_BEFORE), epochs=EPOCHS, **settings)
+
+
+def torch(network: str) -> Callable[[], object]:
+    """Return the same network in PyTorch, with the weights of Keras, channels last."""
     import torch
     from torch import nn
 
-    given = iter(torch.from_numpy(one.copy()) for one in weights)
-    layers: list[nn.Module] = []
-    channels, shape = 1, CONFIG.shape
-    for row in models.get_spec("compact"):
+    torch.set_num_threads(1)
+    model, x, y = keras_model(network)
+    given = iter(torch.from_numpy(one.copy()) for one in model.get_weights())
+    rows, channels, shape = [], 1, x.shape[1:3]
+    for row in layers.get_spec(network):
         if row.kind == "average":
-            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(row.dropout)]
+            rows += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(row.dropout)]
             continue
         # As Keras pads: where the zeros cannot be the same on both sides, there is one more after than before.
         missing = [max((-(-side // row.stride) - 1) * row.stride + row.kernel - side, 0) for side in shape]
-        height, width = ((total // 2, total - total // 2) for total in missing)
-        even = height[0] == height[1] == width[0] == width[1]
-        if not even:
-            layers.append(nn.ZeroPad2d((*width, *height)))
-        padding = height[0] if even else 0
-        conv = nn.Conv2d(channels, row.units, row.kernel, stride=row.stride, padding=padding, bias=False)
-        norm = nn.BatchNorm2d(row.units, eps=1e-3, momentum=1 - models.BATCH_NORM_MOMENTUM)
+        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in missing)
+        even = top == bottom == left == right
+        rows += [] if even else [nn.ZeroPad2d((left, right, top, bottom))]
+        conv = nn.Conv2d(channels, row.units, row.kernel, row.stride, padding=top if even else 0, bias=False)
+        norm = nn.BatchNorm2d(row.units, eps=1e-3, momentum=1 - layers.BATCH_NORM_MOMENTUM)
         conv.weight.data = next(given).permute(3, 2, 0, 1).contiguous()
         norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var = (next(given) for _ in range(4))
-        layers += [conv, norm, nn.ReLU(), *([nn.MaxPool2d(row.pool)] if row.pool > 1 else [])]
+        rows += [conv, norm, nn.ReLU(), *([nn.MaxPool2d(row.pool)] if row.pool > 1 else [])]
         channels, shape = row.units, tuple(-(-side // row.stride) // row.pool for side in shape)
-    dense = nn.Linear(channels, N_CLASSES)
-    dense.weight.data, dense.bias.data = next(given).T.contiguous(), next(given)
-    return nn.Sequential(*layers, dense)
+    scores = nn.Linear(channels, N_CLASSES)
+    scores.weight.data, scores.bias.data = next(given).T.contiguous(), next(given)
+    net = nn.Sequential(*rows, scores)
+    pictures, classes = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(y.argmax(axis=1))
+    with torch.no_grad():
+        answers = torch.softmax(net.eval()(pictures[:8]), dim=1).numpy()
+    np.testing.assert_allclose(answers, model.predict_on_batch(x[:8]), atol=1e-5)
+    net = net.to(memory_format=torch.channels_last).train()
+    optimizer, loss = torch.optim.Adam(net.parameters(), RATE, eps=1e-7), nn.CrossEntropyLoss()
+
+    def epochs() -> None:
+        for first in EPOCHS * list(range(0, N, BATCH)):
+            batch = pictures[first : first + BATCH].contiguous(memory_format=torch.channels_last)
+            optimizer.zero_grad()
+            loss(net(batch), classes[first : first + BATCH]).backward()
+            optimizer.step()
+
+    return epochs
 
 
-def study_side(folder: Path) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Return the study's own training by number of epochs; what compiling takes is the same for any."""
-    x, targets = examples()
-    np.save(folder / "features.npy", (x[..., 0] * 10 - 40).astype(np.float16))
-    names = tuple(f"class {number}" for number in range(N_CLASSES))
-    clip = [f"{row:04d}" for row in range(N_CLIPS)]
-    segments = pd.DataFrame({"row": range(N_CLIPS), "clip_id": clip, "target": targets, "group": clip})
-    store = FeatureStore(folder, CONFIG, names, segments, pd.DataFrame(), "random")
-    scaler = fit_scaler(store, segments.row.to_numpy())
-    training.make_deterministic(0)
-
-    def fit(n_epochs: int) -> None:
-        config = TrainConfig(epochs=n_epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, patience=n_epochs)
-        table = models.get_spec("compact")
-        training._fit(store, scaler, segments, segments[:N_VALIDATION], table, config, 0)
-
-    return {"name": "as the study trains", "epochs": fit}, lambda: None
+SIDES = {"library": library, "keras.fit": plain, "before": before, "torch": torch}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+def serve(side: str, network: str) -> None:
+    """Train once, then train and print the seconds that it took for every line that comes in."""
+    load_keras().utils.set_random_seed(0)
+    work = SIDES[side](network)
     work()
-    return time.perf_counter() - start
-
-
-def serve(side: str, folder: Path) -> None:
-    """Say what this side is, then train and say how long it took for every line that comes in."""
-    sides = {"keras": keras_side, "torch": torch_side, "study": study_side}
-    about, epoch = sides[side](folder)
-    fit = about.pop("epochs", None)
-    if fit is None:
-        epoch()
-    print(json.dumps(about), flush=True)
+    print("ready", flush=True)
     for _ in sys.stdin:
-        took = seconds(epoch) if fit is None else seconds(lambda: fit(1 + EPOCHS)) - seconds(lambda: fit(1))
-        print(took, flush=True)
+        start = time.perf_counter()
+        work()
+        print(json.dumps(time.perf_counter() - start), flush=True)
 
 
-class Side:
-    """One side in a process of its own."""
-
-    def __init__(self, side: str, folder: str) -> None:
-        command = [sys.executable, __file__, side, folder]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = json.loads(self._process.stdout.readline())
-        self.took: list[float] = []
-
-    def train(self) -> None:
-        """Let it train once."""
-        print(file=self._process.stdin, flush=True)
-        self.took.append(float(self._process.stdout.readline()))
-
-    @property
-    def clips_per_s(self) -> float:
-        """Median over the rounds."""
-        return EPOCHS * N_CLIPS / statistics.median(self.took)
-
-    def close(self) -> None:
-        """End it."""
-        self._process.stdin.close()
-        self._process.wait()
+def measure(network: str, names: list[str]) -> dict[str, list[float]]:
+    """Return the seconds of each round by side."""
+    sides = {
+        side: subprocess.Popen([sys.executable, __file__, side, network], stdin=-1, stdout=-1, text=True)
+        for side in names
+    }
+    took: dict[str, list[float]] = {side: [] for side in names}
+    for process in sides.values():
+        process.stdout.readline()
+    for _ in range(ROUNDS):
+        for side, process in sides.items():
+            print(file=process.stdin, flush=True)
+            took[side].append(float(process.stdout.readline()))
+    for process in sides.values():
+        process.communicate()
+    return took
 
 
 def main() -> None:
-    """Print everything."""
-    print(f"training compact on {CONFIG.shape[0]} x {CONFIG.shape[1]}, batches of {BATCH}, {THREADS} thread")
-    names = ["keras", "torch", "study"] if importlib.util.find_spec("torch") else ["keras", "study"]
-    with tempfile.TemporaryDirectory() as folder:
-        sides = {name: Side(name, folder) for name in names}
-        for _ in range(ROUNDS):
-            for side in sides.values():
-                side.train()
-        for side in sides.values():
-            side.close()
-    keras, torch = sides["keras"], sides.get("torch")
-    if torch is None:
-        print(NO_TORCH)
-    else:
-        counts = {side.about["parameters"] for side in (keras, torch)}
-        if len(counts) > 1 or torch.about["apart"] > TOLERANCE:
-            raise SystemExit(f"not the same network: {counts} parameters, answers {torch.about['apart']:.1e} apart")
-        print(f"the same network: {counts.pop():,} parameters, answers at most {torch.about['apart']:.1e} apart")
-    for side in sides.values():
-        ratio = ""
-        if torch is not None and side is not torch:
-            ratio = statistics.median(b / a for a, b in zip(side.took, torch.took, strict=True))
-            ratio = f"  {ratio:4.2f} x PyTorch" + (f" (goal {GOAL})" if side is keras else "")
-        print(f"{side.about['name']:34} {side.clips_per_s:5.0f} clips/s{ratio}")
+    """Print milliseconds an example, and how many times as fast the library is as the others."""
+    names = [side for side in SIDES if side != "torch" or importlib.util.find_spec("torch")]
+    for network, config in NETWORKS.items():
+        took = measure(network, names)
+        print(f"{network}, {config.n_mels} x {config.n_frames}, one thread")
+        for side in names:
+            ratio = statistics.median(a / b for a, b in zip(took[side], took["library"], strict=True))
+            goal = f" (goal {GOALS[network][1]})" if side == GOALS[network][0] else ""
+            each = 1e3 * statistics.median(took[side]) / (EPOCHS * N)
+            print(f"  {side:10} {each:6.3f} ms an example; the library is {ratio:4.2f} x as fast{goal}")
+    if "torch" not in names:
+        print("PyTorch is not installed; pip install torch==2.13.0 to compare with it.")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        serve(sys.argv[1], Path(sys.argv[2]))
-    else:
-        main()
+    serve(*sys.argv[1:]) if len(sys.argv) > 1 else main()

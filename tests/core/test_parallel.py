@@ -20,7 +20,7 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, WorkerError
 from instrlib.core.io import read_arrays
 from instrlib.core.parallel import n_workers, parallel_map
-from instrlib.models import training
+from instrlib.models import train, trained
 
 HERE = Path(__file__).parent
 
@@ -79,7 +79,7 @@ def _trains_and_is_killed_once(marker: Path | None, *task: object) -> Path:
     if marker and not marker.exists():
         marker.touch()
         threading.Timer(1.0, os.killpg, (0, signal.SIGKILL)).start()  # long before it can have finished
-    return training.train_model(*task)
+    return train.train_model(*task)
 
 
 def _is_gone(pid: int) -> bool:
@@ -368,7 +368,7 @@ def test_training_gives_the_same_bits_from_one_process_two_and_a_cluster_that_lo
     runs.append(train("cluster", marker=tmp_path / "killed"))
     assert (tmp_path / "killed").exists()
     for by_place in zip(*runs, strict=True):
-        first, *others = ((training.load_model(run)[0].get_weights(), _validation(run)) for run in by_place)
+        first, *others = ((trained.load_model(run)[0].get_weights(), _validation(run)) for run in by_place)
         for weights, validation in others:
             assert all(np.array_equal(a, b) for a, b in zip(first[0], weights, strict=True))
             assert validation == first[1]

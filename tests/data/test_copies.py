@@ -141,7 +141,7 @@ def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one
     from instrlib.core.config import TrainConfig
     from instrlib.data.store import fit_scaler
     from instrlib.models.batches import training_batches
-    from instrlib.models.training import part_segments
+    from instrlib.models.trained import part_segments
 
     copied = store.build_store(small.clips, small.store.config, root=tmp_path, workers=1, change=ChangedCopies())
     train = part_segments(small.store, small.split, "train")

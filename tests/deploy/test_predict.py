@@ -80,7 +80,7 @@ def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, t
     from instrlib.data.inputs import Inputs
     from instrlib.data.splits import k_folds, save_split
     from instrlib.deploy import release
-    from instrlib.models import experiments
+    from instrlib.models import variants
     from instrlib.models.layers import get_spec
     from instrlib.runner import run as runs
 
@@ -90,8 +90,8 @@ def test_real_held_out_clips_are_named_as_often_as_the_model_says(sample_root, t
     split = k_folds(features.clips, 3, seed=0)[0]
     save_split(split, tmp_path / "split.json")
     inputs = Inputs(features, (tmp_path / "split.json",), split.fingerprint)
-    variant = experiments.Variant("compact CNN", get_spec("small"), TrainConfig(epochs=8), features.folder)
-    trained = experiments.run_variants(tmp_path / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
+    variant = variants.Variant("compact CNN", get_spec("small"), TrainConfig(epochs=8), features.folder)
+    trained = variants.run_variants(tmp_path / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
     choice = release.choose([release.Candidate("02_baseline_cnn", "compact CNN", trained["compact CNN"].folders)])
     parameters = {"corpus": "fsdkaggle2018", "data": "", "profile": "smoke", "seeds": 1}
     run = runs.Run("11_timeline", parameters, tmp_path / "reports" / "fsdkaggle2018-smoke")

@@ -22,7 +22,7 @@ from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
 from instrlib.findings.release import release_sentences
-from instrlib.models import answers, published, training
+from instrlib.models import answers, published, trained
 from instrlib.models.layers import Layer, build
 from instrlib.models.predict import predict_file
 from instrlib.runner import publish
@@ -30,7 +30,7 @@ from instrlib.studies import layered, saliency
 
 
 def write_summary(folder: Path, *, accuracy: float, parameters: int = 1000) -> Path:
-    """Write what `training.summary` reads of a finished training."""
+    """Write what `trained.summary` reads of a finished training."""
     metrics = {"validation": {"accuracy": accuracy}, "parameters": parameters, "multiply_adds": 1}
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "manifest.json", {"key": "", "seed": 0, "store": "", "split": ""})
@@ -110,7 +110,7 @@ def test_the_file_gives_the_networks_own_logits_maps_and_answers(released, small
     """As closely as weights of one byte allow."""
     for name, folder in released.trained.items():
         network = getattr(released.made.model, name)
-        model, scaler = training.load_model(folder)
+        model, scaler = trained.load_model(folder)
         rows = small.store.segments.row.to_numpy()[:12]
         spectra = small.store.features[rows].astype(np.float32)
         listened, maps = published.listener(dataclasses.replace(network, temperature=1.0))(spectra)
@@ -143,7 +143,7 @@ def test_a_network_without_a_mean_at_its_end_gives_logits_alone():
 
 def test_temperature_and_thresholds_are_fitted_on_the_validation_part_alone(released, small):
     network, table = released.made.model.single, released.made.validation.loc["single"]
-    segments = training.part_segments(small.store, small.split, "validation")
+    segments = trained.part_segments(small.store, small.split, "validation")
     logits, _ = published.logits(network)(small.store.read(segments.row.to_numpy(), network.scaler))
     clips, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     targets = segments.groupby("clip_id").target.first()[clips].to_numpy()
@@ -159,7 +159,7 @@ def test_the_file_itself_answers_the_held_out_clips_of_its_split_and_is_scored_o
     test = sorted(small.split.parts.index[small.split.parts == "test"])
     assert after["clip_id"].tolist() == test and about["n_tested"] == len(test)
     assert about["split"] == small.split.fingerprint and about["fold"] == 0
-    segments = training.part_segments(small.store, small.split, "test")
+    segments = trained.part_segments(small.store, small.split, "test")
     hear = published.listener(released.made.model.single)
     heard, _ = hear(small.store.features[segments.row.to_numpy()])
     _, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)

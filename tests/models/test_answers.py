@@ -7,14 +7,14 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import RunError
 from instrlib.data.splits import make_split, save_split
 from instrlib.evaluation import statistics
-from instrlib.models import answers, experiments
+from instrlib.models import answers, variants
 
 
 @pytest.fixture(scope="module")
 def outcome(small, tmp_path_factory):
-    variant = experiments.Variant("compact", "compact", TrainConfig(epochs=3), small.store.folder)
+    variant = variants.Variant("compact", "compact", TrainConfig(epochs=3), small.store.folder)
     folder = tmp_path_factory.mktemp("evaluated")
-    return experiments.run_variants(folder, [variant], splits=[small.split_path], seeds=(0, 1))["compact"]
+    return variants.run_variants(folder, [variant], splits=[small.split_path], seeds=(0, 1))["compact"]
 
 
 @pytest.fixture(scope="module")

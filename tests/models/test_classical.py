@@ -10,7 +10,7 @@ from instrlib.audio.features import extract, mel_edges_hz, sounding
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import ConfigError
 from instrlib.models import classical
-from instrlib.models.training import part_segments
+from instrlib.models.trained import part_segments
 
 CONFIG = FeatureConfig(n_mels=40, segment_s=1.0)
 NAMES = classical.statistic_names()

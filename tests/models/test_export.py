@@ -11,7 +11,7 @@ import pytest
 
 from instrlib.core.errors import RunError
 from instrlib.data.splits import load_split
-from instrlib.models import export, litert, training
+from instrlib.models import export, litert, trained
 from instrlib.models.export import FORMATS
 from instrlib.models.layers import Layer, build, count_multiply_adds
 
@@ -36,7 +36,7 @@ def test_each_file_answers_nearly_as_its_network_with_probabilities(exported, de
 
 def test_sizes_are_those_of_the_files_and_of_the_network(exported, dense):
     _, files = exported
-    model = training.load_model(dense.flat[0])[0]
+    model = trained.load_model(dense.flat[0])[0]
     for row in files.itertuples():
         content = row.path.read_bytes()
         # gzip adds a header and a checksum, 18 bytes, to the same stream
@@ -68,9 +68,9 @@ def test_int8_files_hold_int8_inside_and_take_and_give_floats(exported):
 
 def test_validation_accuracy_is_that_of_the_file(exported, dense, inputs):
     row = exported[1][(exported[1].format == "dynamic int8") & (exported[1].seed == 1)].iloc[0]
-    segments = training.part_segments(inputs.store, load_split(inputs.splits[0], inputs.store.segments), "validation")
-    scaler = training.load_scaler(dense.folders[1][0])
-    found = training.predict_clips(export.predictor(row.path), inputs.store, scaler, segments)
+    segments = trained.part_segments(inputs.store, load_split(inputs.splits[0], inputs.store.segments), "validation")
+    scaler = trained.load_scaler(dense.folders[1][0])
+    found = trained.predict_clips(export.predictor(row.path), inputs.store, scaler, segments)
     assert row.validation_accuracy == (found["probabilities"].argmax(1) == found["targets"]).mean()
 
 

@@ -14,7 +14,7 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import read_json, write_json
 from instrlib.core.parallel import parallel_map
-from instrlib.models import prune, training
+from instrlib.models import prune, trained
 from instrlib.models.prune import Pruning
 
 TUNE = TrainConfig(epochs=2, learning_rate=1e-3)
@@ -29,7 +29,7 @@ def pruned(dense, inputs, tmp_path_factory):
 
 
 def weights_of(folder: Path) -> list[np.ndarray]:
-    return training.load_model(folder)[0].get_weights()
+    return trained.load_model(folder)[0].get_weights()
 
 
 def prune_alone(dense, inputs, folder: Path, ways: list[Pruning]) -> None:
@@ -42,7 +42,7 @@ def test_every_kernel_has_the_share_of_zeros_asked_for_and_nothing_else_is_prune
     assert list(pruned) == ["not pruned, fine-tuned", "90 %, progressive", "90 %, one step"]
     for way in (CONTROL, MOST, AT_ONCE):
         for folder in pruned[way.name].flat:
-            model = training.load_model(folder)[0]
+            model = trained.load_model(folder)[0]
             table = prune.sparsity_by_layer(model)
             assert tuple(table.index) == KERNELS
             assert table.weights.tolist() == [5 * 5 * 12, 3 * 3 * 12 * 16, 16 * 3]
@@ -57,7 +57,7 @@ def test_every_kernel_has_the_share_of_zeros_asked_for_and_nothing_else_is_prune
 
 def test_one_step_keeps_the_largest_weights_of_the_trained_network(dense, pruned):
     for before, after in zip(dense.flat, pruned[AT_ONCE.name].flat, strict=True):
-        networks = [training.load_model(folder)[0] for folder in (before, after)]
+        networks = [trained.load_model(folder)[0] for folder in (before, after)]
         for name in KERNELS:
             old, new = (np.asarray(network.get_layer(name).kernel).ravel() for network in networks)
             largest = np.argsort(-np.abs(old))[: np.count_nonzero(new)]
@@ -70,7 +70,7 @@ def test_the_control_is_fine_tuned(dense, pruned):
 
 
 def test_the_result_is_a_keras_3_network_tested_on_the_same_clips(pruned, dense):
-    model = training.load_model(pruned[MOST.name].flat[0])[0]
+    model = trained.load_model(pruned[MOST.name].flat[0])[0]
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
     assert read_json(pruned[MOST.name].flat[0] / "manifest.json")["pruning"]["sparsity"] == 0.9
     for outcome in pruned.values():
@@ -121,7 +121,7 @@ from instrlib.core.io import read_json
 from pathlib import Path
 import numpy as np
 
-model, _ = training.load_model(Path(sys.argv[1]))
+model, _ = trained.load_model(Path(sys.argv[1]))
 imported = [name for name in ("tf_keras", "tensorflow_model_optimization") if name in sys.modules]
 import tf_keras
 table = tuple(layers.Layer(**row) for row in read_json(Path(sys.argv[1]) / "manifest.json")["spec"])

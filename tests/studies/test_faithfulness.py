@@ -9,7 +9,7 @@ from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.parallel import parallel_map
 from instrlib.models.layers import build, get_spec
-from instrlib.models.training import train_model
+from instrlib.models.train import train_model
 from instrlib.studies import faithfulness, saliency
 
 GRID = saliency.Grid(np.array([2.0, 6.0]), np.array([2.0, 6.0, 10.0]), 4, 4, (8, 12))

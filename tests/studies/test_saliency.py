@@ -13,7 +13,8 @@ from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.io import read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.models.layers import Layer, build, get_spec
-from instrlib.models.training import part_segments, train_model
+from instrlib.models.train import train_model
+from instrlib.models.trained import part_segments
 from instrlib.studies import saliency
 
 SHAPE = (32, 45, 1)
