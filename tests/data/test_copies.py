@@ -137,22 +137,6 @@ def test_a_killed_build_of_copies_goes_on_and_ends_the_same(corpus, copies, tmp_
     assert contents(again.folder) == contents(copies.folder)
 
 
-def test_half_of_the_examples_that_a_training_reads_are_copies_when_there_is_one_of_each(small, tmp_path):
-    from instrlib.core.config import TrainConfig
-    from instrlib.data.store import fit_scaler
-    from instrlib.models.batches import training_batches
-    from instrlib.models.trained import part_segments
-
-    copied = store.build_store(small.clips, small.store.config, root=tmp_path, workers=1, change=ChangedCopies())
-    train = part_segments(small.store, small.split, "train")
-    scaler = fit_scaler(small.store, train.row.to_numpy())
-    settings = {"weights": np.ones(3), "config": TrainConfig(batch_size=8), "seed": 0}
-    plain = training_batches(small.store, scaler, train, **settings)
-    mixed = training_batches(small.store, scaler, train, **settings, copied=copied)
-    changed = [(plain[at][0] != mixed[at][0]).any(axis=(1, 2, 3)) for at in range(len(plain))]
-    assert 0.2 < np.concatenate(changed).mean() < 0.8
-
-
 def test_the_stored_copies_are_the_features_of_the_sound_that_can_be_heard(corpus, copies):
     heard = ChangedCopies(n_copies=2).copies(
         audio.load(corpus.root / "5.wav", sample_rate_hz=RATE_HZ)[: CONFIG.segment_samples],
