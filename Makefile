@@ -8,28 +8,37 @@ SEEDS   ?= 3
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 RUN = .venv/bin/python -m
-STUDY = --corpus "$(CORPUS)" --data "$(DATA)" --profile "$(PROFILE)" --seeds "$(SEEDS)"
+OPTIONS = --corpus "$(CORPUS)" --data "$(DATA)" --profile "$(PROFILE)" --seeds "$(SEEDS)"
+
+# In runs of their own, with what a study has trained, where there is one: what has changed is made again.
+NBVAL = rm -rf runs/.nbval && mkdir -p runs/.nbval && { cp -R runs/rendered-quick runs/.nbval/ 2>/dev/null || true; } && \
+	INSTRLIB_RUNS="$(CURDIR)/runs/.nbval" $(RUN) pytest -q -p no:xdist --nbval-lax --nbval-cell-timeout=1200
 
 # The environment knows the folder that it was made in; in a clone that was moved it is made again.
 IGNORED := $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd)" ] || rm -f .venv/.ready)
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lab demo figures report bench notebooks lock
+.PHONY: help study publish test nbval lab demo figures report bench notebooks lock
 
 help:  ## show this list
 	@echo "make TARGET [CORPUS=rendered] [DATA=folder] [PROFILE=smoke|quick|full] [SEEDS=3]"
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
-study: .venv/.ready  ## set up, then run the whole study: notebooks, numbers, figures, pages
-	@$(RUN) instrlib.runner.cli study $(STUDY)
+study: .venv/.ready  ## set up, then run the whole study; results go to runs/
+	@$(RUN) instrlib.runner.cli study $(OPTIONS)
 
-test: .venv/.ready  ## set up, then pass every test, the committed notebooks among them
+publish: .venv/.ready  ## copy a finished study to reports/ and figures/: make publish STUDY=rendered-quick
+	@test -n "$(STUDY)" || { echo "Name the study: make publish STUDY=rendered-quick" >&2; exit 1; }
+	@$(RUN) instrlib.runner.cli publish "$(STUDY)"
+
+test: .venv/.ready  ## set up, then pass the tests: the library, a smoke study, the first notebooks
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) pytest -q -n 2 --dist loadfile --no-loadscope-reorder
-	@rm -rf runs/.nbval && mkdir -p runs/.nbval
-	@cp -R runs/rendered-quick runs/.nbval/ 2>/dev/null || true  # a network is trained again where its code or settings differ
-	@INSTRLIB_RUNS="$(CURDIR)/runs/.nbval" $(RUN) pytest -q -p no:xdist --nbval-lax --nbval-cell-timeout=1200 notebooks
+	@$(NBVAL) $(addprefix notebooks/,01_*.ipynb 02_*.ipynb 03_*.ipynb 14_*.ipynb demo.ipynb)
+
+nbval: .venv/.ready  ## execute every committed notebook and compare its checked outputs
+	@$(NBVAL) notebooks
 
 lab: .venv/.ready  ## open the notebooks in JupyterLab
 	@$(RUN) jupyter lab notebooks
@@ -37,18 +46,17 @@ lab: .venv/.ready  ## open the notebooks in JupyterLab
 demo: .venv/.ready  ## open a page on which to try your own recordings
 	@$(RUN) instrlib.runner.cli demo
 
-figures: .venv/.ready  ## draw every figure of a study again from its committed arrays
+figures: .venv/.ready  ## draw the figures of a published study again from its arrays
 	@$(RUN) instrlib.runner.cli figures --corpus "$(CORPUS)" --profile "$(PROFILE)"
 
-report: .venv/.ready  ## write a study's report page from its committed numbers
+report: .venv/.ready  ## write the report of a published study from its numbers
 	@$(RUN) instrlib.runner.cli report --corpus "$(CORPUS)" --profile "$(PROFILE)"
 
 bench: .venv/.ready  ## measure speed, each against its reference, in one run
 	@for script in tests/benchmarks/bench_*.py; do .venv/bin/python "$$script" || exit 1; done
 
-notebooks: .venv/.ready  ## for maintainers: execute the committed notebooks in place
+notebooks: .venv/.ready  ## for maintainers: run the study that the notebooks show, and publish it
 	@$(RUN) instrlib.runner.cli notebooks
-	@$(RUN) instrlib.runner.cli report
 
 lock: .venv/.ready  ## for maintainers: pin every package again (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

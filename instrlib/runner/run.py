@@ -1,6 +1,7 @@
 """A run is a folder: what a notebook publishes, declared by the notebook, with a manifest that is written last."""
 
 import math
+import os
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from instrlib.core.errors import ConfigError
 from instrlib.core.io import hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
 from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
 from instrlib.runner.notebooks import read_notebook
-from instrlib.runner.state import RECORD, checked, locked
+from instrlib.runner.state import HELD, RECORD, checked, locked
 from instrlib.runner.study import make
 
 if TYPE_CHECKING:
@@ -196,14 +197,24 @@ class Run:
         self._declare("models", {"score": score, "clips": answered, "n_clips": len(clips), "rows": table})
 
     def declarations(self) -> dict[str, dict[str, Any]]:
-        """Return what the finished notebooks of the study declare, by name; this one is left out."""
-        found = {}
+        """Return what the finished notebooks of the study declare, by name; this one is left out.
+
+        Outside a study, what was published with the same parameters stands in for notebooks that are not finished.
+        """
+        published, found = folders().reports / self.study / "results.json", {}
+        if published.is_file() and not os.environ.get(HELD):
+            results = read_json(published)
+            found = {
+                name: {**entry, "primary": [row for row in results.get("primary", []) if row["notebook"] == name]}
+                for name, entry in results["notebooks"].items()
+                if name != self.notebook and entry["manifest"]["parameters"] == self._recorded()
+            }
         for path in sorted(self.folder.parent.glob("*/manifest.json")):
             name = path.parent.name
             if name != self.notebook:
                 other = self.other(name)
                 found[name] = {**other.declared, "manifest": read_json(path)}
-        return found
+        return dict(sorted(found.items()))
 
     def numbers(self, **numbers: Any) -> None:
         """Declare named numbers, lists, arrays or tables for `results.json`."""
