@@ -98,8 +98,8 @@ def per_class(
 def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> Terms:
     """Check truth and probabilities, and return what each clip adds to the scores; see `scores`.
 
-    `observed`, `present`, `decided` and `probabilities` have shape (n_clips, n_classes), `gap` (n_clips, N_BINS), the rest,
-    such as `n` (observed labels) and `loss`, (n_clips,).
+    `observed`, `present`, `decided` and `probabilities` have shape (n_clips, n_classes), `gap` (n_clips, N_BINS), the
+    rest, such as `n` (observed labels) and `loss`, (n_clips,).
     """
     if np.ndim(truth) == 2:
         return _label_terms(truth, probabilities, thresholds)
@@ -223,8 +223,8 @@ def most_confused(counts: np.ndarray, classes: tuple[str, ...], n: int) -> pd.Da
 def reliability(truth: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N_BINS) -> dict[str, np.ndarray]:
     """Return accuracy against confidence, in bins of equal width that hold their upper edge.
 
-    With several labels each observed label counts: its probability, and whether it is present. `confidence` and `accuracy`
-    are NaN for an empty bin; `share` is that of all answers; `ece` is the expected calibration error.
+    With several labels each observed label counts: its probability, and whether it is present. `confidence` and
+    `accuracy` are NaN for an empty bin; `share` is that of all answers; `ece` is the expected calibration error.
     """
     terms = clip_terms(truth, probabilities)
     if "correct" in terms:
@@ -260,9 +260,9 @@ def decisions(probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESH
 def best_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Choose for each class the threshold with the best F1 on its observed clips; to be done on validation.
 
-    Returns thresholds [n_classes], halfway between two probabilities that occurred, of equally good ones the nearest to .5
-    (below .5 for rare classes, see arXiv:1402.1892); and the numbers of the classes that were not observed both present and
-    absent, which get .5.
+    Returns thresholds [n_classes], halfway between two probabilities that occurred, of equally good ones the nearest to
+    .5 (below .5 for rare classes, see arXiv:1402.1892); and the numbers of the classes that were not observed both
+    present and absent, which get .5.
     """
     terms = clip_terms(np.asarray(labels, dtype=float), probabilities)
     thresholds, unknown = np.full(terms["present"].shape[1], DEFAULT_THRESHOLD), []

@@ -11,9 +11,12 @@ from instrlib.evaluation import metrics
 
 Predictions = dict[str, Any]
 """`clip_id`, `group`, `targets` [shape=(n_clips,)] and `probabilities` [shape=(n_clips, n_classes)], or with several
-seeds [shape=(n_seeds, n_clips, n_classes)]. Where a clip may have several labels also `labels` [shape=(n_clips,
-n_classes)], 1 present, 0 absent, NaN not observed, and `thresholds` [shape=(n_classes,) or (n_seeds, n_classes)], from
-which probability on a class counts as present; where every fold has its own, of the shape of `probabilities`."""
+seeds [shape=(n_seeds, n_clips, n_classes)].
+
+Where a clip may have several labels also `labels` [shape=(n_clips, n_classes)], 1 present, 0 absent, NaN not observed,
+and `thresholds` [shape=(n_classes,) or (n_seeds, n_classes)], from which probability on a class counts as present;
+where every fold has its own, of the shape of `probabilities`.
+"""
 
 
 def several_labels(predictions: Predictions) -> bool:
