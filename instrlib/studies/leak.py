@@ -20,7 +20,9 @@ from instrlib.data.splits import (
     save_split,
 )
 from instrlib.data.store import FeatureStore, derive_store
-from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds, unpaired_difference
+from instrlib.evaluation import statistics
+from instrlib.evaluation.bootstrap import draw, ends
+from instrlib.evaluation.intervals import Difference, Interval, bootstrap_mean, compare_over_seeds
 from instrlib.evaluation.metrics import clip_probabilities
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models.classical import forest_probabilities, summaries
@@ -115,29 +117,16 @@ def compare_protocols(
 def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0) -> Inputs:
     """Make every segment a clip of its own, so that the same code trains and tests on segments.
 
-    Parameters
-    ----------
-    inputs : Inputs
-        Features and splits.
-    folder : Path
-        Where the new splits are written.
-    keep_groups : bool
-        Each segment stays in its clip's group and part, and the splits are as honest as they were. Otherwise each is
-        a group of its own, and parts of the same sizes are drawn from all segments, whose siblings then stand on both
-        sides: the leaky protocol of many published scores.
-    seed : int
-        Decides the parts drawn.
-
-    Returns
-    -------
-    Inputs
+    With `keep_groups` each segment stays in its clip's group and part. Otherwise it is a group of its own, and parts of
+    the same sizes are drawn from all segments of a class: the protocol of many published scores. New splits are written
+    to `folder`.
     """
     cut = segment_store(inputs.store, keep_groups=keep_groups)
     kept = [load_split(path, inputs.store.segments) for path in inputs.splits]
     clips = cut.clips
     if keep_groups:
         made = [_by_segment(split, clips) for split in kept]
-    else:  # the same parts, dealt to other segments of the same class
+    else:
         swapped = clips.groupby("label").clip_id.transform(np.random.default_rng(seed).permutation)
         of_segment = [_clip_of(clips.clip_id).map(split.parts).to_numpy() for split in kept]
         made = [Split(pd.Series(parts, index=swapped, name="part").sort_index(), seed) for parts in of_segment]
@@ -148,19 +137,7 @@ def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0
 
 
 def segment_store(store: FeatureStore, *, keep_groups: bool) -> FeatureStore:
-    """Make, or open, a store of the same features in which every segment is a clip of its own, "<clip>#<number>".
-
-    Parameters
-    ----------
-    store : FeatureStore
-        The features; see `store.derive_store`.
-    keep_groups : bool
-        Whether a segment stays in its clip's group or is one of its own.
-
-    Returns
-    -------
-    FeatureStore
-    """
+    """Return a store of the same features in which every segment is a clip of its own, "<clip>#<number>"."""
 
     def rename(segments: pd.DataFrame) -> pd.DataFrame:
         number = segments.groupby("clip_id").cumcount().astype(str).str.zfill(4)
@@ -171,19 +148,9 @@ def segment_store(store: FeatureStore, *, keep_groups: bool) -> FeatureStore:
 
 
 def describe(inputs: Inputs, clips: pd.DataFrame) -> dict[str, Any]:
-    """Say how large the parts are and how many tested segments have a sibling in training.
+    """Return sizes of the parts, and `siblings`: the share of tested segments with their group in training.
 
-    Parameters
-    ----------
-    inputs : Inputs
-        By segment; see `by_segment`.
-    clips : pandas.DataFrame
-        Columns `clip_id` and `group`: the true groups.
-
-    Returns
-    -------
-    dict
-        `train`, `validation` and `test` (segments) and `siblings` (share of the tested), the means over the splits.
+    `inputs` are by segment (see `by_segment`), `clips` has the true `group` of each `clip_id`. Means over the splits.
     """
     segments = inputs.store.segments
     of = segments.assign(group=_clip_of(segments.clip_id).map(clips.set_index("clip_id").group))
@@ -193,18 +160,7 @@ def describe(inputs: Inputs, clips: pd.DataFrame) -> dict[str, Any]:
 
 
 def by_clip(predictions: Predictions) -> Predictions:
-    """Join the answers to the segments of a clip: the mean of their probabilities, as everywhere in the study.
-
-    Parameters
-    ----------
-    predictions : dict
-        Of the segments; see `evaluation.Predictions`.
-
-    Returns
-    -------
-    dict
-        Of their clips.
-    """
+    """Join the answers to the segments of each clip: the mean of their probabilities."""
     clip_id = _clip_of(pd.Series(predictions["clip_id"])).to_numpy(str)
     clips, first, index = np.unique(clip_id, return_index=True, return_inverse=True)
     return {
@@ -216,41 +172,47 @@ def by_clip(predictions: Predictions) -> Predictions:
 
 
 def compare_splits(
-    honest: dict[str, Predictions],
-    leaky: dict[str, Predictions],
-    clips: pd.DataFrame,
-    *,
-    n_resamples: int,
-    seed: int,
+    honest: dict[str, Predictions], leaky: dict[str, Predictions], clips: pd.DataFrame, *, n_resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Set the scores of the same models under both protocols side by side.
+    """Compare the accuracy of the same models under both protocols, over segments.
 
     Parameters
     ----------
     honest, leaky : dict of str to dict
         Answers to the segments, by the models' names; see `by_segment`.
     clips : pandas.DataFrame
-        Columns `clip_id` and `group`: the true groups, which the intervals are drawn over under both protocols.
+        Columns `clip_id` and `group`: the true groups, which are drawn under both protocols.
     n_resamples, seed : int
-        Of the bootstrap over groups.
+        Of the bootstrap.
 
     Returns
     -------
     pandas.DataFrame
-        One row a model: accuracy over segments under both (`honest`, `honest_low`, `honest_high`, `leaky`, ...) and
-        `difference`, leaky minus honest, with `low`, `high` and `p`. Seeds are averaged before.
+        Indexed by model: `honest` and `leaky`, each with `_low` and `_high`, and the columns of
+        `statistics.comparison_table` for leaky minus honest. Seeds are averaged before.
     """
-    groups = clips.set_index("clip_id").group
-    rows = {}
+    groups, rows, draws = clips.set_index("clip_id").group, {}, {}
+    settings = {"n_resamples": statistics.enough_resamples(n_resamples, len(honest)), "seed": seed}
     for name, answers in honest.items():
-        sides = [_right(answers, groups), _right(leaky[name], groups)]
-        row = {}
-        for protocol, side in zip(("honest", "leaky"), sides, strict=True):
-            reached = bootstrap_mean(*side, n_resamples=n_resamples, seed=seed)
-            row |= {protocol: reached.estimate, f"{protocol}_low": reached.low, f"{protocol}_high": reached.high}
-        found = unpaired_difference(*sides[1], *sides[0], n_resamples=n_resamples, seed=seed)
-        rows[name] = row | {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
-    return pd.DataFrame.from_dict(rows, orient="index")
+        (right, own), (leaky_right, leaky_own) = (_right(one, groups) for one in (answers, leaky[name]))
+        values, side = np.concatenate([right, leaky_right]), np.arange(len(right) + len(leaky_right)) < len(right)
+
+        def accuracy(
+            weights: np.ndarray, values: np.ndarray = values, side: np.ndarray = side
+        ) -> dict[str, np.ndarray]:
+            with np.errstate(invalid="ignore"):  # a draw without a segment of one side has no value
+                honest, leaky = (weights @ (values * one) / (weights @ one.astype(float)) for one in (side, ~side))
+            return {"honest": honest, "leaky": leaky}
+
+        found = draw([accuracy], np.concatenate([own, leaky_own]), **settings)
+        rows[name] = {}
+        for protocol, one in found.items():
+            low, high = ends(one[0])
+            rows[name] |= {protocol: one[0, 0], f"{protocol}_low": low, f"{protocol}_high": high}
+            draws[f"{name}, {protocol}"] = one
+    pairs = [(f"{name}, leaky", f"{name}, honest") for name in honest]
+    compared = statistics.comparison_table(draws, pairs, n_groups=groups.nunique(), seed=seed)
+    return pd.DataFrame.from_dict(rows, orient="index").join(compared.set_axis(list(honest)))
 
 
 def _right(answers: Predictions, groups: pd.Series) -> tuple[np.ndarray, np.ndarray]:
