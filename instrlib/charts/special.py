@@ -15,6 +15,7 @@ from instrlib.charts.style import (
     colours_of,
     grid,
     label,
+    legend_of,
     name_rows,
     new_figure,
     round_steps,
@@ -212,5 +213,5 @@ def scatter(
         grid_panels[0].scatter([], [], s=26, color=colour, marker=marker, label=label(kind, wrap=60))
     figure.supxlabel(label(xlabel, wrap=90), fontsize=9)
     figure.supylabel(label(ylabel), fontsize=9)
-    figure.legend(*grid_panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, handletextpad=0.1)
+    legend_of(figure, grid_panels[0], ncols=5)
     return figure

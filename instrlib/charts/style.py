@@ -228,6 +228,20 @@ def name_rows(axes: "Axes", texts: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+def reference_line(axes: "Axes", value: float, name: str) -> None:
+    """Draw a vertical line with its name above the axes."""
+    axes.axvline(value, color=INK, linestyle="--", linewidth=1)
+    place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+    axes.annotate(label(name), (value, 1), (0, 3), **place)
+
+
+def legend_of(figure: "Figure", axes: "Axes", *, loc: str = "outside upper center", ncols: int = 3) -> None:
+    """Draw one legend for all panels, with one entry for each name."""
+    handles = {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True) if text}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc=loc, ncols=ncols, handletextpad=0.4)
+
+
 def round_steps(low: float, high: float) -> np.ndarray:
     """Return the numbers 1, 2 and 5 times a power of ten from `low` to `high`."""
     powers = 10.0 ** np.arange(np.floor(np.log10(max(low, 1e-9))), np.ceil(np.log10(high)) + 1)

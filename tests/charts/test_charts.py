@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from instrlib import charts
-from instrlib.charts import basic, style
+from instrlib.charts import curves, style
 from instrlib.core.errors import InstrlibError
 from instrlib.core.io import write_arrays
 
@@ -138,7 +138,7 @@ def test_no_kind_is_dropped_however_many_there_are(n):
 
 def test_a_front_is_what_no_other_point_beats():
     x, y = RNG.integers(1, 30, 60).astype(float), RNG.integers(1, 30, 60).astype(float)
-    front = basic._front(x, y)
+    front = curves.pareto_front(x, y)
     best = {
         (x[i], y[i])
         for i in range(60)

@@ -1,0 +1,253 @@
+"""Charts with one row a name: dots with intervals, bars, box plot; and the heat map."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instrlib.charts.style import (
+    COLOURS,
+    INK,
+    LIGHT,
+    chart,
+    colours_of,
+    grid,
+    label,
+    log_axis,
+    name_rows,
+    new_figure,
+    reference_line,
+    rows_height,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@chart
+def dots(
+    *,
+    names: np.ndarray,
+    values: np.ndarray,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+    kinds: np.ndarray | None = None,
+    series: np.ndarray | None = None,
+    reference: float | None = None,
+    reference_name: str = "",
+    margin: float | np.ndarray = 0.0,
+    signed: bool = False,
+    limits: np.ndarray | None = None,
+    xlabel: str = "",
+    title: str = "",
+) -> "Figure":
+    """Draw one row a name: points with intervals, and the numbers on the right.
+
+    Parameters
+    ----------
+    names : ndarray of str [n]
+        From top to bottom.
+    values, low, high : ndarray [n] or [n, n_series]
+        NaN ends draw no interval.
+    kinds : ndarray of str [n], optional
+        Colours the rows; better, worse, equivalent, inconclusive and baseline have colours of their own.
+    series : ndarray of str [n_series], optional
+        Names of the columns of `values`.
+    reference : float, optional
+        A dashed line, such as chance, with `reference_name` above it.
+    margin : float or ndarray [n]
+        Half the width of a grey band around the reference: the margin of equivalence.
+    signed : bool
+        The values are differences: signs are written and the axis is symmetric around 0.
+    """
+    n = len(names)
+    values = np.asarray(values, dtype=float).reshape(n, -1)
+    low, high = (values * np.nan if ends is None else np.asarray(ends, float).reshape(n, -1) for ends in (low, high))
+    texts, rows, k = [label(name, wrap=44) for name in names], np.arange(n), values.shape[1]
+    reference = 0.0 if signed and reference is None else reference
+    if k > 1:  # name, rows, column and shift of each set of points
+        sets = [(str(series[at]), rows, at, 0.5 * (at / (k - 1) - 0.5)) for at in range(k)]
+    else:
+        kinds = np.asarray([""] * n if kinds is None else kinds, dtype=str)
+        sets = [(kind, np.flatnonzero(kinds == kind), 0, 0.0) for kind in colours_of(kinds)]
+    figure = new_figure(height=0.95 + rows_height(texts) * (1 + 0.22 * (k - 1)), title=title)
+    axes = figure.subplots()
+    if reference is not None:
+        reference_line(axes, reference, reference_name)
+        axes.barh(rows, 2 * np.broadcast_to(margin, n), left=reference - margin, height=1, color=LIGHT, alpha=0.5)
+    colours = colours_of([name for name, *_ in sets])
+    for name, own, at, shift in sets:
+        colour, marker = colours[name]
+        axes.hlines(own + shift, low[own, at], high[own, at], color=colour, linewidth=2, alpha=0.6)
+        axes.plot(values[own, at], own + shift, marker, color=colour, markersize=5, label=label(name, wrap=60))
+    furthest = np.nanmax(np.abs([values, low, high]), initial=1e-3)
+    if signed:
+        axes.set_xlim(-1.08 * furthest, 1.08 * furthest)
+        axes.xaxis.set_major_formatter("{x:+.2g}")
+    elif furthest <= 1 and np.nanmin([values, low, high], initial=0) >= 0:
+        axes.set_xlim(0, 1)
+    if limits is not None:
+        axes.set_xlim(*limits)
+    number = f"{{:{'+' if signed else ''}.{2 if furthest >= 0.095 else 3}f}}"
+    for place, row in enumerate(values):
+        text = "  ".join(number.format(one) if np.isfinite(one) else "–" for one in row)
+        text = re.sub(r"[+-](0\.0+)\b", r"\1", text).replace("-", "−")
+        note = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center", "fontsize": 7}
+        axes.annotate(text, (1, place), (4, 0), **note)
+    axes.grid(axis="x")
+    axes.set_xlabel(label(xlabel, wrap=90))
+    name_rows(axes, texts)
+    if sets[0][0]:
+        figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@chart
+def bars(
+    *,
+    names: np.ndarray,
+    values: np.ndarray,
+    series: np.ndarray | None = None,
+    layout: str = "panels",
+    xlabel: str = "",
+    title: str = "",
+) -> "Figure":
+    """Draw horizontal bars, one row a name.
+
+    Parameters
+    ----------
+    names : ndarray of str [n]
+    values : ndarray [n] or [n_series, n]
+    series : ndarray of str [n_series], optional
+        With "panels" they name the axes of the panels, otherwise they stand in the legend.
+    layout : str
+        "panels" draws the series side by side, each on its own axis; "stacked" on top of each other.
+    """
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    texts, rows, stacked = [label(name) for name in names], np.arange(len(names)), layout == "stacked"
+    series = [""] * len(values) if series is None else [label(one) for one in series]
+    figure = new_figure(height=0.85 + rows_height(texts), title=title)
+    panels = figure.subplots(1, 1 if stacked else len(values), sharey=True, squeeze=False)[0]
+    smallest = 0.035 * np.nanmax(values.sum(axis=0)) if stacked else -np.inf
+    before = np.cumsum(values, axis=0) - values if stacked else np.zeros_like(values)
+    for number, (name, own) in enumerate(zip(series, values, strict=True)):
+        axes, colour = panels[0 if stacked else number], COLOURS[number % len(COLOURS)]
+        drawn = axes.barh(rows, own, left=before[number], height=0.7, color=colour, label=name)
+        numbers = [f"{one:.4g}" if one >= smallest else "" for one in own]
+        place = {"label_type": "center", "color": "white"} if stacked else {"padding": 2}
+        axes.bar_label(drawn, labels=numbers, fontsize=7, **place)
+        axes.set_xlabel(label(xlabel) if stacked else name or label(xlabel))
+        axes.margins(x=0 if stacked else 0.15)
+    name_rows(panels[0], texts)
+    if stacked:
+        figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+@chart
+def box(
+    *,
+    values: np.ndarray,
+    kinds: np.ndarray,
+    panels: np.ndarray,
+    log: np.ndarray | Sequence[bool] = (),
+    columns: int = 2,
+    title: str = "",
+) -> "Figure":
+    """Draw how measures are spread in each kind: median, middle half, and 5th to 95th percentile.
+
+    Parameters
+    ----------
+    values : ndarray [n, n_measures]
+        NaN leaves out.
+    kinds : ndarray of str [n]
+    panels : ndarray of str [n_measures]
+        Names of the measures, with units.
+    log : ndarray of bool [n_measures], optional
+        Which axes are logarithmic.
+    """
+    values, kinds = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str)
+    drawn = colours_of(kinds)
+    height = 0.5 + 0.17 * len(drawn)
+    figure, grid_panels = grid(len(panels), columns=columns, row_height=height, margin=0.1, title=title, sharey=True)
+    for number, axes in enumerate(grid_panels):
+        for row, (kind, (colour, _)) in enumerate(drawn.items()):
+            own = values[(kinds == kind) & np.isfinite(values[:, number]), number]
+            if len(own):
+                ends = np.percentile(own, [5, 25, 50, 75, 95])
+                axes.hlines(row, ends[0], ends[4], color=colour, linewidth=1)
+                axes.hlines(row, ends[1], ends[3], color=colour, linewidth=8, alpha=0.5)
+                axes.plot(ends[2], row, "|", color=INK, markersize=9, markeredgewidth=2)
+        if len(log) and log[number]:
+            log_axis(axes, "x")
+        else:
+            axes.locator_params(axis="x", nbins=6)
+            axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
+        name_rows(axes, [label(kind) for kind in drawn])
+        axes.set_title(label(panels[number], wrap=50), fontsize=8, loc="left", pad=3)
+        axes.grid(axis="x")
+    return figure
+
+
+@chart
+def heat_map(
+    *,
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    text: np.ndarray | None = None,
+    framed: np.ndarray | None = None,
+    limits: np.ndarray = (0.0, 1.0),
+    xlabel: str = "",
+    ylabel: str = "",
+    bar_label: str = "",
+    title: str = "",
+) -> "Figure":
+    """Draw a matrix in colours, with a text in each cell.
+
+    Parameters
+    ----------
+    values : ndarray [n_rows, n_columns]
+        NaN cells are hatched.
+    text : ndarray of str [n_rows, n_columns], optional
+        What stands in the cells, over several lines if it has them; the values when left out.
+    framed : ndarray of bool [n_rows, n_columns], optional
+        Cells with a frame.
+    limits : ndarray [2]
+        Ends of the colours.
+    """
+    import seaborn
+    from matplotlib.patches import Rectangle
+
+    values = np.asarray(values, dtype=float)
+    text = np.vectorize("{:.2f}".format)(values) if text is None else np.asarray(text, dtype=str)
+    cells = [str(one).split("\n") for one in text.ravel()]
+    names = [label(name, wrap=24) for name in rows]
+    # Inches a cell: as wide as its text, as high as its lines, square where there is one line.
+    small = float(np.interp(max(values.shape), [12, 41], [7.5, 5]))
+    width = np.clip(0.0086 * small * max(len(line) for cell in cells for line in cell) + 0.1, 0.17, 1.2)
+    width = max(width, 0.36) if max(values.shape) <= 20 else width
+    height = max(map(len, cells)) * 0.02 * small + 0.08 if max(map(len, cells)) > 1 else width
+    turned = values.shape[1] > 6
+    beside, below = (0.075 * max(len(str(name)) for name in one) for one in (rows, columns))
+    figure = new_figure(
+        width=max(beside + 1.4 + width * values.shape[1], 3.4),
+        height=0.6 + (below if turned else 0.3) + height * values.shape[0],
+        title=title,
+    )
+    axes = figure.subplots()
+    seaborn.heatmap(
+        values, ax=axes, cmap="Blues", vmin=limits[0], vmax=limits[1], linewidths=0.5, mask=~np.isfinite(values),
+        annot=text, fmt="", annot_kws={"fontsize": small, "linespacing": 1.25},
+        cbar_kws={"label": label(bar_label, wrap=40), "pad": 0.02, "aspect": 16},
+    )  # fmt: skip
+    for row, column in np.argwhere(~np.isfinite(values)):
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor="#F4F4F4", edgecolor=LIGHT, hatch="///", linewidth=0))
+    for row, column in np.argwhere([] if framed is None else framed):
+        axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, fill=False, edgecolor=INK, linewidth=1.4))
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [label(name, wrap=24) for name in columns], rotation=90 * turned)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, names, rotation=0)
+    axes.tick_params(length=0, labelsize=8 if max(values.shape) <= 20 else 6)
+    axes.set(xlabel=label(xlabel, wrap=90), ylabel=label(ylabel))
+    return figure
