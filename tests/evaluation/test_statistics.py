@@ -85,6 +85,16 @@ def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are
     assert 0.89 <= np.mean(covered) <= 0.98 and np.mean(naive) < 0.75
 
 
+def test_a_mixture_weighs_as_much_as_all_its_sources_together():
+    groups = np.array([["a", "b"], ["c", ""], ["b", "c"]])
+    codes, weights = bootstrap.group_weights(groups, n_resamples=300, seed=0)
+    assert codes.shape == (3, 2) and (weights[:, codes[1, 1]] == 1).all()
+    np.testing.assert_allclose(weights[1:, 1:].sum(axis=1), 3)
+    drawn = bootstrap.draw([lambda weights: {"weights": weights}], groups, n_resamples=300, seed=0)["weights"][0]
+    np.testing.assert_allclose(drawn[:, 0], weights[:, codes[0, 0]] * weights[:, codes[0, 1]])
+    np.testing.assert_allclose(drawn[:, 1], weights[:, codes[1, 0]])
+
+
 def test_seeds_widen_the_interval_by_their_own_variance():
     values = np.array([0.0, 1.0, 2.0])[:, None] * np.ones(50)  # seeds differ, clips do not
     draws = one_mean(values, np.arange(50), n_resamples=20_000, seed=0)
