@@ -6,7 +6,7 @@ spectrogram and a mask is silence. The generator that is given decides everythin
 
 import numpy as np
 
-from instrlib.audio.effects import equaliser_db
+from instrlib.audio.effects import CENTRE_HZ, equaliser_db
 from instrlib.core.config import AugmentConfig
 
 LATEST_SHARE = 1 / 3
@@ -36,10 +36,9 @@ def augment(
 
     Parameters
     ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
-        Features before scaling.
-    y : np.ndarray [shape=(batch, n_classes), float32]
-        Shares of the classes, whose rows sum to 1; or 1 present, 0 absent and NaN not observed.
+    x, y : np.ndarray [shape=(batch, n_bins, n_frames)] and [shape=(batch, n_classes)], float32
+        Features before scaling. Shares of the classes, or 1 present, 0 absent and NaN not observed; a class that was
+        not observed in both examples of a mix is not observed in it.
     config : AugmentConfig
         What to do. Whether a batch is mixed is decided once for the whole batch, with chance `share`.
     floor : np.ndarray [shape=(n_bins,), float32]
@@ -50,11 +49,6 @@ def augment(
         Decides everything.
     edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
         See `features.mel_edges_hz`; needed for mixtures and recording augmentation.
-
-    Returns
-    -------
-    x, y : np.ndarray
-        Of the shapes given. A class that was not observed in both examples of a mix is not observed in it.
     """
     if config.retake:
         x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
@@ -218,7 +212,7 @@ def augment_recording(
     changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)
     result = x.astype(np.float32)
     if changed.size:
-        octaves = np.log2(centres_hz / 800.0).astype(np.float32)
+        octaves = np.log2(centres_hz / CENTRE_HZ).astype(np.float32)
         power = _power(result[changed], floor)
         power *= 10 ** (_colour_db(len(power), octaves, rng)[:, :, None] / 10)
         power *= _kept(power, max(1, round(SHORTEST_S / hop_s)), rng)[:, None, :]
@@ -276,8 +270,8 @@ def _colour_db(n: int, octaves: np.ndarray, rng: np.random.Generator) -> np.ndar
     """Return gains in dB [n, n_bins]: what microphones, distances and codecs do to the tone."""
     gain_db = equaliser_db(octaves, rng, n=n)
     slope_db = rng.uniform(12, 60, (n, 1))  # an octave
-    above = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(2000, 11000, (n, 1)) / 800), np.inf)
-    below = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(40, 350, (n, 1)) / 800), -np.inf)
+    above = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(2000, 11000, (n, 1)) / CENTRE_HZ), np.inf)
+    below = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(40, 350, (n, 1)) / CENTRE_HZ), -np.inf)
     outside = np.maximum(octaves - above, 0) + np.maximum(below - octaves, 0) / 2
     return (gain_db - slope_db * outside).astype(np.float32)
 

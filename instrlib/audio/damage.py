@@ -116,25 +116,9 @@ CONDITION_OF = {kind: condition for condition, kinds in KINDS.items() for kind i
 def simulate(
     signal: np.ndarray, sample_rate_hz: int, kind: str, severity: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the sound with one kind of damage.
+    """Return the sound with one kind of damage (a name in `CONDITION_OF`) at a severity from 0 to 1.
 
-    Parameters
-    ----------
-    signal : np.ndarray [shape=(n,)]
-        Mono samples, floating point.
-    sample_rate_hz : int
-        Their rate.
-    kind : str
-        A name in `CONDITION_OF`.
-    severity : float
-        From 0 to 1.
-    rng : np.random.Generator
-        Decides what is drawn: rates, resonances, noise.
-
-    Returns
-    -------
-    np.ndarray [shape=(n,), dtype of signal]
-        As loud as the signal; the signal itself at severity 0, and of silence.
+    The result is as loud as the signal; it is the signal itself at severity 0, and for silence.
 
     Examples
     --------
@@ -166,13 +150,7 @@ class Damage:
 
 
 def version_id(clip_id: str, condition: str) -> str:
-    """Name the version of a clip in a condition.
-
-    Examples
-    --------
-    >>> version_id("cello 7", "aged")
-    'cello 7 aged'
-    """
+    """Name the version of a clip in a condition: "cello 7 aged"."""
     return f"{clip_id} {condition}"
 
 

@@ -281,11 +281,6 @@ class Degradation:
     function: Callable[[np.ndarray, int, float, np.random.Generator], np.ndarray]
     source: str
 
-    @property
-    def worse(self) -> str:
-        """Which way the levels grow worse: "higher" or "lower"."""
-        return "higher" if self.levels[-1] > self.levels[0] else "lower"
-
 
 DEGRADATIONS: dict[str, Degradation] = {
     one.name: one
@@ -307,23 +302,9 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 
 def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rng: np.random.Generator) -> np.ndarray:
-    """Degrade a recording in one way.
+    """Degrade a recording in one way: `name` is one of `DEGRADATIONS`, `level` any in its unit that it can do.
 
-    Parameters
-    ----------
-    signal : np.ndarray [shape=(n,)]
-        Mono samples, floating point; silence is returned as it is.
-    sample_rate_hz : int
-        Their rate.
-    name, level : str, float
-        One of `DEGRADATIONS`, and a level in its unit; not only those listed.
-    rng : np.random.Generator
-        Decides what is drawn; see `generator`.
-
-    Returns
-    -------
-    np.ndarray [shape=(n,), dtype of signal]
-        Only `clipping` clips; elsewhere peaks above full scale stay there.
+    Silence is returned as it is. Only `clipping` clips; elsewhere peaks above full scale stay there.
 
     Examples
     --------
