@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instrlib.charts.style import ORANGE, chart, grid, label, new_figure, round_steps
+from instrlib.charts.style import ORANGE, WIDTH, chart, grid, label, new_figure, round_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +27,7 @@ def spectrograms(
     cmap: str = "magma",
     bar_label: str = "",
     xlabel: str = "time (s)",
+    width: float = WIDTH,
     title: str = "",
 ) -> "Figure":
     """Draw spectrograms side by side; with `maps`, the sound is grey and the map is drawn in colour on top.
@@ -56,7 +57,8 @@ def spectrograms(
     columns = min(columns, n)
     text = [label(one, wrap=120 // columns) for one in titles]
     height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(columns, 1.1) + 0.12 * max(one.count("\n") for one in text)
-    figure, panels = grid(n, columns=columns, row_height=height, title=title, sharex=one_axis, sharey=one_axis)
+    shares = {"sharex": one_axis, "sharey": one_axis}
+    figure, panels = grid(n, columns=columns, row_height=height, title=title, width=width, **shares)
     drawn = np.asarray(spectra, dtype=float)
     limits = (np.nanmin(drawn), max(np.nanmax(drawn), np.nanmin(drawn) + 1e-9)) if shared and maps is None else None
     for number, axes in enumerate(panels):

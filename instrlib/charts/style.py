@@ -175,11 +175,20 @@ def new_figure(*, height: float, width: float = WIDTH, title: str = "") -> "Figu
     return figure
 
 
-def grid(n: int, *, columns: int, row_height: float, margin: float = 0.6, title: str = "", **shared: Any) -> tuple:
+def grid(
+    n: int,
+    *,
+    columns: int,
+    row_height: float,
+    margin: float = 0.6,
+    width: float = WIDTH,
+    title: str = "",
+    **shared: Any,
+) -> tuple:
     """Return a figure and its `n` panels, at most `columns` side by side; the unused ones are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
-    figure = new_figure(height=margin + row_height * rows, title=title)
+    figure = new_figure(height=margin + row_height * rows, width=width, title=title)
     panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
     for number, axes in enumerate(panels):
         axes.set_visible(number < n)

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import instrlib
-from instrlib import plots
+from instrlib import charts
 from instrlib.audio.decode import load
 from instrlib.core.errors import ConfigError, InstrlibError
 from instrlib.deploy import pdf
@@ -110,7 +110,7 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
 
     Everything that came with the recording, such as its name, is escaped.
     """
-    wide, narrow = (pdf.drawn(analysis, width=width) for width in (plots.WIDTH, pdf.NARROW))
+    wide, narrow = (pdf.drawn(analysis, width=width) for width in (charts.WIDTH, pdf.NARROW))
     files = {
         "pdf": _data_address("application/pdf", pdf.pdf(analysis, wide)),
         "json": _data_address("application/json", to_json(analysis).encode()),

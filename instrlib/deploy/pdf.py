@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import instrlib
-from instrlib import plots
+from instrlib import charts
 from instrlib.core.words import listed, spaced
 from instrlib.studies.measures import MEASURES
 from instrlib.studies.saliency import band_centres_hz
@@ -24,21 +24,22 @@ MAX_BARS = 12
 TOP = 3
 
 
-def drawn(analysis: "Analysis", *, width: float = plots.WIDTH) -> dict[str, str]:
+def drawn(analysis: "Analysis", *, width: float = charts.WIDTH) -> dict[str, str]:
     """Draw the segment with its saliency map and, where there is one, the timeline; return SVG by name."""
     segment, played = analysis.segment, analysis.timeline
     figures = {
-        "segment": plots.listened_to(
-            picture=segment.level_db,
-            activation=np.zeros_like(segment.level_db) if segment.activation is None else segment.activation,
+        "segment": charts.spectrograms(
+            spectra=segment.level_db[None],
+            maps=(np.zeros_like(segment.level_db) if segment.activation is None else segment.activation)[None],
+            titles=[""],
             start_s=segment.start_s,
             hop_s=segment.config.hop_s,
-            mel_frequencies_hz=band_centres_hz(segment.config),
+            frequencies_hz=band_centres_hz(segment.config),
             width=width,
         )
     }
     if played is not None:
-        figures["timeline"] = plots.timeline(
+        figures["timeline"] = charts.timeline(
             classes=np.array(analysis.prediction.classes),
             hop_s=played.hop_s,
             scores=played.scores,
@@ -46,7 +47,7 @@ def drawn(analysis: "Analysis", *, width: float = plots.WIDTH) -> dict[str, str]
             duration_s=analysis.duration_s,
             width=width,
         )
-    return {name: plots.svg(figure) for name, figure in figures.items()}
+    return {name: charts.svg(figure) for name, figure in figures.items()}
 
 
 def content(analysis: "Analysis") -> dict[str, Any]:
