@@ -140,43 +140,20 @@ class FeatureConfig(Settings):
 
 @dataclass(frozen=True)
 class AugmentConfig(Settings):
-    """What is done to the training examples, anew for every batch.
+    """What is done to the training examples, anew for every batch."""
 
-    Attributes
-    ----------
-    mix : {"none", "cutmix", "mixup", "layers"}
-        CutMix and MixUp combine two examples and their labels; "layers" adds several, and keeps all their labels.
-    axes : {"both", "time", "frequency"}
-        Axes that CutMix's box is cut along; along the other it spans everything.
-    beta : float
-        Both parameters of the Beta distribution of the first example's share, above 0.
-    share : float
-        Share of the batches that are mixed, 0 to 1.
-    layers : tuple of int
-        Fewest and most examples of "layers", all of different classes.
-    level_range_db : float
-        Largest difference of level between the first of them and another.
-    time_masks, frequency_masks : int
-        Masks over each example.
-    time_mask_s : float
-        Longest mask over time.
-    frequency_mask_bins : int
-        Widest mask over frequency, in bands.
-    retake : float
-        Share of the examples that get recording augmentation, 0 to 1.
-    """
-
+    # CutMix and MixUp combine two examples and their labels; "layers" adds several and keeps all their labels.
     mix: Literal["none", "cutmix", "mixup", "layers"] = "none"
-    axes: Literal["both", "time", "frequency"] = "both"
-    beta: float = 1.0
-    share: float = 1.0
-    layers: tuple[int, int] = (1, 4)
-    level_range_db: float = 12.0
+    axes: Literal["both", "time", "frequency"] = "both"  # that CutMix's box is cut along
+    beta: float = 1.0  # both parameters of the Beta distribution of the first example's share
+    share: float = 1.0  # of the batches that are mixed
+    layers: tuple[int, int] = (1, 4)  # fewest and most examples, all of different classes
+    level_range_db: float = 12.0  # largest difference between the first of them and another
     time_masks: int = 0
-    time_mask_s: float = 0.0
+    time_mask_s: float = 0.0  # the longest
     frequency_masks: int = 0
-    frequency_mask_bins: int = 0
-    retake: float = 0.0
+    frequency_mask_bins: int = 0  # the widest
+    retake: float = 0.0  # share of the examples that get recording augmentation
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range."""
@@ -232,50 +209,22 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class Profile:
-    """How large a study is.
-
-    Attributes
-    ----------
-    name : {"smoke", "quick", "full"}
-        Seconds, for tests; minutes on a laptop; the findings.
-    clips_per_class, max_clips_per_class : int
-        Size of the rendered corpus; limit for corpora from disk (None takes all).
-    features : FeatureConfig
-        What the networks see.
-    train : TrainConfig
-        How the baseline is trained.
-    network, experiment : str, TrainConfig
-        The network of the comparisons that train many, and how it is trained.
-    given_away_clips_per_class, given_away : int, TrainConfig
-        Rendered clips of the released model, and how it is trained.
-    fine_tune_epochs : int
-        Epochs of fine-tuning while a network is pruned.
-    trials, rows_per_kind : int
-        Trials of a random search; changes of each kind in an ablation (None makes all).
-    min_test_clips : int
-        With fewer clips in the test part, every clip is tested once, by cross-validation over groups.
-    explained_per_class : int
-        Clips of each class whose activation maps are tested.
-    n_bootstrap : int
-        Resamples behind an interval.
-    notebook_limit_s : float
-        Time limit of a notebook.
-    """
+    """How large a study is: "smoke" takes seconds, for tests; "quick" minutes; "full" gives the findings."""
 
     name: str
-    clips_per_class: int
-    max_clips_per_class: int | None
+    clips_per_class: int  # of the rendered corpus
+    max_clips_per_class: int | None  # of corpora from disk; None takes all
     features: FeatureConfig
-    train: TrainConfig
-    network: str
-    experiment: TrainConfig
+    train: TrainConfig  # of the baseline
+    network: str  # of the comparisons that train many
+    experiment: TrainConfig  # of those
     given_away_clips_per_class: int
-    given_away: TrainConfig
-    fine_tune_epochs: int
-    trials: int
-    rows_per_kind: int | None
-    min_test_clips: int
-    explained_per_class: int
+    given_away: TrainConfig  # of the released model
+    fine_tune_epochs: int  # while a network is pruned
+    trials: int  # of a random search
+    rows_per_kind: int | None  # changes of each kind in an ablation; None makes all
+    min_test_clips: int  # with fewer, every clip is tested once, by cross-validation over groups
+    explained_per_class: int  # clips whose activation maps are tested
     n_bootstrap: int
     notebook_limit_s: float
 

@@ -9,9 +9,9 @@ import secrets
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 from instrlib.core.cache import PACKAGE, versions
@@ -34,10 +34,8 @@ _ONE_THREAD = dict.fromkeys(
 _IDLE_S = 300.0
 """Idle processes end after this time; until then the next call finds TensorFlow imported."""
 
-_NO_WORKER_S = 60.0
-"""A cluster without a worker for so long is given up."""
-
 _CONNECT_S = 5.0
+_NO_WORKER_S = 60.0
 _SHARED = "INSTRLIB_PROCESSES"
 _open = 0
 
@@ -270,8 +268,6 @@ def _in_order(
 
 
 def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: str, describe: str) -> Iterator[Any]:
-    from concurrent.futures import CancelledError
-
     import distributed
 
     with _connect(address) as client:
@@ -281,7 +277,7 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
         started: list[Any] = []
         starts = (functools.partial(lambda future: future, future) for future in futures)
         try:
-            yield from _in_order(started, starts, len(futures), _worker_watch(client, address))
+            yield from _in_order(started, starts, len(futures))
         except distributed.KilledWorker as error:
             raise WorkerError(
                 f"A task of {describe!r} ended {error.allowed_failures + 1} Dask workers, most likely because memory "
@@ -307,10 +303,9 @@ def _stop(client: Any, futures: list[Any]) -> None:
 
 
 def _connect(address: str) -> Any:
-    """Return a client of the scheduler at `address`."""
+    """Return a client of the scheduler at `address`, once it has a worker."""
     import asyncio
     import logging
-    from concurrent.futures import ThreadPoolExecutor
 
     import distributed
     from distributed.comm import connect
@@ -319,6 +314,7 @@ def _connect(address: str) -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a notebook's stderr stays empty
     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
     warnings.filterwarnings("ignore", category=distributed.versions.VersionMismatchWarning)  # see `_code`
+    unset = "or unset INSTRLIB_SCHEDULER to work on this machine."
 
     async def probe() -> None:
         comm = await asyncio.wait_for(connect(address, timeout=_CONNECT_S), _CONNECT_S)
@@ -328,29 +324,19 @@ def _connect(address: str) -> Any:
         # The client waits without limit for an answer. In a thread, because a notebook runs an event loop already.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(lambda: asyncio.run(probe())).result()
-        return distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+        client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except Exception as error:  # a port of something else can answer anything
+        message = f"No Dask scheduler answers at {address!r}; start it with `dask scheduler` {unset}"
+        raise WorkerError(message) from error
+    try:
+        client.wait_for_workers(1, timeout=_NO_WORKER_S)
+    except TimeoutError:
+        client.close()
         raise WorkerError(
-            f"No Dask scheduler answers at {address!r}, which INSTRLIB_SCHEDULER names; start it with `dask scheduler` "
-            "or unset INSTRLIB_SCHEDULER to work on this machine."
-        ) from error
-
-
-def _worker_watch(client: Any, address: str) -> Callable[[], None]:
-    """Return a function that raises once the cluster has had no worker for `_NO_WORKER_S`."""
-    seen = time.monotonic()
-
-    def look() -> None:
-        nonlocal seen
-        if client.scheduler_info(n_workers=1)["workers"]:
-            seen = time.monotonic()
-        elif time.monotonic() - seen > _NO_WORKER_S:
-            raise WorkerError(
-                f"The Dask scheduler at {address} has had no worker for {_NO_WORKER_S:.0f} s; start one for each core "
-                f"with `dask worker {address} --nthreads 1`, or unset INSTRLIB_SCHEDULER to work on this machine."
-            )
-
-    return look
+            f"The Dask scheduler at {address} has no worker; start one for each core with "
+            f"`dask worker {address} --nthreads 1` {unset}"
+        ) from None
+    return client
 
 
 @functools.cache

@@ -70,11 +70,7 @@ Port = Annotated[
 ]
 Compared = Annotated[
     tuple[str, str] | None,
-    typer.Option(
-        "--compare",
-        metavar="STUDY STUDY",
-        help="Two studies, or two versions of one: names, folders, results.json files, or NAME@REVISION of git.",
-    ),
+    typer.Option("--compare", metavar="STUDY STUDY", help="Compare names, folders, or NAME@REVISION of git."),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the corpus; see: instrlib corpora", metavar="NAME")]
 
@@ -326,20 +322,23 @@ def _conclude(folder: Path) -> None:
 
 
 def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:
-    answers = [one.named[0] if one.named else None for one in heard]
+    rows: list[Any] = []
+    for one in heard:
+        answer, best = (one.named[0] if one.named else None), one.top(top)
+        if as_json:
+            named = [{"class": name, "probability": share} for name, share in best]
+            path, seconds = os.fspath(one.path), round(one.duration_s, 3)
+            rows.append({"file": path, "duration_s": seconds, "answer": answer, "top": named, "model": model})
+        elif as_csv:
+            shares = [value for name, share in best for value in (name, f"{share:.6f}")]
+            rows.append([_text(one.path), f"{one.duration_s:.3f}", answer or "", *shares, model])
+        else:
+            length = f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}"
+            shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in best)
+            rows.append((_printable(_text(one.path)), length, answer or "none of these", shares))
     if as_json:
         import json
 
-        rows = [
-            {
-                "file": os.fspath(one.path),
-                "duration_s": round(one.duration_s, 3),
-                "answer": answer,
-                "top": [{"class": name, "probability": share} for name, share in one.top(top)],
-                "model": model,
-            }
-            for one, answer in zip(heard, answers, strict=True)
-        ]
         typer.echo(json.dumps(rows, indent=2))  # in ASCII: a file's name need not be text
     elif as_csv:
         import csv
@@ -348,21 +347,9 @@ def _show_predictions(heard: Sequence["Prediction"], model: str, *, top: int, as
         columns = [f"{what}_{number}" for number in range(1, n_shown + 1) for what in ("class", "probability")]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "duration_s", "answer", *columns, "model"])
-        for one, answer in zip(heard, answers, strict=True):
-            best = [value for name, share in one.top(top) for value in (name, f"{share:.6f}")]
-            writer.writerow([_text(one.path), f"{one.duration_s:.3f}", answer or "", *best, model])
+        writer.writerows([["file", "duration_s", "answer", *columns, "model"], *rows])
         typer.echo(text.getvalue(), nl=False)
-    elif heard:
-        rows = [
-            (
-                _printable(_text(one.path)),
-                f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}",
-                answer or "none of these",
-                ", ".join(f"{name} {100 * share:.0f} %" for name, share in one.top(top)),
-            )
-            for one, answer in zip(heard, answers, strict=True)
-        ]
+    elif rows:
         _table(("file", "min:s", "answer", "most probable"), rows)
 
 
@@ -400,22 +387,11 @@ def _fail(message: object) -> None:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Show a table in a terminal, and columns between tabs everywhere else, where nothing is cut or folded."""
-    if not sys.stdout.isatty():
-        for row in [header, *rows]:
-            typer.echo("\t".join(row))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    """Show a table in aligned columns in a terminal, and in columns between tabs everywhere else."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        aligned = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        typer.echo(aligned if sys.stdout.isatty() else "\t".join(row))
 
 
 def _near(path: Path) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import logging
-import math
 import os
 import signal
 import tempfile
@@ -18,7 +17,6 @@ from instrlib.core import errors
 from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import write_text
 
-_SAVE_EVERY_S = 5.0
 _QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
 """An executed notebook holds no progress bar."""
 
@@ -32,22 +30,11 @@ def execute(
     environment: dict[str, str] | None = None,
     on_cell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Execute a notebook in a kernel of its own, in the notebook's folder.
+    """Execute a notebook in a kernel of its own, in the notebook's folder, and write the executed copy to `output`.
 
-    Parameters
-    ----------
-    notebook : Path
-        The notebook; it is not changed.
-    output : Path
-        The executed copy. It is kept up to date, and after a failure it ends with the cell that failed.
-    parameters : dict
-        Set after the cell tagged `parameters`; empty to run with the notebook's own.
-    limit_s : float
-        Limit for the whole notebook.
-    environment : dict, optional
-        Variables for the kernel besides those of this process.
-    on_cell : callable
-        Called with the number of finished cells and the number of all.
+    `parameters` are set after the cell tagged `parameters`. `limit_s` holds for the whole notebook. `environment` is
+    added to the variables of this process. `on_cell` is called with the number of finished cells and of all. After a
+    failure the copy ends with the cell that failed.
 
     Raises
     ------
@@ -127,19 +114,15 @@ def _papermill() -> Any:
             **_: Any,
         ) -> None:
             notebook, total = nb_man.nb, len(nb_man.nb.cells)
-            deadline, saved, at = time.monotonic() + limit_s, -math.inf, -1
+            deadline, at = time.monotonic() + limit_s, -1
 
             def save() -> None:
-                nonlocal saved
                 write_text(output, nbformat.writes(notebook) + "\n")
-                saved = time.monotonic()
 
             def cell_starts(cell: Any, cell_index: int) -> None:
                 nonlocal at
                 at = cell_index
                 on_cell(at, total)
-                if time.monotonic() - saved > _SAVE_EVERY_S:
-                    save()
 
             def where() -> str:
                 count = sum(cell.cell_type == "code" for cell in notebook.cells[: at + 1])
@@ -152,6 +135,7 @@ def _papermill() -> Any:
                 timeout_func=lambda cell: max(deadline - time.monotonic(), 0.01),
                 log=logging.getLogger("papermill"),
             )
+            save()  # so that a run that is killed is known to have begun
             try:
                 with _interruptible(client.kill):
                     client.execute(**start)

@@ -44,25 +44,12 @@ def run_study(
     notebooks: Collection[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[str, ...]:
-    """Execute the numbered notebooks in order and bring their results together in `runs/<study>`.
+    """Run the numbered notebooks, or those named, in order; bring their results together in `runs/<study>`.
 
     A notebook is skipped when its run is whole and nothing has changed of its code, the library's code that makes
     numbers, its parameters, the installed versions, the files of the corpus, the pretrained networks and other corpora
-    on this machine, and the runs of other notebooks that it uses.
-
-    Parameters
-    ----------
-    corpus, data, profile, seeds
-        Parameters of the notebooks; "" is the default folder of the corpus.
-    notebooks : collection of str, optional
-        Names of the notebooks to run; all when left out.
-    say : callable
-        Called with a line for each notebook.
-
-    Returns
-    -------
-    tuple of str
-        The notebooks that were executed.
+    on this machine, and the runs of other notebooks that it uses. Returns the notebooks that were executed; `say` is
+    called with a line for each.
 
     Raises
     ------
