@@ -32,7 +32,7 @@ def note(config: FeatureConfig, *, seed: int = 0, level: float = 0.3) -> np.ndar
     return (level * (sum(partials) + 1e-3 * rng.normal(size=len(time_s)))).astype(np.float32)
 
 
-def mel_power(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
+def mel_power(signal: np.ndarray, config: FeatureConfig, power: float = 2) -> np.ndarray:
     """librosa's mel spectrogram of a segment."""
     return librosa.feature.melspectrogram(
         y=librosa.util.fix_length(signal, size=config.segment_samples),
@@ -42,6 +42,7 @@ def mel_power(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
         n_mels=config.n_mels,
         fmin=config.fmin_hz,
         fmax=config.fmax_hz,
+        power=power,
     )
 
 
@@ -67,16 +68,7 @@ def test_mfcc_are_librosas_of_the_same_picture(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_pcen_is_librosas_of_the_magnitudes_of_32_bit_samples(config):
-    magnitude = librosa.feature.melspectrogram(
-        y=note(config),
-        sr=config.sample_rate_hz,
-        n_fft=config.n_fft,
-        hop_length=config.hop_length,
-        n_mels=config.n_mels,
-        fmin=config.fmin_hz,
-        fmax=config.fmax_hz,
-        power=1,
-    )
+    magnitude = mel_power(note(config), config, power=1)
     expected = librosa.pcen(magnitude * 2**31, sr=config.sample_rate_hz, hop_length=config.hop_length)
     found = features.extract(note(config), FeatureConfig.from_dict(config.to_dict() | {"kind": "pcen"}))
     assert found.dtype == np.float32
