@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ def tone(timbre, pitch, duration_s, sample_rate_hz=22050):
     return 0.3 * np.sum(waves, axis=0) / np.abs(partials).sum() * np.exp(-(timbre % 3) * time_s)
 
 
+def own_level(path):
+    """Return a level by a file's name and folder, so that no tone is a copy of another."""
+    return 0.5 + zlib.crc32("/".join(path.parts[-2:]).encode()) / 2**33
+
+
 def write_audio(path, signal, sample_rate_hz=22050):
     """Write a signal in the format of the path's ending, its folder made."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +75,7 @@ def make_irmas(root, *, classes=("cel", "flu", "pia", "tru"), recordings=8, exce
             start = (f"[{label}][cla]", f"[{label}][nod][jaz_blu]", f"{number:03}__[{label}][dru][pop_roc]")[number % 3]
             for excerpt in range(1, excerpts + 1):
                 path = root / "IRMAS-TrainingData" / label / f"{start}{recording:04}__{excerpt}.wav"
-                write_audio(path, tone(timbre, 5 * number + excerpt, duration_s))
+                write_audio(path, tone(timbre, 5 * number + excerpt, duration_s) * own_level(path))
     also = root / "IRMAS-TrainingData" / classes[1] / f"[{classes[1]}][cla]0001__{excerpts + 1}.wav"
     write_audio(also, tone(1, 3, duration_s))
     places = (
@@ -85,7 +91,8 @@ def make_irmas(root, *, classes=("cel", "flu", "pia", "tru"), recordings=8, exce
             timbres = sorted({(number + step) % len(classes) for step in range(1 + (number + excerpt) % 3)})
             where = places[0][0] if (number, excerpt) == (5, 12) else folder
             signal = sum(tone(timbre, number + timbre, 2 * duration_s) for timbre in timbres) / len(timbres)
-            write_audio(root / where / f"{name}-{excerpt}.wav", signal)
+            path = root / where / f"{name}-{excerpt}.wav"
+            write_audio(path, signal * own_level(path))
             text = "".join(f"{classes[timbre]}\t\n" for timbre in timbres)
             (root / where / f"{name}-{excerpt}.txt").write_text(text)
     write_index(root / "irmas_index_1.0.json", root)
@@ -99,13 +106,12 @@ def make_openmic2018(
     artists=8,
     clips=2,
     duration_s=1.0,
-    objects=True,
 ):
     """Make the release in `root/openmic-2018`, and mirdata's list of its files.
 
     Each class has `artists` of `clips` each, the last quarter of them in the official test part. In a clip its class is
     present, the next one is present in every second clip and else absent, the one after is absent, and the others were
-    not looked for. With `objects` the npz file holds its clip names as Python objects, as the published one does.
+    not looked for.
     """
     base = Path(root) / "openmic-2018"
     number_of = {name: number for number, name in enumerate(classes)}
@@ -119,7 +125,8 @@ def make_openmic2018(
                 signal = tone(timbre, 5 * artist + clip, duration_s)
                 if clip % 2:
                     signal = (signal + tone((timbre + 1) % len(classes), artist, duration_s)) / 2
-                write_audio(base / "audio" / key[:3] / f"{key}.ogg", signal)
+                path = base / "audio" / key[:3] / f"{key}.ogg"
+                write_audio(path, signal * own_level(path))
                 rows += [
                     (key, name, 0.5 + 0.5 / (1 + clip), 3),
                     (key, following, 0.82895 if clip % 2 else 0.17105, 3),
@@ -145,11 +152,6 @@ def make_openmic2018(
         path = base / "vggish" / key[:3] / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"time_points": times_s, "features": values.tolist()}))
-    truth, mask = np.full((len(keys), len(classes)), 0.5), np.zeros((len(keys), len(classes)), dtype=bool)
-    for key, name, relevance, _ in rows:
-        truth[keys.index(key), number_of[name]], mask[keys.index(key), number_of[name]] = relevance, True
-    names = np.array(keys, dtype=object if objects else str)
-    np.savez(base / "openmic-2018.npz", X=embeddings, Y_true=truth, Y_mask=mask, sample_key=names)
     write_index(Path(root) / "openmic2018_index_1.0.json", base)
     return Path(root)
 
@@ -213,7 +215,8 @@ def write_nsynth_part(root, part, notes):
     for name, note in listed.items():
         pitch = 7 * note["instrument"] + note["pitch"]
         signal = tone(note["instrument_family"], pitch, 4.0, 16_000) * envelope * note["velocity"] / 127
-        soundfile.write(folder / "audio" / f"{name}.wav", signal, 16_000, subtype="PCM_16")
+        path = folder / "audio" / f"{name}.wav"
+        soundfile.write(path, signal * own_level(path), 16_000, subtype="PCM_16")
     return folder
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from instrlib.core.errors import InstrlibError
 from instrlib.core.io import (
     hash_bytes,
+    hash_file,
     hash_json,
     read_arrays,
     read_json,
@@ -102,8 +103,16 @@ def code_hash(layer: str) -> str:
 
 @functools.cache
 def _package_hash(folder: Path) -> str:
-    modules = sorted([*folder.rglob("*.py"), *folder.rglob("*.csv")])
-    return hash_json({path.relative_to(folder).as_posix(): source_hash(path.read_text("utf-8")) for path in modules})
+    """Hash the modules of a subpackage and its tables, such as a taxonomy."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
+    return hash_json(
+        {
+            path.relative_to(folder).as_posix(): source_hash(path.read_text("utf-8"))
+            if path.suffix == ".py"
+            else hash_file(path)
+            for path in files
+        }
+    )
 
 
 def source_hash(source: str) -> str:
