@@ -111,8 +111,7 @@ def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tup
 
     chunks = [new[first : first + _CHUNK] for first in range(0, len(new), _CHUNK)]
     tasks = [([str(root / path) for path, _, _ in chunk],) for chunk in chunks]
-    workers = 1 if len(chunks) < 4 else None  # starting processes takes longer than a few hundred headers
-    for chunk, answers in zip(chunks, parallel_map(_probe, tasks, workers=workers, describe="probing"), strict=True):
+    for chunk, answers in zip(chunks, _map(_probe, tasks, describe="probing"), strict=True):
         lines = []
         for row, answer in zip(chunk, answers, strict=True):
             if isinstance(answer, str):
@@ -154,8 +153,13 @@ def undecodable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Decode every clip to its end, for a header does not tell of silence or NaN; those that cannot be used."""
     paths = [str(Path(root).absolute() / path) for path in clips.path]
     tasks = [(paths[first : first + _CHUNK],) for first in range(0, len(paths), _CHUNK)]
-    answers = [answer for chunk in parallel_map(_decode, tasks, describe="decoding") for answer in chunk]
+    answers = [answer for chunk in _map(_decode, tasks, describe="decoding") for answer in chunk]
     return [row for row in zip(clips.clip_id, clips.path, answers, strict=True) if row[2]]
+
+
+def _map(function: Callable, tasks: list[tuple], *, describe: str) -> Iterator[list]:
+    """Work on chunks of files; starting processes takes longer than a few of them."""
+    return parallel_map(function, tasks, workers=1 if len(tasks) < 4 else None, describe=describe)
 
 
 def _probe(paths: list[str]) -> list[tuple[float, str] | str]:
