@@ -23,7 +23,7 @@ from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
-from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
+from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, to_jsonable, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Corpus, check_unusable_share, excluded_table
 
@@ -159,6 +159,8 @@ def open_store(folder: Path) -> FeatureStore:
     try:
         record = read_json(folder / _RECORD)
         config, classes = FeatureConfig.from_dict(record["config"]), tuple(record["classes"])
+        if record.pop("seal") != hash_json(record):
+            raise KeyError
         stale = record["key"] != _key(record["fingerprint"])
         damaged = [name for name, state in record["files"].items() if not _is_intact(folder / name, *state)]
         damaged += [name for name in (_FEATURES, _SEGMENTS, _EXCLUDED) if name not in record["files"]]
@@ -259,7 +261,8 @@ def _write_record(folder: Path, config: FeatureConfig, classes: tuple[str, ...],
     files = {
         name: ((folder / name).stat().st_size, _digest(folder / name)) for name in (_FEATURES, _SEGMENTS, _EXCLUDED)
     }
-    write_json(folder / _RECORD, {**record, "files": files})
+    record = to_jsonable({**record, "files": files})
+    write_json(folder / _RECORD, {**record, "seal": hash_json(record)})
 
 
 def _is_intact(path: Path, size: int, digest: str) -> bool:
@@ -347,15 +350,16 @@ def _check_share(corpus: Corpus, n_lost: int, limit: float) -> None:
 
 
 def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
-    """Raise CorpusError when a class lost all its clips, or all in which it is present, or absent."""
+    """Raise CorpusError when a class lost all clips in which it is present, or, of several labels, absent."""
     kept = ~corpus.manifest.clip_id.isin(excluded.clip_id).to_numpy()
     labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
     for name, column in zip(corpus.classes, labels.T, strict=True):
-        if not ((column[kept] == 1).any() and (column[kept] == 0).any()):
-            raise CorpusError(
-                f"{corpus.name}: {name} is in none of the usable clips, or in all. {len(excluded)} are unusable "
-                f"(the first, {excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or omit that class."
-            )
+        for value, word in ((1, "with"), (0, "without")):
+            if (column == value).any() and not (column[kept] == value).any():
+                raise CorpusError(
+                    f"{corpus.name}: no usable clip is left {word} {name}; {len(excluded)} are unusable (the first, "
+                    f"{excluded.path.iloc[0]}: {excluded.reason.iloc[0]}). Replace them or leave that class out."
+                )
 
 
 def _prepare(features: Path, shape: tuple[int, ...]) -> None:
