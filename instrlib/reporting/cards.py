@@ -16,16 +16,16 @@ DATA_CARD, MODEL_CARD = "DATA_CARD.md", "MODEL_CARD.md"
 _DECLARED = "<!-- From here on: declared by the notebooks of the study. -->"
 
 
-def write_cards(study: Study) -> list[Path]:
+def write_cards(study: Study) -> dict[str, Path]:
     """Write the data card, and the sections of the model card that notebooks declare where the study has a model."""
-    written = [study.folder / DATA_CARD]
-    write_text(written[0], data_card(study))
+    written = {"data card": study.folder / DATA_CARD}
+    write_text(written["data card"], data_card(study))
     path = study.folder / "model" / MODEL_CARD
     if path.is_file():
         own = path.read_text(encoding="utf-8").partition(_DECLARED)[0].rstrip()
         sections = "\n\n".join(_declared(study, "model"))
         write_text(path, f"{own}\n\n{_DECLARED}\n\n{sections}\n" if sections else f"{own}\n")
-        written.append(path)
+        written["model card"] = path
     return written
 
 

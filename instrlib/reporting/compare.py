@@ -98,7 +98,7 @@ def mover(first: dict[str, Any], second: dict[str, Any]) -> tuple[float, float]:
     [0.159, 0.441]
     """
     values = [row[name] for row in (first, second) for name in ("difference", "low", "high")]
-    if any(value is None or not math.isfinite(value) for value in values):
+    if not all(map(numbers.is_known, values)):
         return math.nan, math.nan
     d1, low1, high1, d2, low2, high2 = values
     return d2 - d1 - math.hypot(d2 - low2, high1 - d1), d2 - d1 + math.hypot(high2 - d2, d1 - low1)

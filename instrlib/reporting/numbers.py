@@ -3,6 +3,11 @@
 import math
 
 
+def is_known(value: float | None) -> bool:
+    """Tell whether a number is there and finite."""
+    return value is not None and math.isfinite(value)
+
+
 def score(value: float | None, *, signed: bool = False) -> str:
     """Return a score or a difference with three decimals; a dash where there is none.
 
@@ -11,7 +16,7 @@ def score(value: float | None, *, signed: bool = False) -> str:
     >>> score(0.4567), score(-0.0181, signed=True), score(None)
     ('0.457', '-0.018', '–')
     """
-    if value is None or not math.isfinite(value):
+    if not is_known(value):
         return "–"
     text = f"{value:{'+' if signed else ''}.3f}"
     return text.replace("-0.000", "0.000").replace("+0.000", "0.000")
@@ -36,7 +41,7 @@ def p_value(value: float | None) -> str:
     >>> p_value(0.0004), p_value(0.25)
     ('p < 0.001', 'p = 0.250')
     """
-    if value is None or not math.isfinite(value):
+    if not is_known(value):
         return "no p-value"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
@@ -49,7 +54,7 @@ def rounded(value: float | None) -> str:
     >>> rounded(0.0912), rounded(0.0134), rounded(0.2)
     ('0.09', '0.013', '0.2')
     """
-    if value is None or not math.isfinite(value):
+    if not is_known(value):
         return "–"
     return f"{value:.2f}".rstrip("0").rstrip(".") if value >= 0.02 else f"{value:.3f}".rstrip("0").rstrip(".")
 

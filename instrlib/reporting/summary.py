@@ -50,8 +50,13 @@ class Study:
         return {name: value for entry in self.notebooks.values() for name, value in entry.get("facts", {}).items()}
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the first notebook; parameters and corpus are those of all."""
-        return next(iter(self.notebooks.values()))["manifest"]
+        """Return the manifest of the first notebook; raise `RunError` where another was made from other data."""
+        manifests = {name: entry["manifest"] for name, entry in self.notebooks.items()}
+        first, *_ = manifests.values()
+        mixed = [name for name, one in manifests.items() if one["parameters"] != first["parameters"]]
+        if mixed:
+            raise RunError(f"{', '.join(mixed)} of {self.label} have other parameters than {next(iter(manifests))}.")
+        return first
 
     def about(self) -> dict[str, str]:
         """Return what a reader needs first: corpus, facts, profile, seeds and commits."""

@@ -28,7 +28,7 @@ def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> 
     Examples
     --------
     >>> row = dict(difference=-0.018, low=-0.096, high=0.051, p=0.6, margin=0.02, detectable=0.09)
-    >>> sentence(row | {"verdict": "inconclusive"}, first="CutMix", second="none", score="accuracy")[:64]
+    >>> sentence(row | {"verdict": "inconclusive"}, first="CutMix", second="none", score="accuracy")[:65]
     '**CutMix: inconclusive.** Accuracy changed by -0.018 against none'
     """
     verdict = row["verdict"]
@@ -36,11 +36,14 @@ def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> 
         raise ConfigError(f"The verdict on {first} is {verdict!r}; it must be one of {', '.join(VERDICTS)}.")
     change = numbers.score(row["difference"], signed=True)
     begin = f"**{_capital(first)}: {verdict}.** {_capital(score)} changed by {change} against {second}"
-    ends = numbers.interval(row["low"], row["high"], signed=True)
+    known = numbers.is_known(row["low"]) and numbers.is_known(row["high"])
+    ends = numbers.interval(row["low"], row["high"], signed=True) if known else "too few groups for an interval"
     if verdict == "equivalent":
         return f"{begin} ({ends}), within the margin of {numbers.rounded(row['margin'])}."
     if verdict == "inconclusive":
-        return f"{begin} ({ends}). This study can detect differences of {numbers.rounded(row['detectable'])} or more."
+        least = numbers.rounded(row["detectable"])
+        able = f" This study can detect differences of {least} or more." if numbers.is_known(row["detectable"]) else ""
+        return f"{begin} ({ends}).{able}"
     return f"{begin} ({ends}, {numbers.p_value(row.get('p_holm', row['p']))})."
 
 

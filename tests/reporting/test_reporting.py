@@ -40,6 +40,13 @@ def test_a_corrected_p_is_quoted_where_there_is_one():
     assert "0.042" in said and "0.012" not in said
 
 
+def test_a_comparison_without_an_interval_names_no_number_that_is_not_there():
+    nan = float("nan")
+    for row_ in (row("inconclusive", 0.1, nan, nan, nan), row("inconclusive", None, None, None, None)):
+        said = verdicts.sentence(row_ | {"detectable": None}, first="a", second="b", score="F1")
+        assert "nan" not in said.lower().replace("inconclusive", "") and "– to –" not in said and "None" not in said
+
+
 def test_an_unknown_verdict_is_refused():
     with pytest.raises(ConfigError, match="not shown"):
         verdicts.sentence(row("not shown", 0.0, 0.0, 0.0, 1.0), first="a", second="b", score="F1")
@@ -160,6 +167,15 @@ def test_a_study_is_read_at_a_revision(published, tmp_path):
         open_study("irmas-quick@no-such")
 
 
+@pytest.mark.parametrize("changed", [{"data": "mine"}, {"profile": "full"}, {"seeds": 5}])
+def test_a_report_never_mixes_two_data_sets(changed, published):
+    results = made.results()
+    results["notebooks"]["04_topic"]["manifest"]["parameters"] |= changed
+    write_json(published / "results.json", results)
+    with pytest.raises(RunError, match="04_topic"):
+        document.report(open_study("irmas-quick"))
+
+
 @pytest.mark.parametrize("held", ["[]", "{}", '{"notebooks": {}}'])
 def test_what_is_no_study_is_refused(held, published):
     (published / "results.json").write_text(held)
@@ -206,7 +222,7 @@ def test_the_interval_of_a_change_adds_squares():
 
 
 def test_the_data_card_has_facts_terms_and_declared_sections(published):
-    (path,) = cards.write_cards(open_study("irmas-quick"))
+    (path,) = cards.write_cards(open_study("irmas-quick")).values()
     text = path.read_text()
     assert path.name == "DATA_CARD.md"
     for part in ("# Data card: IRMAS", "| clips | 6,705 |", "CC BY-NC-SA 3.0", "| cello | 388 | 120 |", "abc123def456"):
