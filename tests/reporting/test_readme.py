@@ -14,6 +14,7 @@ import pytest
 from trees import tone, write_audio
 from typer.testing import CliRunner
 
+from instrlib import charts
 from instrlib.data import corpora
 from instrlib.reporting import readme
 from instrlib.reporting.summary import open_study
@@ -89,14 +90,13 @@ def test_make_hands_its_settings_on(line, tmp_path):
 
 
 def test_make_figures_draws_the_stored_arrays(tmp_path):
-    arrays = tmp_path / "reports/rendered-quick/arrays"
-    arrays.mkdir(parents=True)
-    stored = sorted((REPOSITORY / "reports/rendered-quick/arrays").iterdir())[0]
-    shutil.copy(stored, arrays)
+    folder = tmp_path / "reports/rendered-quick"
+    charts.store(folder / "arrays/01_leak.npz", charts.dots, names=["a", "b"], values=[0.2, 0.4])
+    shutil.copy(REPOSITORY / "reports/rendered-quick/results.json", folder)
     run = typed("make figures", folder=tmp_path, reports=tmp_path / "reports", figures=tmp_path / "figures")
     assert run.returncode == 0, run.stderr
     drawn = {path.name for path in (tmp_path / "figures/rendered-quick").iterdir()}
-    assert drawn == {f"{stored.stem}.png", f"{stored.stem}.svg"}
+    assert drawn == {"01_leak.png", "01_leak.svg"}
 
 
 def test_the_released_model_names_an_instrument(tmp_path):
