@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LEAST = 0.02  # bins with a smaller share are drawn hollow: their accuracy says little
 _FEW = 8  # up to so many places intervals are whiskers, at more they are bands
 
 
@@ -38,15 +39,14 @@ def lines(
     styles: np.ndarray | None = None,
     marked: np.ndarray | None = None,
     marked_name: str = "",
+    ticks: np.ndarray | None = None,
     references: np.ndarray = (),
     reference_names: np.ndarray = (),
     xlabel: str | np.ndarray = "",
     ylabel: str | np.ndarray = "",
     ylim: np.ndarray = (np.nan, np.nan),
     xlog: bool = False,
-    ylog: bool = False,
     columns: int = 3,
-    title: str = "",
 ) -> "Figure":
     """Draw lines with intervals over a common axis, in one panel or several.
 
@@ -64,6 +64,8 @@ def lines(
         matplotlib's line styles and markers, such as "o-", "--" or "o".
     marked : ndarray of bool, shaped like `values`
         Points drawn large, such as the epoch that was kept.
+    ticks : ndarray of str, shaped like `x`, optional
+        What stands at the places of `x`.
     references : ndarray [n_references] or [n_panels, n_references]
         Horizontal lines, with `reference_names` in the legend.
     xlabel, ylabel : str or ndarray of str [n_panels]
@@ -82,9 +84,9 @@ def lines(
     columns, own_axis = min(columns, n), np.ndim(ylabel) == 1
     height = {1: 2.6, 2: 2.3, 3: 1.75}.get(columns, 1.3)
     margin = 0.55 + 0.2 * -(-(len(drawn) + references.shape[1]) // 3)
-    figure, grid_panels = grid(n, columns=columns, row_height=height, margin=margin, title=title, sharey=not own_axis)
+    figure, grid_panels = grid(n, columns=columns, row_height=height, margin=margin, sharey=not own_axis)
     for number, axes in enumerate(grid_panels):
-        places = _places(axes, x[number])
+        places = _places(axes, x[number], None if ticks is None else np.broadcast_to(ticks, x.shape)[number])
         for at, level in enumerate(references[number]):
             axes.axhline(
                 level, color=INK, linestyle=(0, (4, 1 + 2 * at)), linewidth=1, label=label(reference_names[at])
@@ -101,9 +103,9 @@ def lines(
                 own = marked[number, line].astype(bool)
                 look |= {"markeredgecolor": "white", "markersize": 8, "label": marked_name or None}
                 axes.plot(at[own], values[number, line, own], "o", **look)
-        for logged, which in ((xlog, "x"), (ylog, "y")):
-            if logged:
-                log_axis(axes, which)
+        if xlog:
+            axes.set_xscale("log") if ticks is not None else log_axis(axes, "x")
+            axes.minorticks_off()
         axes.set_ylim(*(end if np.isfinite(end) else None for end in ylim[number]))
         axes.set_title("" if panels is None else label(panels[number], wrap=90 // columns))
         axes.set_xlabel(label(xlabel[number]) if np.ndim(xlabel) else "")
@@ -115,14 +117,15 @@ def lines(
     return figure
 
 
-def _places(axes: "Axes", x: np.ndarray) -> np.ndarray:
+def _places(axes: "Axes", x: np.ndarray, ticks: np.ndarray | None) -> np.ndarray:
     """Return where points stand, and name the places that have names."""
-    if x.dtype.kind in "biuf":
-        if x.dtype.kind in "iu":
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        return x.astype(float)
-    axes.set_xticks(np.arange(len(x)), [label(text, wrap=14) for text in x], fontsize=7.5)
-    return np.arange(len(x), dtype=float)
+    named = x.dtype.kind not in "biuf"
+    places = np.arange(len(x), dtype=float) if named else x.astype(float)
+    if named or ticks is not None:
+        axes.set_xticks(places, [label(text, wrap=14) for text in (x if ticks is None else ticks)], fontsize=7.5)
+    elif x.dtype.kind in "iu":
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return places
 
 
 def _dodge(places: np.ndarray, xlog: bool) -> float:
@@ -153,7 +156,6 @@ def pareto(
     xlog: bool = True,
     xlabel: str = "",
     ylabel: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw cost against score; points that no other beats in both are joined, numbered and named.
 
@@ -172,7 +174,7 @@ def pareto(
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     kinds = np.asarray([""] * len(x) if kinds is None else kinds, dtype=str)
     front = pareto_front(x, y)
-    figure = new_figure(height=4.0, title=title)
+    figure = new_figure(height=4.0)
     axes = figure.subplots()
     if limit is not None:
         axes.axhline(limit, color=INK, linestyle="--", linewidth=1, label=label(limit_name))
@@ -213,11 +215,9 @@ def reliability(
     share: np.ndarray,
     ece: float | np.ndarray,
     panels: np.ndarray | None = None,
-    least: float = 0.02,
     of: str = "clips",
     xlabel: str = "confidence",
     ylabel: str = "accuracy",
-    title: str = "",
 ) -> "Figure":
     """Draw accuracy against confidence; a calibrated model lies on the diagonal.
 
@@ -229,22 +229,20 @@ def reliability(
         Expected calibration error.
     panels : ndarray of str [n_panels], optional
         Titles.
-    least : float
-        Bins with a smaller share are drawn hollow: their accuracy says little.
     of : str
         What is counted.
     """
     confidence, accuracy, share = (np.atleast_2d(np.asarray(one, dtype=float)) for one in (confidence, accuracy, share))
     n, n_bins = share.shape
-    figure = new_figure(width=4.4 if n == 1 else WIDTH, height=4.4 if n == 1 else 3.4, title=title)
+    figure = new_figure(width=4.4 if n == 1 else WIDTH, height=4.4 if n == 1 else 3.4)
     tops, bottoms = figure.subplots(2, n, sharex=True, sharey="row", height_ratios=[1, 3], squeeze=False)
     for number, (top, axes) in enumerate(zip(tops, bottoms, strict=True)):
         head = "" if panels is None else f"{label(panels[number], wrap=70 // n)}\n"
         top.set_title(f"{head}calibration error {np.broadcast_to(ece, n)[number]:.3f}")
         top.bar((np.arange(n_bins) + 0.5) / n_bins, share[number], width=0.9 / n_bins, color=GREY)
         axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfectly calibrated")
-        for enough, style, text in ((True, "o-", ylabel), (False, "o", f"fewer than {least:.0%} of the {of}")):
-            own = np.isfinite(accuracy[number]) & ((share[number] >= least) == enough)
+        for enough, style, text in ((True, "o-", ylabel), (False, "o", f"fewer than {_LEAST:.0%} of the {of}")):
+            own = np.isfinite(accuracy[number]) & ((share[number] >= _LEAST) == enough)
             fill = "full" if enough else "none"
             axes.plot(
                 confidence[number, own], accuracy[number, own], style, color=BLUE, fillstyle=fill, label=label(text)
@@ -266,13 +264,12 @@ def histogram(
     log: bool = False,
     xlabel: str = "",
     ylabel: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw how often values occur, beside a reference."""
     values = np.asarray(values, dtype=float)
     every = values if reference is None else np.append(values, reference)
     low, high = (every.min() / 1.25, every.max() * 1.25) if log else (every.min() - 0.5, every.max() + 0.5)
-    figure = new_figure(height=2.5, title=title)
+    figure = new_figure(height=2.5)
     axes = figure.subplots()
     axes.hist(values, bins=np.geomspace(low, high, 41) if log else np.linspace(low, high, 41), color=BLUE)
     axes.set(xlabel=label(xlabel), ylabel=label(ylabel), xlim=(low, high))

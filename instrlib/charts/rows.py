@@ -40,7 +40,6 @@ def dots(
     signed: bool = False,
     limits: np.ndarray | None = None,
     xlabel: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw one row a name: points with intervals, and the numbers on the right.
 
@@ -71,7 +70,7 @@ def dots(
     else:
         kinds = np.asarray([""] * n if kinds is None else kinds, dtype=str)
         sets = [(kind, np.flatnonzero(kinds == kind), 0, 0.0) for kind in colours_of(kinds)]
-    figure = new_figure(height=0.95 + rows_height(texts) * (1 + 0.22 * (k - 1)), title=title)
+    figure = new_figure(height=0.95 + rows_height(texts) * (1 + 0.22 * (k - 1)))
     axes = figure.subplots()
     if reference is not None:
         reference_line(axes, reference, reference_name)
@@ -111,7 +110,6 @@ def bars(
     series: np.ndarray | None = None,
     layout: str = "panels",
     xlabel: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw horizontal bars, one row a name.
 
@@ -127,7 +125,7 @@ def bars(
     values = np.atleast_2d(np.asarray(values, dtype=float))
     texts, rows, stacked = [label(name) for name in names], np.arange(len(names)), layout == "stacked"
     series = [""] * len(values) if series is None else [label(one) for one in series]
-    figure = new_figure(height=0.85 + rows_height(texts), title=title)
+    figure = new_figure(height=0.85 + rows_height(texts))
     panels = figure.subplots(1, 1 if stacked else len(values), sharey=True, squeeze=False)[0]
     smallest = 0.035 * np.nanmax(values.sum(axis=0)) if stacked else -np.inf
     before = np.cumsum(values, axis=0) - values if stacked else np.zeros_like(values)
@@ -153,7 +151,6 @@ def box(
     panels: np.ndarray,
     log: np.ndarray | Sequence[bool] = (),
     columns: int = 2,
-    title: str = "",
 ) -> "Figure":
     """Draw how measures are spread in each kind: median, middle half, and 5th to 95th percentile.
 
@@ -170,7 +167,7 @@ def box(
     values, kinds = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str)
     drawn = colours_of(kinds)
     height = 0.5 + 0.17 * len(drawn)
-    figure, grid_panels = grid(len(panels), columns=columns, row_height=height, margin=0.1, title=title, sharey=True)
+    figure, grid_panels = grid(len(panels), columns=columns, row_height=height, margin=0.1, sharey=True)
     for number, axes in enumerate(grid_panels):
         for row, (kind, (colour, _)) in enumerate(drawn.items()):
             own = values[(kinds == kind) & np.isfinite(values[:, number]), number]
@@ -202,7 +199,6 @@ def heat_map(
     xlabel: str = "",
     ylabel: str = "",
     bar_label: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw a matrix in colours, with a text in each cell.
 
@@ -234,7 +230,6 @@ def heat_map(
     figure = new_figure(
         width=max(beside + 1.4 + width * values.shape[1], 3.4),
         height=0.6 + (below if turned else 0.3) + height * values.shape[0],
-        title=title,
     )
     axes = figure.subplots()
     seaborn.heatmap(

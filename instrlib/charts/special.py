@@ -18,7 +18,6 @@ from instrlib.charts.style import (
     legend_of,
     name_rows,
     new_figure,
-    round_steps,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ def timeline(
     truth_start_s: np.ndarray = (),
     truth_end_s: np.ndarray = (),
     width: float = WIDTH,
-    title: str = "",
 ) -> "Figure":
     """Draw which instruments play when, one row for each that was found or is there.
 
@@ -65,7 +63,7 @@ def timeline(
     active = np.asarray(active, dtype=bool)
     rows = np.flatnonzero(active.any(axis=0) | np.isin(classes, np.asarray(truth_label, dtype=str)))
     names = [str(classes[row]) for row in rows]
-    figure = new_figure(height=1.5 + 0.3 * max(len(rows), 1), width=width, title=title)
+    figure = new_figure(height=1.5 + 0.3 * max(len(rows), 1), width=width)
     axes = figure.subplots()
     # Without its palest part, so that a low score also shows.
     shades = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256)))
@@ -101,7 +99,6 @@ def parallel_coordinates(
     highlighted: np.ndarray,
     score_name: str,
     highlighted_name: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw each trial of a search as a line across its hyperparameters to its score; grey but for the highlighted.
 
@@ -117,57 +114,36 @@ def parallel_coordinates(
         Such as the best three.
     """
     values, score = np.asarray(values, dtype=float), np.asarray(score, dtype=float)
-    done = np.isfinite(score)
-    columns = [*values[done].T, score[done]]
-    chosen = np.asarray(highlighted, dtype=bool)[done]
-    figure = new_figure(height=3.4, title=title)
+    done, n = np.isfinite(score), len(names)
+    table, chosen = np.column_stack([values, score])[done], np.asarray(highlighted, dtype=bool)[done]
+    figure = new_figure(height=3.4)
     axes = figure.subplots()
-    heights = []
-    for at, column in enumerate(columns):
-        logged = at < len(names) and bool(log[at])
-        ticks = _ticks(column, logged)
-        every = np.concatenate([column, ticks])
-        ends = every.min(), every.max()
-        heights.append(_height(column, ends, logged))
+    for at, logged in enumerate([*log, False]):
+        column = table[:, at]
+        few, spaced = np.unique(column), np.geomspace if logged else np.linspace
+        ticks = few if len(few) <= 5 else spaced(column.min(), column.max(), 5)
+        places, heights = (np.log(one) if logged else one for one in (ticks, column))
+        low, width = heights.min(), np.ptp(heights) or 1.0
+        places, table[:, at] = (places - low) / width, (heights - low) / width
         axes.axvline(at, color=INK, linewidth=1, zorder=2)
-        for tick, place in zip(ticks, _height(ticks, ends, logged), strict=True):
+        for tick, place in zip(ticks, places, strict=True):
             text = {"textcoords": "offset points", "va": "center", "fontsize": 7, "zorder": 6}
             back = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
-            axes.annotate(f"{tick:.3g}", (at, place), (4, 0), bbox=back, **text)
-    paths = np.column_stack(heights)
+            axes.annotate(f"{tick:.2g}", (at, place), (4, 0), bbox=back, **text)
     # A little apart, so that trials with the same values do not hide each other.
-    paths[:, :-1] += np.linspace(-0.025, 0.025, len(paths))[np.argsort(np.argsort(columns[-1]))][:, None]
-    axes.plot(paths[~chosen].T, color=GREY, linewidth=0.9, alpha=0.55, zorder=1)
-    axes.plot(paths[chosen].T, color=RED, linewidth=2.0, zorder=3)
+    table[:, :-1] += np.linspace(-0.025, 0.025, len(table))[np.argsort(np.argsort(table[:, -1]))][:, None]
+    axes.plot(table[~chosen].T, color=GREY, linewidth=0.9, alpha=0.55, zorder=1)
+    axes.plot(table[chosen].T, color=RED, linewidth=2.0, zorder=3)
     axes.plot([], color=RED, linewidth=2.0, label=label(highlighted_name, wrap=60))
-    axes.plot(
-        [], color=GREY, label=f"other trials ({np.sum(~chosen)})" + f", {np.sum(~done)} failed" * bool((~done).any())
-    )
-    axes.set(xlim=(-0.1, len(names) + 0.35), ylim=(-0.06, 1.06), yticks=[])
-    axes.set_xticks(range(len(columns)), [label(name, wrap=11) for name in (*names, score_name)])
+    failed = f", {np.sum(~done)} failed" if not done.all() else ""
+    axes.plot([], color=GREY, label=f"other trials ({np.sum(~chosen)}){failed}")
+    axes.set(xlim=(-0.1, n + 0.35), ylim=(-0.06, 1.06), yticks=[])
+    axes.set_xticks(range(n + 1), [label(name, wrap=11) for name in (*names, score_name)])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-
-def _ticks(values: np.ndarray, log: bool) -> np.ndarray:
-    """Return all values where there are few, otherwise round ones."""
-    from matplotlib.ticker import MaxNLocator
-
-    if len(np.unique(values)) <= 5:
-        return np.unique(values)
-    if log:
-        return round_steps(values.min() / 1.5, values.max() * 1.5)
-    ticks = MaxNLocator(5).tick_values(values.min(), values.max())
-    return ticks[(ticks >= values.min()) & (ticks <= values.max())]
-
-
-def _height(values: np.ndarray, ends: tuple[float, float], log: bool) -> np.ndarray:
-    """Return where values stand on an axis from 0 to 1."""
-    values, low, high = (np.log(one) if log else np.asarray(one, dtype=float) for one in (values, *ends))
-    return (values - low) / ((high - low) or 1)
 
 
 @chart
@@ -181,7 +157,6 @@ def scatter(
     frameless: bool = False,
     xlabel: str = "",
     ylabel: str = "",
-    title: str = "",
 ) -> "Figure":
     """Draw points coloured by kind; with `panels`, one panel for each of its values with the other points in grey.
 
@@ -196,7 +171,7 @@ def scatter(
     x, y, kinds = np.asarray(x, dtype=float), np.asarray(y, dtype=float), np.asarray(kinds, dtype=str)
     names = [""] if panels is None else sorted(set(np.asarray(panels, dtype=str).tolist()))
     figure, grid_panels = grid(
-        len(names), columns=columns, row_height=4.0 if len(names) == 1 else 1.75, title=title, sharex=True, sharey=True
+        len(names), columns=columns, row_height=4.0 if len(names) == 1 else 1.75, sharex=True, sharey=True
     )
     size = float(np.interp(len(x), [100, 1000], [26, 8])) / (1 if len(names) == 1 else 1.6)
     for name, axes in zip(names, grid_panels, strict=True):

@@ -28,7 +28,6 @@ def spectrograms(
     bar_label: str = "",
     xlabel: str = "time (s)",
     width: float = WIDTH,
-    title: str = "",
 ) -> "Figure":
     """Draw spectrograms side by side; with `maps`, the sound is grey and the map is drawn in colour on top.
 
@@ -49,7 +48,7 @@ def spectrograms(
     """
     n = len(spectra)
     if not n:
-        figure = new_figure(height=0.8, title=title)
+        figure = new_figure(height=0.8)
         figure.text(0.5, 0.5, "there is none", ha="center", va="center")
         return figure
     hops, frequencies = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz)
@@ -58,7 +57,7 @@ def spectrograms(
     text = [label(one, wrap=120 // columns) for one in titles]
     height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(columns, 1.1) + 0.12 * max(one.count("\n") for one in text)
     shares = {"sharex": one_axis, "sharey": one_axis}
-    figure, panels = grid(n, columns=columns, row_height=height, title=title, width=width, **shares)
+    figure, panels = grid(n, columns=columns, row_height=height, width=width, **shares)
     drawn = np.asarray(spectra, dtype=float)
     limits = (np.nanmin(drawn), max(np.nanmax(drawn), np.nanmin(drawn) + 1e-9)) if shared and maps is None else None
     for number, axes in enumerate(panels):

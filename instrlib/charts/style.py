@@ -50,7 +50,6 @@ _STYLE = {
     "ytick.labelsize": 8.0,
     "legend.fontsize": 8.0,
     "legend.frameon": False,
-    "figure.titlesize": 10.0,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -167,12 +166,9 @@ def _figure_type() -> type["Figure"]:
     return ShownFigure
 
 
-def new_figure(*, height: float, width: float = WIDTH, title: str = "") -> "Figure":
+def new_figure(*, height: float, width: float = WIDTH) -> "Figure":
     """Return an empty figure of this size in inches."""
-    figure = _figure_type()(figsize=(width, height + (0.25 if title else 0)), layout="constrained")
-    if title:
-        figure.suptitle(label(title, wrap=95))
-    return figure
+    return _figure_type()(figsize=(width, height), layout="constrained")
 
 
 def grid(
@@ -182,13 +178,12 @@ def grid(
     row_height: float,
     margin: float = 0.6,
     width: float = WIDTH,
-    title: str = "",
     **shared: Any,
 ) -> tuple:
     """Return a figure and its `n` panels, at most `columns` side by side; the unused ones are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
-    figure = new_figure(height=margin + row_height * rows, width=width, title=title)
+    figure = new_figure(height=margin + row_height * rows, width=width)
     panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
     for number, axes in enumerate(panels):
         axes.set_visible(number < n)

@@ -72,7 +72,7 @@ def test_every_chart_has_an_example():
 @EACH
 def test_a_stored_chart_is_drawn_again_to_the_byte(name, tmp_path):
     path = tmp_path / "x.npz"
-    charts.store(path, charts.CHARTS[name], **EXAMPLES[name], title=None)
+    charts.store(path, charts.CHARTS[name], **EXAMPLES[name])
     first, second = (charts.save(charts.draw_stored(path), tmp_path / folder, "x") for folder in "ab")
     assert [one.read_bytes() for one in first] == [other.read_bytes() for other in second]
     assert [one.suffix for one in first] == [".png", ".svg"]
