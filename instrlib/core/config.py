@@ -204,7 +204,7 @@ class TrainConfig(Settings):
         """Refuse settings that cannot work together."""
         super().__post_init__()
         if self.augment.mix == "layers" and self.output != "sigmoid":
-            raise ConfigError('Mixtures have several labels: mix="layers" needs output="sigmoid".')
+            raise ConfigError('augment: mix="layers" gives several labels and needs output="sigmoid".')
 
 
 @dataclass(frozen=True)

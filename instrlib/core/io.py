@@ -165,7 +165,7 @@ def hash_tree(root: Path) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name as a file's name: lower-case letters, digits, "-" and "_".
+    """Return a name as a file's name: lower-case letters and digits, "-" and "_".
 
     Two names can give the same slug; a caller that names files by it compares them first.
 
@@ -174,7 +174,7 @@ def slug(name: str) -> str:
     >>> slug("CutMix, half of the batches")
     'cutmix-half-of-the-batches'
     """
-    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "unnamed"
+    return re.sub(r"\W+", "-", name.lower()).strip("-") or "unnamed"
 
 
 def expanded(place: Path | str) -> Path:

@@ -1,0 +1,81 @@
+"""Settings check themselves, and what they are called decides nothing but what it says."""
+
+import dataclasses
+
+import pytest
+
+from instrlib.core.config import PROFILES, AugmentConfig, FeatureConfig, TrainConfig, folders, get_profile, study_name
+from instrlib.core.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (FeatureConfig, {"kind": "chroma"}),
+        (FeatureConfig, {"scaling": "none"}),
+        (FeatureConfig, {"segment_s": "3"}),
+        (FeatureConfig, {"segment_s": float("nan")}),
+        (FeatureConfig, {"segment_s": 0}),
+        (FeatureConfig, {"n_mels": 64.5}),
+        (FeatureConfig, {"hop_length": -1}),
+        (FeatureConfig, {"fmin_hz": 12_000.0}),
+        (FeatureConfig, {"fmax_hz": 12_000.0}),
+        (FeatureConfig, {"kind": "mfcc", "n_mfcc": 65}),
+        (AugmentConfig, {"mix": "cut"}),
+        (AugmentConfig, {"beta": 0}),
+        (AugmentConfig, {"share": 1.5}),
+        (AugmentConfig, {"retake": -0.1}),
+        (AugmentConfig, {"layers": (2, 1)}),
+        (AugmentConfig, {"level_range_db": float("inf")}),
+        (TrainConfig, {"schedule": "step"}),
+        (TrainConfig, {"augment": AugmentConfig(mix="layers")}),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(kind, values):
+    with pytest.raises(ConfigError, match="|".join(values)):
+        kind(**values)
+
+
+def test_settings_come_back_from_plain_values_and_unknown_names_are_refused():
+    config = FeatureConfig(kind="pcen", n_mels=32)
+    assert FeatureConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ConfigError, match="n_melz"):
+        FeatureConfig.from_dict({"n_melz": 1})
+
+
+def test_the_fingerprint_is_that_of_the_stored_values():
+    base = FeatureConfig(segment_s=3.0)
+    assert FeatureConfig(segment_s=3).fingerprint == base.fingerprint
+    assert FeatureConfig(scaling="fixed").fingerprint == base.fingerprint
+    changed = [dataclasses.replace(base, **{name: value}) for name, value in {"n_mels": 32, "top_db": 60.0}.items()]
+    assert len({one.fingerprint for one in [base, *changed]}) == 3
+
+
+def test_the_shape_is_that_of_centred_frames():
+    config = FeatureConfig(sample_rate_hz=16_000, segment_s=2.0, hop_length=512, fmax_hz=8_000.0)
+    assert config.segment_samples == 32_000 and config.shape == (64, 63)
+    assert dataclasses.replace(config, kind="mfcc").shape == (20, 63)
+
+
+def test_profiles_are_ordered_by_size_and_an_unknown_one_is_refused():
+    assert list(PROFILES) == ["smoke", "quick", "full"]
+    sizes = [(one.clips_per_class, one.train.epochs, one.n_bootstrap, one.trials) for one in PROFILES.values()]
+    assert sizes == sorted(sizes)
+    with pytest.raises(ConfigError, match="huge"):
+        get_profile("huge")
+
+
+def test_an_own_folder_names_its_study(tmp_path):
+    assert study_name("rendered", "quick", "/data/x") == "rendered-quick"
+    assert study_name("folder", "quick", str(tmp_path / "Ännes Flöten/")) == "folder-ännes-flöten-quick"
+    assert study_name("folder", "quick") == "folder-quick"
+
+
+def test_the_root_moves_all_folders_and_a_variable_one(tmp_path, monkeypatch):
+    for name in ("DATA", "RUNS", "REPORTS", "FIGURES"):
+        monkeypatch.delenv(f"INSTRLIB_{name}")
+    monkeypatch.setenv("INSTRLIB_ROOT", str(tmp_path))
+    monkeypatch.setenv("INSTRLIB_DATA", "/elsewhere")
+    found = {name: str(path) for name, path in vars(folders()).items()}
+    assert found.pop("data") == "/elsewhere"
+    assert found == {name: str(tmp_path / name) for name in ("runs", "reports", "figures", "notebooks")}

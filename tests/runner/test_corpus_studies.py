@@ -1,0 +1,35 @@
+"""Corpora of every layout go through the first notebooks, to the report."""
+
+import json
+
+import pytest
+from trees import make_folders, make_irmas, make_kaggle_instruments, make_nsynth, make_openmic2018
+
+from instrlib.reporting.render import write_report
+from instrlib.reporting.summary import open_study
+from instrlib.runner.study import run_study
+
+MAKERS = {
+    "irmas": (make_irmas, ("01_preprocessing",)),
+    "nsynth": (make_nsynth, ("01_preprocessing",)),
+    "kaggle_instruments": (make_kaggle_instruments, ("01_preprocessing",)),
+    "folder": (make_folders, ("01_preprocessing", "02_baseline_cnn")),
+    "openmic2018": (make_openmic2018, ("01_preprocessing", "02_baseline_cnn", "14_report")),  # several labels a clip
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("event_loops_closed")]
+
+
+@pytest.mark.parametrize("corpus", MAKERS)
+def test_a_tree_of_its_own_layout_gives_results_and_a_report(corpus, tmp_path, monkeypatch):
+    make, notebooks = MAKERS[corpus]
+    make(tmp_path / "clips")
+    monkeypatch.setenv("INSTRLIB_WORKERS", "1")  # other tests have the second core
+    ran = run_study(corpus=corpus, data=str(tmp_path / "clips"), profile="smoke", seeds=1, notebooks=notebooks)
+    assert ran == notebooks
+    name = "folder-clips-smoke" if corpus == "folder" else f"{corpus}-smoke"
+    results = json.loads((tmp_path / "runs" / name / "results.json").read_text())
+    assert tuple(results["notebooks"]) == notebooks
+    assert {entry["manifest"]["parameters"]["corpus"] for entry in results["notebooks"].values()} == {corpus}
+    page, pdf = write_report(open_study(tmp_path / "runs" / name))
+    assert page.stat().st_size > 10_000 and pdf.read_bytes().startswith(b"%PDF")
