@@ -156,7 +156,7 @@ class Run:
         key : bool
             Whether it belongs in the report's abstract and in README.
         **numbers
-            The fields' values, saved with the finding. A number that is not finite is refused.
+            The fields' values, saved with the finding. One that is not finite is written as a dash.
         """
         said = {"text": _filled(self.notebook, text, numbers), "key": bool(key), "numbers": numbers}
         known = [one for one in self.declared.get("findings", []) if one["text"] != said["text"]]
@@ -386,16 +386,19 @@ def _plain(value: Any) -> Any:
     return _plain(value.to_dict()) if hasattr(value, "to_dict") else value
 
 
+class _Texts(string.Formatter):
+    """Fills texts; a number that is not finite becomes a dash."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        missing = value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
+        return "–" if missing else super().format_field(value, format_spec)
+
+
 def _filled(notebook: str, text: str, numbers: dict[str, Any]) -> str:
-    fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}
-    broken = [name for name in fields if not _finite(numbers.get(name))]
-    if broken:
-        raise ConfigError(f"{notebook}: there is no number for {', '.join(sorted(broken))} in {text!r}.")
-    return text.format(**numbers)
-
-
-def _finite(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float | np.floating) and not math.isfinite(value))
+    try:
+        return _Texts().format(text, **numbers)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(f"{notebook}: {text!r} and its numbers {sorted(numbers)} do not fit: {error}.") from error
 
 
 def _markdown(text: str) -> "Markdown":

@@ -67,11 +67,14 @@ def test_declaring_again_replaces(run):
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), None])
-def test_a_finding_without_a_number_is_refused(run, value):
+def test_a_number_that_is_not_finite_is_a_dash(run, value):
+    assert run.finding("A loss of {loss:.2f}.", loss=value).data == "A loss of –."
+    assert read_json(run.folder / DECLARED)["findings"][0]["numbers"] == {"loss": None}
+
+
+def test_a_finding_without_its_number_is_refused(run):
     with pytest.raises(ConfigError, match="loss"):
-        run.finding("A loss of {loss}.", loss=value)
-    with pytest.raises(ConfigError, match="loss"):
-        run.finding("A loss of {loss}.")
+        run.finding("A loss of {loss}.", gain=1.0)
     assert "findings" not in run.declared
 
 
