@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
-from instrlib.core.cache import PACKAGE, versions
+from instrlib.core.cache import key
 from instrlib.core.errors import ConfigError, WorkerError
-from instrlib.core.io import hash_file, hash_json
 
 _ONE_THREAD = dict.fromkeys(
     (
@@ -273,7 +272,7 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
     with _connect(address) as client:
         # As bytes, so that a worker that is not fit for the task imports nothing.
         calls = [_pickled((function, task)) for task in tasks]
-        futures = client.map(_call_on_worker, calls, code=_code(), pure=False)
+        futures = client.map(_call_on_worker, calls, code=key("studies"), pure=False)
         started: list[Any] = []
         starts = (functools.partial(lambda future: future, future) for future in futures)
         try:
@@ -313,7 +312,7 @@ def _connect(address: str) -> Any:
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a notebook's stderr stays empty
     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-    warnings.filterwarnings("ignore", category=distributed.versions.VersionMismatchWarning)  # see `_code`
+    warnings.filterwarnings("ignore", category=distributed.versions.VersionMismatchWarning)  # keys tell
     unset = "or unset INSTRLIB_SCHEDULER to work on this machine."
 
     async def probe() -> None:
@@ -339,13 +338,6 @@ def _connect(address: str) -> Any:
     return client
 
 
-@functools.cache
-def _code() -> str:
-    """Return a hash of the versions and of this library's files when the process first asked."""
-    files = {path.relative_to(PACKAGE).as_posix(): hash_file(path) for path in sorted(PACKAGE.rglob("*.py"))}
-    return hash_json([versions(), files])
-
-
 def _call_on_worker(call: bytes, *, code: str) -> Any:
     from distributed import get_worker
     from threadpoolctl import threadpool_limits
@@ -354,7 +346,7 @@ def _call_on_worker(call: bytes, *, code: str) -> Any:
     again = f"start it again with `dask worker {worker.scheduler.address} --nthreads 1`"
     if worker.state.nthreads != 1:
         raise WorkerError(f"The Dask worker {worker.address} has {worker.state.nthreads} threads; {again}.")
-    if code != _code():
+    if code != key("studies"):
         raise WorkerError(
             f"The Dask worker {worker.address} runs other code or versions; {again} from this environment."
         )

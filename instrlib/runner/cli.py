@@ -242,7 +242,10 @@ def figures(corpus: Corpus = "rendered", data: Data = "", profile: Profile = "qu
     from instrlib.runner.publish import redraw
 
     found = open_study(_results(corpus, profile, data, local=local))
-    typer.echo(f"{len(redraw(found.folder / 'arrays', found.figures))} figures in {_near(found.figures)}")
+    drawn = redraw(found.folder / "arrays", found.figures)
+    typer.echo(f"{sum(drawn)} of {len(drawn)} figures drawn in {_near(found.figures)}")
+    if not all(drawn):
+        typer.echo("The others are of another version and stay as they were published.")
 
 
 @main.command(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import folders
-from instrlib.core.errors import RunError
+from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import atomic_path, disk_errors, hash_json, read_json
 from instrlib.core.parallel import parallel_map
 
@@ -43,13 +43,12 @@ def drawing_key() -> str:
     return hash_json([code_hash("charts"), packages, platform.system(), platform.machine()])
 
 
-def redraw(arrays: Path, figures: Path) -> list[Path]:
-    """Draw every figure again from its stored arrays, on all cores; nothing is trained."""
+def redraw(arrays: Path, figures: Path) -> list[bool]:
+    """Draw the figures again from their stored arrays, on all cores; return for each whether this version draws it."""
     stored = sorted(arrays.glob("[!.]*.npz"))
     with disk_errors(figures):
         figures.mkdir(parents=True, exist_ok=True)
-    list(parallel_map(_redraw, [(path.absolute(), figures.absolute()) for path in stored], describe="drawing"))
-    return stored
+    return list(parallel_map(_redraw, [(path.absolute(), figures.absolute()) for path in stored], describe="drawing"))
 
 
 def publish(study: str) -> list[Path]:
@@ -90,10 +89,15 @@ def _replace(folder: Path, parts: Iterable[Path]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _redraw(arrays: Path, folder: Path) -> None:
+def _redraw(arrays: Path, folder: Path) -> bool:
     from instrlib import charts
 
-    charts.save(charts.draw_stored(arrays), folder, arrays.stem)
+    try:
+        figure = charts.draw_stored(arrays)
+    except InstrlibError:
+        return False  # published by another version
+    charts.save(figure, folder, arrays.stem)
+    return True
 
 
 def _version(name: str) -> str:

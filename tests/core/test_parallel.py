@@ -327,7 +327,7 @@ def test_a_dask_worker_with_several_threads_is_refused(start):
 
 def test_a_dask_worker_of_other_code_is_refused(start, monkeypatch):
     start().add_worker()
-    monkeypatch.setattr(parallel, "_code", lambda: "other")
+    monkeypatch.setattr(parallel, "key", lambda layer: "other")
     with pytest.raises(WorkerError, match="other code"):
         list(parallel_map(_who, [(0,)]))
 
