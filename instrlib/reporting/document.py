@@ -23,8 +23,8 @@ PRIMARY_HEADER = ("Question", "Comparison", "Difference", "95 % CI", "p", "Margi
 class Document:
     """Numbers figures, tables and works in the order in which they are written."""
 
-    def __init__(self, title: str, label: str) -> None:
-        self.title, self.label = title, label
+    def __init__(self, title: str, label: str, about: dict[str, str] | None = None) -> None:
+        self.title, self.label, self.about = title, label, about or {}
         self.cited = Citations()
         self.sections: list[dict[str, Any]] = []
         self._n = {"figure": 0, "table": 0}
@@ -69,6 +69,7 @@ class Document:
         return {
             "title": self.title,
             "study": self.label,
+            "about": [[typeset(name), typeset(text)] for name, text in self.about.items()],
             "sections": self.sections,
             "works": self.cited.works(),
         }
@@ -80,7 +81,7 @@ class Document:
 
 def report(study: Study) -> dict[str, Any]:
     """Return the report of a study: abstract, a section for each notebook, how to reproduce it, references."""
-    document = Document(TITLE, study.label)
+    document = Document(TITLE, study.label, study.about())
     document.section("abstract", "Summary", list(_summary(document, study)))
     for name, entry in study.notebooks.items():
         blocks = list(_notebook(document, study, name, entry))
@@ -92,7 +93,6 @@ def report(study: Study) -> dict[str, Any]:
 
 
 def _summary(document: Document, study: Study) -> Iterator[Block]:
-    yield document.table("The study.", (), list(study.about().items()))
     findings = [f"{text} ({name[:2]})" for name, text in study.key_findings()]
     if findings:
         yield document.bullets(findings)

@@ -85,8 +85,7 @@ def test_the_report_holds_every_notebook_finding_figure_and_primary_comparison(p
 
 
 def test_it_begins_with_corpus_facts_profile_seeds_and_commit(published):
-    first = document.report(open_study("irmas-quick"))["sections"][0]["blocks"][0]
-    assert dict(first["rows"]) == {
+    assert dict(document.report(open_study("irmas-quick"))["about"]) == {
         "corpus": "IRMAS (irmas)",
         "clips": "6,705",
         "groups": "2,000",
