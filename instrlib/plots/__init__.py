@@ -5,20 +5,11 @@ One module for each kind; all their figures are called from here, as `plots.<nam
 
 from instrlib.plots.augment import mixed_spectrograms
 from instrlib.plots.base import DPI, FIGURES, WIDTH, draw_stored, save
-from instrlib.plots.cam import (
-    activation_overlays,
-    class_average_maps,
-    deletion_insertion,
-    frequency_profiles,
-    map_similarity,
-)
 from instrlib.plots.condition import accuracy_by_severity, measures_by_condition
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
 from instrlib.plots.domains import domain_matrix, embedding_map
 from instrlib.plots.experiments import accuracy_against_work, paired_differences, recipes_by_domain
 from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
-from instrlib.plots.overview import main_differences, models_side_by_side, score_against_work
-from instrlib.plots.page import listened_to, svg
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.references import scores_by_kind
 from instrlib.plots.scores import (
@@ -37,38 +28,28 @@ __all__ = [
     "WIDTH",
     "accuracy_against_work",
     "accuracy_by_severity",
-    "activation_overlays",
-    "class_average_maps",
     "class_balance",
     "clips_curve",
     "confusion_matrix",
-    "deletion_insertion",
     "domain_matrix",
     "draw_stored",
     "duration_histogram",
     "embedding_map",
     "expected_and_named",
     "feature_settings",
-    "frequency_profiles",
     "learning_curves",
-    "listened_to",
-    "main_differences",
-    "map_similarity",
     "measures_by_condition",
     "mixed_spectrograms",
     "model_comparison",
-    "models_side_by_side",
     "paired_differences",
     "per_class_scores",
     "recall_by_level",
     "recipes_by_domain",
     "reliability_diagram",
     "save",
-    "score_against_work",
     "scores_by_kind",
     "scores_by_number",
     "spectrogram_grid",
     "split_overview",
-    "svg",
     "timeline",
 ]
