@@ -67,7 +67,7 @@ def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     Returns
     -------
     np.ndarray of float32 [shape=(n, 2 * (N_MFCC + 5))]
-        Means, then deviations, in the order of `statistic_names`.
+        Means, then deviations: cepstral coefficients, centroid, bandwidth, roll-off (Hz), flatness, flux (dB).
     """
     from librosa import feature
 
@@ -90,13 +90,6 @@ def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     mean = np.where(counted, values, 0).sum(axis=2, dtype=np.float64) / n
     square = np.where(counted, values - mean[..., None], 0) ** 2
     return np.concatenate([mean, np.sqrt(square.sum(axis=2, dtype=np.float64) / n)], axis=1).astype(np.float32)
-
-
-def statistic_names() -> list[str]:
-    """Return the names of the columns of `statistics`."""
-    series = [f"MFCC {number}" for number in range(N_MFCC)]
-    series += ["centroid (Hz)", "bandwidth (Hz)", "roll-off (Hz)", "flatness", "flux (dB)"]
-    return [f"{kind} of {name}" for kind in ("mean", "deviation") for name in series]
 
 
 def summaries(store: FeatureStore, segments: pd.DataFrame) -> np.ndarray:

@@ -5,8 +5,10 @@ well and its weights are carried over and back. Importing that package turns `tf
 processes of this module import it.
 """
 
+import itertools
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,7 +21,6 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
-from instrlib.evaluation.predictions import Predictions
 from instrlib.models.answers import read_test
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.train import class_weights, make_deterministic
@@ -29,10 +30,9 @@ from instrlib.models.trained import (
     load_model,
     open_trained,
     part_segments,
-    read_manifest,
     write_network,
 )
-from instrlib.models.variants import Outcome, make_outcome, run_folder
+from instrlib.models.variants import Outcome, read_outcome, run_folder
 
 if TYPE_CHECKING:
     import keras
@@ -93,21 +93,19 @@ def prune_networks(
     config: TrainConfig,
     workers: int | None = None,
 ) -> dict[str, Outcome]:
-    """Prune trained networks in several ways and test each result.
+    """Prune trained networks in several ways and test each result; finished ones are kept.
 
     Parameters
     ----------
     folder : Path
-        Run folders are made in it.
+        For the run folders.
     dense : sequence of sequence of Path
         Run folders of the trained networks, first by seed, then by fold.
-    prunings : sequence of Pruning
-        The ways.
-    inputs : Inputs
-        Features and splits that they were trained with.
+    prunings, inputs
+        The ways; features and splits that the networks were trained with.
     config : TrainConfig
-        Of the fine-tuning: `epochs`, `batch_size`, `learning_rate` (falls to 0 along a cosine), `class_weights` and
-        `label_smoothing`. There is no augmentation and no early stopping: the schedule must come to its end.
+        Fine-tuning: epochs, batch size, learning rate (falls to 0 along a cosine), class weights and label smoothing.
+        There is no augmentation and no early stopping: the schedule must come to its end.
     workers : int, optional
         Number of processes; the result does not depend on it.
 
@@ -116,32 +114,28 @@ def prune_networks(
     dict of str to Outcome
         By the prunings' names.
     """
-    tasks = [
-        (network, tuple(prunings), _places(folder, network, fold, prunings), inputs.store.folder, split, config)
-        for by_fold in dense
-        for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True))
-    ]
-    found = parallel_map(_prune_and_answer, tasks, workers=workers, describe="pruning", isolate=True)
-    answers = {place: answer for one in found for place, answer in one.items()}
 
-    def outcome(pruning: Pruning) -> Outcome:
-        places = [
-            [_places(folder, network, fold, [pruning])[0] for fold, network in enumerate(by_fold)] for by_fold in dense
+    def places(pruning: Pruning) -> list[list[Path]]:
+        return [
+            [run_folder(folder, pruning.name, fold=fold, seed=seed) for fold in range(len(by_fold))]
+            for seed, by_fold in enumerate(dense)
         ]
-        return make_outcome([[(place, answers[place]) for place in by_fold] for by_fold in places])
 
-    return {pruning.name: outcome(pruning) for pruning in prunings}
+    tasks = []
+    for kind, (seed, by_fold) in itertools.product(get_args(Schedule), enumerate(dense)):
+        for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True)):
+            own = {one: places(one)[seed][fold] for one in prunings if one.schedule == kind}
+            tasks.append((network, own, inputs.store.folder, split, config))
+    for _ in parallel_map(prune, tasks, workers=workers, describe="pruning", isolate=True):
+        pass
+    kept = {"store": inputs.store.folder, "splits": inputs.splits, "workers": workers}
+    return {pruning.name: read_outcome(places(pruning), **kept) for pruning in prunings}
 
 
 def prune(
-    dense: Path,
-    prunings: Sequence[Pruning],
-    folders: Sequence[Path],
-    store_folder: Path,
-    split_path: Path,
-    config: TrainConfig,
+    dense: Path, prunings: Mapping[Pruning, Path], store_folder: Path, split_path: Path, config: TrainConfig
 ) -> None:
-    """Prune one trained network in several ways, each into a run folder; finished ones are kept.
+    """Prune one trained network in several ways, each into its run folder, and test the results.
 
     Call it in a process of its own: it imports the pruning package. Raises `RunError` when `dense` is damaged or was
     trained with something else, when the loss is not finite, when the sparsity is not the one asked for, or when the
@@ -160,8 +154,8 @@ def prune(
        arXiv:1710.01878
     """
     trained, store, split = open_trained(dense, store_folder, split_path)
-    keys = [key("models", dense=trained["key"], pruning=pruning, config=config) for pruning in prunings]
-    todo = [one for one in zip(folders, prunings, keys, strict=True) if not is_finished(one[0], one[2])]
+    keys = {one: key("models", dense=trained["key"], pruning=one, config=config) for one in prunings}
+    todo = [one for one, folder in prunings.items() if not is_finished(folder, keys[one])]
     if not todo:
         return
     seed, table, n_classes = trained["seed"], tuple(Layer(**row) for row in trained["spec"]), len(store.classes)
@@ -176,17 +170,20 @@ def prune(
     def read(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return store.read(rows[chosen], scaler), y[chosen], weights[chosen]
 
-    steps = max(1, len(rows) // config.batch_size)
-    tuner = _Tuner(build(table, (*store.config.shape, 1), n_classes, keras=_tf_keras()), config, steps)
-    for folder, pruning, run_key in todo:
+    network = build(table, (*store.config.shape, 1), n_classes, keras=_tf_keras())
+    tuner = _Tuner(network, config, read, len(rows))
+    for pruning in todo:
+        folder, began = prunings[pruning], time.monotonic()
         (folder / COMPLETE).unlink(missing_ok=True)
-        began = time.monotonic()
-        stripped, losses = tuner.run(dense_weights, pruning, read, len(rows), seed)
-        # A loss can stay finite when the weights do not: its probabilities are clipped.
-        if not all(np.isfinite(values).all() for values in (losses, *stripped.get_weights())):
-            raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged. Lower the learning rate.")
+        stripped, losses = tuner.run(dense_weights, pruning, seed)
         model.set_weights(stripped.get_weights())
-        _check_same(model, stripped, store.read(validation.row.to_numpy()[:64], scaler), dense)
+        x = store.read(validation.row.to_numpy()[:64], scaler)
+        outputs = [model.predict_on_batch(x), np.asarray(stripped(x, training=False))]
+        # A loss can stay finite when the outputs do not: its probabilities are clipped.
+        if not all(np.isfinite(values).all() for values in (losses, *outputs)):
+            raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged. Lower the learning rate.")
+        if (difference := np.abs(outputs[0] - outputs[1]).max()) > SAME_OUTPUT:
+            raise RunError(f"Pruning {dense}: outputs differ by {difference:.1e} between Keras 3 and tf_keras.")
         _check_sparsity(model, pruning, dense)
         metrics = {
             "epochs": config.epochs,
@@ -195,9 +192,10 @@ def prune(
             "nonzero_multiply_adds": count_multiply_adds(model, nonzero=True),
             "training_s": round(time.monotonic() - began, 1),
         }
-        made_of = {"key": run_key, "pruning": pruning, "dense": trained["key"], "spec": table, "seed": seed}
+        made_of = {"key": keys[pruning], "pruning": pruning, "dense": trained["key"], "spec": table, "seed": seed}
         made_of["train"] = config
         write_network(folder, model, scaler, store=store, split=split, metrics=metrics, made_of=made_of)
+        read_test(folder, store_folder, split_path)
 
 
 def count_nonzero(model: "keras.Model") -> int:
@@ -216,13 +214,16 @@ def sparsity_by_layer(model: "keras.Model") -> pd.DataFrame:
 class _Tuner:
     """A tf_keras network with pruning wrappers, traced once: each run starts from given weights and a seed."""
 
-    def __init__(self, network: Any, config: TrainConfig, steps: int) -> None:
+    def __init__(
+        self, network: Any, config: TrainConfig, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], n_rows: int
+    ) -> None:
         import tensorflow as tf
         from tensorflow_model_optimization.sparsity import keras as sparsity
 
         tf_keras = _tf_keras()
-        self._config, self._steps, self._network = config, steps, network
-        n_steps = config.epochs * steps
+        self._network, self._read, self._n_rows, self._epochs = network, read, n_rows, config.epochs
+        self._shape = max(1, n_rows // config.batch_size), min(config.batch_size, n_rows)
+        n_steps = config.epochs * self._shape[0]
         # Variables, so that one graph serves all sparsities and both schedules.
         schedule = sparsity.PolynomialDecay(0.0, 0.5, begin_step=1, end_step=max(2, int(RAMP_SHARE * n_steps)))
         self._first, self._last = (tf.Variable(0.0, trainable=False) for _ in range(2))
@@ -242,17 +243,14 @@ class _Tuner:
             tf_keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         )
 
-    def run(
-        self, weights: list[np.ndarray], pruning: Pruning, read: Callable[[np.ndarray], tuple], n_rows: int, seed: int
-    ) -> tuple[Any, list[float]]:
+    def run(self, weights: list[np.ndarray], pruning: Pruning, seed: int) -> tuple[Any, list[float]]:
         """Fine-tune from `weights`; return the network without wrappers, and the mean loss of each epoch."""
         self._restart(weights, pruning, seed)
         losses = []
-        for epoch in range(self._config.epochs):
-            order = np.random.default_rng((seed, epoch)).permutation(n_rows)
-            size = min(self._config.batch_size, n_rows)
-            batches = order[: self._steps * size].reshape(self._steps, size)
-            losses.append(float(np.mean([self._wrapped.train_on_batch(*read(np.sort(batch))) for batch in batches])))
+        for epoch in range(self._epochs):
+            order = np.random.default_rng((seed, epoch)).permutation(self._n_rows)
+            batches = np.sort(order[: math.prod(self._shape)].reshape(self._shape), axis=1)
+            losses.append(float(np.mean([self._wrapped.train_on_batch(*self._read(batch)) for batch in batches])))
         for layer in self._pruned:
             layer.pruning_obj.weight_mask_op()  # the last step has moved the zeros once more
         return self._strip(self._wrapped), losses
@@ -272,29 +270,6 @@ class _Tuner:
         self._first.assign(pruning.sparsity if once else 0.0)
         self._last.assign(pruning.sparsity)
         self._every.assign(_NEVER_AGAIN if once else 1)
-
-
-def _prune_and_answer(
-    dense: Path,
-    prunings: tuple[Pruning, ...],
-    folders: tuple[Path, ...],
-    store: Path,
-    split: Path,
-    config: TrainConfig,
-) -> dict[Path, Predictions]:
-    prune(dense, prunings, folders, store, split, config)
-    return {folder: read_test(folder, store, split) for folder in folders}
-
-
-def _places(folder: Path, dense: Path, fold: int, prunings: Sequence[Pruning]) -> tuple[Path, ...]:
-    seed = read_manifest(dense)["seed"]
-    return tuple(run_folder(folder, one.name, fold=fold, seed=seed) for one in prunings)
-
-
-def _check_same(model: "keras.Model", stripped: Any, x: np.ndarray, dense: Path) -> None:
-    difference = np.abs(model.predict_on_batch(x) - np.asarray(stripped(x, training=False))).max()
-    if not difference <= SAME_OUTPUT:
-        raise RunError(f"Pruning {dense}: outputs differ by {difference:.1e} between Keras 3 and tf_keras.")
 
 
 def _check_sparsity(model: "keras.Model", pruning: Pruning, dense: Path) -> None:

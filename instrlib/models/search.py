@@ -45,18 +45,8 @@ _LONGEST_REASON = 200
 class Candidate:
     """One draw from a space.
 
-    Attributes
-    ----------
-    number : int
-        From 0, in the order of the draws.
-    values : dict of str to float
-        Its hyperparameters.
-    spec, config : tuple of Layer, TrainConfig
-        The network and its training.
-    parameters, multiply_adds : int or None
-        Size and cost; None when the network cannot be built.
-    status, reason : str
-        "drawn"; or "too large" or "failed", and why: such a network is not trained.
+    `parameters` and `multiply_adds` are None when the network cannot be built. `status` is "drawn", or "too large" or
+    "failed" for a network that is not trained, with the `reason`.
     """
 
     number: int

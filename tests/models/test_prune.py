@@ -33,8 +33,8 @@ def weights_of(folder: Path) -> list[np.ndarray]:
 
 
 def prune_alone(dense, inputs, folder: Path, ways: list[Pruning]) -> None:
-    places = [folder / way.name for way in ways]
-    task = (dense.flat[0], ways, places, inputs.store.folder, inputs.splits[0], TUNE)
+    places = {way: folder / way.name for way in ways}
+    task = (dense.flat[0], places, inputs.store.folder, inputs.splits[0], TUNE)
     list(parallel_map(prune.prune, [task], workers=1, isolate=True))
 
 
@@ -95,13 +95,13 @@ def test_a_foreign_damaged_or_unfinished_network_is_named(dense, inputs, tmp_pat
     (damaged / "model.keras").write_bytes((damaged / "model.keras").read_bytes()[:5000])
     for name in ("none", "foreign", "damaged"):
         with pytest.raises(RunError, match=name):
-            prune.prune(tmp_path / name, [MOST], [tmp_path / "out"], inputs.store.folder, inputs.splits[0], TUNE)
+            prune.prune(tmp_path / name, {MOST: tmp_path / "out"}, inputs.store.folder, inputs.splits[0], TUNE)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_loss_that_is_not_finite_is_refused(dense, inputs, tmp_path):
     diverging = TrainConfig(epochs=1, learning_rate=1e30)
-    task = (dense.flat[0], [MOST], [tmp_path / "out"], inputs.store.folder, inputs.splits[0], diverging)
+    task = (dense.flat[0], {MOST: tmp_path / "out"}, inputs.store.folder, inputs.splits[0], diverging)
     with pytest.raises(RunError, match="diverged"):
         list(parallel_map(prune.prune, [task], workers=1, isolate=True))
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -116,7 +116,7 @@ def test_an_impossible_pruning_is_refused(wrong):
 FRESH = """
 import json, sys
 import instrlib.models.prune, instrlib.models.export
-from instrlib.models import layers, training
+from instrlib.models import layers, trained
 from instrlib.core.io import read_json
 from pathlib import Path
 import numpy as np
