@@ -177,9 +177,9 @@ def candidates(run: Run, n_folds: int) -> list[Candidate]:
         When one of the notebooks has not been run to its end.
     """
     baseline, cutmix, search = (run.other(name) for name in ("02_baseline_cnn", "03_cutmix", "04_random_search"))
-    winners = [name for name in search.metrics()["trained"] if name.startswith("winner")]
+    winners = [name for name in search.declared["numbers"]["trained"] if name.startswith("winner")]
     found = [Candidate(baseline.notebook, "compact CNN", places(baseline.folder, "compact CNN", run.seeds, n_folds))]
-    for name in cutmix.metrics()["trained"]:
+    for name in cutmix.declared["numbers"]["trained"]:
         found.append(Candidate(cutmix.notebook, name, places(cutmix.folder, name, run.seeds, n_folds)))
     for name in winners:  # each fold has a winner of its own
         by_seed = [

@@ -147,11 +147,12 @@ def comparison_table(
     """
     differences = [over_seeds(_paired(draws, first, second), seed) for first, second in pairs]
     index = pd.MultiIndex.from_tuples(list(pairs), names=["first", "second"])
+    differences = [np.where(np.abs(one) < 1e-12, 0.0, one) for one in differences]  # what sums that cancel leave
     found = [(float(one[0]), *ends(one), p_value(one)) for one in differences]
     table = pd.DataFrame(found, index, columns=["difference", "low", "high", "p"])
     table["p_holm"] = holm(table.p.to_numpy())
     table["margin"] = margin
-    errors = np.array([standard_error(one) for one in differences], dtype=float)
+    errors = np.array([standard_error(one) or _error(one, n_groups) for one in differences], dtype=float)
     level = (1 - LEVEL) / max(table.p.notna().sum(), 1)
     table["detectable"] = errors * (_normal_quantile(1 - level / 2) + _normal_quantile(POWER))
     p_margin = [max(p_within(one, margin, n_groups), p_within(-one, margin, n_groups)) for one in differences]

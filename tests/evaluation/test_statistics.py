@@ -168,6 +168,7 @@ def test_a_model_is_equivalent_to_itself_where_there_are_enough_groups():
         made = predictions(0.7, n_groups=n_groups)
         row = compare({"a": made, "b": dict(made)}, against="b", margin=0.02, **DRAWS).iloc[0]
         assert (row.difference, row.p, row.verdict) == (0, 1, verdict)
+        assert row.detectable > 2 / n_groups  # identical answers do not show that a study finds any difference
 
 
 def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have_been_found():
