@@ -25,22 +25,9 @@ _EXCLUDED = ("clip_id", "path", "reason", "usable")
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """What is known of a corpus before it is on disk.
+    """What is known of a corpus before it is on disk; licence and citation are printed and repeated in the report.
 
-    Attributes
-    ----------
-    name, title : str
-        The name on the command line, and the full one.
-    licence, citation : str
-        Printed before a download and repeated in the report.
-    url : str
-        Its page; empty when the corpus is made here.
-    size : str
-        Size of the download, in words.
-    how_to_get : str
-        One sentence: the command or the steps.
-    multilabel : bool
-        Whether a clip may have several labels.
+    `name` is the one on the command line; `how_to_get` is a sentence with the command or the steps.
     """
 
     name: str
@@ -135,19 +122,10 @@ class Corpus:
 class Found:
     """What a corpus's tables and folders name, before any audio file is opened.
 
-    Attributes
-    ----------
-    clips : pandas.DataFrame
-        `clip_id`, `path` (relative to the root; the published name where the file is missing), `label` (not needed
-        with `labels`), `group`, `split`, and columns of the corpus's own.
-    labels : np.ndarray [shape=(n_clips, n_classes), float32], optional
-        See `Corpus`; `classes` then names its columns.
-    excluded : list of (clip_id, path, reason, usable)
-        Files that are not used.
-    notes : list of str
-        What `validate` reports besides.
-    folders : tuple of str
-        `validate` reports audio files in these folders that nothing names.
+    `clips` has `clip_id`, `path` (where the file is, or should be, in the root), `label`, `group`, `split`, and columns
+    of the corpus's own. With several labels a clip, `labels` is as in `Corpus`, `classes` names its columns, and no
+    column `label` is needed. `excluded` are rows of `excluded_table`. `validate` reports `notes`, and audio files in
+    `folders` that nothing names.
     """
 
     clips: pd.DataFrame
@@ -302,11 +280,11 @@ def strata(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
     return [classes[number] for number in count.argmin(axis=1)]
 
 
-def check_unusable_share(name: str, n_unusable: int, n_clips: int, *, limit: float = MAX_UNUSABLE_SHARE) -> None:
-    """Raise CorpusError when more than `limit` (0 to 1) of all clips are unusable."""
-    if n_clips and n_unusable / n_clips > limit:
+def check_unusable_share(name: str, n_unusable: int, n_clips: int) -> None:
+    """Raise CorpusError when more than `MAX_UNUSABLE_SHARE` of all clips are unusable."""
+    if n_unusable > MAX_UNUSABLE_SHARE * n_clips:
         raise CorpusError(
-            f"{name}: {n_unusable} of {n_clips} clips are unusable, more than {limit:.0%}. "
+            f"{name}: {n_unusable} of {n_clips} clips are unusable, more than {MAX_UNUSABLE_SHARE:.0%}. "
             f"Run `instrlib validate {name}` to list the reasons."
         )
 

@@ -124,9 +124,10 @@ def _fetch_part(remote: Remote, part: Path) -> None:
         except (requests.RequestException, _Broken) as error:
             failures = 0 if _size(part) > before else failures + 1
             if failures == _ATTEMPTS:
+                cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))  # without the library's own wrapping
                 raise CorpusError(
-                    f"Cannot fetch {remote.url} ({_reason(error)}); {_size(part):,} bytes are kept in {part}. "
-                    "Run the same command again to resume."
+                    f"Cannot fetch {remote.url} ({cause[1] if cause else error}); {_size(part):,} bytes are kept in "
+                    f"{part}. Run the same command again to resume."
                 ) from None
             time.sleep(_WAIT_S * 2 ** max(failures - 1, 0))
 
@@ -139,40 +140,33 @@ def _transfer(remote: Remote, part: Path) -> None:
     import requests
 
     have, version = _size(part), part.with_name(f"{remote.filename}.version.part")
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if version.is_file():
-            headers["If-Range"] = version.read_text(encoding="utf-8")
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    if have and version.is_file() and (known := version.read_text(encoding="utf-8")):
+        headers["If-Range"] = known
     with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         status, sent = response.status_code, response.headers.get("Content-Range", "")
-        total = re.search(r"/(\d+)$", sent)
-        if status == requests.codes.requested_range_not_satisfiable and total and int(total[1]) == have:
+        if status == 416 and sent.endswith(f"/{have}"):  # nothing is missing
+            version.unlink(missing_ok=True)
             return
-        if status == requests.codes.requested_range_not_satisfiable or (
-            status == requests.codes.partial_content and not sent.startswith(f"bytes {have}-")
-        ):
+        if status == 416 or (status == 206 and not sent.startswith(f"bytes {have}-")):
             part.unlink()
             raise _Broken("the part does not fit the file on the server")
-        if status >= 500 or status == requests.codes.too_many_requests:
+        if status >= 500 or status == 429:
             raise _Broken(f"the server answers {status}")
         if not response.ok:
             raise CorpusError(
-                f"The server answers {status} {response.reason} for {remote.url}. If the file has moved, save it "
-                f"by hand as {part.with_suffix('')}."
+                f"The server answers {status} {response.reason} for {remote.url}. If the file has moved, save it by "
+                f"hand as {part.with_suffix('')}."
             )
-        resumed = status == requests.codes.partial_content
-        if not resumed:
+        if status != 206:
             tag, have = response.headers.get("ETag", ""), 0
-            known = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-            write_text(version, known) if known else version.unlink(missing_ok=True)
+            write_text(version, response.headers.get("Last-Modified", "") if tag[:2] in ("", "W/") else tag)
         length = response.headers.get("Content-Length", "")
-        size = have + int(length) if length.isdigit() else None
-        blocks = response.iter_content(_BLOCK_BYTES)
+        blocks, size = response.iter_content(_BLOCK_BYTES), have + int(length) if length.isdigit() else None
         if size is not None:
             what = f"{remote.filename} ({size / 1e6:,.0f} MB)"
             blocks = track(blocks, total=-(-(size - have) // _BLOCK_BYTES), describe=what)
-        with part.open("ab" if resumed else "wb") as file:
+        with part.open("ab" if have else "wb") as file:
             for block in blocks:
                 file.write(block)
     if size is not None and _size(part) < size:
@@ -193,12 +187,6 @@ def _check(remote: Remote, path: Path) -> None:
             f"{path} from {remote.url} has the {algorithm} {found}, not {expected}: it is damaged, or its publisher "
             "changed it. Delete it if it is still there and run the same command again."
         )
-
-
-def _reason(error: Exception) -> str:
-    """Return the innermost cause of a failed connection, without the library's own wrapping."""
-    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
-    return found[1] if found else str(error)
 
 
 def _size(path: Path) -> int:

@@ -1,11 +1,4 @@
-"""FSDKaggle2018: 11,073 clips of 41 classes from Freesound, of which 19 are musical instruments.
-
-References
-----------
-.. [1] E. Fonseca, M. Plakal, F. Font, D. P. W. Ellis, X. Favory, J. Pons, X. Serra, "General-purpose tagging of
-   Freesound audio with AudioSet labels: task description, dataset, and baseline", DCASE 2018, arXiv:1807.09902.
-.. [2] Zenodo record 2552860, DOI 10.5281/zenodo.2552860.
-"""
+"""FSDKaggle2018: 11,073 clips of 41 classes from Freesound, of which 19 are musical instruments."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,13 +1,4 @@
-"""IRMAS: 6,705 excerpts of 3 seconds with one predominant instrument, and 2,874 test excerpts with several.
-
-References
-----------
-.. [1] J. J. Bosch, J. Janer, F. Fuhrmann, P. Herrera, "A comparison of sound segregation techniques for predominant
-   instrument recognition in musical audio signals", ISMIR 2012, pp. 559-564.
-.. [2] Zenodo record 1290750, DOI 10.5281/zenodo.1290750.
-.. [3] R. M. Bittner et al., "mirdata: software for reproducible usage of datasets", ISMIR 2019: addresses, checksums
-   and the reading of annotations.
-"""
+"""IRMAS: 6,705 excerpts of 3 seconds with one predominant instrument, and 2,874 test excerpts with several."""
 
 import io
 import re

@@ -9,13 +9,8 @@ The set was compiled from many sources, which neither its page nor its tables na
 - "Violin" files whose names begin with "Va-ord" are, by the naming of their source (Studio On Line), notes of a viola.
   They keep the publisher's label.
 
-References
-----------
-.. [1] S. Prasad, "Musical Instrument's Sound Dataset", Kaggle, soumendraprasad/musical-instruments-sound-dataset.
-.. [2] C. Kehling, J. Abesser, C. Dittmar, G. Schuller, "Automatic tablature transcription of electric guitar recordings
-   by estimation of score- and instrument-related parameters", DAFx 2014: the names of the guitar files.
-.. [3] C. Dittmar, D. Gaertner, "Real-time transcription and separation of drum recordings based on NMF decomposition",
-   DAFx 2014: the names of the drum files.
+The names of the guitar files are explained by Kehling et al. (DAFx 2014), those of the drum files by Dittmar and
+Gaertner (DAFx 2014).
 """
 
 import re

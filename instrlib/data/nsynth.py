@@ -1,10 +1,4 @@
-"""NSynth: 305,979 single notes of 1,006 instruments in 11 families.
-
-References
-----------
-.. [1] J. Engel, C. Resnick, A. Roberts, S. Dieleman, D. Eck, K. Simonyan, M. Norouzi, "Neural Audio Synthesis of
-   Musical Notes with WaveNet Autoencoders", ICML 2017, arXiv:1704.01279.
-"""
+"""NSynth: 305,979 single notes of 1,006 instruments in 11 families."""
 
 import json
 import re

@@ -1,13 +1,4 @@
-"""OpenMIC-2018: 20,000 clips of 10 seconds from the Free Music Archive, with labels of 20 instruments, partly observed.
-
-References
-----------
-.. [1] E. J. Humphrey, S. Durand, B. McFee, "OpenMIC-2018: an open dataset for multiple instrument recognition", ISMIR
-   2018, pp. 438-444.
-.. [2] Zenodo record 1432913, DOI 10.5281/zenodo.1432913.
-.. [3] R. M. Bittner et al., "mirdata: software for reproducible usage of datasets", ISMIR 2019: addresses and
-   checksums.
-"""
+"""OpenMIC-2018: 20,000 clips of 10 seconds from the Free Music Archive, with partial labels of 20 instruments."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -25,7 +25,7 @@ from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
 from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, to_jsonable, write_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Corpus, check_unusable_share, excluded_table
+from instrlib.data.dataset import Corpus, check_unusable_share, excluded_table
 
 WHOLE_CLIP_S = 60.0
 """Clips up to this duration are decoded whole; of longer ones each segment alone, to save memory."""
@@ -107,7 +107,6 @@ def build_store(
     *,
     root: Path,
     workers: int | None = None,
-    max_unusable_share: float = MAX_UNUSABLE_SHARE,
     change: Change | None = None,
 ) -> FeatureStore:
     """Compute the features of a corpus, or open them when they are there; a damaged store is built again.
@@ -122,8 +121,6 @@ def build_store(
         Folder of all stores.
     workers : int, optional
         Number of processes.
-    max_unusable_share : float
-        Largest accepted share of unusable clips, 0 to 1.
     change : Change, optional
         Store changed copies of every segment instead of the segment itself; see `effects.Change`.
 
@@ -141,10 +138,10 @@ def build_store(
     fingerprint = _fingerprint(corpus.fingerprint, config, change and change.fingerprint)
 
     def make(folder: Path) -> None:
-        _build(corpus, config, folder, workers, max_unusable_share, change, fingerprint)
+        _build(corpus, config, folder, workers, change, fingerprint)
 
     store = _kept(Path(root), fingerprint, make)
-    _check_share(corpus, len(store.excluded), max_unusable_share)  # the corpus may have lost more clips since
+    _check_share(corpus, len(store.excluded))  # the corpus may have lost more clips since
     return dataclasses.replace(store, config=config)
 
 
@@ -289,7 +286,6 @@ def _build(
     config: FeatureConfig,
     folder: Path,
     workers: int | None,
-    max_unusable_share: float,
     change: Change | None,
     fingerprint: str,
 ) -> None:
@@ -320,7 +316,7 @@ def _build(
     lost = [at for at, clip in enumerate(outcome) if not any(clip["usable"])]
     excluded = excluded_table((*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     try:
-        _check_share(corpus, len(lost), max_unusable_share)
+        _check_share(corpus, len(lost))
         _check_classes(corpus, excluded)
     except CorpusError:
         for at in lost:  # so that the files can be repaired and the same command run again
@@ -344,9 +340,9 @@ def _build(
     shutil.rmtree(partial)
 
 
-def _check_share(corpus: Corpus, n_lost: int, limit: float) -> None:
-    n_clips = len(corpus.manifest) + corpus.n_unusable
-    check_unusable_share(corpus.name, n_lost + corpus.n_unusable, n_clips, limit=limit)
+def _check_share(corpus: Corpus, n_lost: int) -> None:
+    n_unusable = n_lost + corpus.n_unusable
+    check_unusable_share(corpus.name, n_unusable, len(corpus.manifest) + corpus.n_unusable)
 
 
 def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:

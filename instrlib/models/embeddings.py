@@ -27,7 +27,7 @@ from instrlib.core.config import FeatureConfig, folders
 from instrlib.core.errors import AudioError, InstrlibError, StoreError
 from instrlib.core.io import hash_file, hash_json, read_json, whole
 from instrlib.core.parallel import parallel_map
-from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Corpus, check_unusable_share
+from instrlib.data.dataset import Corpus, check_unusable_share
 from instrlib.data.download import Remote, fetch, unpack
 from instrlib.data.store import FeatureStore, build_store, open_store
 from instrlib.models import pretrained
@@ -217,7 +217,7 @@ def embed_corpus(
     Raises
     ------
     CorpusError
-        When more than `MAX_UNUSABLE_SHARE` of the clips are unusable.
+        When more than 5 % of the clips are unusable.
     RunError
         When the network cannot be read.
     """
@@ -231,7 +231,7 @@ def embed_corpus(
     usable = kept.pop("usable")
     n_before = corpus.n_unusable
     n_lost = int((~usable).sum()) + n_before
-    check_unusable_share(corpus.name, n_lost, len(clips) + n_before, limit=MAX_UNUSABLE_SHARE)
+    check_unusable_share(corpus.name, n_lost, len(clips) + n_before)
     return {
         "clip_id": clips.clip_id.to_numpy(str)[usable],
         **{name: values[usable] for name, values in kept.items()},

@@ -20,7 +20,7 @@ from instrlib.core.io import hash_tree, slug, whole
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
 from instrlib.data.dataset import Corpus
-from instrlib.data.files import CONTENT, is_audio
+from instrlib.data.files import CONTENT, walk_audio
 from instrlib.data.inputs import Inputs
 from instrlib.data.rendered import sources as soundfont
 from instrlib.data.splits import make_split, save_splits
@@ -387,4 +387,4 @@ def _places() -> Iterator[tuple[str, Path, bool]]:
 
 
 def _holds_audio(root: Path) -> bool:
-    return any(is_audio(Path(name)) for _, _, names in os.walk(root) for name in names)
+    return any(True for _ in walk_audio(root))

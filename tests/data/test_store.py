@@ -20,7 +20,7 @@ from instrlib.audio.features import extract, scale
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import CorpusError, DiskError, StoreError
-from instrlib.data import store
+from instrlib.data import dataset, store
 from instrlib.data.dataset import Corpus, CorpusInfo, excluded_table
 
 CONFIG = FeatureConfig(
@@ -282,11 +282,12 @@ def test_clips_that_the_corpus_left_out_count_in_the_share(corpus, built):
     assert store.build_store(kept, CONFIG, root=built.folder.parent, workers=1).folder == built.folder
 
 
-def test_clips_that_cannot_be_used_are_listed_with_the_reason_and_left_out(own_corpus, tmp_path):
+def test_clips_that_cannot_be_used_are_listed_with_the_reason_and_left_out(own_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "MAX_UNUSABLE_SHARE", 0.1)
     (own_corpus.root / "3.wav").unlink()
     (own_corpus.root / "8.wav").write_bytes(b"")
     soundfile.write(own_corpus.root / "20.wav", np.zeros(8_000), 8_000)
-    made = store.build_store(own_corpus, CONFIG, root=tmp_path / "store", workers=1, max_unusable_share=0.1)
+    made = store.build_store(own_corpus, CONFIG, root=tmp_path / "store", workers=1)
     assert made.excluded.clip_id.tolist() == ["003", "008", "020"]
     assert made.excluded.path.tolist() == ["3.wav", "8.wav", "20.wav"]
     for reason, expected in zip(made.excluded.reason, ("No such file", "empty (0 bytes)", "silent"), strict=True):
@@ -298,16 +299,17 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason_and_left_out(own_c
 
 
 def test_too_many_unusable_clips_stop_the_run_and_it_goes_on_once_they_are_repaired(own_corpus, built, tmp_path):
-    kept = (own_corpus.root / "3.wav").read_bytes(), (own_corpus.root / "4.wav").read_bytes()
-    for name in ("3.wav", "4.wav"):
+    names = ("3.wav", "4.wav", "5.wav")
+    kept = [(own_corpus.root / name).read_bytes() for name in names]
+    for name in names:
         (own_corpus.root / name).write_text("no sound")
     root = tmp_path / "store"
     for _ in range(2):
-        with pytest.raises(CorpusError, match="2 of 40"):
-            store.build_store(own_corpus, CONFIG, root=root, workers=1, max_unusable_share=0.04)
-    for name, sound_bytes in zip(("3.wav", "4.wav"), kept, strict=True):
+        with pytest.raises(CorpusError, match="3 of 40"):
+            store.build_store(own_corpus, CONFIG, root=root, workers=1)
+    for name, sound_bytes in zip(names, kept, strict=True):
         (own_corpus.root / name).write_bytes(sound_bytes)
-    made = store.build_store(own_corpus, CONFIG, root=root, workers=1, max_unusable_share=0.04)
+    made = store.build_store(own_corpus, CONFIG, root=root, workers=1)
     assert content(made.folder) == content(built.folder)
 
 
