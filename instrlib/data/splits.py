@@ -234,7 +234,7 @@ def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
 
 
 def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
-    """Cut clips into tables whose classes share no groups; each is sorted by clip, so the order of rows is nothing."""
+    """Cut clips into tables whose classes share no groups, each sorted by clip: the order of rows must not matter."""
     from scipy.sparse.csgraph import connected_components
 
     holds = (pd.crosstab(clips.group, clips.label) > 0).astype(int)
