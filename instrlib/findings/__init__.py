@@ -4,11 +4,8 @@ from instrlib.core.words import bullets
 from instrlib.findings.corpus import corpus_sentence, leak_sentence, split_sentence
 from instrlib.findings.layered import all_present_sentence, level_sentence, number_sentence, trivial_sentence
 from instrlib.findings.scores import (
-    calibration_sentence,
-    confusion_sentence,
     difference_sentence,
     differences_sentence,
-    help_sentence,
     pair_sentences,
     score_sentence,
 )
@@ -18,15 +15,12 @@ from instrlib.findings.transfer import embedding_sentences, mark_sentence
 __all__ = [
     "all_present_sentence",
     "bullets",
-    "calibration_sentence",
     "cheaper_sentence",
-    "confusion_sentence",
     "corpus_sentence",
     "difference_sentence",
     "differences_sentence",
     "embedding_sentences",
     "epochs_sentence",
-    "help_sentence",
     "leak_sentence",
     "level_sentence",
     "mark_sentence",

@@ -1,11 +1,9 @@
 """What a score, a difference of two and a matrix of mistakes say."""
 
-import numpy as np
 import pandas as pd
 
 from instrlib.core.words import begin, listed
-from instrlib.evaluation.intervals import Difference, Interval, corrected, is_shown, p_text
-from instrlib.evaluation.metrics import most_confused
+from instrlib.evaluation.intervals import Difference, Interval, corrected, is_shown
 
 
 def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> str:
@@ -109,85 +107,3 @@ def pair_sentences(table: pd.DataFrame, what: str = "accuracy") -> list[str]:
             verdict = f"These clips do not show a difference between “{first}” and “{second}”"
         said.append(f"{verdict}: {what} {corrected(row)} after Holm's correction for {len(table)} comparisons.")
     return said
-
-
-def help_sentence(table: pd.DataFrame, name: str, reference: str, what: str = "accuracy") -> str:
-    """Answer plainly whether something helps, by the p that is corrected for the number of comparisons.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What `statistics.compare` gives.
-    name, reference : str
-        A row of it, and what that was compared with.
-    what : str
-        Name of the score.
-
-    Returns
-    -------
-    str
-    """
-    row = table.loc[name]
-    shown = is_shown(row.p_holm)
-    verdict = "is not shown to help here" if not shown else "helps" if row.difference > 0 else "does harm here"
-    return (
-        f"{begin(name)} {verdict}: {what} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] against "
-        f"{reference}, {p_text(row.p_holm)} after Holm's correction for {len(table)} comparisons."
-    )
-
-
-def confusion_sentence(counts: np.ndarray, classes: tuple[str, ...], *, several: bool = False) -> str:
-    """Say which class is most often taken for which other, or heard beside which other.
-
-    Parameters
-    ----------
-    counts : np.ndarray of int [shape=(n_classes, n_classes)]
-        Rows are the true classes.
-    classes : tuple of str
-        Name of each row.
-    several : bool
-        Whether a clip may have several labels; see `evaluation.confusion_over_seeds`.
-
-    Returns
-    -------
-    str
-    """
-    pairs = most_confused(counts, classes, 1)
-    if pairs.empty:
-        return (
-            "No class that is observed to be absent was answered beside one that is present."
-            if several
-            else "No clip of the test part was taken for another class."
-        )
-    row = pairs.iloc[0]
-    if several:
-        return (
-            f"The commonest false alarm beside what is there is {row.predicted}, answered {row['count']} times where "
-            f"{row.true} is present and {row.predicted} is observed to be absent (all seeds together)."
-        )
-    return f"The commonest mistake is {row.true} taken for {row.predicted} ({row.share:.0%} of {row.true})."
-
-
-def calibration_sentence(table: pd.DataFrame, model: str, gap: Interval) -> str:
-    """Say whether a model is surer of itself than it is right, or that these clips cannot show it.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What `statistics.score_table` gives.
-    model : str
-        A model of the table.
-    gap : Interval
-        Mean confidence minus accuracy; see `evaluation.confidence_gap`.
-
-    Returns
-    -------
-    str
-    """
-    rows = table[table.model == model].set_index("score").estimate
-    manner = "too sure of itself" if gap.low > 0 else "not sure enough of itself" if gap.high < 0 else ""
-    verdict = f"it is {manner}" if manner else "these clips do not show that it is too sure of itself, or too little"
-    measure = f"(calibration error {rows['expected_calibration_error']:.3f})"
-    if "accuracy" not in rows:  # several labels a clip, each with a probability of its own
-        return f"Its probabilities are {gap} above the share of labels that are present: {verdict} {measure}."
-    return f"Its confidence is {gap} above its accuracy: {verdict} {measure}."
