@@ -143,7 +143,6 @@ class Released:
 
     made: Any
     trained: dict[str, Path]
-    recipe: Any
     publish: Any
 
 
@@ -175,11 +174,9 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     run = runs.Run("11_timeline", parameters, root / "11")
 
     def publish() -> Any:
-        return release.publish(
-            run.folder / "model", single, several, run=run, inputs=inputs, recipe=recipe, n_resamples=50, workers=1
-        )
+        return release.publish(run.folder / "model", single, several, run=run, inputs=inputs, n_resamples=50, workers=1)
 
-    return Released(publish(), {"single": single.folder, "several": several.folder}, recipe, publish)
+    return Released(publish(), {"single": single.folder, "several": several.folder}, publish)
 
 
 @pytest.fixture(scope="session")

@@ -218,8 +218,8 @@ class Profile:
     train: TrainConfig  # of the baseline
     network: str  # of the comparisons that train many
     experiment: TrainConfig  # of those
-    given_away_clips_per_class: int
-    given_away: TrainConfig  # of the released model
+    released_clips_per_class: int
+    released: TrainConfig  # of the released model
     fine_tune_epochs: int  # while a network is pruned
     trials: int  # of a random search
     rows_per_kind: int | None  # changes of each kind in an ablation; None makes all
@@ -240,8 +240,8 @@ _SMOKE = Profile(
     train=TrainConfig(epochs=2),
     network="small",
     experiment=TrainConfig(epochs=2),
-    given_away_clips_per_class=24,
-    given_away=TrainConfig(epochs=2, augment=FOR_RECORDINGS),
+    released_clips_per_class=24,
+    released=TrainConfig(epochs=2, augment=FOR_RECORDINGS),
     fine_tune_epochs=1,
     trials=2,
     rows_per_kind=1,
@@ -257,8 +257,8 @@ _QUICK = dataclasses.replace(
     max_clips_per_class=None,
     train=TrainConfig(epochs=20),
     experiment=TrainConfig(epochs=10),
-    given_away_clips_per_class=400,
-    given_away=TrainConfig(epochs=12, augment=FOR_RECORDINGS),
+    released_clips_per_class=400,
+    released=TrainConfig(epochs=12, augment=FOR_RECORDINGS),
     fine_tune_epochs=2,
     trials=10,
     rows_per_kind=2,
@@ -274,8 +274,8 @@ _FULL = dataclasses.replace(
     features=FeatureConfig(),
     train=TrainConfig(epochs=40),
     experiment=TrainConfig(epochs=30),
-    given_away_clips_per_class=3000,
-    given_away=TrainConfig(epochs=20, augment=FOR_RECORDINGS),
+    released_clips_per_class=3000,
+    released=TrainConfig(epochs=20, augment=FOR_RECORDINGS),
     fine_tune_epochs=6,
     trials=20,
     rows_per_kind=None,

@@ -17,7 +17,7 @@ def release_sentences(release: Release, candidates: pd.DataFrame, noises: pd.Dat
     candidates : pandas.DataFrame
         See `release.Choice`.
     noises : pandas.DataFrame
-        What `release.hear_noises` gives.
+        See `release.noise_rejection`.
 
     Returns
     -------
@@ -75,18 +75,18 @@ def _calibrated(release: Release) -> str:
 
 def _refused(release: Release, noises: pd.DataFrame) -> str:
     found = release.model.about["refusals"]
-    least, most = noises.refused.idxmin(), noises.refused.idxmax()
+    least, most = noises.abstained.idxmin(), noises.abstained.idxmax()
     shares = (
-        f"{noises.refused[least]:.0%} of every noise"
-        if noises.refused[least] == noises.refused[most]
-        else f"{noises.refused[least]:.0%} ({least}) to {noises.refused[most]:.0%} ({most}) of the noises"
+        f"{noises.abstained[least]:.0%} of every noise"
+        if noises.abstained[least] == noises.abstained[most]
+        else f"{noises.abstained[least]:.0%} ({least}) to {noises.abstained[most]:.0%} ({most}) of the noises"
     )
     lost, refused = (
         "none there are" if share is None else f"{share:.0%}" for share in (found["right_lost"], found["wrong_refused"])
     )
     told_apart = found["wrong_refused"] is not None and (found["wrong_refused"] > (found["right_lost"] or 0))
     verdict = "" if told_apart else " They refuse right answers as readily as wrong ones and are worth nothing."
-    if noises.refused.mean() < 0.5:
+    if noises.abstained.mean() < 0.5:
         verdict += " Noise is mostly taken for an instrument: it is not unlike enough to be doubted."
     return (
         f'With thresholds that keep {KEPT_SHARE:.0%} of the right answers on validation it answers "none of these" to '

@@ -79,6 +79,28 @@ def convert_model(
     return contents
 
 
+def with_maps(model: "keras.Model") -> "keras.Model":
+    """Return a network that gives its `logits` and, where it has them, its class activation `maps`.
+
+    Maps [n, n_rows, n_columns, n_classes] exist when the network ends with the mean over frequency and time and one
+    dense layer; the logits are then the means of the maps, so that both share one set of weights.
+    """
+    keras = load_keras()
+    last = model.layers[-1]
+    kernel, bias = last.get_weights()
+    before = next(layer for layer in reversed(model.layers[:-1]) if type(layer).__name__ != "Dropout")
+    if type(before).__name__ != "GlobalAveragePooling2D":
+        dense = keras.layers.Dense(len(bias), name="logits")
+        outputs = {"logits": dense(last.input)}
+        dense.set_weights([kernel, bias])
+    else:
+        weighted = keras.layers.Conv2D(len(bias), 1, use_bias=False, name="maps")
+        maps = weighted(before.input)
+        weighted.set_weights([kernel[None, None]])
+        outputs = {"logits": keras.ops.add(keras.ops.mean(maps, axis=(1, 2)), bias), "maps": maps}
+    return keras.Model(model.input, outputs)
+
+
 def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Load a TFLite file as a function from features [n, n_bins, n_frames, 1] to probabilities, on one thread."""
     interpreter = litert.load(path, way_out="delete its folder and run the notebook that wrote it.")
