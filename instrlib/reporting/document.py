@@ -158,7 +158,9 @@ def as_table(value: Any, *, most_rows: int = 24) -> tuple[tuple[str, ...], list[
     if nested or len(value) > most_rows or len(columns) >= _MOST_COLUMNS:
         return None
     header = ("", *(str(column).replace("_", " ") for column in columns))
-    return header, [(str(name), *(text_of(row.get(column)) for column in columns)) for name, row in value.items()]
+    return header, [
+        (str(name).replace("_", " "), *(text_of(row.get(column)) for column in columns)) for name, row in value.items()
+    ]
 
 
 def _reproduce(document: Document, study: Study) -> Iterator[Block]:
