@@ -17,7 +17,7 @@ from instrlib.data.store import build_store
 from instrlib.models import embeddings, finetune, heads, transfer
 from instrlib.models.layers import Layer
 from instrlib.models.train import train_model
-from instrlib.models.trained import load_model, part_segments, read_history
+from instrlib.models.trained import learning_curves, load_model, part_segments
 
 TINY = (Layer("conv", 6, 5, 4, norm=True), Layer("conv", 8, 3, norm=True), Layer("average", dropout=0.1))
 SHORT = TrainConfig(epochs=2, batch_size=8, patience=2)
@@ -182,7 +182,7 @@ def test_each_recipe_and_the_network_from_scratch_answer_the_same_clips(outcomes
     for outcome in outcomes.values():
         assert outcome.predictions["clip_id"].tolist() == tested
         assert outcome.predictions["probabilities"].shape == (2, len(tested), 3)
-    epochs = {len(read_history(outcome.flat)["epoch"]) for outcome in outcomes.values()}
+    epochs = {len(learning_curves(outcome.flat)["x"]) for outcome in outcomes.values()}
     assert epochs == {SHORT.epochs}
 
 

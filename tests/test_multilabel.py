@@ -152,8 +152,8 @@ def test_a_network_learns_several_labels_and_its_run_says_how_it_decides(folders
         row = trained.summary(folder)
         assert row["validation_mean_average_precision"] == one["validation"]["mean_average_precision"]
         history = pd.read_csv(folder / "history.csv")
-        assert history.val_loss.min() == pytest.approx(one["validation"]["log_loss"], abs=1e-4)
-        assert history.val_accuracy.between(0, 1).all()
+        assert history.val_loss.iloc[-1] == pytest.approx(one["validation"]["log_loss"], abs=1e-4)
+        assert history.val_accuracy.dropna().between(0, 1).all()
 
 
 def test_it_repeats_to_the_bit(folders, store, split_path, tmp_path):

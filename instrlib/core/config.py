@@ -237,9 +237,9 @@ _SMOKE = Profile(
     clips_per_class=12,
     max_clips_per_class=12,
     features=FeatureConfig(hop_length=1024),
-    train=TrainConfig(epochs=2),
+    train=TrainConfig(epochs=3),
     network="small",
-    experiment=TrainConfig(epochs=2),
+    experiment=TrainConfig(epochs=3),
     released_clips_per_class=24,
     released=TrainConfig(epochs=2, augment=FOR_RECORDINGS),
     fine_tune_epochs=1,
@@ -255,11 +255,11 @@ _QUICK = dataclasses.replace(
     name="quick",
     clips_per_class=50,
     max_clips_per_class=None,
-    train=TrainConfig(epochs=20),
-    experiment=TrainConfig(epochs=10),
+    train=TrainConfig(epochs=40),
+    experiment=TrainConfig(epochs=30),
     released_clips_per_class=400,
     released=TrainConfig(epochs=12, augment=FOR_RECORDINGS),
-    fine_tune_epochs=2,
+    fine_tune_epochs=4,
     trials=10,
     rows_per_kind=2,
     min_test_clips=100,
@@ -272,11 +272,11 @@ _FULL = dataclasses.replace(
     name="full",
     clips_per_class=600,
     features=FeatureConfig(),
-    train=TrainConfig(epochs=40),
-    experiment=TrainConfig(epochs=30),
+    train=TrainConfig(epochs=60),
+    experiment=TrainConfig(epochs=40),
     released_clips_per_class=3000,
     released=TrainConfig(epochs=20, augment=FOR_RECORDINGS),
-    fine_tune_epochs=6,
+    fine_tune_epochs=12,
     trials=20,
     rows_per_kind=None,
     explained_per_class=20,
@@ -292,7 +292,7 @@ def get_profile(name: str) -> Profile:
     Examples
     --------
     >>> get_profile("smoke").train.epochs
-    2
+    3
     """
     return PROFILES[one_of("profile", name, tuple(PROFILES))]
 

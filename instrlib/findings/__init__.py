@@ -9,13 +9,12 @@ from instrlib.findings.scores import (
     pair_sentences,
     score_sentence,
 )
-from instrlib.findings.training import cheaper_sentence, epochs_sentence, order_sentence
+from instrlib.findings.training import epochs_sentence
 from instrlib.findings.transfer import embedding_sentences, mark_sentence
 
 __all__ = [
     "all_present_sentence",
     "bullets",
-    "cheaper_sentence",
     "corpus_sentence",
     "difference_sentence",
     "differences_sentence",
@@ -25,7 +24,6 @@ __all__ = [
     "level_sentence",
     "mark_sentence",
     "number_sentence",
-    "order_sentence",
     "pair_sentences",
     "score_sentence",
     "split_sentence",

@@ -193,12 +193,14 @@ def build(
 
 def initialise(model: Any, seed: int) -> None:
     """Set all weights of a network as they are before training: kernels drawn as by Glorot and Bengio (2010)."""
-    for number, layer in enumerate(model.layers):
+    number = 0
+    for layer in model.layers:
         weights = [np.zeros(one.shape, np.float32) for one in layer.get_weights()]
         if hasattr(layer, "kernel"):
             *places, n_inputs, n_outputs = weights[0].shape
             limit = math.sqrt(6 / (math.prod(places) * (n_inputs + n_outputs)))
             weights[0] = np.random.default_rng((seed, number)).uniform(-limit, limit, weights[0].shape)
+            number += 1
         elif weights:  # batch normalisation: scale, shift, mean, variance
             weights[0] += 1
             weights[3] += 1

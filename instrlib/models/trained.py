@@ -157,23 +157,29 @@ def load_thresholds(folder: Path) -> np.ndarray | None:
     return None if thresholds is None else np.asarray(thresholds, dtype=float)
 
 
-def read_history(folders: list[Path]) -> dict[str, np.ndarray]:
-    """Read the learning curves of several run folders.
+def learning_curves(folders: list[Path]) -> dict[str, Any]:
+    """Return the learning curves of several run folders as arguments of `charts.lines`.
 
-    Returns
-    -------
-    dict of str to np.ndarray
-        `epoch` [shape=(n_epochs,)]; `train_loss`, `validation_loss`, `train_accuracy`, `validation_accuracy`
-        [shape=(n_folders, n_epochs)], NaN after an early stop and where it was not validated; `best_epoch`
-        [shape=(n_folders,)].
+    Where a network was not validated after each epoch, its curve joins the epochs in which it was. The epoch that was
+    kept is marked.
     """
     tables = [pd.read_csv(folder / "history.csv") for folder in folders]
-    curves = {"train_loss": "loss", "validation_loss": "val_loss"}
-    curves |= {"train_accuracy": "accuracy", "validation_accuracy": "val_accuracy"}
+    columns = (("loss", "val_loss"), ("accuracy", "val_accuracy"))
+    curves = [[table[name].interpolate(limit_area="inside") for name in pair for table in tables] for pair in columns]
+    values = np.stack([padded(panel) for panel in curves])
+    marked = np.zeros(values.shape, bool)
+    for number, folder in enumerate(folders):
+        marked[:, len(folders) + number, read_json(folder / "metrics.json")["best_epoch"] - 1] = True
     return {
-        "epoch": np.arange(1, max(len(table) for table in tables) + 1),
-        **{name: padded([table[column] for table in tables]) for name, column in curves.items()},
-        "best_epoch": np.array([read_json(folder / "metrics.json")["best_epoch"] for folder in folders]),
+        "x": np.arange(1, values.shape[2] + 1),
+        "values": values,
+        "names": [*["training"] * len(folders), *["validation"] * len(folders)],
+        "panels": ["loss", "accuracy"],
+        "marked": marked & np.isfinite(values),
+        "marked_name": "epoch that is kept",
+        "xlabel": "epoch",
+        "ylabel": ["loss (nats)", "accuracy"],
+        "columns": 2,
     }
 
 

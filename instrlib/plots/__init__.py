@@ -3,18 +3,16 @@
 One module for each kind; all their figures are called from here, as `plots.<name>`.
 """
 
-from instrlib.plots.augment import mixed_spectrograms
 from instrlib.plots.base import DPI, FIGURES, WIDTH, draw_stored, save
 from instrlib.plots.condition import accuracy_by_severity, measures_by_condition
 from instrlib.plots.corpus import class_balance, duration_histogram, split_overview
 from instrlib.plots.domains import domain_matrix, embedding_map
-from instrlib.plots.experiments import accuracy_against_work, paired_differences, recipes_by_domain
+from instrlib.plots.experiments import paired_differences, recipes_by_domain
 from instrlib.plots.mixing import expected_and_named, recall_by_level, scores_by_number
 from instrlib.plots.pictures import feature_settings, spectrogram_grid
 from instrlib.plots.references import scores_by_kind
 from instrlib.plots.scores import (
     confusion_matrix,
-    learning_curves,
     model_comparison,
     per_class_scores,
     reliability_diagram,
@@ -26,7 +24,6 @@ __all__ = [
     "DPI",
     "FIGURES",
     "WIDTH",
-    "accuracy_against_work",
     "accuracy_by_severity",
     "class_balance",
     "clips_curve",
@@ -37,9 +34,7 @@ __all__ = [
     "embedding_map",
     "expected_and_named",
     "feature_settings",
-    "learning_curves",
     "measures_by_condition",
-    "mixed_spectrograms",
     "model_comparison",
     "paired_differences",
     "per_class_scores",

@@ -8,14 +8,12 @@ from instrlib.plots.base import (
     BLUE,
     GREY,
     INK,
-    ORANGE,
     PARTS,
     figure_function,
     label,
     margin_numbers,
     name_rows,
     new_figure,
-    round_steps,
     row_inches,
     whiskers,
 )
@@ -69,51 +67,6 @@ def paired_differences(
     axes.xaxis.set_major_formatter("{x:+.2f}")
     name_rows(axes, names, longest=40)
     axes.set_xlabel(f"{label(metric)} above that of {label(reference)}\n(grey: none shown, corrected p ≥ .05)")
-    return figure
-
-
-@figure_function
-def accuracy_against_work(
-    *, names: np.ndarray, accuracy: np.ndarray, low: np.ndarray, high: np.ndarray, multiply_adds: np.ndarray
-) -> "Figure":
-    """Draw what each variant reaches against what it computes; the first one is marked.
-
-    Parameters
-    ----------
-    names : np.ndarray of str [shape=(n,)]
-        The variants.
-    accuracy, low, high : np.ndarray [shape=(n,)]
-        Score and its interval, from 0 to 1.
-    multiply_adds : np.ndarray of int [shape=(n,)]
-        Of a forward pass over all segments of a clip.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    accuracy, low, high = (np.asarray(values, dtype=float) for values in (accuracy, low, high))
-    work = np.asarray(multiply_adds, dtype=float) / 1e6
-    figure = new_figure(height=3.6 + 0.16 * -(-len(work) // 2))
-    axes = figure.subplots()
-    order = np.lexsort((-accuracy, work))
-    place = 0.0
-    for number, index in enumerate(order, 1):
-        colour = ORANGE if index == 0 else BLUE
-        place = max(work[index], 1.06 * place)
-        axes.vlines(place, low[index], high[index], color=colour, linewidth=1, alpha=0.45)
-        axes.plot(place, accuracy[index], "o", color=colour, markersize=4.5, label=f"{number}  {label(names[index])}")
-        axes.annotate(str(number), (place, accuracy[index]), (4, 3), textcoords="offset points", fontsize=7, color=INK)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ticks = round_steps(work.min() * 0.8, work.max() * 1.3)
-    axes.set_xticks(ticks)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid()
-    axes.set_xlabel("multiply-adds of a clip (millions); points of about equal work stand side by side")
-    axes.set_ylabel("accuracy")
-    figure.legend(loc="outside lower center", ncols=2, handlelength=1)
     return figure
 
 

@@ -9,7 +9,6 @@ from instrlib.plots.base import (
     GREY,
     INK,
     LONGEST_LABEL,
-    RED,
     figure_function,
     forest,
     label,
@@ -20,55 +19,6 @@ from instrlib.plots.base import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@figure_function
-def learning_curves(
-    *,
-    epoch: np.ndarray,
-    train_loss: np.ndarray,
-    validation_loss: np.ndarray,
-    train_accuracy: np.ndarray,
-    validation_accuracy: np.ndarray,
-    best_epoch: np.ndarray,
-) -> "Figure":
-    """Draw loss and accuracy over the epochs, one line for each seed, with a dot where the weights were kept.
-
-    Parameters
-    ----------
-    epoch : np.ndarray of int [shape=(n_epochs,)]
-        Numbers of the epochs.
-    train_loss, validation_loss, train_accuracy, validation_accuracy : np.ndarray [shape=(n_seeds, n_epochs)]
-        The histories, from `padded` where some stopped early. Losses in nats.
-    best_epoch : np.ndarray of int [shape=(n_seeds,)]
-        The epoch whose weights each seed kept, one of `epoch`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    figure = new_figure(height=2.7)
-    left, right = figure.subplots(1, 2)
-    best = np.searchsorted(epoch, best_epoch)
-    seeds = np.arange(len(best))
-    opacity = 1.0 if len(best) == 1 else 0.6
-    for axes, train, validation, what in (
-        (left, train_loss, validation_loss, "loss (nats)"),
-        (right, train_accuracy, validation_accuracy, "accuracy"),
-    ):
-        for values, colour, name in ((train, BLUE, "training"), (validation, RED, "validation")):
-            lines = axes.plot(epoch, np.transpose(values), color=colour, alpha=opacity)
-            lines[0].set_label(name)
-        axes.plot(
-            np.asarray(epoch)[best], validation[seeds, best], "o", color=RED, markeredgecolor="white", label="kept"
-        )
-        axes.set(xlabel="epoch", ylabel=what)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(axis="y")
-    left.set_ylim(bottom=0)
-    right.set_ylim(0, 1.02)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return figure
 
 
 @figure_function

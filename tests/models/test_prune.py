@@ -100,7 +100,7 @@ def test_a_foreign_damaged_or_unfinished_network_is_named(dense, inputs, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_is_refused(dense, inputs, tmp_path):
-    diverging = TrainConfig(epochs=1, learning_rate=1e30)
+    diverging = TrainConfig(epochs=1, batch_size=8, learning_rate=1e30)
     task = (dense.flat[0], {MOST: tmp_path / "out"}, inputs.store.folder, inputs.splits[0], diverging)
     with pytest.raises(RunError, match="diverged"):
         list(parallel_map(prune.prune, [task], workers=1, isolate=True))

@@ -244,7 +244,7 @@ def test_a_run_folder_holds_all_that_is_needed_to_use_and_to_trace_the_network(r
     manifest = read_json(run / "manifest.json")
     assert (manifest["store"], manifest["split"]) == (small.store.fingerprint, small.split.fingerprint)
     assert read_json(run / "preprocessing.json")["features"] == small.store.config.to_dict()
-    assert trained.read_history([run])["train_loss"].shape == (1, 10)
+    assert trained.learning_curves([run])["values"].shape == (2, 2, 10)
 
 
 def test_it_learns_and_its_file_gives_the_probabilities_that_were_written(run, small):
