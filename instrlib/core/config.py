@@ -259,7 +259,7 @@ _QUICK = dataclasses.replace(
     experiment=TrainConfig(epochs=30),
     released_clips_per_class=400,
     released=TrainConfig(epochs=12, augment=FOR_RECORDINGS),
-    fine_tune_epochs=4,
+    fine_tune_epochs=8,
     trials=10,
     rows_per_kind=2,
     min_test_clips=100,
