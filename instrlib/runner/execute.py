@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import math
 import os
 import signal
 import tempfile
@@ -114,14 +115,14 @@ def _papermill() -> Any:
             **_: Any,
         ) -> None:
             notebook, total = nb_man.nb, len(nb_man.nb.cells)
-            deadline, at = time.monotonic() + limit_s, -1
+            deadline, at = math.inf, -1
 
             def save() -> None:
                 write_text(output, nbformat.writes(notebook) + "\n")
 
             def cell_starts(cell: Any, cell_index: int) -> None:
-                nonlocal at
-                at = cell_index
+                nonlocal at, deadline
+                at, deadline = cell_index, min(deadline, time.monotonic() + limit_s)
                 on_cell(at, total)
 
             def where() -> str:
@@ -137,7 +138,7 @@ def _papermill() -> Any:
             )
             save()  # so that a run that is killed is known to have begun
             try:
-                with _interruptible(client.kill):
+                with _terminable():
                     client.execute(**start)
                 if failed := [cell for cell in notebook.cells if cell.metadata.papermill.exception]:
                     _raise_from(failed[0], where(), output)
@@ -158,34 +159,16 @@ def _papermill() -> Any:
 
 
 @contextlib.contextmanager
-def _interruptible(end: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the block, as one KeyboardInterrupt.
-
-    What a handler raises is lost when Python is just deleting an object. So the handler also ends what the block waits
-    for, and the block checks whether it was called.
-    """
-    received: list[int] = []
-
-    def interrupt(number: int, _: Any) -> None:
-        received.append(number)
-        end()
-        raise KeyboardInterrupt
-
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
-        heeded = []  # handlers belong to the main thread
-    before = {number: signal.signal(number, interrupt) for number in heeded}
+        yield  # handlers belong to the main thread
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except Exception:
-        if received:
-            raise KeyboardInterrupt from None
-        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raise_from(cell: Any, where: str, output: Path) -> None:

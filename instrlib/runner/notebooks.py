@@ -69,17 +69,6 @@ def numbered_notebooks() -> list[Notebook]:
     return [read_notebook(path) for path in paths]
 
 
-def renew_words(path: Path, executed: Path) -> None:
-    """Give an executed copy the current words and comments of its notebook; the outputs stay."""
-    old = read_json(executed)
-    cells = []
-    for cell in _with_outputs(read_json(path)["cells"], old["cells"]):
-        cells.append(cell)
-        if "parameters" in _tags(cell):
-            cells += [one for one in old["cells"] if _is_injected(one)]
-    _write(executed, old | {"cells": cells})
-
-
 def take_outputs(path: Path, executed: Path) -> None:
     """Give a notebook the outputs of its executed copy, without what differs from run to run.
 
@@ -109,8 +98,8 @@ def stripped(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def write_page(executed: Path) -> None:
-    """Write an executed notebook as an HTML page beside it that fetches nothing from other hosts."""
+def write_page(path: Path, executed: Path) -> None:
+    """Write an HTML page beside the executed copy: its outputs, with the current words; it fetches nothing."""
     import warnings
 
     with warnings.catch_warnings():
@@ -118,9 +107,14 @@ def write_page(executed: Path) -> None:
         import nbformat
         from nbconvert import HTMLExporter
 
-        notebook = nbformat.reads(json.dumps(stripped(read_json(executed))), as_version=4)
-        names = {"metadata": {"name": executed.stem, "path": ""}}
-        page, _ = HTMLExporter(raw_template=_OFFLINE).from_notebook_node(notebook, names)
+        raw, old = read_json(path), read_json(executed)
+        cells = _with_outputs(raw["cells"], old["cells"])
+        place = next((number for number, cell in enumerate(cells, 1) if "parameters" in _tags(cell)), 0)
+        cells[place:place] = [cell for cell in old["cells"] if _is_injected(cell)]
+        shown = stripped(raw | {"cells": cells})
+        names = {"metadata": {"name": path.stem, "path": ""}}
+        exporter = HTMLExporter(raw_template=_OFFLINE)
+        page, _ = exporter.from_notebook_node(nbformat.reads(json.dumps(shown), as_version=4), names)
     write_text(executed.with_suffix(".html"), page)
 
 

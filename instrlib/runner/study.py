@@ -16,7 +16,7 @@ from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import disk_errors, hash_json, read_json, write_json
 from instrlib.core.parallel import shared_processes
 from instrlib.runner import publish
-from instrlib.runner.notebooks import Notebook, numbered_notebooks, renew_words, take_outputs, write_page
+from instrlib.runner.notebooks import Notebook, numbered_notebooks, take_outputs, write_page
 from instrlib.runner.state import (
     HELD,
     RECORD,
@@ -175,19 +175,15 @@ def _execute(study: str, notebook: Notebook, current: Current, variables: dict[s
 
 
 def _show(study: str, notebook: Notebook) -> None:
-    """Bring words, figures and page of a finished notebook up to date; nothing is computed."""
+    """Bring page and figures of a finished notebook up to date; nothing is computed."""
     folder, copy = folder_of(study) / notebook.name, copy_of(study, notebook.name)
     record, drawn = read_record(folder), publish.drawing_key()
-    if record["text"] != notebook.text:
-        renew_words(notebook.path, copy)
-        copy.with_suffix(".html").unlink(missing_ok=True)
     if record["drawn"] != drawn:
         publish.redraw(folder / "arrays", folder / "figures")
+    if record["text"] != notebook.text or not copy.with_suffix(".html").is_file():
+        write_page(notebook.path, copy)
     if (record["text"], record["drawn"]) != (notebook.text, drawn):
-        shown = {"text": notebook.text, "drawn": drawn, "files": sizes_of(folder, copy)}
-        write_json(folder / RECORD, record | shown)
-    if not copy.with_suffix(".html").is_file():
-        write_page(copy)
+        write_json(folder / RECORD, record | {"text": notebook.text, "drawn": drawn, "files": sizes_of(folder, copy)})
 
 
 def _collect(study: str, notebooks: Sequence[Notebook], parameters: dict[str, Any]) -> None:
