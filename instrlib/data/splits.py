@@ -117,18 +117,8 @@ def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> l
     tested = manifest[manifest.clip_id.map(split.parts) == "test"]
     if len(tested) >= min_test_clips and CLIPS_PER_GROUP * tested.group.nunique() >= min_test_clips:
         return [split]
-    return k_folds(manifest, n_folds(manifest), seed=seed)
-
-
-def n_folds(manifest: pd.DataFrame) -> int:
-    """Return how many folds a corpus allows, 3 to 5: as many as its scarcest class has groups.
-
-    Examples
-    --------
-    >>> n_folds(pd.DataFrame({"label": ["cello"] * 4 + ["flute"] * 3, "group": list("uvwxyzz")}))
-    3
-    """
-    return int(np.clip(manifest.groupby("label").group.nunique().min(), 3, MAX_FOLDS))
+    scarcest = manifest.groupby("label").group.nunique().min()
+    return k_folds(manifest, int(np.clip(scarcest, 3, MAX_FOLDS)), seed=seed)
 
 
 def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:

@@ -14,7 +14,6 @@ from instrlib.data.splits import (
     k_folds,
     load_split,
     make_split,
-    n_folds,
     same_group_share,
     save_split,
     save_splits,
@@ -137,8 +136,10 @@ def test_a_fold_leaves_three_quarters_to_training_and_needs_k_groups_of_each_cla
         k_folds(manifest_of(*single(9, "a"), *single(4, "b")), 5, seed=0)
     with pytest.raises(SplitError):
         k_folds(manifest_of(*single(9)), 2, seed=0)
-    for most, expected in ((2, 3), (4, 4), (9, 5)):
-        assert n_folds(manifest_of(*single(9, "a"), *single(most, "b"))) == expected
+    for most, expected in ((3, 3), (4, 4), (9, 5)):
+        assert (
+            len(study_splits(manifest_of(*single(9, "a"), *single(most, "b")), min_test_clips=99, seed=0)) == expected
+        )
 
 
 def test_a_test_part_needs_enough_clips_and_enough_groups():
