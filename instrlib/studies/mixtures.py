@@ -20,7 +20,8 @@ from instrlib.core.errors import ConfigError, CorpusError, InstrlibError, SplitE
 from instrlib.core.io import atomic_path, hash_file, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
-from instrlib.data.base import CONTENT, Corpus, problem_table, strata
+from instrlib.data.dataset import Corpus, strata
+from instrlib.data.files import CONTENT
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore
@@ -309,7 +310,7 @@ def render(
         clips.info, name=f"mixtures of {clips.name}", title=f"Mixtures of {clips.info.title}", multilabel=True
     )
     labels = _present(tables["sources"], tables["manifest"].clip_id, clips.classes)
-    corpus = Corpus(info, folder, tables["manifest"], clips.classes, problem_table([]), labels)
+    corpus = Corpus(info, folder, tables["manifest"], clips.classes, labels=labels)
     return Mixtures(corpus, tables["sources"], tables["activity"])
 
 

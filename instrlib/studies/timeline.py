@@ -382,11 +382,17 @@ def class_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
     return np.where(true > 0, 2 * hits / np.maximum(found + true, 1e-12), np.nan)
 
 
+def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of the classes that sound; one that is never found counts 0 (sed_eval leaves it out)."""
+    f1 = class_f1(counts, weights)
+    n = np.isfinite(f1).sum(axis=1)
+    return np.where(n > 0, np.nansum(f1, axis=1) / np.maximum(n, 1), np.nan)
+
+
 def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Return every score under draws of the ensembles [1, 1 + n_resamples].
 
-    The error rate is the sum of substitutions, deletions and insertions over what sounds. The macro scores count 0 for
-    a class that is never found; sed_eval leaves it out.
+    The error rate is the sum of substitutions, deletions and insertions over what sounds.
     """
     frames, (wide, narrow) = frame_counts(truth, active), (event_counts(truth, active, one) for one in COLLARS_S)
     pairs = list(zip(truth.frames, active, strict=True))
@@ -394,7 +400,7 @@ def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[st
     sounding = frames[2].sum(axis=1)
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        macro = [np.nanmean(class_f1(counts, weights), axis=1) for counts in (frames, wide)]
+        macro = [macro_f1(counts, weights) for counts in (frames, wide)]
         error_rate = weights @ np.array(errors) / np.maximum(weights @ sounding, 1e-12)
         micro = [micro_f1(counts, weights) for counts in (frames, wide, narrow)]
         return dict(zip(SCORES, (micro[0], macro[0], error_rate, micro[1], macro[1], micro[2]), strict=True))
