@@ -25,7 +25,7 @@ from instrlib.data.files import CONTENT
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore
-from instrlib.models.training import part_segments
+from instrlib.models.trained import part_segments
 
 PARTS = ("validation", "test")
 PEAK_DB = -1.0
