@@ -151,8 +151,8 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     profile = replace(get_profile("smoke"), train=config)
     recipe = layered.recipe(profile, mixtures.config_for(small.store))
     name = "trained on mixtures"
-    several_variant = experiments.Variant(name, table, recipe, small.store.folder)
-    mixed = experiments.run_variants(root / "10", [several_variant], splits=inputs.splits, seeds=(0,), workers=1)[name]
+    several_variant = variants.Variant(name, table, recipe, small.store.folder)
+    mixed = variants.run_variants(root / "10", [several_variant], splits=inputs.splits, seeds=(0,), workers=1)[name]
     single = release.choose([release.Candidate("02_baseline_cnn", "compact CNN", outcome["compact CNN"].folders)])
     candidate = release.Candidate("10_layered_audio", name, mixed.folders)
     several = release.choose([candidate], score="mean_average_precision", fold=single.fold)

@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 HOP_S = 1.0
 """Step between windows, and length of a frame."""
 
-COLLARS_S = (1.0, 0.5)
-"""Largest error of an onset: as much as the frames can show, and half of that."""
-
-OFFSET_SHARE = 0.2
-"""Largest error of an offset as a share of the event, where that is more than the collar."""
+COLLARS_S = (1.0, 0.5)  # largest error of an onset: what the frames can show, and half of that
+OFFSET_SHARE = 0.2  # largest error of an offset as a share of the event, where that is more than the collar
 
 MEDIANS = (1, 3, 5, 7)
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
@@ -83,8 +80,7 @@ class Decision:
         return cls(median_windows=int(values["median_windows"]), pooling=values["pooling"], **limits)
 
 
-FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=0.15)
-"""How nsynth-condition reads its network, from windows of 2 s."""
+FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=0.15)  # of nsynth-condition
 
 # -- from windows to activity ------------------------------------------------------------------------------------------
 
