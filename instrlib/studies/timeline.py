@@ -34,8 +34,7 @@ OFFSET_SHARE = 0.2  # largest error of an offset as a share of the event, where 
 MEDIANS = (1, 3, 5, 7)
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
 SCORES = ("frame_micro_f1", "frame_macro_f1", "error_rate", "event_micro_f1", "event_macro_f1", "event_micro_f1_half_s")
-FEWEST_ENSEMBLES = 4
-"""With fewer, there is no interval."""
+FEWEST_ENSEMBLES = 4  # with fewer, there is no interval
 
 Active = Sequence[np.ndarray]  # for each recording, bool [n_frames, n_classes]
 Event = tuple[int, float, float]  # class, onset and offset in s
@@ -86,7 +85,7 @@ FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=
 
 
 def hop_s(windows: "Windows") -> float:
-    """Return the step between windows in s, which is the length of a frame; of a single window its own length."""
+    """Return the step between windows in s, the length of a frame; of a single window its own length."""
     return float(windows.start_s[1] - windows.start_s[0]) if len(windows.start_s) > 1 else float(windows.window_s)
 
 
