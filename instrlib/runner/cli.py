@@ -159,7 +159,7 @@ def predict(
     if as_json and as_csv:
         raise ConfigError("Give --json or --csv, not both.")
     published = open_model(Path(model) if model else None)
-    typer.echo(f"Model: {published.name} in {_near(published.folder)}", err=True)
+    typer.echo(f"Model: {published.name} in {_near(published.folder)}\n{published.performance}", err=True)
     heard, n_bad, interrupted = [], 0, False
     paths = recordings(files)
     with _bar(len(paths)) as tell:
