@@ -175,13 +175,6 @@ def probabilities(fitted: "BaseEstimator", x: np.ndarray, n_classes: int) -> np.
     return found
 
 
-def forest_probabilities(
-    train_x: np.ndarray, train_targets: np.ndarray, test_x: np.ndarray, n_classes: int, seed: int
-) -> np.ndarray:
-    """Fit a random forest and return its probabilities for other rows [shape=(n_test, n_classes)]."""
-    return probabilities(fit("random forest", {}, train_x, train_targets, seed=seed), test_x, n_classes)
-
-
 def answer(folder: Path, store_folder: Path, split_path: Path, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Tune and fit a classifier on the training part; return its test predictions and, as JSON, what was `chosen`.
 
