@@ -2,7 +2,6 @@
 
 from instrlib.core.words import bullets
 from instrlib.findings.scores import (
-    difference_sentence,
     differences_sentence,
     pair_sentences,
     score_sentence,
@@ -12,7 +11,6 @@ from instrlib.findings.transfer import embedding_sentences, mark_sentence
 
 __all__ = [
     "bullets",
-    "difference_sentence",
     "differences_sentence",
     "embedding_sentences",
     "epochs_sentence",
