@@ -18,22 +18,8 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7
 class Graph:
     """A network, its compiled epoch and its compiled prediction; trainings of one table share it.
 
-    Parameters
-    ----------
-    table : tuple of Layer
-        The network.
-    shape : tuple of int
-        (n_bins, n_frames).
-    dtype : str
-        Of the features before scaling.
-    n_classes : int
-        Number of classes.
-    output : {"softmax", "sigmoid"}
-        See `TrainConfig`.
-    standardise : bool
-        Bring each example to mean 0 and deviation 1.
-    rates, frozen_norm
-        See `train.Initialisation`.
+    `shape` is (n_bins, n_frames), `dtype` that of the features before scaling; `standardise` brings each example to
+    mean 0 and deviation 1; `rates` and `frozen_norm` are those of a `train.Initialisation`.
     """
 
     def __init__(
@@ -70,8 +56,10 @@ class Graph:
         }
         plan |= {"mixed": spec([None], tf.bool), "seed": spec([], tf.int32)}
         scaling = {name: spec([shape[0], 1]) for name in ("slope", "offset", "floor")}
-        self.epoch = tf.function(self._epoch, input_signature=[spec([None, *shape], dtype), plan, scaling])
-        self.predict = tf.function(self._predict, input_signature=[spec([None, *shape, 1])])
+        # Without autograph: it would read this file, which may have been edited since it was imported.
+        made = functools.partial(tf.function, autograph=False)
+        self.epoch = made(self._epoch, input_signature=[spec([None, *shape], dtype), plan, scaling])
+        self.predict = made(self._predict, input_signature=[spec([None, *shape, 1])])
 
     def reset(self, seed: int) -> None:
         """Begin anew: weights drawn from the seed, an optimizer without memory."""
@@ -82,8 +70,7 @@ class Graph:
     def _epoch(self, data: Any, plan: dict[str, Any], scaling: dict[str, Any]) -> Any:
         import tensorflow as tf
 
-        totals = tf.zeros([3])  # weighted loss, weights of what is right, weights
-        for step in tf.range(tf.shape(plan["rows"])[0]):
+        def one_step(step: Any, totals: Any) -> tuple[Any, Any]:
             now = {name: value[step] for name, value in plan.items() if name != "seed"}
             x = augmented(data, now, scaling["floor"]) * scaling["slope"] + scaling["offset"]
             if self._standardise:
@@ -94,8 +81,12 @@ class Graph:
                 losses, right = self._losses(now["targets"], scores)
                 loss = tf.reduce_mean(now["weights"] * losses)
             self._adam(tape.gradient(loss, [variable for variable, _ in self._learned]), now["rate"])
-            totals += tf.reduce_sum(now["weights"] * tf.stack([losses, right, tf.ones_like(losses)]), axis=1)
-        return totals
+            sums = tf.reduce_sum(now["weights"] * tf.stack([losses, right, tf.ones_like(losses)]), axis=1)
+            return step + 1, totals + sums
+
+        n_steps = tf.shape(plan["rows"])[0]
+        _, totals = tf.while_loop(lambda step, _: step < n_steps, one_step, [0, tf.zeros([3])])
+        return totals  # weighted loss, weights of what is right, weights
 
     def _scores(self, x: Any, seed: tuple[Any, Any]) -> Any:
         """Return the scores before softmax or sigmoid, as in training: batch statistics, dropout."""
@@ -148,14 +139,8 @@ def compiled(*made_of: Any) -> Graph:
 def augmented(data: Any, now: dict[str, Any], floor: Any) -> Any:
     """Return the examples of one step [shape=(batch, n_bins, n_frames), float32]: mixed and masked as planned.
 
-    Parameters
-    ----------
-    data : tensor [shape=(n, n_bins, n_frames)]
-        Features before scaling.
-    now : dict of str to tensor
-        One step of a plan; see `draw`.
-    floor : tensor [shape=(n_bins, 1)]
-        Value of silence.
+    `data` are features before scaling [shape=(n, n_bins, n_frames)], `now` is one step of `examples.plans`, `floor` the
+    value of silence [shape=(n_bins, 1)].
     """
     import tensorflow as tf
 
@@ -163,18 +148,22 @@ def augmented(data: Any, now: dict[str, Any], floor: Any) -> Any:
         cells = tf.range(length)
         return (cells >= ends[..., :1]) & (cells < ends[..., 1:])
 
-    n_bins, n_frames = data.shape[1:]
-    x = tf.cast(tf.gather(data, now["rows"]), tf.float32)
-    if now["mixed"]:
+    def mixed() -> Any:
         other = tf.cast(tf.gather(data, now["partners"]), tf.float32)
         inside = runs(n_bins, now["box"][:, :2])[:, :, None] & runs(n_frames, now["box"][:, 2:])[:, None, :]
         own = now["share"][:, None, None]
-        x = tf.where(inside, own * x + (1 - own) * other, x)
-    if tf.shape(now["frame_masks"])[1] > 0:
-        x = tf.where(tf.reduce_any(runs(n_frames, now["frame_masks"]), 1)[:, None, :], floor, x)
-    if tf.shape(now["bin_masks"])[1] > 0:
-        x = tf.where(tf.reduce_any(runs(n_bins, now["bin_masks"]), 1)[:, :, None], floor, x)
-    return x
+        return tf.where(inside, own * x + (1 - own) * other, x)
+
+    def masked() -> Any:
+        in_frames = tf.reduce_any(runs(n_frames, now["frame_masks"]), 1)[:, None, :]
+        in_bins = tf.reduce_any(runs(n_bins, now["bin_masks"]), 1)[:, :, None]
+        return tf.where(in_frames | in_bins, floor, x)
+
+    n_bins, n_frames = data.shape[1:]
+    x = tf.cast(tf.gather(data, now["rows"]), tf.float32)
+    x = tf.cond(now["mixed"], mixed, lambda: x)
+    n_masks = tf.shape(now["frame_masks"])[1] + tf.shape(now["bin_masks"])[1]
+    return tf.cond(n_masks > 0, masked, lambda: x)
 
 
 def _row(layer: "keras.layers.Layer") -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from instrlib.core.backend import load_keras
+from instrlib.core.config import one_of
 from instrlib.core.errors import ConfigError
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -71,36 +72,18 @@ SPECS: dict[str, tuple[Layer, ...]] = {
 
 
 def get_spec(name: str) -> tuple[Layer, ...]:
-    """Return the table called `name`.
-
-    Raises
-    ------
-    ConfigError
-        When there is none; the message lists those there are.
+    """Return the table called `name`; refuse any other name.
 
     Examples
     --------
     >>> [layer.units for layer in get_spec("compact") if layer.kind == "conv"]
     [24, 32, 64, 96]
     """
-    if name not in SPECS:
-        raise ConfigError(f"Unknown network {name!r}; there is: {', '.join(SPECS)}.")
-    return SPECS[name]
+    return SPECS[one_of("network", name, tuple(SPECS))]
 
 
 def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
-    """Return a table with more or fewer filters and units in every row, at least one.
-
-    Parameters
-    ----------
-    spec : tuple of Layer
-        The table.
-    factor : float
-        Above 0; below 1 makes it narrower.
-
-    Returns
-    -------
-    tuple of Layer
+    """Return a table with `factor` times as many filters and units in every row, at least one.
 
     Examples
     --------
@@ -116,22 +99,7 @@ def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
 def resize(
     spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, *, n_parameters: int
 ) -> tuple[Layer, ...]:
-    """Make a table narrower, each layer by the same factor, until its network has about so many parameters.
-
-    Parameters
-    ----------
-    spec : tuple of Layer
-        The table.
-    input_shape, n_classes
-        See `build`.
-    n_parameters : int
-        How many are wanted, at most those of `spec`.
-
-    Returns
-    -------
-    tuple of Layer
-        Of all widths, the one whose network comes nearest.
-    """
+    """Return a narrower table whose network has about `n_parameters`: each layer is narrower by the same factor."""
     widest = max(layer.units for layer in spec)
 
     def distance(units: int) -> int:

@@ -95,20 +95,6 @@ def train_model(
     test : bool
         Whether it also answers the test part; see `answers.read_test`. Nothing is chosen by these answers.
 
-    Returns
-    -------
-    Path
-        `folder`.
-
-    Raises
-    ------
-    ConfigError
-        When the settings do not fit the features.
-    SplitError
-        When a class is missing in a part of the split.
-    RunError
-        When the training diverges.
-
     Notes
     -----
     Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter, 2017,
@@ -175,20 +161,8 @@ def fit(
 ) -> tuple[Graph, pd.DataFrame, int]:
     """Train a network on examples.
 
-    Parameters
-    ----------
-    table : tuple of Layer
-        The network.
-    known, held_out : Examples
-        What it is trained and validated on.
-    config : TrainConfig
-        How it is trained.
-    seed : int
-        Decides all that is random.
-    begin : callable, optional
-        Sets the first weights of the network that it is given.
-    moved : (tuple of float, bool), optional
-        `rates` and `frozen_norm` of an `Initialisation`.
+    `known` and `held_out` are what it is trained and validated on; `begin` sets its first weights, `moved` holds
+    `rates` and `frozen_norm` of an `Initialisation`.
 
     Returns
     -------

@@ -41,25 +41,11 @@ def write_network(
 ) -> None:
     """Write a trained network and its answers to the validation part to a run folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and, last, `manifest.json`. For
-        sigmoid outputs `preprocessing.json` holds `thresholds`, the probability from which a class counts as present,
-        chosen on validation; `metrics.json` names the classes (`no_threshold`) that validation has not both present and
-        absent: theirs are .5.
-    model, scaler
-        The network and the scaling of its input.
-    store, split
-        Features and split that it was trained with.
-    metrics : dict
-        More for `metrics.json`.
-    made_of : dict
-        More for the manifest: `key`, `seed` and so on.
-    predict : callable, optional
-        See `predict_clips`; by default the model's `predict_on_batch`.
-    predicted : dict, optional
-        Its answers, where it is not validated on the clips of the validation part.
+    The folder gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and, last, `manifest.json`.
+    For sigmoid outputs `preprocessing.json` holds `thresholds`, the probability from which a class counts as present,
+    chosen on validation; `metrics.json` names the classes (`no_threshold`) that validation has not both present and
+    absent, whose threshold is .5. `metrics` and `made_of` go into `metrics.json` and the manifest; `predicted` replaces
+    the answers where a network is not validated on the clips of the validation part.
     """
     several = output_of(model) == "sigmoid"
     with atomic_path(folder / "model.keras") as path:
@@ -90,13 +76,7 @@ def is_finished(folder: Path, key: str) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a finished training: `key`, `seed`, `store` and `split` (fingerprints), and more.
-
-    Raises
-    ------
-    RunError
-        When the folder holds no finished training, or its manifest is damaged.
-    """
+    """Return the manifest of a finished training: `key`, `seed`, `store` and `split` (fingerprints), and more."""
     if not (folder / COMPLETE).is_file():
         raise RunError(f"{folder} holds no finished training; run the notebook that trains it again.")
     try:
@@ -111,24 +91,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[dict[str, Any], FeatureStore, Split]:
     """Return the manifest of a trained network, its features and its split.
 
-    Raises
-    ------
-    RunError
-        When it was trained with other features or another split: it may be tested on clips that it learned from.
+    Other features or another split than it was trained with raise `RunError`: its test part could hold clips that it
+    learned from.
     """
     trained, store = read_manifest(folder), open_store(store_folder)
     split = load_split(split_path, store.segments)
-    check_trained_with(folder, "split", trained["split"], split.fingerprint)
-    check_trained_with(folder, "feature store", trained["store"], store.fingerprint)
+    for what, given in (("split", split.fingerprint), ("store", store.fingerprint)):
+        if trained[what] != given:
+            raise RunError(
+                f"{folder} was trained with the {what} {trained[what]}, not {given}; run the notebook that trains it "
+                "again."
+            )
     return trained, store, split
-
-
-def check_trained_with(folder: Path, what: str, trained: str, given: str) -> None:
-    """Raise `RunError` when two fingerprints differ; see `open_trained`."""
-    if trained != given:
-        raise RunError(
-            f"{folder} was trained with the {what} {trained}, not {given}; run the notebook that trains it again."
-        )
 
 
 def load_model(folder: Path) -> tuple["keras.Model", Scaler]:

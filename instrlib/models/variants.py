@@ -11,7 +11,6 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError
 from instrlib.core.io import slug
 from instrlib.core.parallel import parallel_map
-from instrlib.data.store import open_store
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models.answers import read_test
 from instrlib.models.layers import Layer
@@ -179,13 +178,6 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
         trained = pd.DataFrame([summary(folder) for folder in outcome.flat]).drop(columns=["split", "seed"])
         rows[name] = pd.concat([trained.mean(), pd.Series({"n_trained": len(trained)})])
     return pd.DataFrame(rows).T.astype(dict.fromkeys(("parameters", "multiply_adds", "n_trained"), int))
-
-
-def multiply_adds_a_clip(described: pd.DataFrame, variants: Sequence[Variant]) -> pd.Series:
-    """Return the mean number of multiply-adds a clip: shorter segments are cheaper each, but there are more of them."""
-    segments = {variant.name: open_store(variant.store).segments for variant in variants}
-    a_clip = pd.Series({name: len(table) / table.clip_id.nunique() for name, table in segments.items()})
-    return (described.multiply_adds * a_clip).rename("multiply_adds_a_clip")
 
 
 def _graph(variant: Variant) -> str:

@@ -79,14 +79,12 @@ def test_run_again_nothing_is_trained_again(small, folds, compared, outcomes):
         np.testing.assert_array_equal(one.predictions["probabilities"], outcomes["tiny"].predictions["probabilities"])
 
 
-def test_the_description_holds_size_and_validation_scores(compared, outcomes):
+def test_the_description_holds_size_and_validation_scores(outcomes):
     table = variants.describe(outcomes)
     assert table.parameters.tolist() == [8 * 9 + 8 + 8 * 3 + 3, 16 * 9 + 16 + 16 * 3 + 3, 8 * 9 + 8 + 8 * 3 + 3]
     assert table.n_trained.tolist() == [6, 6, 3] and (table.epochs == 2).all()
     accuracies = [summary(folder)["validation_accuracy"] for folder in outcomes["wide"].flat]
     assert table.validation_accuracy["wide"] == pytest.approx(np.mean(accuracies))
-    work = variants.multiply_adds_a_clip(table, compared)
-    assert (work >= table.multiply_adds).all()
 
 
 def test_names_that_would_share_a_folder_are_refused_before_anything_is_trained(small, folds, tmp_path):
