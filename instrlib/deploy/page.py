@@ -156,7 +156,7 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
         if recording is None:
             return "", ""
         path = Path(recording)
-        with uploads.heard(request.session_hash, path):
+        with uploads.analysed(request.session_hash, path):
             try:
                 analysis = analyse(path, model, on_progress=lambda share, stage: progress(0.9 * share, desc=stage))
                 progress(0.9, desc="Drawing figures and PDF")
@@ -348,7 +348,7 @@ class _Uploads:
         self.folder = folder.resolve()
         self._lock = threading.Lock()
         self._waiting: dict[str | None, list[Path]] = {}
-        self._heard: Counter[Path] = Counter()
+        self._used: Counter[Path] = Counter()
 
     def wait(self, page: str | None, path: Path) -> None:
         """Queue a recording of a page."""
@@ -356,11 +356,11 @@ class _Uploads:
             self._waiting.setdefault(page, []).append(path.resolve())
 
     @contextlib.contextmanager
-    def heard(self, page: str | None, path: Path) -> Iterator[None]:
+    def analysed(self, page: str | None, path: Path) -> Iterator[None]:
         """Keep a recording while the block runs, then remove it."""
         path = path.resolve()
         with self._lock:
-            self._heard[path] += 1
+            self._used[path] += 1
             given = self._waiting.pop(page, [])
             n_passed = given.index(path) + 1 if path in given else 0
             if given[n_passed:]:
@@ -371,7 +371,7 @@ class _Uploads:
             yield
         finally:
             with self._lock:
-                self._heard[path] -= 1
+                self._used[path] -= 1
                 self._let_go(path)
 
     @contextlib.contextmanager
@@ -395,15 +395,15 @@ class _Uploads:
         """Remove old files that are neither queued nor being analysed: Gradio forgets uploads that were broken off."""
         oldest = time.time() - _STRAY_AGE_S
         with self._lock:
-            needed = {path for path, users in self._heard.items() if users}.union(*self._waiting.values())
+            needed = {path for path, users in self._used.items() if users}.union(*self._waiting.values())
             for path in list(self.folder.rglob("*")):
                 with contextlib.suppress(FileNotFoundError):
                     if path.is_file() and path.stat().st_mtime < oldest and path not in needed:
                         self._remove(path)
 
     def _let_go(self, path: Path) -> None:
-        if not self._heard[path] and not any(path in given for given in self._waiting.values()):
-            del self._heard[path]
+        if not self._used[path] and not any(path in given for given in self._waiting.values()):
+            del self._used[path]
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
