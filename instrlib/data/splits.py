@@ -12,6 +12,9 @@ from instrlib.core.io import hash_bytes, hash_json, read_json, write_json
 
 PARTS = ("train", "validation", "test")
 
+UNUSED = "unused"
+"""Part of training clips that are left out on purpose, as for a learning curve."""
+
 MAX_FOLDS = 5
 
 CLIPS_PER_GROUP = 4
@@ -131,12 +134,12 @@ def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
     if len(twice) or strangers:
         name = twice[0] if len(twice) else strangers[0]
         raise SplitError(f"The split and the corpus have different clips: {name!r} is missing in one, or twice in it.")
-    wrong = parts[~parts.isin(PARTS)]
+    wrong = parts[~parts.isin((*PARTS, UNUSED))]
     if len(wrong):
         raise SplitError(
             f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; the parts are {', '.join(PARTS)}."
         )
-    of_row = manifest.clip_id.map(parts)
+    of_row = manifest.clip_id.map(parts).replace(UNUSED, "train")
     n_parts = of_row.groupby(manifest.group).nunique()
     leaks = sorted(n_parts.index[n_parts > 1])
     if leaks:

@@ -1,7 +1,7 @@
-"""YAMNet and VGGish from the files that their publishers give, as functions from samples to vectors.
+"""YAMNet and VGGish from their publishers' files, as functions from samples to embeddings.
 
-Nothing is unpickled. The weights `yamnet.h5` and VGGish's checkpoint are numbers, which go into networks built here;
-a TFLite file is run by LiteRT; a SavedModel is a program that TensorFlow runs, so take it only from its publisher.
+Nothing is unpickled: `yamnet.h5` holds arrays, which go into a network built here; a TFLite file runs in LiteRT. A
+SavedModel is a program that TensorFlow runs, so take it only from its publisher.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,78 +18,43 @@ from instrlib.core.io import read_arrays
 if TYPE_CHECKING:
     import keras
 
-FORMS = ("savedmodel", "checkpoint", "h5", "tflite")
-"""What a network can come as; where one is there several times, the first of these is taken."""
+ENDINGS = {"savedmodel": "saved_model.pb", "h5": "*.h5", "tflite": "*.tflite"}
+"""Files that are looked for, by form; of several files of one network the first form is taken."""
 
 TITLES = {"yamnet": "YAMNet", "vggish": "VGGish"}
-ACCEPTED = {
-    "yamnet": "its SavedModel folder, yamnet.h5 or a .tflite file with yamnet in its name",
-    "vggish": "its SavedModel folder, vggish_model.ckpt or a .tflite file with vggish in its name",
-}
-
 DIMENSIONS = {"yamnet": 1024, "vggish": 128, "vggish-pca": 128}
 FRONT_ENDS = {"yamnet": YAMNET, "vggish": VGGISH, "vggish-pca": VGGISH}
 
 PCA_FILE = "vggish_pca_params.npz"
-"""Beside VGGish's file: the rotation and the means by which AudioSet's and OpenMIC's stored features were made."""
+"""Beside VGGish: rotation and means of the features that AudioSet and OpenMIC-2018 store."""
 
 PCA_LIMIT = 2.0
-"""Rotated values are cut at this, both ways, and spread over 0 to 255."""
+"""Rotated values are clipped at ± this and quantised to 0 to 255."""
 
 YAMNET_STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
-"""YAMNet's table, one stride a row: a convolution, then thirteen depthwise ones each with a pointwise one after it.
-All look at 3 x 3; how many filters a row has stands in the weights (32, 64, 128, 128, 256, 256, 512 ... 1024)."""
+"""One 3 x 3 convolution, then thirteen depthwise-separable ones; the filters stand in the weights (32 to 1024)."""
 
 YAMNET_EPSILON = 1e-4
-"""Of its normalisation, which has no scale."""
-
-VGGISH_TABLE = (
-    "conv1",
-    "pool",
-    "conv2",
-    "pool",
-    "conv3/conv3_1",
-    "conv3/conv3_2",
-    "pool",
-    "conv4/conv4_1",
-    "conv4/conv4_2",
-    "pool",
-    "flatten",
-    "fc1/fc1_1",
-    "fc1/fc1_2",
-    "fc2",
-)
-"""VGGish's table, one row a layer, by the names in its checkpoint. All but the last are followed by a ReLU."""
 
 _BATCH = 64
 _POOLED = ("reduce_mean", "global_average_pooling2d")
-"""What the tensor before the scores is called in files that give scores alone."""
+"""Names of the tensor before the scores, in files that return scores only."""
 
 Reader = Callable[[np.ndarray], np.ndarray]
+"""From samples [n] at 16 kHz to embeddings [n_windows, dimension]."""
 
 
 def find(folder: Path, *, called: str = "") -> dict[str, tuple[Path, str]]:
-    """Look for the networks in a folder and the two levels below it.
+    """Return path and form of the networks in a folder and two levels below, by name.
 
-    Parameters
-    ----------
-    folder : Path
-        It may be missing, and it may be a SavedModel itself.
-    called : str
-        What the folder holds, where its name does not tell.
-
-    Returns
-    -------
-    dict of str to tuple
-        Path and form by name. Recognised is a folder with a `saved_model.pb`, a `.h5` file, a `.tflite` file or a
-        checkpoint (`.ckpt`, or `.ckpt.index` and its data) whose name, or whose folder's, holds "yamnet" or "vggish".
+    A file counts when its path (or `called`) contains "yamnet" or "vggish".
     """
     found: dict[str, tuple[Path, str]] = {}
-    for form in FORMS:
+    for form in ENDINGS:
         for path in _candidates(folder, form):
             words = f"{called} {path.relative_to(folder) if path != folder else folder.name}".lower()
             name = next((one for one in TITLES if one in words), None)
-            if name and (name, form) not in (("yamnet", "checkpoint"), ("vggish", "h5")):
+            if name and (name, form) != ("vggish", "h5"):
                 found.setdefault(name, (path, form))
     if "vggish" in found and _pca_path(found["vggish"][0]).is_file():
         found["vggish-pca"] = found["vggish"]
@@ -97,34 +62,13 @@ def find(folder: Path, *, called: str = "") -> dict[str, tuple[Path, str]]:
 
 
 def files(path: Path, form: str, name: str) -> list[Path]:
-    """List the files that a network consists of, sorted."""
-    if form == "savedmodel":
-        own = [one for one in path.rglob("*") if one.is_file()]
-    elif form == "checkpoint" and not path.is_file():
-        own = list(path.parent.glob(f"{path.name}.*"))
-    else:
-        own = [path]
+    """Return the files of a network, sorted."""
+    own = [one for one in path.rglob("*") if one.is_file()] if form == "savedmodel" else [path]
     return sorted([*own, _pca_path(path)] if name == "vggish-pca" else own)
 
 
 def reader(path: Path, form: str, name: str) -> Reader:
-    """Load a network as a function from samples at 16 kHz to one vector a window.
-
-    Parameters
-    ----------
-    path, form, name
-        As `find` gives them.
-
-    Returns
-    -------
-    callable
-        From [shape=(n,), float32] to [shape=(n_windows, DIMENSIONS[name]), float32].
-
-    Raises
-    ------
-    RunError
-        When the file is damaged or holds another network than its name says; the function raises it too.
-    """
+    """Load a network that `find` has found; a damaged or wrong file raises `RunError`."""
     title = TITLES[name.removesuffix("-pca")]
     try:
         read = _READERS[form](path, name)
@@ -132,29 +76,16 @@ def reader(path: Path, form: str, name: str) -> Reader:
         n_values = read_all(np.zeros(PATCH_SAMPLES, np.float32)).shape[-1]
     except RunError:
         raise
-    except Exception as error:  # each of the libraries has its own errors for a damaged file
+    except Exception as error:  # each library has its own errors for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"{path} cannot be used as {title} ({reason}); get it again from its publisher.") from error
     if n_values != DIMENSIONS[name]:
-        raise RunError(f"{path} is not {title}: it gives {n_values} values a window, not {DIMENSIONS[name]}.")
+        raise RunError(f"{path} is not {title}: it returns {n_values} values a window, not {DIMENSIONS[name]}.")
     return read_all
 
 
 def postprocess(vectors: np.ndarray, rotation: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Rotate, cut and quantise VGGish's vectors, as was done to the features stored with AudioSet and OpenMIC.
-
-    Parameters
-    ----------
-    vectors : np.ndarray [shape=(n, d)]
-        What VGGish gives.
-    rotation : np.ndarray [shape=(d, d)]
-        `pca_eigen_vectors` of `vggish_pca_params.npz`, one row a component.
-    means : np.ndarray [shape=(d,) or (d, 1)]
-        Its `pca_means`.
-
-    Returns
-    -------
-    np.ndarray [shape=(n, d), uint8]
+    """Rotate, clip and quantise VGGish's embeddings [n, d] to uint8, as AudioSet and OpenMIC-2018 store them.
 
     Examples
     --------
@@ -166,17 +97,7 @@ def postprocess(vectors: np.ndarray, rotation: np.ndarray, means: np.ndarray) ->
 
 
 def build_yamnet(weights: dict[str, dict[str, np.ndarray]]) -> "keras.Model":
-    """Build YAMNet up to its embedding, the mean over frequency and time before the scores.
-
-    Parameters
-    ----------
-    weights : dict of str to dict
-        Arrays by layer ("layer1/conv", "layer2/depthwise_conv/bn" ...) and by their name in it; see `read_h5`.
-
-    Returns
-    -------
-    keras.Model
-        From patches [shape=(n, PATCH_FRAMES, N_MELS)] to vectors.
+    """Build YAMNet up to its embedding, from patches [n, PATCH_FRAMES, N_MELS]; `weights` as `read_h5` returns them.
 
     References
     ----------
@@ -187,123 +108,52 @@ def build_yamnet(weights: dict[str, dict[str, np.ndarray]]) -> "keras.Model":
     inputs = load_keras().Input((PATCH_FRAMES, N_MELS))
     x = layers.Reshape((PATCH_FRAMES, N_MELS, 1))(inputs)
     arrays = []
-
-    def add(layer: Any, *values: np.ndarray) -> None:
-        nonlocal x
-        x = layer(x)
-        arrays.extend(values)
-
     for number, stride in enumerate(YAMNET_STRIDES, 1):
         for kind in ("conv",) if number == 1 else ("depthwise_conv", "pointwise_conv"):
             name = f"layer{number}/{kind}"
             kernel = weights[name].get("kernel", weights[name].get("depthwise_kernel"))
+            settings = {"padding": "same", "use_bias": False}
             if kind == "depthwise_conv":
-                layer = layers.DepthwiseConv2D(kernel.shape[:2], strides=stride, padding="same", use_bias=False)
+                x = layers.DepthwiseConv2D(kernel.shape[:2], strides=stride, **settings)(x)
             else:
                 step = stride if kind == "conv" else 1
-                layer = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], strides=step, padding="same", use_bias=False)
-            add(layer, kernel)
+                x = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], strides=step, **settings)(x)
+            x = layers.ReLU()(layers.BatchNormalization(scale=False, epsilon=YAMNET_EPSILON)(x))
             norm = weights[f"{name}/bn"]
-            add(
-                layers.BatchNormalization(scale=False, epsilon=YAMNET_EPSILON),
-                *(norm[one] for one in ("beta", "moving_mean", "moving_variance")),
-            )
-            add(layers.ReLU())
-    add(layers.GlobalAveragePooling2D())
-    model = load_keras().Model(inputs, x)
-    model.set_weights(arrays)
-    return model
-
-
-def build_vggish(weights: Callable[[str], np.ndarray]) -> "keras.Model":
-    """Build VGGish up to its embedding, which no ReLU follows.
-
-    Parameters
-    ----------
-    weights : callable
-        From a name in the checkpoint ("vggish/conv1/weights") to its array.
-
-    Returns
-    -------
-    keras.Model
-        From patches [shape=(n, PATCH_FRAMES, N_MELS)] to vectors.
-
-    References
-    ----------
-    .. [1] S. Hershey et al., "CNN architectures for large-scale audio classification", ICASSP 2017.
-       doi:10.1109/ICASSP.2017.7952132
-    """
-    layers = load_keras().layers
-    inputs = load_keras().Input((PATCH_FRAMES, N_MELS))
-    x = layers.Reshape((PATCH_FRAMES, N_MELS, 1))(inputs)
-    arrays = []
-    for row in VGGISH_TABLE:
-        if row == "pool":
-            x = layers.MaxPooling2D(2, padding="same")(x)
-        elif row == "flatten":
-            x = layers.Flatten()(x)
-        else:
-            kernel, bias = (weights(f"vggish/{row}/{part}") for part in ("weights", "biases"))
-            activation = None if row == VGGISH_TABLE[-1] else "relu"
-            if row.startswith("conv"):
-                layer = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], padding="same", activation=activation)
-            else:
-                layer = layers.Dense(kernel.shape[-1], activation=activation)
-            x = layer(x)
-            arrays += [kernel, bias]
-    model = load_keras().Model(inputs, x)
+            arrays += [kernel, norm["beta"], norm["moving_mean"], norm["moving_variance"]]
+    model = load_keras().Model(inputs, layers.GlobalAveragePooling2D()(x))
     model.set_weights(arrays)
     return model
 
 
 def read_h5(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Read the weights of a Keras 2 network, in the h5 file that `save_weights` wrote.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict of str to dict
-        Arrays by layer and by their name in it: "kernel", "beta" ...
-    """
+    """Read the arrays of a Keras 2 weights file, by layer and by name ("kernel", "beta" ...)."""
     import h5py
 
+    def text(name: bytes | str) -> str:
+        return name.decode() if isinstance(name, bytes) else name
+
     with h5py.File(path, "r") as file:
-        root = file.get("model_weights", file)  # a whole network has its weights in a group of their own
-        layers = [_text(name) for name in root.attrs["layer_names"]]
+        root = file.get("model_weights", file)  # a whole network keeps its weights in a group of their own
         return {
             layer: {
-                _text(name).rsplit("/", 1)[-1].split(":")[0]: root[layer][_text(name)][()]
+                text(name).rsplit("/", 1)[-1].split(":")[0]: root[layer][text(name)][()]
                 for name in root[layer].attrs["weight_names"]
             }
-            for layer in layers
+            for layer in map(text, root.attrs["layer_names"])
         }
 
 
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name
-
-
 def _candidates(folder: Path, form: str) -> Iterator[Path]:
-    endings = {"savedmodel": "saved_model.pb", "checkpoint": "*.ckpt*", "h5": "*.h5", "tflite": "*.tflite"}
     for level in ("", "*/", "*/*/"):
-        for path in sorted(folder.glob(level + endings[form])):
-            if any(part.startswith(".") for part in path.relative_to(folder).parts):
-                continue  # a folder that is being unpacked
-            if form == "savedmodel":
-                yield path.parent
-            elif form != "checkpoint" or path.suffix == ".ckpt":
-                yield path
-            elif path.suffix == ".index":
-                yield path.with_suffix("")
+        for path in sorted(folder.glob(level + ENDINGS[form])):
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts):  # being unpacked
+                yield path.parent if form == "savedmodel" else path
 
 
 def _pca_path(path: Path) -> Path:
-    beside = path.parent / PCA_FILE
-    return path / PCA_FILE if (path / PCA_FILE).is_file() else beside
+    inside = path / PCA_FILE
+    return inside if inside.is_file() else path.parent / PCA_FILE
 
 
 def _with_pca(read: Reader, path: Path) -> Reader:
@@ -333,31 +183,18 @@ def _read_savedmodel(path: Path, name: str) -> Reader:
         answers = [np.asarray(one) for one in tf.nest.flatten(run(tf.constant(fill_up(signal, FRONT_ENDS[name]))))]
         fitting = [one for one in answers if one.ndim == 2 and one.shape[1] == DIMENSIONS[name]]
         if not fitting:
-            shapes = ", ".join(str(one.shape) for one in answers)
-            raise RunError(
-                f"{path} gives {shapes}, nothing with {DIMENSIONS[name]} values a window; name another file."
-            )
+            raise RunError(f"{path} returns nothing with {DIMENSIONS[name]} values a window; name another file.")
         return fitting[0]
 
     return read
 
 
-def _read_checkpoint(path: Path, name: str) -> Reader:
-    load_keras()
-    import tensorflow as tf
-
-    return _of_patches(build_vggish(tf.train.load_checkpoint(str(path)).get_tensor), name)
-
-
 def _read_h5(path: Path, name: str) -> Reader:
-    return _of_patches(build_yamnet(read_h5(path)), name)
+    model = build_yamnet(read_h5(path))
 
-
-def _of_patches(model: "keras.Model", name: str) -> Reader:
     def read(signal: np.ndarray) -> np.ndarray:
         x = patches(signal, FRONT_ENDS[name])
-        parts = [model.predict_on_batch(x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)]
-        return np.concatenate(parts)
+        return np.concatenate([model.predict_on_batch(x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)])
 
     return read
 
@@ -366,16 +203,12 @@ def _read_tflite(path: Path, name: str) -> Reader:
     interpreter = _interpreter(path)
     wanted = _vectors(interpreter.get_output_details(), name)
     if not wanted:
-        # It gives scores alone. What they are computed from can be read when nothing is overwritten, and when the
-        # layers are not fused by a delegate.
+        # It returns scores only. The tensor before them can be read if no delegate fuses the layers.
         interpreter = _interpreter(path, preserve=True)
-        wanted = [
-            one
-            for one in _vectors(interpreter.get_tensor_details(), name)
-            if any(word in one["name"].lower() for word in _POOLED)
-        ]
+        inner = _vectors(interpreter.get_tensor_details(), name)
+        wanted = [one for one in inner if any(word in one["name"].lower() for word in _POOLED)]
     if not wanted:
-        raise RunError(f"{path} gives no vector of {DIMENSIONS[name]} values; name another file.")
+        raise RunError(f"{path} returns no vector of {DIMENSIONS[name]} values; name another file.")
     given, front_end = interpreter.get_input_details()[0], FRONT_ENDS[name]
     shape = tuple(given["shape_signature"])
 
@@ -396,7 +229,7 @@ def _read_tflite(path: Path, name: str) -> Reader:
         elif shape[-1] > 1:  # samples of one window
             starts = range(0, len(filled) - shape[-1] + 1, front_end.patch_hop_frames * HOP_SAMPLES)
             pieces = [filled[first : first + shape[-1]].reshape(shape) for first in starts]
-        else:  # samples of any number: the file says -1, or 1 where it is older
+        else:  # any number of samples: -1, or 1 in older files
             pieces = [filled.reshape((1,) * (len(shape) - 1) + (-1,))]
         return np.concatenate([run(one) for one in pieces])
 
@@ -407,7 +240,7 @@ def _interpreter(path: Path, *, preserve: bool = False) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if preserve else OpResolverType.AUTO
-    with without_stderr():  # it tells which kernels it uses
+    with without_stderr():
         interpreter = Interpreter(
             model_path=str(path),
             num_threads=1,
@@ -419,14 +252,9 @@ def _interpreter(path: Path, *, preserve: bool = False) -> Any:
 
 
 def _vectors(tensors: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Of a file's tensors, those that are one vector of the network's length."""
+    """Return the tensors that are one vector of the network's length."""
     n = DIMENSIONS[name]
     return [one for one in tensors if len(one["shape"]) > 1 and one["shape"][-1] == np.prod(one["shape"]) == n]
 
 
-_READERS = {
-    "savedmodel": _read_savedmodel,
-    "checkpoint": _read_checkpoint,
-    "h5": _read_h5,
-    "tflite": _read_tflite,
-}
+_READERS = {"savedmodel": _read_savedmodel, "h5": _read_h5, "tflite": _read_tflite}

@@ -1,651 +1,310 @@
-"""Transfer learning: a frozen embedding with a small head on it, against a network that learns from scratch.
-
-Every model of a comparison gets the same training clips, chooses what it has to choose (the epoch, the penalty) on the
-same validation part, and answers the same test part.
-"""
+"""Transfer learning: probes on frozen embeddings, and fine-tuning of a network that was trained on another corpus."""
 
 import dataclasses
-import functools
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from instrlib.core.cache import code_hash, versions
-from instrlib.core.config import Profile, TrainConfig
-from instrlib.core.errors import LeakError
-from instrlib.core.io import hash_bytes, hash_json, read_json, write_json
+from instrlib.audio.features import Scaler
+from instrlib.core import cache
+from instrlib.core.backend import load_keras
+from instrlib.core.errors import EvaluationError, StoreError
+from instrlib.core.io import hash_bytes, read_json
 from instrlib.core.parallel import parallel_map
-from instrlib.data import corpora
-from instrlib.data.dataset import Corpus
-from instrlib.data.inputs import Inputs
-from instrlib.data.splits import Split, fingerprint_of, load_split, make_split, save_split, save_splits
-from instrlib.data.store import FeatureStore, build_store, derive_store
+from instrlib.data.splits import UNUSED, Split, load_split
+from instrlib.data.store import FeatureStore, open_store
+from instrlib.evaluation.calibration import sigmoid, softmax
 from instrlib.evaluation.metrics import best_thresholds
-from instrlib.evaluation.predictions import Predictions, join_seeds, main_score
-from instrlib.evaluation.statistics import compare, score_table
-from instrlib.models import embeddings
-from instrlib.models.answers import answer_test, read_test
-from instrlib.models.heads import HEADS, LOGISTIC, head_loss
-from instrlib.models.layers import Layer
-from instrlib.models.train import config_for, train_model
-from instrlib.models.trained import part_segments
-from instrlib.models.variants import Outcome, Variant, read_outcome, run_folder, run_variants
-from instrlib.models.vectors import MinMax, VectorStore, statistics, vector_store
+from instrlib.evaluation.predictions import Predictions, join_seeds
+from instrlib.models.layers import Layer, output_of
+from instrlib.models.trained import load_model, load_scaler, read_manifest
 
-SOURCE = "rendered"
-"""The corpus that our own embedding is trained on: it needs no download."""
+if TYPE_CHECKING:
+    import keras
 
-OWN = "our embedding"
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Inverse strengths C of the probe's penalty; the one with the least validation loss is taken."""
 
-SCRATCH = "from scratch"
+_BATCH = 256
+_ABSENT_LOGIT = -30.0
 
-BASELINE = "compact CNN"
-"""The network of notebook 02."""
-
-STATISTICS = "plain statistics"
-"""Traditional features under the same head: what is gained beyond them is gained by the pretraining."""
-
-STORED = "stored VGGish"
-
-
-MARK = f"yamnet, {LOGISTIC}"
-"""What everything that is trained here is measured by, where YAMNet is at hand."""
-
-
-MAX_EPOCHS = 100
-"""A network on few clips gets as many steps as on all of them, but never more epochs than this."""
-
-_HEAD = "head.json"
-
-Answers = dict[str, dict[int, Predictions]]
-"""Predictions by model and by number of training clips of a class; see `sizes`."""
+Vectors = tuple[np.ndarray, np.ndarray]
+"""Clip ids [n] and one vector a clip [n, dimension]."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a network is pretrained on, and what its embedding is moved to.
+class Probe:
+    """A logistic regression as a dense layer: kernel [dimension, n_classes], bias [n_classes], penalty C."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    several: bool
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the probabilities [n, n_classes] of vectors [n, dimension]."""
+        return (sigmoid if self.several else softmax)(x @ self.kernel + self.bias)
+
+
+def fit_probe(
+    x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool = False
+) -> Probe:
+    """Fit a logistic regression on vectors scaled to 0 to 1; its penalty is chosen on validation.
+
+    Parameters
+    ----------
+    x, held_x : ndarray [n, dimension]
+        Vectors of training and validation clips.
+    labels, held_labels : ndarray [n, n_classes]
+        1 present, 0 absent, NaN not observed.
+    several : bool
+        Whether a clip may have several labels: then one regression a class, on the clips in which it was observed.
+    """
+    from sklearn.preprocessing import MinMaxScaler
+
+    scaler = MinMaxScaler().fit(x)
+    scaled, fit = scaler.transform(x), _regressions if several else _regression
+    probes = []
+    for penalty in PENALTIES:
+        kernel, bias = fit(scaled, labels, penalty)
+        probes.append(Probe(scaler.scale_[:, None] * kernel, bias + scaler.min_ @ kernel, penalty, several))
+    return min(probes, key=lambda probe: cross_entropy(held_labels, probe.predict(held_x), several=several))
+
+
+def cross_entropy(labels: np.ndarray, probabilities: np.ndarray, *, several: bool = False) -> float:
+    """Return the loss in nats: the mean over observed labels, or over classes that all weigh alike.
+
+    Examples
+    --------
+    >>> round(cross_entropy(np.eye(2), np.full((2, 2), 0.5)), 3)
+    0.693
+    """
+    likely = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    if several:
+        return float(-np.nanmean(labels * np.log(likely) + (1 - labels) * np.log(1 - likely)))
+    targets = labels.argmax(axis=1)
+    weights = 1 / np.bincount(targets)[targets]
+    return float(-np.average(np.log(likely[np.arange(len(targets)), targets]), weights=weights))
+
+
+def reduced(split: Split, clips: pd.DataFrame, size: int, *, seed: int) -> Split:
+    """Return the split with at most `size` training clips of each class; the other ones become `UNUSED`.
+
+    Clips (`clip_id`, `label`, `group`) are drawn so that one of every group comes before a second of any. With the
+    same seed a smaller draw is part of a larger one.
+    """
+    train = clips[clips.clip_id.map(split.parts) == "train"]
+    ranked = train.assign(
+        rank=[hash_bytes(str(seed).encode(), one.encode()) for one in train.clip_id],
+        group_rank=[hash_bytes(str(seed).encode(), one.encode()) for one in train.group],
+    ).sort_values("rank")
+    ranked["turn"] = ranked.groupby(["label", "group"]).cumcount()
+    ranked = ranked.sort_values(["turn", "group_rank"])
+    dropped = ranked.clip_id[ranked.groupby("label").cumcount() >= size]
+    return Split(split.parts.where(~split.parts.index.isin(set(dropped)), UNUSED), split.seed)
+
+
+def probe_predictions(
+    vectors: Vectors,
+    store: FeatureStore,
+    splits: Sequence[Path],
+    *,
+    seeds: Sequence[int] = (0,),
+    size: int | None = None,
+    workers: int | None = None,
+) -> Predictions:
+    """Fit a probe on every fold and predict the test parts.
+
+    Parameters
+    ----------
+    vectors : (ndarray of str [n], ndarray [n, dimension])
+        Vectors of at least the clips of the store.
+    store, splits
+        Labels, groups and folds.
+    seeds : sequence of int
+        With a `size`, each draws other training clips; otherwise all give the same probe, which is fitted once.
+    size : int, optional
+        Training clips a class; see `reduced`.
+    """
+    place = pd.Series(np.arange(len(vectors[0])), vectors[0])
+    clips = store.clips.sort_values("clip_id", ignore_index=True)
+    lost = clips.clip_id[~clips.clip_id.isin(place.index)]
+    if len(lost):
+        raise EvaluationError(f"The clip {lost.iloc[0]!r} has no embedding; leave it out or compute it again.")
+    x, labels = vectors[1][place[clips.clip_id].to_numpy()], store.label_matrix(clips)
+    if not np.isfinite(x).all():
+        bad = clips.clip_id[int((~np.isfinite(x).all(axis=1)).argmax())]
+        raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; compute it again.")
+    used = seeds if size else seeds[:1]
+    tasks = []
+    for seed in used:
+        for path in splits:
+            split = load_split(path, store.segments)
+            split = reduced(split, clips, size, seed=seed) if size else split
+            tasks.append((x, labels, clips.assign(part=clips.clip_id.map(split.parts)), store.multilabel))
+    found = list(parallel_map(_predict_fold, tasks, workers=workers, describe="probes"))
+    joined = join_seeds([found[start : start + len(splits)] for start in range(0, len(found), len(splits))])
+    of_seed = [name for name in ("probabilities", "thresholds") if name in joined]
+    return joined | {name: np.repeat(joined[name], len(seeds) // len(used), axis=0) for name in of_seed}
+
+
+def embed_network(run: Path, store: FeatureStore, *, root: Path) -> Vectors:
+    """Embed the clips of a store by a network of ours: the mean over segments of the input of its last layer.
+
+    The store must have the features that the network was trained on; it may be of another corpus. The vectors are
+    cached in `root`.
+    """
+    _check_features(run, store)
+    network = read_manifest(run)["key"]
+    path = Path(root) / "embeddings" / f"{store.fingerprint}-{network[:16]}.npz"
+
+    def make() -> dict[str, np.ndarray]:
+        tasks = [(run, store.folder)]
+        return next(iter(parallel_map(_embed_store, tasks, workers=1, describe="embedding", isolate=True)))
+
+    made = cache.cached(path, cache.key("models", network=network, store=store.fingerprint), make)
+    return made["clip_id"], made["mean"]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An initialisation for fine-tuning: the body of a trained network, with a probe fitted on it as the head.
+
+    A random head would send its first gradients through the body and distort it [1]_.
 
     Attributes
     ----------
-    source : Inputs
-        Features and one split to pretrain on.
-    target : Inputs
-        Features and splits of the clips in question.
-    clips : Corpus
-        The clips of the target.
-    divided : bool
-        Whether the two are halves of the classes of one corpus.
-    """
-
-    source: Inputs
-    target: Inputs
-    clips: Corpus
-    divided: bool
-
-
-def prepare(
-    clips: Corpus, inputs: Inputs, profile: Profile, *, folder: Path, root: Path, workers: int | None = None
-) -> Task:
-    """Find something to pretrain on that tells nothing about the clips in question.
-
-    For a corpus of recordings that is all of `rendered`. For `rendered` itself that would be circular: there its
-    classes are divided, every second one to pretrain on and the others as the target, which the network never heard.
-
-    Parameters
-    ----------
-    clips : Corpus
-        The study's corpus.
-    inputs : Inputs
-        Its features and splits.
-    profile : Profile
-        Decides how large the source is.
     folder : Path
-        Where the new splits are written.
-    root : Path
-        Folder of all feature stores.
-    workers : int, optional
-        Number of processes.
+        Run folder of the network.
+    rate : float
+        Factor of the learning rate of all rows.
+    decay : float
+        Further factor with each row away from the scores [2]_; at 0 only the head is trained.
+    frozen_norm : bool
+        Whether batch normalisation keeps its statistics, scale and shift.
 
-    Returns
-    -------
-    Task
-
-    Raises
-    ------
-    LeakError
-        When a group stands in both halves of a divided corpus.
-    """
-    config = inputs.store.config
-    if clips.name != SOURCE:
-        source = build_store(corpora.load(SOURCE, profile=profile), config, root=root, workers=workers)
-        return Task(_inputs(source, [make_split(source.clips, seed=0)], folder / "source"), inputs, clips, False)
-    halves = [_only(clips, clips.classes[start::2]) for start in (0, 1)]
-    shared = set(halves[0].manifest.group) & set(halves[1].manifest.group)
-    if shared:
-        raise LeakError(f"The group {min(shared)!r} holds clips of both halves of the classes; it must be of one.")
-    stores = [build_store(half, config, root=root, workers=workers) for half in halves]
-    made = [load_split(path, inputs.store.segments) for path in inputs.splits]
-    kept = [[_restricted(split, set(store.clips.clip_id)) for split in made] for store in stores]
-    return Task(
-        _inputs(stores[0], kept[0][:1], folder / "source"),
-        _inputs(stores[1], kept[1], folder / "target"),
-        halves[1],
-        True,
-    )
-
-
-def pretrain(folder: Path, source: Inputs, config: TrainConfig, *, spec: str = "compact", seed: int = 0) -> Path:
-    """Train the network that becomes the embedding; one that is there already is kept.
-
-    Parameters
+    References
     ----------
-    folder : Path
-        Its run folder.
-    source : Inputs
-        See `Task`. Its epoch is chosen on the validation groups; its test part is not read.
-    config : TrainConfig
-        How it is trained.
-    spec : str
-        A name of `models.SPECS`.
-    seed : int
-        See `train.train_model`.
-
-    Returns
-    -------
-    Path
-        `folder`.
+    .. [1] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-tuning can distort pretrained features and
+       underperform out-of-distribution", ICLR 2022. arXiv:2202.10054
+    .. [2] J. Howard, S. Ruder, "Universal language model fine-tuning for text classification", ACL 2018.
+       arXiv:1801.06146
     """
-    task = (folder, source.store.folder, source.splits[0], spec, config, seed)
-    return next(iter(parallel_map(train_model, [task], workers=1, describe="pretraining", isolate=True)))
+
+    folder: Path
+    rate: float = 1 / 3
+    decay: float = 1.0
+    frozen_norm: bool = False
+
+    @property
+    def spec(self) -> tuple[Layer, ...]:
+        """Table of the network."""
+        return tuple(Layer(**row) for row in read_manifest(self.folder)["spec"])
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Factors of the learning rate of the rows, the last one for the scores."""
+        above = np.cumsum([row.units > 0 for row in self.spec][::-1])[::-1]
+        return tuple(self.rate * float(self.decay**number) for number in (*above, 0))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the pretrained network and the settings."""
+        settings = dataclasses.asdict(self) | {"folder": read_manifest(self.folder)["key"]}
+        return cache.key("models", **settings)
+
+    def scaler(self, store: FeatureStore) -> Scaler:
+        """Return the scaling that the body was trained with."""
+        _check_features(self.folder, store)
+        return load_scaler(self.folder)
+
+    def begin(
+        self, model: "keras.Model", store: FeatureStore, scaler: Scaler, train: pd.DataFrame, validation: pd.DataFrame
+    ) -> None:
+        """Set the weights of a new network."""
+        body, _ = load_model(self.folder)
+        for layer, learned in zip(model.layers[:-1], body.layers[:-1], strict=True):
+            layer.set_weights(learned.get_weights())
+        known, held_out = (_embed_segments(model, store, scaler, part) for part in (train, validation))
+        probe = fit_probe(*known, *held_out, several=output_of(model) == "sigmoid")
+        model.layers[-1].set_weights([probe.kernel.astype(np.float32), probe.bias.astype(np.float32)])
 
 
-def embed(task: Task, pretrained: Path, *, root: Path, workers: int | None = None) -> dict[str, VectorStore]:
-    """Embed the clips in question by everything that is at hand.
+def _regression(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fit one multinomial regression whose classes weigh alike."""
+    from sklearn.linear_model import LogisticRegression
 
-    Parameters
-    ----------
-    task : Task
-        See `prepare`.
-    pretrained : Path
-        Run folder of our own embedding; see `pretrain`.
-    root : Path
-        Folder of all feature stores.
-    workers : int, optional
-        Number of processes.
+    model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))
+    kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.full(labels.shape[1], _ABSENT_LOGIT)
+    if len(model.classes_) == 2:  # scikit-learn keeps one column of two
+        kernel[:, model.classes_[1]] = model.coef_[0]
+        bias[model.classes_] = 0.0, model.intercept_[0]
+    else:
+        kernel[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
+    return kernel, bias
 
-    Returns
-    -------
-    dict of str to VectorStore
-        `STATISTICS`, `OWN`, the published networks that `embeddings.available` finds and, of `openmic2018`, the
-        VGGish features that its publisher stored.
-    """
-    store = task.target.store
-    found = {STATISTICS: statistics(store)}
-    for one in (embeddings.own(pretrained, name=OWN), *embeddings.available()):
-        made = embeddings.embed_corpus(task.clips, one, root=root, workers=workers)
-        found[one.name] = vector_store(store, made["clip_id"], made["mean"])
-    if task.clips.name == "openmic2018":
-        from instrlib.data import openmic2018
 
-        clip_id = store.clips.clip_id.to_numpy(str)
-        windows = openmic2018.vggish_features(task.clips.root, clip_id)
-        found[STORED] = vector_store(store, clip_id, windows.mean(axis=1, dtype=np.float32))
+def _regressions(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fit one regression a class; of a class that is always or never present, only its share is learned."""
+    from sklearn.linear_model import LogisticRegression
+
+    kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.zeros(labels.shape[1])
+    for number, column in enumerate(labels.T):
+        observed = np.isfinite(column)
+        y = column[observed]
+        if len(np.unique(y)) < 2:
+            share = (y.sum() + 1) / (len(y) + 2)
+            bias[number] = np.log(share / (1 - share))
+        else:
+            model = LogisticRegression(C=penalty, max_iter=5000).fit(x[observed], y)
+            kernel[:, number], bias[number] = model.coef_[0], model.intercept_[0]
+    return kernel, bias
+
+
+def _predict_fold(x: np.ndarray, labels: np.ndarray, clips: pd.DataFrame, several: bool) -> Predictions:
+    train, held_out, test = ((clips.part == name).to_numpy() for name in ("train", "validation", "test"))
+    probe = fit_probe(x[train], labels[train], x[held_out], labels[held_out], several=several)
+    found = {
+        "clip_id": clips.clip_id[test].to_numpy(str),
+        "group": clips.group[test].to_numpy(str),
+        "targets": clips.target[test].to_numpy(np.int64),
+        "probabilities": probe.predict(x[test]),
+    }
+    if several:
+        thresholds, _ = best_thresholds(labels[held_out], probe.predict(x[held_out]))
+        found |= {"labels": labels[test], "thresholds": thresholds}
     return found
 
 
-def sizes(inputs: Inputs) -> list[int]:
-    """Return the numbers of training clips of a class at which models are compared: 1, 4, 16, ... and all.
-
-    Parameters
-    ----------
-    inputs : Inputs
-        Features and splits.
-
-    Returns
-    -------
-    list of int
-        Powers of four up to three quarters of what a class has on average, and last as many as the largest has: all.
-        Where clips have several labels just that, because clips of one class are of others too; a clip then counts for
-        the class of its stratum (see `corpora.base.strata`).
-    """
-    counts = _training_counts(inputs)
-    powers = 4 ** np.arange(0 if inputs.store.multilabel else int(counts.max()).bit_length())
-    return [*powers[powers <= 0.75 * counts.mean()].tolist(), int(counts.max())]
-
-
-def clips_a_class(inputs: Inputs, sizes: Sequence[int]) -> dict[int, float]:
-    """Say how many training clips of a class each size stands for.
-
-    Parameters
-    ----------
-    inputs : Inputs
-        Features and splits.
-    sizes : sequence of int
-        See `sizes`.
-
-    Returns
-    -------
-    dict of int to float
-        The sizes themselves, which a class with fewer clips does not reach, and for the last what a class has on
-        average over classes and splits.
-    """
-    return {size: float(size) for size in sizes[:-1]} | {sizes[-1]: float(_training_counts(inputs).mean())}
-
-
-def draw(clips: pd.DataFrame, size: int, *, seed: int) -> set[str]:
-    """Draw training clips: of each class so many, one of every group before a second of any.
-
-    Parameters
-    ----------
-    clips : pandas.DataFrame
-        Columns `clip_id`, `label`, `group`.
-    size : int
-        Clips of a class; all of one that has fewer.
-    seed : int
-        Another seed draws others. With the same one a smaller draw lies within a larger.
-
-    Returns
-    -------
-    set of str
-        Their ids.
-
-    Examples
-    --------
-    >>> clips = pd.DataFrame({"clip_id": list("abcd"), "label": "flute", "group": list("xxxy")})
-    >>> "d" in draw(clips, 2, seed=0)
-    True
-    """
-    rank = [hash_bytes(str(seed).encode(), one.encode()) for one in clips.clip_id]
-    group_rank = [hash_bytes(str(seed).encode(), one.encode()) for one in clips.group]
-    ordered = clips.assign(rank=rank, group_rank=group_rank).sort_values("rank")
-    ordered["turn"] = ordered.groupby(["label", "group"]).cumcount()
-    ordered = ordered.sort_values(["turn", "group_rank"])
-    return set(ordered.clip_id[ordered.groupby("label").cumcount() < size])
-
-
-def answer_heads(
-    folder: Path,
-    inputs: Inputs,
-    embedded: dict[str, VectorStore],
-    *,
-    head: str,
-    sizes: Sequence[int],
-    seeds: Sequence[int],
-    workers: int | None = None,
-) -> Answers:
-    """Fit a head on each embedding, on more and more training clips, and let it answer the test part.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the answers are kept; what is there already is not computed again.
-    inputs : Inputs
-        Features and splits of the clips.
-    embedded : dict of str to VectorStore
-        The embeddings of the same clips, by name.
-    head : str
-        One of `heads.HEADS`.
-    sizes : sequence of int
-        Training clips of a class; see `sizes`.
-    seeds : sequence of int
-        Each draws other training clips, and is that of the head.
-    workers : int, optional
-        Number of processes; the result does not depend on it.
-
-    Returns
-    -------
-    dict
-        See `Answers`, by name of the embedding.
-    """
-    places = [(name, size, seed) for name in embedded for size in sizes for seed in seeds]
-    tasks = [
-        (_place(folder, f"{name} {head}", size, fold, seed), embedded[name], split, head, size, seed)
-        for name, size, seed in places
-        for fold, split in enumerate(inputs.splits)
-    ]
-    found = parallel_map(_answer_head, tasks, workers=workers, describe=head, isolate=True)
-    return _collect(places, list(found), len(inputs.splits))
-
-
-def train_from_scratch(
-    folder: Path,
-    inputs: Inputs,
-    spec: str | tuple[Layer, ...],
-    config: TrainConfig,
-    *,
-    sizes: Sequence[int],
-    seeds: Sequence[int],
-    workers: int | None = None,
-) -> dict[int, Predictions]:
-    """Train a network on more and more training clips, the same that the heads get, and let it answer the test part.
-
-    With fewer clips an epoch has fewer steps; it gets as many more epochs, and as much more patience, as bring it to
-    the number of steps that it takes on all clips (up to `MAX_EPOCHS`). Otherwise it would lose for want of steps.
-
-    Parameters
-    ----------
-    folder : Path
-        Run folders are made in it; a training that is there already is kept.
-    inputs : Inputs
-        Features and splits.
-    spec, config
-        See `train.train_model`.
-    sizes, seeds, workers
-        See `answer_heads`.
-
-    Returns
-    -------
-    dict of int to dict
-        See `evaluation.Predictions`, by size.
-    """
-    config = config_for(inputs.store, config)
-    # The most expensive, those on all clips, come first so that the processes end together.
-    places = [(SCRATCH, size, seed) for size in sorted(sizes, reverse=True) for seed in seeds]
-    tasks = [
-        (_place(folder, SCRATCH, size, fold, seed), inputs.store, split, spec, config, size, seed)
-        for _, size, seed in places
-        for fold, split in enumerate(inputs.splits)
-    ]
-    found = parallel_map(_train_on_draw, tasks, workers=workers, describe="training from scratch", isolate=True)
-    return _collect(places, list(found), len(inputs.splits))[SCRATCH]
-
-
-def baseline(
-    task: Task, folder: Path, trained: Path, config: TrainConfig, *, seeds: Sequence[int], workers: int | None = None
-) -> Outcome:
-    """Return the network of notebook 02 on all training clips of the target.
-
-    Parameters
-    ----------
-    task : Task
-        See `prepare`. Where the classes are divided it is trained anew, on the target's classes alone.
-    folder : Path
-        Run folders are made in it.
-    trained : Path
-        Folder of notebook 02.
-    config : TrainConfig
-        Of notebook 02.
-    seeds : sequence of int
-        A network for each.
-    workers : int, optional
-        Number of processes.
-
-    Returns
-    -------
-    Outcome
-    """
-    store, splits = task.target.store.folder, task.target.splits
-    if task.divided:
-        variant = Variant(BASELINE, "compact", config_for(task.target.store, config), store)
-        return run_variants(folder, [variant], splits=splits, seeds=seeds, workers=workers)[BASELINE]
-    places = [[run_folder(trained, BASELINE, fold=fold, seed=seed) for fold in range(len(splits))] for seed in seeds]
-    return read_outcome(places, store=store, splits=splits, workers=workers)
-
-
-def scaled_epochs(config: TrainConfig, n_all: int, n_drawn: int) -> TrainConfig:
-    """Return the settings for fewer training segments: as many steps in all, in more epochs.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The settings for all segments.
-    n_all, n_drawn : int
-        Number of training segments, all and drawn.
-
-    Returns
-    -------
-    TrainConfig
-
-    Examples
-    --------
-    >>> scaled_epochs(TrainConfig(epochs=10, patience=5, batch_size=16), 160, 16).epochs
-    100
-    """
-    steps_all, steps = (max(1, n // config.batch_size) for n in (n_all, n_drawn))
-    factor = min(steps_all / steps, max(1.0, MAX_EPOCHS / config.epochs))
-    more = {name: math.ceil(factor * (getattr(config, name) or 0)) or None for name in ("epochs", "patience")}
-    return dataclasses.replace(config, **more)
-
-
-def curve(answers: Answers, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Score every model at every size.
-
-    Parameters
-    ----------
-    answers : dict
-        See `Answers`.
-    n_resamples, seed : int
-        Of the bootstrap over groups and seeds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model`, `size`, `score`, `estimate`, `low`, `high`; see `statistics.score_table`.
-    """
-    flat, names = _flatten(answers)
-    table = score_table(flat, n_resamples=n_resamples, seed=seed)
-    table.insert(1, "size", [names[name][1] for name in table.model])
-    return table.assign(model=[names[name][0] for name in table.model])
-
-
-def main_curve(answers: Answers, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `curve` of the main score alone, without its name; see `predictions.main_score`."""
-    score = main_score(next(iter(next(iter(answers.values())).values())))
-    return table[table.score == score].drop(columns="score").reset_index(drop=True)
-
-
-def against_scratch(answers: Answers, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Compare each embedding with the network from scratch at each size, paired by clip and seed.
-
-    Parameters
-    ----------
-    answers : dict
-        See `Answers`; one of the models is `SCRATCH`.
-    n_resamples, seed : int
-        Of the bootstrap over groups and seeds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each pair of `model` and `size`: `difference` of the main score, embedding minus scratch,
-        `low`, `high`, `p` and `p_holm`, corrected for the number of all rows; see `statistics.compare`.
-    """
-    flat, names = _flatten(answers)
-    key_of = {pair: key for key, pair in names.items()}
-    pairs = [(key, key_of[SCRATCH, size]) for key, (model, size) in names.items() if model != SCRATCH]
-    table = compare(flat, pairs=pairs, n_resamples=n_resamples, seed=seed).droplevel("second")
-    table.index = pd.MultiIndex.from_tuples([names[key] for key in table.index], names=["model", "size"])
-    return table.reset_index()
-
-
-def against_mark(
-    answers: dict[str, Predictions], embedded: Sequence[str], *, n_resamples: int, seed: int
-) -> pd.DataFrame:
-    """Compare what was trained here with `MARK`, paired by clip and seed.
-
-    Parameters
-    ----------
-    answers : dict of str to dict
-        Predictions by name; those of heads are called "<embedding>, <head>".
-    embedded : sequence of str
-        Names of the embeddings; all but `STATISTICS` and `OWN` were trained by others, and are left out.
-    n_resamples, seed : int
-        Of the bootstrap over groups and seeds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `statistics.compare`; empty when the mark is not among the answers.
-    """
-    if MARK not in answers:
-        return pd.DataFrame(columns=["difference", "low", "high", "p", "p_holm"], dtype=float)
-    elsewhere = tuple(f"{name}, " for name in embedded if name not in (STATISTICS, OWN))
-    here = {name: answer for name, answer in answers.items() if name == MARK or not name.startswith(elsewhere)}
-    return compare(here, against=MARK, n_resamples=n_resamples, seed=seed).droplevel("second")
-
-
-def describe_heads(
-    folder: Path,
-    inputs: Inputs,
-    embedded: Sequence[str],
-    *,
-    head: str,
-    sizes: Sequence[int],
-    seeds: Sequence[int],
-) -> pd.DataFrame:
-    """Say what was chosen for each head on validation, and how long it took: the mean over seeds and folds.
-
-    Parameters
-    ----------
-    folder, inputs, head, sizes, seeds
-        As given to `answer_heads`.
-    embedded : sequence of str
-        Names of the embeddings.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each `model` and `size`: `dimensions`, `training_clips`, `validation_clips`, `validation_loss`,
-        `chosen` (the commonest C, or the mean of the best epochs) and `training_s`.
-    """
-    rows = []
-    for name in embedded:
-        for size in sizes:
-            kept = pd.DataFrame(
-                read_json(_place(folder, f"{name} {head}", size, fold, seed) / _HEAD)
-                for seed in seeds
-                for fold in range(len(inputs.splits))
-            )
-            chosen = kept.chosen.mode().iloc[0] if head == LOGISTIC else kept.chosen.mean()
-            means = kept[["dimensions", "training_clips", "validation_clips", "validation_loss", "training_s"]].mean()
-            rows.append({"model": name, "size": size, **means, "chosen": chosen})
-    return pd.DataFrame(rows)
-
-
-def _only(clips: Corpus, classes: Sequence[str]) -> Corpus:
-    kept = clips.manifest[clips.manifest.label.isin(classes)].reset_index(drop=True)
-    return dataclasses.replace(clips, manifest=kept, classes=tuple(classes))
-
-
-def _restricted(split: Split, clip_ids: set[str]) -> Split:
-    return Split(split.parts[split.parts.index.isin(clip_ids)], split.seed)
-
-
-def _inputs(store: FeatureStore, splits: Sequence[Split], folder: Path) -> Inputs:
-    return Inputs(store, tuple(save_splits(splits, folder)), fingerprint_of(splits))
-
-
-def _part(store: FeatureStore, split_path: Path, part: str) -> pd.DataFrame:
-    """Return the clips of a part of a split, one row each."""
-    return part_segments(store, load_split(split_path, store.segments), part).drop_duplicates("clip_id")
-
-
-def _training_counts(inputs: Inputs) -> np.ndarray:
-    """Return how many training clips each class has in each split."""
-    counts = [_part(inputs.store, path, "train").label.value_counts().to_numpy() for path in inputs.splits]
-    return np.concatenate(counts)
-
-
-def _place(folder: Path, name: str, size: int, fold: int, seed: int) -> Path:
-    return run_folder(folder, f"{name} {size}", fold=fold, seed=seed)
-
-
-def _collect(places: Sequence[tuple[str, int, int]], found: Sequence[Predictions], n_folds: int) -> Answers:
-    """Join the folds and the seeds of answers that come place by place, fold by fold."""
-    by_seed: dict[tuple[str, int], list[Sequence[Predictions]]] = {}
-    for number, (name, size, _) in enumerate(places):
-        by_seed.setdefault((name, size), []).append(found[number * n_folds : (number + 1) * n_folds])
-    answers: Answers = {}
-    for name, size in sorted(by_seed, key=lambda pair: pair[1]):
-        answers.setdefault(name, {})[size] = join_seeds(by_seed[name, size])
-    return answers
-
-
-def _flatten(answers: Answers) -> tuple[dict[str, Predictions], dict[str, tuple[str, int]]]:
-    """Return the predictions by one name each, and what the names stand for."""
-    names = {f"{model}, {size}": (model, size) for model, by_size in answers.items() for size in by_size}
-    return {key: answers[model][size] for key, (model, size) in names.items()}, names
-
-
-def _drawn(store: FeatureStore, split_path: Path, size: int, seed: int) -> tuple[Split, Split]:
-    """Return the split, and the same without the training clips that are not drawn; one object when all are."""
-    split = load_split(split_path, store.segments)
-    train = part_segments(store, split, "train").drop_duplicates("clip_id")
-    kept = set(train.clip_id) if store.multilabel else draw(train, size, seed=seed)
-    dropped = set(train.clip_id) - kept
-    return split, _restricted(split, set(split.parts.index) - dropped) if dropped else split
-
-
-def _train_on_draw(
-    folder: Path,
-    store: FeatureStore,
-    split_path: Path,
-    spec: str | tuple[Layer, ...],
-    config: TrainConfig,
-    size: int,
-    seed: int,
-) -> Predictions:
-    split, drawn = _drawn(store, split_path, size, seed)
-    if drawn is split:
-        return read_test(train_model(folder, store.folder, split_path, spec, config, seed), store.folder, split_path)
-    n_all = len(part_segments(store, split, "train"))
-    kept = set(drawn.parts.index)
-
-    def leave_out(segments: pd.DataFrame) -> pd.DataFrame:
-        return segments.assign(usable=segments.usable & segments.clip_id.isin(kept))
-
-    fewer = derive_store(store, leave_out, mark=f"only {hash_json(sorted(kept))}")
-    path = folder.with_name(f"{folder.name}.split.json")
-    save_split(drawn, path)
-    n_drawn = len(part_segments(fewer, drawn, "train"))
-    changed = scaled_epochs(config, n_all, n_drawn)
-    return read_test(train_model(folder, fewer.folder, path, spec, changed, seed), fewer.folder, path)
-
-
-def _answer_head(folder: Path, store: VectorStore, split_path: Path, head: str, size: int, seed: int) -> Predictions:
-    _, split = _drawn(store, split_path, size, seed)
-    clips = store.segments[store.segments.clip_id.isin(split.parts.index)].reset_index(drop=True)
-    drawn = dataclasses.replace(store, segments=clips)
-    key = hash_json(
-        {
-            "code": code_hash("models"),
-            "inputs": [store.fingerprint, split.fingerprint],
-            "settings": [head, seed],
-            "versions": versions(),
-        }
-    )
-    train, validation = (part_segments(drawn, split, part) for part in ("train", "validation"))
-    scaler = MinMax.fit(store.read(train.row.to_numpy()))
-    record = folder / _HEAD
-
-    @functools.cache
-    def fit() -> Callable[[np.ndarray], np.ndarray]:
-        began = time.monotonic()
-        known, held_out = (
-            (drawn.read(part.row.to_numpy(), scaler), drawn.label_matrix(part)) for part in (train, validation)
+def _check_features(run: Path, store: FeatureStore) -> None:
+    if read_json(run / "preprocessing.json")["features"] != store.config.to_dict():
+        raise StoreError(
+            f"{run} was trained on features of other settings than those in {store.folder}; use one profile for both."
         )
-        predict, chosen = HEADS[head](*known, *held_out, several=store.multilabel, seed=seed)
-        answered = predict(held_out[0])
-        made = {
-            "key": key,
-            "dimensions": store.vectors.shape[1],
-            "training_clips": len(train),
-            "validation_clips": len(validation),
-            "validation_loss": head_loss(held_out[1], answered, several=store.multilabel),
-            "chosen": chosen,
-            "training_s": round(time.monotonic() - began, 3),
-            "thresholds": best_thresholds(held_out[1], answered)[0] if store.multilabel else None,
-        }
-        write_json(record, made)
-        return predict
 
-    if not (record.is_file() and read_json(record)["key"] == key):
-        fit()
-    thresholds = np.array(read_json(record)["thresholds"]) if store.multilabel else None
-    kept = {"store": drawn, "scaler": scaler, "split": split, "thresholds": thresholds}
-    return answer_test(folder / "predictions.npz", key, fit, **kept)
+
+def _embed_store(run: Path, store_folder: Path) -> dict[str, np.ndarray]:
+    model, scaler = load_model(run)
+    store = open_store(store_folder)
+    segments = store.segments.sort_values("clip_id", kind="stable")
+    vectors, _ = _embed_segments(model, store, scaler, segments)
+    return {"clip_id": segments.drop_duplicates("clip_id").clip_id.to_numpy(str), "mean": vectors.astype(np.float32)}
+
+
+def _embed_segments(
+    model: "keras.Model", store: FeatureStore, scaler: Scaler, segments: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean vector of each clip [n_clips, dimension] and its labels; segments of a clip are adjacent."""
+    body = load_keras().Model(model.input, model.layers[-1].input)
+    parts = np.array_split(segments.row.to_numpy(), max(1, len(segments) // _BATCH))
+    # A call, not `predict`: making a graph of it takes longer than the few clips.
+    vectors = np.concatenate([np.asarray(body(store.read(rows, scaler), training=False)) for rows in parts])
+    clips = segments.drop_duplicates("clip_id")
+    number = pd.Series(np.arange(len(clips)), index=clips.clip_id)[segments.clip_id].to_numpy()
+    sums = np.zeros((len(clips), vectors.shape[1]))
+    np.add.at(sums, number, vectors)
+    return sums / np.bincount(number)[:, None], store.label_matrix(clips)

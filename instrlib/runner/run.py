@@ -72,7 +72,7 @@ class Run:
         """Return the run of another notebook of the same study; it is made now when there is none."""
         folder = self.folder.parent / notebook
         path = folder / "manifest.json"
-        if not path.is_file() or read_json(path)["parameters"] != self._recorded():
+        if not path.is_file() or read_json(path).get("parameters") != self._recorded():
             make(notebook, self.parameters)
         self.used.add(notebook)
         declared = read_json(folder / DECLARED) if (folder / DECLARED).is_file() else {}

@@ -1,63 +1,71 @@
-"""The sound worlds that a study can compare: its own corpus, each soundfont on this machine, corpora at hand.
+"""Domains: corpora with a sound of their own. Networks are trained on one and tested on the others.
 
-A domain is a corpus with its features, its splits and the common names of its classes. Networks are trained on one and
-tested on another by `domain_study`; here is told which there are and which pairs of them may be asked.
+The networks of a domain predict its own test part and every clip of the other domains. Nothing is chosen on what they
+are tested on.
 """
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from instrlib.core import cache
 from instrlib.core.config import FeatureConfig, Profile, folders
-from instrlib.core.errors import ConfigError, CorpusError, LeakError, SplitError, StoreError
-from instrlib.core.io import hash_tree, slug, whole
+from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, LeakError, SplitError, StoreError
+from instrlib.core.io import hash_tree, read_json, slug, whole
+from instrlib.core.parallel import parallel_map
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
 from instrlib.data.dataset import Corpus
-from instrlib.data.files import CONTENT, walk_audio
+from instrlib.data.files import CONTENT, is_audio
 from instrlib.data.inputs import Inputs
-from instrlib.data.rendered import sources as soundfont
-from instrlib.data.splits import make_split, save_splits
-from instrlib.data.store import FeatureStore, build_store
+from instrlib.data.rendered import sources
+from instrlib.data.splits import Split, make_split, save_splits
+from instrlib.data.store import FeatureStore, build_store, open_store
 from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
+from instrlib.evaluation.predictions import Predictions
+from instrlib.models.answers import answer_test
+from instrlib.models.trained import load_model, load_scaler, read_manifest
+from instrlib.models.variants import Outcome
+
+if TYPE_CHECKING:
+    import keras
 
 VARIABLE = "INSTRLIB_CORPORA"
-"""Names corpora beside the study's own: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", as PATH separates folders."""
+"""Names further corpora: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", separated as in PATH."""
+
+CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 150}
+"""Cap for all domains except the study's own corpus, by profile."""
 
 _CHANCE = 1e-3
-"""Share of a soundfont's sound that may stand in another by chance: simple waves are alike in all."""
+"""Share of a soundfont's samples that may equal another's by chance: simple waves are alike everywhere."""
 
-_FEWEST = 2
-"""Classes that two domains must have in common: of one alone, every answer among the common ones is right."""
+_BATCH = 128
+_MEASURED = 1000
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One sound world.
+    """A corpus with its features and splits.
 
     Attributes
     ----------
-    name : str
-        Its own among all domains of a study; tables and folders call it so.
-    label : str
-        A short name for figures.
-    corpus : Corpus
-        The clips.
-    store : FeatureStore
-        Their features, of the same settings for all domains of a study.
+    name, label : str
+        Its unique name, and a short one for figures.
+    corpus, store
+        Clips and features; all domains of a study have the same feature settings.
     splits : tuple of Path
-        One split, or of the study's own corpus those of a cross-validation; none where the corpus is too small to be
-        trained on: then it is only tested on.
+        One split, or the folds of the study's own corpus; () for a corpus that is too small to be trained on.
     common : dict of str to str
-        Common name by class; classes without one are left out. See `corpora.names`.
+        The common name of each class that has one; see `data.taxonomy`.
     fonts : frozenset of str
-        The soundfonts that play in it; none where it was recorded.
+        The soundfonts that play it; empty for recordings.
     """
 
     name: str
@@ -71,15 +79,9 @@ class Domain:
 
 @dataclass(frozen=True)
 class Common:
-    """The classes that two domains have in common.
+    """Classes that two domains share: their names, and for each class of either its index in `names` or -1.
 
-    Attributes
-    ----------
-    names : tuple of str
-        What they are called, sorted.
-    of_source, of_target : np.ndarray of int [shape=(n_classes of that domain,)]
-        Place in `names` of each class, -1 for a class without a counterpart. Where one domain tells apart what is one
-        class of the other, as acoustic and electric guitars, both have the same place.
+    Where one domain distinguishes what is one class of the other (acoustic and electric guitar), both have one index.
     """
 
     names: tuple[str, ...]
@@ -87,157 +89,118 @@ class Common:
     of_target: np.ndarray
 
 
-def at_hand(
-    corpus: Corpus,
-    inputs: Inputs,
-    *,
-    profile: Profile,
-    clips_per_class: int,
-    folder: Path,
-    seed: int = 0,
-    workers: int | None = None,
-) -> tuple[list[Domain], list[str]]:
-    """Open all domains on this machine: their clips, features and splits; what is missing is made.
+@dataclass(frozen=True)
+class Crossing:
+    """Predictions of the networks of one domain for another, or for its own test part (then `adapted` is None).
 
-    They are the study's own corpus; `rendered` by each soundfont alone, which plays other phrases than the rest; the
-    corpora that the environment variable `INSTRLIB_CORPORA` names; and those that lie whole below the data folder,
-    each under its own name. All but the study's own are split once.
+    `predictions["targets"]` are classes of the target, `probabilities` [network, clip, class] those of the source;
+    `adapted` holds the same from copies whose batch normalisation was adapted to the target.
+    """
+
+    source: Domain
+    target: Domain
+    common: Common
+    predictions: Predictions
+    adapted: Predictions | None = None
+
+
+def at_hand(
+    corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path, workers: int | None = None
+) -> tuple[list[Domain], list[str]]:
+    """Open all domains on this machine; what is missing is made.
+
+    They are the study's own corpus (first in the list), the built-in corpus played by each soundfont alone, corpora
+    that `INSTRLIB_CORPORA` names, and those in the data folder. All but the study's own are split once.
 
     Parameters
     ----------
-    corpus : Corpus
-        The study's own.
-    inputs : Inputs
-        Its features and splits, as notebook 01 handed them on. All domains get the settings of these features.
+    corpus, inputs
+        The study's own corpus, with features and splits.
     profile : Profile
-        The study's.
-    clips_per_class : int
-        Cap for all domains but the study's own.
+        Of the study; `CLIPS_PER_CLASS` caps the other domains.
     folder : Path
-        Where the splits are kept.
-    seed : int
-        Of what is rendered, of the draws of clips and of the splits.
-    workers : int, optional
-        Number of processes; the result does not depend on it.
+        The splits are kept in it.
 
     Returns
     -------
     domains : list of Domain
-        The study's own comes first.
-    left_out : list of str
-        A sentence on each that cannot be used, or not be trained on.
+    excluded : list of str
+        A sentence for each corpus that cannot be used, or not be trained on.
 
     Raises
     ------
     ConfigError
-        When the study's own corpus has several instruments a clip, or `INSTRLIB_CORPORA` cannot be understood.
-    CorpusError
-        When a corpus that it names is not whole.
-    LeakError
-        When a corpus that it names holds a recording of a domain before it.
+        When a clip of the study's own corpus may have several labels, or `INSTRLIB_CORPORA` is malformed.
+    CorpusError, LeakError
+        When a corpus that it names is incomplete, or contains a recording of a domain before it.
     """
     if corpus.multilabel:
-        raise ConfigError(f"{corpus.name} has several instruments a clip; domains are compared by one class a clip.")
-    config = inputs.store.config
-    smaller = dataclasses.replace(profile, clips_per_class=clips_per_class, max_clips_per_class=clips_per_class)
-    found, left_out = [_own(corpus, inputs)], []
-    for font in sorted(soundfont.fonts()):
-        if found[0].fonts == {font}:
-            continue
-        given = {"clips_per_class": clips_per_class, "seed": seed, "players": rendered.Players((font,))}
-        clips = rendered.load(folders().data / "rendered", **given, workers=workers)
-        found.append(_open(f"rendered by {font}", font, clips, frozenset({font}), config, workers))
+        raise ConfigError(f"Clips of {corpus.name} have several labels; domains are compared by one label a clip.")
+    cap = CLIPS_PER_CLASS[profile.name]
+    smaller = dataclasses.replace(profile, clips_per_class=cap, max_clips_per_class=cap)
+    fonts = frozenset(corpus.manifest.font) if corpus.name == "rendered" else frozenset()
+    own = Domain(
+        corpus.name, corpus.name, corpus, inputs.store, inputs.splits, _names(corpus, inputs.store.classes), fonts
+    )
+    found, excluded = [own], []
+    for font in sorted(sources.fonts()):
+        if fonts != {font}:
+            players = rendered.Players((font,))
+            clips = rendered.load(folders().data / "rendered", clips_per_class=cap, players=players, workers=workers)
+            found.append(_opened(f"rendered by {font}", font, clips, frozenset({font}), inputs, workers))
     for name, root, named in _places():
         try:
-            clips = corpora.load(name, data=root, profile=smaller, seed=seed)
-            if _is_known(clips, found):
-                continue
-            if clips.multilabel:
-                left_out.append(f"{name} is left out: its clips have several instruments, so no one answer is right.")
-                continue
-            title = _free_name(name if name != "folder" else f"folder {root.name}", found)
-            shared = _shared_recording(title, clips, found)
-            if shared and named:
-                raise LeakError(f"{shared}; take it out of one of them, or leave that corpus out of {VARIABLE}.")
-            if shared:
-                left_out.append(f"{name} is left out: {shared}.")
-                continue
-            found.append(_open(title, title, clips, frozenset(), config, workers))
+            domain, reason = _further(name, root, found, inputs, smaller, workers)
+        except LeakError as error:
+            domain, reason = None, str(error)
+            if named:
+                raise LeakError(f"{error}; remove it from one of them, or the corpus from {VARIABLE}.") from None
         except (ConfigError, CorpusError, StoreError) as error:
+            domain, reason = None, str(error)
             if named:
                 raise
-            left_out.append(f"{name} is left out: {error}")
+        found += [domain] if domain else []
+        excluded += [f"{name}: {reason}"] if reason else []
     domains = []
     for domain in found:
+        splits = domain.splits
         try:
-            splits = domain.splits or _split(domain, folder, seed)
+            if not splits:
+                made = make_split(domain.store.clips, seed=0)
+                splits = tuple(save_splits([made], folder / "splits" / slug(domain.name)))
         except SplitError as error:
-            splits = ()
-            left_out.append(f"{domain.label} is tested on, but not trained on: {error}")
+            excluded.append(f"{domain.label}: tested on, but not trained on. {error}")
         domains.append(dataclasses.replace(domain, splits=splits))
-    return domains, left_out
+    return domains, excluded
 
 
 def on_this_machine() -> dict[str, str]:
-    """Tell what `at_hand` would find besides the study's own corpus, without opening it.
-
-    Returns
-    -------
-    dict of str to str
-        A hash by name: of a font's bytes; of the names, sizes and times of the files of a corpus. When one changes, a
-        comparison of domains is out of date.
-
-    Raises
-    ------
-    ConfigError
-        When `INSTRLIB_CORPORA` cannot be understood.
-    """
-    fonts = {name: soundfont.font_hash(path) for name, path in sorted(soundfont.fonts().items())}
+    """Return a hash of each soundfont and corpus that `at_hand` would find besides the study's own corpus."""
+    fonts = {name: sources.font_hash(path) for name, path in sorted(sources.fonts().items())}
     return fonts | {f"{name} in {root}": hash_tree(root) for name, root, _ in _places()}
 
 
 def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[str]]:
-    """Say which domain can be tested by the networks of which.
+    """Return the pairs (trained on, tested on) that can be compared, and a sentence for each other two.
 
-    Parameters
-    ----------
-    domains : sequence of Domain
-        From `at_hand`.
-
-    Returns
-    -------
-    pairs : list of (Domain, Domain)
-        Trained on, tested on; two different ones, ordered.
-    left_out : list of str
-        A sentence on each two that are not compared: with fewer than two classes in common, or with the same soundfont
-        or two that borrowed from each other, whose samples the network would know.
+    Excluded are domains with fewer than two classes in common, and soundfonts that share samples: the network would
+    have been trained on what it is tested on.
     """
-    kept, left_out = set(), []
+    kept, excluded = set(), []
     for first, second in combinations(domains, 2):
         names = in_common(first, second).names
-        if shared := _shared_sounds(first.fonts, second.fonts):
-            left_out.append(f"{first.label} and {second.label} share sounds of {listed(shared)}.")
-        elif len(names) < _FEWEST:
-            told = f"only {names[0]}" if names else "no class"
-            left_out.append(f"{first.label} and {second.label} have {told} in common.")
+        if shared := shared_sounds(first.fonts, second.fonts):
+            excluded.append(f"{first.label} and {second.label} share samples of {listed(shared)}.")
+        elif len(names) < 2:
+            excluded.append(f"{first.label} and {second.label} have {names[0] if names else 'no class'} in common.")
         else:
             kept |= {(first.name, second.name), (second.name, first.name)}
     both = [(one, other) for one in domains for other in domains if (one.name, other.name) in kept and one.splits]
-    return both, left_out
+    return both, excluded
 
 
 def in_common(source: Domain, target: Domain) -> Common:
-    """Find the classes that two domains have in common; of a domain with itself, all of its classes.
-
-    Parameters
-    ----------
-    source, target : Domain
-        Where the answers come from, and where the clips.
-
-    Returns
-    -------
-    Common
-    """
+    """Return the classes that two domains have in common; of a domain with itself, all of its classes."""
     given, asked = source.store.classes, target.store.classes
     if source.name == target.name:
         place = np.arange(len(given))
@@ -260,53 +223,139 @@ def in_common(source: Domain, target: Domain) -> Common:
     return Common(tuple(name for name, *_ in named), *places)
 
 
-def unheard(domains: Sequence[Domain]) -> list[Domain]:
-    """Return the domains that share no sound with the first, the study's own.
+def to_common(predictions: Predictions, common: Common) -> Predictions:
+    """Return the predictions for clips of common classes only.
 
-    Parameters
-    ----------
-    domains : sequence of Domain
-        From `at_hand`.
+    `targets` become indices into `common.names`; `probabilities` have a column for each of these names, summed over
+    the classes of the source that it stands for, then one for each other class of the source.
+    """
+    targets = common.of_target[predictions["targets"]]
+    known = targets >= 0
+    n_names, others = len(common.names), np.flatnonzero(common.of_source < 0)
+    column = common.of_source.copy()
+    column[others] = n_names + np.arange(len(others))
+    joined = np.eye(n_names + len(others))[column]
+    return {
+        "clip_id": predictions["clip_id"][known],
+        "group": predictions["group"][known],
+        "targets": targets[known],
+        "probabilities": np.asarray(predictions["probabilities"], float)[..., known, :] @ joined,
+    }
+
+
+def shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
+    """Return the soundfonts of the first that share a recording with one of the second."""
+    places = sources.fonts()
+
+    def share(name: str, other: str) -> bool:
+        both_there = name in places and other in places
+        return name == other or (both_there and sources.shared_samples(places[name], places[other]) > _CHANCE)
+
+    return [name for name in sorted(first) if any(share(name, other) for other in second)]
+
+
+def cross(
+    folder: Path, domains: Sequence[Domain], outcomes: dict[str, Outcome], *, workers: int | None = None
+) -> list[Crossing]:
+    """Predict each domain by the networks of every other, as trained and adapted; predictions are cached in `folder`.
 
     Returns
     -------
-    list of Domain
+    list of Crossing
+        Every domain that was trained on with itself, then with the others, in the order of `domains`.
     """
-    own = domains[0]
-    return [domain for domain in domains[1:] if not _shared_sounds(domain.fonts, own.fonts)]
-
-
-def overview(domains: Sequence[Domain]) -> pd.DataFrame:
-    """Return a table of domains: `known instruments`, `clips`, `groups` and `splits` of each."""
-    rows = [
-        (len(one.common), len(one.store.clips), one.store.clips.group.nunique(), len(one.splits)) for one in domains
+    asked, _ = pairs(domains)
+    trained = [domain for domain in domains if domain.name in outcomes]
+    targets = {source.name: [target for one, target in asked if one.name == source.name] for source in trained}
+    tasks = [
+        (folder / "answers" / run.relative_to(run.parents[2]), run, [(one.name, one.store.folder) for one in others])
+        for source in trained
+        if (others := targets[source.name])
+        for run in outcomes[source.name].flat
     ]
-    names = pd.Index([one.label for one in domains], name="domain")
-    return pd.DataFrame(rows, columns=["known instruments", "clips", "groups", "splits"], index=names)
+    answers = list(parallel_map(_predict_domains, tasks, workers=workers, describe="other domains", isolate=True))
+    by_run = {run: answer for (_, run, _), answer in zip(tasks, answers, strict=True)}
+    found = []
+    for source in trained:
+        outcome = outcomes[source.name]
+        found.append(Crossing(source, source, in_common(source, source), outcome.predictions))
+        for target in targets[source.name]:
+            plain, adapted = (
+                _stacked([by_run[run][target.name][way] for run in outcome.flat]) for way in ("trained", "adapted")
+            )
+            found.append(Crossing(source, target, in_common(source, target), plain, adapted))
+    return found
 
 
-# -- parts -------------------------------------------------------------------------------------------------------------
+def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras.Model":
+    """Copy a network with the statistics of its batch normalisation estimated on other segments, without labels [1]_.
+
+    Layer by layer from the input, with the layers before already adapted; weights and input scaling stay.
+
+    References
+    ----------
+    .. [1] Y. Li, N. Wang, J. Shi, J. Liu, X. Hou, "Revisiting batch normalization for practical domain adaptation",
+       2016. arXiv:1603.04779
+    """
+    if not len(rows):
+        raise EvaluationError("Batch normalisation cannot be adapted to no segments.")
+    model, scaler = load_model(run)
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(int)
+    measured = np.asarray(rows)[spread]
+    blocks = [store.read(block, scaler) for block in np.array_split(measured, -(-len(measured) // _BATCH))]
+    for layer in model.layers[1:]:
+        if type(layer).__name__ == "BatchNormalization":
+            values = [np.asarray(block, dtype=np.float64).reshape(-1, block.shape[-1]) for block in blocks]
+            n = sum(map(len, values))
+            mean = sum(one.sum(axis=0) for one in values) / n
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(sum(np.square(one - mean).sum(axis=0) for one in values) / n)
+        blocks = [layer(block) for block in blocks]
+    return model
 
 
-def _own(corpus: Corpus, inputs: Inputs) -> Domain:
-    """Return the study's own domain."""
-    fonts = frozenset(corpus.manifest.font) if corpus.name == "rendered" else frozenset()
-    return Domain(
-        corpus.name, corpus.name, corpus, inputs.store, inputs.splits, _names(corpus, inputs.store.classes), fonts
-    )
+def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]) -> dict[str, dict[str, Predictions]]:
+    config = FeatureConfig.from_dict(read_json(run / "preprocessing.json")["features"])
+    scaler, network = load_scaler(run), read_manifest(run)["key"]
+    found: dict[str, dict[str, Predictions]] = {}
+    for name, folder in targets:
+        store = dataclasses.replace(open_store(folder), config=config)
+        every = Split(pd.Series("test", index=sorted(store.clips.clip_id)), 0)
+        ways: dict[str, Callable[[], Any]] = {
+            "trained": lambda: load_model(run)[0].predict_on_batch,
+            "adapted": lambda store=store: adapt_batch_norm(run, store, store.segments.row.to_numpy()).predict_on_batch,
+        }
+        for way, load in ways.items():
+            key = cache.key("studies", network=network, store=store.fingerprint, way=way)
+            path = place / f"{store.fingerprint}-{way}.npz"
+            found.setdefault(name, {})[way] = answer_test(path, key, load, store=store, scaler=scaler, split=every)
+    return found
 
 
-def _open(
-    name: str, label: str, corpus: Corpus, fonts: frozenset[str], config: FeatureConfig, workers: int | None
+def _stacked(answers: Sequence[Predictions]) -> Predictions:
+    return answers[0] | {"probabilities": np.stack([one["probabilities"] for one in answers])}
+
+
+def _further(
+    name: str, root: Path, found: Sequence[Domain], inputs: Inputs, profile: Profile, workers: int | None
+) -> tuple[Domain | None, str]:
+    """Return a corpus on disk as a domain, or None and why not; "" for one that is known already."""
+    clips = corpora.load(name, data=root, profile=profile)
+    if _is_known(clips, found):
+        return None, ""
+    if clips.multilabel:
+        return None, "its clips have several labels."
+    title = _free_name(name if name != "folder" else f"folder {root.name}", found)
+    if shared := _shared_recording(title, clips, found):
+        raise LeakError(shared)
+    return _opened(title, title, clips, frozenset(), inputs, workers), ""
+
+
+def _opened(
+    name: str, label: str, corpus: Corpus, fonts: frozenset[str], inputs: Inputs, workers: int | None
 ) -> Domain:
-    """Return a domain whose splits are still to be made."""
-    store = build_store(corpus, config, root=folders().data / "features", workers=workers)
+    store = build_store(corpus, inputs.store.config, root=folders().data / "features", workers=workers)
     return Domain(name, label, corpus, store, (), _names(corpus, store.classes), fonts)
-
-
-def _split(domain: Domain, folder: Path, seed: int) -> tuple[Path, ...]:
-    split = make_split(domain.store.clips, seed=seed)
-    return tuple(save_splits([split], folder / "splits" / slug(domain.name)))
 
 
 def _names(corpus: Corpus, classes: Sequence[str]) -> dict[str, str]:
@@ -315,25 +364,14 @@ def _names(corpus: Corpus, classes: Sequence[str]) -> dict[str, str]:
 
 
 def _shared_name(source: Domain, target: Domain, own: set[str], others: set[str]) -> str:
-    """Return the name of a class in common: that of the domain that knows but one such class, or the wider one."""
+    """Return the name of a common class: that of the domain that has one class of it, or the wider one."""
     sides = [sorted({domain.common[label] for label in labels}) for domain, labels in ((source, own), (target, others))]
     _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
     return name
 
 
-def _shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
-    """Return the soundfonts of the first of which a recording stands in one of the second too."""
-    places = soundfont.fonts()
-
-    def borrow(name: str, other: str) -> bool:
-        both_there = name in places and other in places
-        return name == other or (both_there and soundfont.shared_samples(places[name], places[other]) > _CHANCE)
-
-    return [name for name in sorted(first) if any(borrow(name, other) for other in second)]
-
-
 def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
-    """Whether a corpus is there already: the same clips, or others drawn from the same folder."""
+    """Return whether a domain has the same clips, or others drawn from the same folder."""
     return any(
         corpus.fingerprint == one.corpus.fingerprint
         or (corpus.name == one.corpus.name and corpus.root.resolve() == one.corpus.root.resolve())
@@ -342,49 +380,36 @@ def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
 
 
 def _shared_recording(name: str, corpus: Corpus, domains: Sequence[Domain]) -> str:
-    """Say which recording of a corpus stands in one of some domains, too; "" when none does.
-
-    Files count as the same when their bytes are; rendered clips are no files of anybody's.
-    """
+    """Return which file of a corpus is byte for byte one of another domain, "" if none is."""
     for one in domains:
         sides = [one.corpus.manifest, corpus.manifest]
         if all(CONTENT in side for side in sides) and (same := set(sides[0][CONTENT]) & set(sides[1][CONTENT])):
             first, second = (side.path[side[CONTENT] == min(same)].iloc[0] for side in sides)
-            return (
-                f"{first} of {one.label} and {second} of {name} are the same recording, so what is learned in one "
-                "would be tested in the other"
-            )
+            return f"{first} of {one.label} and {second} of {name} are the same recording"
     return ""
 
 
 def _free_name(wanted: str, domains: Sequence[Domain]) -> str:
-    """Return a name whose trainings have a place of their own; several names can have the same."""
+    """Return a name whose run folders are not taken."""
     taken = {slug(domain.name) for domain in domains}
     numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 3)))
     return next(name for name in numbered if slug(name) not in taken)
 
 
 def _places() -> Iterator[tuple[str, Path, bool]]:
-    """Yield name and folder of every corpus at hand, and whether it was named in the variable."""
+    """Yield name and folder of every corpus at hand, and whether `INSTRLIB_CORPORA` names it."""
+    known = [one for one in corpora.NAMES if one != "rendered"]
     for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(os.pathsep))):
         name, equals, place = (part.strip() for part in entry.partition("="))
         if not (name and equals and place):
-            raise ConfigError(
-                f'{VARIABLE} has the entry {entry!r}, which is not "name=folder"; write "fsdkaggle2018=/sound/FSD", '
-                f'with "{os.pathsep}" between two.'
-            )
-        known = [one for one in corpora.NAMES if one != "rendered"]
+            raise ConfigError(f'{VARIABLE} has the entry {entry!r}; write "name=folder", separated by "{os.pathsep}".')
         if name not in known:
-            raise ConfigError(f"{VARIABLE} names the unknown corpus {name!r}; there is: {', '.join(known)}.")
+            raise ConfigError(f"{VARIABLE} names the unknown corpus {name!r}; choose from {', '.join(known)}.")
         root = whole(place, VARIABLE)
         if not root.is_dir():
-            raise ConfigError(f"{VARIABLE} names {root} for {name}, and no such folder is there; correct the path.")
+            raise ConfigError(f"{VARIABLE} names {root} for {name}, but there is no such folder.")
         yield name, root, True
-    for name in corpora.NAMES:
+    for name in known:
         root = folders().data / name
-        if name not in ("rendered", "folder") and _holds_audio(root):
+        if name != "folder" and any(is_audio(Path(one)) for _, _, names in os.walk(root) for one in names):
             yield name, root, False
-
-
-def _holds_audio(root: Path) -> bool:
-    return any(True for _ in walk_audio(root))
