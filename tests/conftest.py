@@ -88,18 +88,17 @@ def inputs(small: Small) -> Any:
 @pytest.fixture(scope="session")
 def plan(small: Small, inputs: Any) -> Any:
     """Return a plan of mixtures of one to three instruments, six of each number in each part."""
-    from instrlib.studies import mixing
+    from instrlib.studies import mixtures
 
-    return mixing.draw_study(inputs, 6, config=mixing.settings(small.store), seed=0)
+    return mixtures.draw(inputs, small.clips, 6, config=mixtures.config_for(small.store), seed=0)
 
 
 @pytest.fixture(scope="session")
 def mixtures(small: Small, plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return these mixtures, rendered."""
-    from instrlib.studies import mixing
+    from instrlib.studies.mixtures import render
 
-    folder = tmp_path_factory.mktemp("mixtures")
-    return mixing.render(plan, small.clips, config=mixing.settings(small.store), root=folder, workers=1)
+    return render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"), workers=1)
 
 
 @pytest.fixture
@@ -111,30 +110,16 @@ def tones(tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def pieces_config() -> Any:
-    """Return how small pieces of two to three instruments are composed."""
-    from instrlib.studies import pieces
+def soundscapes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return small soundscapes of one or two instruments."""
+    from instrlib.studies import mixtures
 
-    return pieces.PieceConfig(
+    config = mixtures.SoundscapeConfig(
         n_pieces={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
     )
-
-
-@pytest.fixture(scope="session")
-def pieces_plan(small: Small, pieces_config: Any) -> Any:
-    """Return a plan of such pieces."""
-    from instrlib.studies import pieces
-
-    return pieces.compose(small.store, small.split, small.clips, config=pieces_config, seed=0)
-
-
-@pytest.fixture(scope="session")
-def pieces_made(small: Small, pieces_plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return these pieces, rendered."""
-    from instrlib.studies import pieces
-
-    folder = tmp_path_factory.mktemp("pieces")
-    return pieces.render(pieces_plan, small.clips, sample_rate_hz=22_050, root=folder, workers=1)
+    plan = mixtures.compose(small.store, small.split, small.clips, config=config, seed=0)
+    root = tmp_path_factory.mktemp("soundscapes")
+    return mixtures.render(plan, small.clips, root=root, gap_s=mixtures.GAP_S, workers=1)
 
 
 @dataclass(frozen=True)
@@ -156,7 +141,7 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     from instrlib.models import variants
     from instrlib.models.layers import Layer
     from instrlib.runner import run as runs
-    from instrlib.studies import layered, mixing
+    from instrlib.studies import layered, mixtures
 
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))
@@ -164,11 +149,12 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     variant = variants.Variant("compact CNN", table, config, small.store.folder)
     outcome = variants.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
     profile = replace(get_profile("smoke"), train=config)
-    recipe = layered.recipe(profile, mixing.settings(small.store))
+    recipe = layered.recipe(profile, mixtures.config_for(small.store))
     name = "trained on mixtures"
-    mixed = layered.train(root / "10", name, table, recipe, inputs=inputs, seeds=(0,), workers=1)
+    several_variant = variants.Variant(name, table, recipe, small.store.folder)
+    mixed = variants.run_variants(root / "10", [several_variant], splits=inputs.splits, seeds=(0,), workers=1)[name]
     single = release.choose([release.Candidate("02_baseline_cnn", "compact CNN", outcome["compact CNN"].folders)])
-    candidate = release.Candidate("10_layered_audio", name, tuple(map(tuple, mixed)))
+    candidate = release.Candidate("10_layered_audio", name, mixed.folders)
     several = release.choose([candidate], score="mean_average_precision", fold=single.fold)
     parameters = {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}
     run = runs.Run("11_timeline", parameters, root / "11")

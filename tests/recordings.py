@@ -3,7 +3,6 @@
 import datetime
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from trees import tone, write_audio
@@ -24,6 +23,7 @@ CLASSES = (
 )
 ABOUT = {
     "study": "rendered-quick",
+    "id": "1a2b3c4d",
     "corpus": {"title": "Phrases played by sampled instruments"},
     "network": "CutMix",
     "published_at": "2026-11-21T17:00:00+00:00",
@@ -62,7 +62,7 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
             {"healthy": 0.52, "aged": 0.7, "broken": 0.9},
             SIMULATED,
         ),
-        model=SimpleNamespace(name="rendered-quick 1a2b3c4d", classes=CLASSES, about=ABOUT),
+        model=published.PublishedModel(Path("model"), CLASSES, None, None, None, ABOUT),
     )
 
 

@@ -260,7 +260,7 @@ def log_axis(axes: "Axes", which: str) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     ticks = round_steps(low, high)
-    if len(ticks) > 7:
+    if len(ticks) > 5:
         ticks = ticks[np.isclose(np.log10(ticks) % 1, 0) | np.isclose(np.log10(ticks) % 1, 1)]
     axis = axes.xaxis if which == "x" else axes.yaxis
     if len(ticks) < 2:

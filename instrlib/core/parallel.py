@@ -183,7 +183,7 @@ def _serve(connection: Any) -> None:
         except OSError:
             raise _KernelEnded from None
 
-    with connection, contextlib.suppress(_KernelEnded, EOFError):
+    with connection, contextlib.suppress(_KernelEnded, EOFError, OSError):
         calls, workers, describe = connection.recv()
         results = _in_processes(_call, [(call,) for call in calls], workers, describe, look)
         with contextlib.closing(results):

@@ -7,6 +7,7 @@ result, with figures and downloads, is part of the page: the server keeps no fil
 import atexit
 import base64
 import contextlib
+import html
 import importlib.resources
 import json
 import os
@@ -43,9 +44,9 @@ _KEPT_SESSIONS = 50
 _STRAY_AGE_S = 900  # an upload that was broken off, or whose page was closed before its analysis
 _SWEEP_EVERY_S = 60
 _TITLE = "Which instrument is it?"
-_INTRO = f"""<div class="intro"><h1>{_TITLE}</h1><p>Upload a recording to see its instrument, a timeline, a saliency map
+_INTRO = """<div class="intro"><h1>{}</h1><p>Upload a recording to see its instrument, a timeline, a saliency map
 and the condition of the instrument. It stays on this machine and is removed after the analysis. An example is shown
-below.</p></div>"""
+below.</p><p class="model">Model: {}. {}</p></div>"""
 _HINT = f"""<p class="hint">wav, flac, ogg or mp3, up to {MAX_DURATION_S / 60:.0f} minutes and {MAX_MB} MB;
 or use the microphone.</p>"""
 _SETTINGS = {
@@ -122,7 +123,7 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
         }
         for name in wide
     }
-    html = _template().render(
+    page = _template().render(
         **pdf.content(analysis),
         answered=analysis.answer is not None,
         top=min(pdf.TOP, len(analysis.prediction.classes)),
@@ -133,7 +134,7 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
         files=files,
     )
     # Gradio fills in what stands in such brackets; here they are part of somebody's file name.
-    return html.replace("${", "&#36;{").replace("{{", "&#123;{")
+    return page.replace("${", "&#36;{").replace("{{", "&#123;{")
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
 
     first = _example(model, uploads.folder)
     with gradio.Blocks(title=_TITLE, analytics_enabled=False) as page:
-        gradio.HTML(_INTRO)
+        gradio.HTML(_INTRO.format(_TITLE, *map(html.escape, (model.name, model.performance))))
         recording = gradio.Audio(
             sources=["upload", "microphone"],
             type="filepath",
@@ -416,8 +417,6 @@ class _Uploads:
 
 
 def _alert(message: str) -> str:
-    import html
-
     return f'<p class="refusal" role="alert">{html.escape(message)}</p>'
 
 

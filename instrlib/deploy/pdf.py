@@ -174,13 +174,9 @@ def _number(value: float) -> str:
 
 
 def _model(model: "PublishedModel") -> list[tuple[str, str]]:
-    about = model.about
-    accuracy = about["scores"]["accuracy"]
-    interval = "" if accuracy["low"] is None else f" (95 % CI {accuracy['low']:.2f} to {accuracy['high']:.2f})"
     return [
-        ("model", f"{model.name}, published {about['published_at'][:10]}"),
-        ("trained on", about["corpus"]["title"]),
-        ("accuracy", f"{accuracy['estimate']:.2f}{interval} on {about['n_tested']} test clips of the same corpus"),
+        ("model", f"{model.name}, published {model.about['published_at'][:10]}"),
+        ("performance", model.performance),
     ]
 
 

@@ -1,8 +1,6 @@
 """Intervals and differences as texts, and shortcuts to `bootstrap`."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +9,6 @@ import pandas as pd
 
 from instrlib.evaluation import bootstrap
 from instrlib.evaluation.bootstrap import LEVEL, ends, mean_draws, over_seeds, p_value
-from instrlib.evaluation.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -155,22 +152,6 @@ def compare_over_seeds(
     return difference_of(over_seeds(mean_draws(both, groups, n_resamples=n_resamples, seed=seed), seed))
 
 
-def unpaired_difference(
-    a: np.ndarray, groups_a: np.ndarray, b: np.ndarray, groups_b: np.ndarray, *, n_resamples: int, seed: int
-) -> Difference:
-    """Difference of two means over different clips; a group that has clips of both is drawn for both."""
-    values = np.concatenate([np.asarray(one, dtype=float) for one in (a, b)])
-    first = np.arange(len(values)) < len(a)
-    groups = np.concatenate([np.asarray(one, dtype=str) for one in (groups_a, groups_b)])
-
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = [weights @ (values * side) / (weights @ side.astype(float)) for side in (first, ~first)]
-        return {"difference": means[0] - means[1]}
-
-    return difference_of(bootstrap.draw([statistic], groups, n_resamples=n_resamples, seed=seed)["difference"][0])
-
-
 def balanced_difference(
     first: tuple[np.ndarray, np.ndarray, np.ndarray],
     second: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -197,124 +178,3 @@ def balanced_difference(
 def difference_of(draws: np.ndarray) -> Difference:
     """Return the difference of draws of it."""
     return Difference(float(draws[0]), *ends(draws), p_value(draws))
-
-
-def leave_out(holds: np.ndarray) -> np.ndarray:
-    """Return weights for a jackknife over groups, where a clip may belong to several: a mixture, a piece.
-
-    The groups in turn are left out, each with every clip that it plays in. For averages over combinations of drawn
-    items the variance that results is right up to being a little too wide [1]_ [2]_.
-
-    Parameters
-    ----------
-    holds : np.ndarray of bool [shape=(n_clips, n_groups)]
-        Which groups each clip has a part of.
-
-    Returns
-    -------
-    np.ndarray [shape=(1 + n_groups, n_clips)]
-        1 for what is kept, 0 for what is left out. In the first row nothing is; groups without a clip have no row.
-
-    References
-    ----------
-    .. [1] J. N. Arvesen, "Jackknifing U-statistics", Ann. Math. Statist. 40(6), 1969. doi:10.1214/aoms/1177697287
-    .. [2] B. Efron, C. Stein, "The jackknife estimate of variance", Ann. Statist. 9(3), 1981.
-       doi:10.1214/aos/1176345462
-
-    Examples
-    --------
-    >>> leave_out(np.array([[True, False], [True, True]])).tolist()
-    [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
-    """
-    own = holds[:, holds.any(axis=0)]
-    return np.concatenate([np.ones((1, len(own))), (~own.T).astype(float)])
-
-
-def jackknife_interval(values: np.ndarray, *, highest: float = 1.0) -> Interval:
-    """Interval of a score from its values with each group left out; the spread of the seeds is added.
-
-    Parameters
-    ----------
-    values : np.ndarray [shape=(n_seeds, 1 + n_groups)]
-        The score under each row of `leave_out`; NaN where it cannot be told without that group.
-    highest : float
-        The interval, Student's, is cut at 0 and at this.
-
-    Returns
-    -------
-    Interval
-    """
-    estimate, error, n_groups = _spread(values)
-    half = error * _student(n_groups)
-    return Interval(estimate, *(float(end) for end in np.clip([estimate - half, estimate + half], 0, highest)))
-
-
-def jackknife_difference(values: np.ndarray) -> Difference:
-    """Difference of two scores from its values with each group left out; see `jackknife_interval`.
-
-    Parameters
-    ----------
-    values : np.ndarray [shape=(n_seeds, 1 + n_groups)]
-        First score minus second.
-
-    Returns
-    -------
-    Difference
-        `p` is that of Student's test; NaN where nothing varies.
-    """
-    from scipy.stats import t
-
-    estimate, error, n_groups = _spread(values)
-    half = error * _student(n_groups)
-    p = 2 * t.sf(abs(estimate) / error, n_groups - 1) if error > 0 else np.nan
-    return Difference(estimate, estimate - half, estimate + half, float(p))
-
-
-def jackknife_pairs(
-    values_of: Callable[[str], dict[str, np.ndarray]], pairs: Sequence[tuple[str, str]], scores: Sequence[str]
-) -> pd.DataFrame:
-    """Compare models two by two; see `jackknife_difference`.
-
-    Parameters
-    ----------
-    values_of : callable
-        From the name of a model to its values by score, as `jackknife_interval` takes them [shape=(n_seeds,
-        1 + n_groups)]; called once for each model.
-    pairs : sequence of (str, str)
-        Names of two models each.
-    scores : sequence of str
-        Which scores.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair and score, indexed by `first`, `second` and `score`: `difference`, first minus second, `low`,
-        `high`, `p`, and `p_holm`, which is corrected for the number of rows.
-    """
-    values = {name: values_of(name) for name in {name for pair in pairs for name in pair}}
-    found = {
-        (first, second, score): jackknife_difference(values[first][score] - values[second][score])
-        for first, second in pairs
-        for score in scores
-    }
-    index = pd.MultiIndex.from_tuples(found, names=["first", "second", "score"])
-    table = pd.DataFrame([vars(one) for one in found.values()], index).rename(columns={"estimate": "difference"})
-    return table.assign(p_holm=holm(table.p.to_numpy()))
-
-
-def _spread(values: np.ndarray) -> tuple[float, float, int]:
-    """Estimate, standard error and groups, of one statistic [n_seeds, 1 + n_groups]."""
-    of_all, without = values[:, 0], values[:, 1:].mean(axis=0)
-    without = without[np.isfinite(without)]
-    n_groups, n_seeds = len(without), len(values)
-    if n_groups < 2:
-        return float(of_all.mean()), np.nan, n_groups
-    variance = (n_groups - 1) * without.var() + (of_all.var(ddof=1) / n_seeds if n_seeds > 1 else 0.0)
-    return float(of_all.mean()), float(np.sqrt(variance)), n_groups
-
-
-@functools.cache
-def _student(n_groups: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + LEVEL) / 2, n_groups - 1)) if n_groups > 1 else np.nan

@@ -129,6 +129,7 @@ def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return every score [n_draws] under each row of weights [n_draws, n_clips]."""
     by_class = weighted_class_scores(terms, weights)
     n = weights @ terms["n"]
+    n = np.where(n > 0, n, np.nan)
     shared = {
         "macro_f1": _macro(by_class["f1"]),
         "log_loss": weights @ terms["loss"] / n,

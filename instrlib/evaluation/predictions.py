@@ -108,3 +108,15 @@ def _joined_thresholds(answers: Sequence[Predictions], order: np.ndarray) -> np.
         for answer in answers
     ]
     return np.concatenate(of_clip, axis=-2)[..., order, :]
+
+
+def by_clip(predictions: Predictions) -> Predictions:
+    """Return predictions of clips from those of their segments "<clip>#<number>": the mean of the probabilities."""
+    clip_id = pd.Series(predictions["clip_id"]).str.rsplit("#", n=1).str[0].to_numpy(str)
+    clips, first, index = np.unique(clip_id, return_index=True, return_inverse=True)
+    return {
+        "clip_id": clips,
+        "group": predictions["group"][first],
+        "targets": predictions["targets"][first],
+        "probabilities": np.stack([metrics.clip_probabilities(one, index) for one in predictions["probabilities"]]),
+    }

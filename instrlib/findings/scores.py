@@ -3,7 +3,7 @@
 import pandas as pd
 
 from instrlib.core.words import begin, listed
-from instrlib.evaluation.intervals import Difference, Interval, corrected, is_shown
+from instrlib.evaluation.intervals import Interval, corrected, is_shown
 
 
 def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> str:
@@ -23,34 +23,6 @@ def score_sentence(table: pd.DataFrame, model: str, score: str = "accuracy") -> 
     row = table[(table.model == model) & (table.score == score)].iloc[0]
     reached = Interval(row.estimate, row.low, row.high)
     return f"{begin(model)} reaches a test {score.replace('_', ' ')} of {reached}."
-
-
-def difference_sentence(
-    name_a: str, name_b: str, difference: Difference, what: str = "accuracy", *, family: int = 1
-) -> str:
-    """Say whether one model beats another, or that these clips cannot show it.
-
-    Parameters
-    ----------
-    name_a, name_b : str
-        The models.
-    difference : Difference
-        Score of a minus score of b; higher is better. Its p decides, so that a corrected one is not passed over.
-    what : str
-        Name of the score.
-    family : int
-        Number of comparisons that the p is corrected for.
-
-    Returns
-    -------
-    str
-    """
-    if is_shown(difference.p):
-        verdict = f"{begin(name_a)} is {'better' if difference.estimate > 0 else 'worse'} than {name_b}"
-    else:
-        verdict = f"These clips do not show a difference between {name_a} and {name_b}"
-    correction = f" after Holm's correction for {family} comparisons" if family > 1 else ""
-    return f"{verdict}: {what} {difference}{correction}."
 
 
 def differences_sentence(table: pd.DataFrame, reference: str, what: str = "accuracy") -> str:

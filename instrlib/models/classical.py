@@ -19,7 +19,7 @@ from instrlib.core.errors import ConfigError
 from instrlib.core.io import slug
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
-from instrlib.data.splits import Split, load_split
+from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.predictions import Predictions, join_folds
 from instrlib.models.trained import part_segments
@@ -175,13 +175,6 @@ def probabilities(fitted: "BaseEstimator", x: np.ndarray, n_classes: int) -> np.
     return found
 
 
-def forest_probabilities(
-    train_x: np.ndarray, train_targets: np.ndarray, test_x: np.ndarray, n_classes: int, seed: int
-) -> np.ndarray:
-    """Fit a random forest and return its probabilities for other rows [shape=(n_test, n_classes)]."""
-    return probabilities(fit("random forest", {}, train_x, train_targets, seed=seed), test_x, n_classes)
-
-
 def answer(folder: Path, store_folder: Path, split_path: Path, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Tune and fit a classifier on the training part; return its test predictions and, as JSON, what was `chosen`.
 
@@ -189,9 +182,36 @@ def answer(folder: Path, store_folder: Path, split_path: Path, name: str, seeds:
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
-    inputs = [store.fingerprint, split.fingerprint, name, GRIDS[name], seeds]
+    used = seeds[:1] if name in UNSEEDED else seeds
+
+    def make() -> dict[str, Any]:
+        train, test = (part_segments(store, split, part) for part in ("train", "test"))
+        x, test_x = summaries(store, train), summaries(store, test)
+        targets, clip_id, n_classes = train.target.to_numpy(), test.clip_id.to_numpy(str), len(store.classes)
+        began = time.monotonic()
+        chosen, score = tune(name, x, targets, train.group.to_numpy(str))
+        tuned = time.monotonic()
+        fitted = [fit(name, chosen, x, targets, seed=seed) for seed in used]
+        measured = {
+            "settings": chosen,
+            "cross_validated_macro_f1": score,
+            "size_kb": len(pickle.dumps(fitted[0])) / 1000,
+            "tuning_s": tuned - began,
+            "training_s": (time.monotonic() - tuned) / len(used),
+        }
+        by_clip = [pd.DataFrame(probabilities(one, test_x, n_classes)).groupby(clip_id).mean() for one in fitted]
+        clips = test.groupby("clip_id", sort=True).first()
+        return {
+            "clip_id": clips.index.to_numpy(str),
+            "group": clips.group.to_numpy(str),
+            "targets": clips.target.to_numpy(np.int64),
+            "probabilities": np.repeat(by_clip, len(seeds) // len(used), axis=0),
+            "chosen": json.dumps(measured),
+        }
+
     path = folder / f"{slug(name)}-{split.fingerprint[:12]}.npz"
-    return cached(path, key("models", inputs=inputs), lambda: _answer(store, split, name, seeds))
+    inputs = [store.fingerprint, split.fingerprint, name, GRIDS[name], seeds]
+    return cached(path, key("models", inputs=inputs), make)
 
 
 def answer_all(
@@ -221,36 +241,6 @@ def answer_all(
         predictions[name] = join_folds(folds)
         rows[name] = {"settings": chosen.settings[0], **chosen.drop(columns="settings").astype(float).mean()}
     return predictions, pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _answer(store: FeatureStore, split: Split, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
-    train, test = (part_segments(store, split, part) for part in ("train", "test"))
-    x, test_x = summaries(store, train), summaries(store, test)
-    targets, n_classes = train.target.to_numpy(), len(store.classes)
-    began = time.monotonic()
-    settings, score = tune(name, x, targets, train.group.to_numpy(str))
-    tuned = time.monotonic()
-    used = seeds[:1] if name in UNSEEDED else seeds
-    fitted = [fit(name, settings, x, targets, seed=seed) for seed in used]
-    chosen = {
-        "settings": settings,
-        "cross_validated_macro_f1": score,
-        "size_kb": len(pickle.dumps(fitted[0])) / 1000,
-        "tuning_s": tuned - began,
-        "training_s": (time.monotonic() - tuned) / len(used),
-    }
-    by_clip = [
-        pd.DataFrame(probabilities(model, test_x, n_classes)).groupby(test.clip_id.to_numpy(str)).mean()
-        for model in fitted
-    ]
-    clips = test.groupby("clip_id", sort=True).first()
-    return {
-        "clip_id": clips.index.to_numpy(str),
-        "group": clips.group.to_numpy(str),
-        "targets": clips.target.to_numpy(np.int64),
-        "probabilities": np.repeat(by_clip, len(seeds) // len(used), axis=0),
-        "chosen": json.dumps(chosen),
-    }
 
 
 @contextlib.contextmanager

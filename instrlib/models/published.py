@@ -75,6 +75,17 @@ class PublishedModel:
         """The study and the first digits of a hash of the networks."""
         return f"{self.about['study']} {self.about['id']}"
 
+    @property
+    def performance(self) -> str:
+        """The test accuracy, as one sentence."""
+        accuracy, ends = self.about["scores"]["accuracy"], ""
+        if accuracy["low"] is not None:
+            ends = f" (95 % CI {accuracy['low']:.2f} to {accuracy['high']:.2f})"
+        return (
+            f"Accuracy {accuracy['estimate']:.2f}{ends} on {self.about['n_tested']} test clips of the corpus it was "
+            f"trained on: {self.about['corpus']['title']}."
+        )
+
 
 def open_model(folder: Path | None = None) -> PublishedModel:
     """Open a model folder and check the hash of everything that decides an answer.
@@ -105,11 +116,12 @@ def open_model(folder: Path | None = None) -> PublishedModel:
             name: None if record[name] is None else _network(folder / file, record[name], record)
             for name, file in FILES.items()
         }
-        classes, about = tuple(record["classes"]), dict(record["about"])
-    except (KeyError, TypeError, ValueError) as error:
+        condition = read_sealed(folder / CONDITION) if (folder / CONDITION).is_file() else None
+        model = PublishedModel(folder, tuple(record["classes"]), **networks, condition=condition, about=record["about"])
+        _ = model.name, model.performance, model.single.file
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder / RECORD} does not describe a model; {_AGAIN}") from error
-    condition = read_sealed(folder / CONDITION) if (folder / CONDITION).is_file() else None
-    return PublishedModel(folder, classes, networks["single"], networks["several"], condition, about)
+    return model
 
 
 def listener(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:

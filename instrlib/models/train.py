@@ -39,7 +39,7 @@ TIES = 1e-6
 
 
 class Initialisation(Protocol):
-    """First weights of a training that does not begin with random ones, such as `transfer.Pretrained`.
+    """First weights of a training that does not begin with random ones, such as `finetune.Pretrained`.
 
     `rates` are factors of the learning rate for each row of the table, the last one for the scores; with `frozen_norm`
     batch normalisation keeps its statistics, scale and shift; `fingerprint` hashes what decides the weights.

@@ -113,10 +113,11 @@ def open_study(place: str | Path) -> Study:
         path = folders().reports / text
     path = path / "results.json" if path.is_dir() else path
     name, _, revision = text.rpartition("@")
+    mark = ""
     if path.is_file():
         results = read_json(path)
     elif name:
-        results, path = _committed(name, revision), folders().reports / name / "results.json"
+        results, path, mark = _committed(name, revision), folders().reports / name / "results.json", f"@{revision}"
     else:
         raise RunError(f"No results of {text} in {folders().reports}. Run `make study`, or name a results.json.")
     if not (isinstance(results, dict) and isinstance(results.get("notebooks"), dict) and results["notebooks"]):
@@ -124,7 +125,7 @@ def open_study(place: str | Path) -> Study:
     study = results.get("study", path.parent.name)
     own = path.parent / "figures"
     return Study(
-        label=f"{study}@{revision}" if not path.is_file() or (name and "@" in text) else study,
+        label=f"{study}{mark}",
         folder=path.parent,
         figures=own if own.is_dir() else folders().figures / study,
         results=results,

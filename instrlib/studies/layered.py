@@ -1,110 +1,45 @@
-"""Networks that hear several instruments at once: their training on layers, and what they answer to mixtures."""
+"""Networks for several instruments at once: how they are trained, and what they predict of mixtures and soundscapes."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib import import_module
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from instrlib.core.config import AugmentConfig, Profile, TrainConfig, folders
-from instrlib.core.errors import CorpusError, LeakError
-from instrlib.core.io import expanded, hash_json, in_parts
+from instrlib.core.cache import cached, key
+from instrlib.core.config import AugmentConfig, Profile, TrainConfig
+from instrlib.core.errors import LeakError
+from instrlib.core.io import hash_file
 from instrlib.core.parallel import parallel_map
-from instrlib.data.dataset import Corpus, strata
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split
-from instrlib.data.store import FeatureStore, build_store, open_store
-from instrlib.evaluation.metrics import decisions
+from instrlib.data.store import FeatureStore, open_store
+from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models.answers import answer_test
-from instrlib.models.layers import Layer
-from instrlib.models.train import train_model
-from instrlib.models.trained import load_model, load_scaler, open_trained, part_segments, predict_clips
-from instrlib.models.variants import run_folder
-from instrlib.studies.layered_scores import Answer, all_or_none, choose_thresholds, score_table, truth_of_clips
-from instrlib.studies.mixing import MixConfig, Mixtures
-
-EPOCHS_RATIO = 1.5
-"""Times as many epochs as the baseline has."""
-
-MIXED_SHARE = 0.6
-"""Of the batches that are mixed. Both were found on the validation mixtures of the quick study: twice the epochs, other
-learning rates, smaller batches or a smaller network ranked no better, and mixing every batch ranked a little worse."""
+from instrlib.models.predict import Windows, window_scores
+from instrlib.models.published import Network
+from instrlib.models.trained import load_model, load_scaler, open_trained, predict_clips
+from instrlib.studies.mixtures import MixtureConfig, Mixtures
 
 
-def recipe(profile: Profile, config: MixConfig) -> TrainConfig:
-    """Return how a network is trained on mixtures: as the baseline of notebook 02, for longer, on layered examples.
+def recipe(profile: Profile, config: MixtureConfig) -> TrainConfig:
+    """Return how a network is trained on mixtures: as the baseline, 1.5 times as long, with sigmoid outputs.
 
-    A mixture is harder than a clip and there are more of them, so it takes more epochs until nothing more is learned.
-    Some batches stay as they are: single instruments are learned faster, and what is learned of them helps.
-
-    Parameters
-    ----------
-    profile : Profile
-        Its `train` is the baseline's.
-    config : MixConfig
-        What the validation and test mixtures are drawn with.
-
-    Returns
-    -------
-    TrainConfig
+    Six batches in ten are mixed. Both numbers were chosen on the validation mixtures of the quick study.
     """
     layers = min(config.sources), max(config.sources)
-    return dataclasses.replace(
+    return replace(
         profile.train,
-        epochs=round(EPOCHS_RATIO * profile.train.epochs),
+        epochs=round(1.5 * profile.train.epochs),
         output="sigmoid",
         class_weights=False,
-        augment=AugmentConfig(mix="layers", share=MIXED_SHARE, layers=layers, level_range_db=config.level_range_db),
+        augment=AugmentConfig(mix="layers", share=0.6, layers=layers, level_range_db=config.level_range_db),
     )
 
 
-def train(
-    folder: Path,
-    name: str,
-    spec: str | tuple[Layer, ...],
-    config: TrainConfig,
-    *,
-    inputs: Inputs,
-    seeds: Sequence[int],
-    workers: int | None = None,
-) -> list[list[Path]]:
-    """Train one network from every seed on every split; what is there already is kept.
-
-    Parameters
-    ----------
-    folder : Path
-        Run folders are made in it; see `variants.run_folder`.
-    name : str
-        What the run folders are called.
-    spec, config
-        See `train.train_model`.
-    inputs : Inputs
-        Features and splits.
-    seeds : sequence of int
-        A network for each.
-    workers : int, optional
-        Number of processes.
-
-    Returns
-    -------
-    list of list of Path
-        Run folders, first by seed, then by fold.
-    """
-    tasks = [
-        (run_folder(folder, name, fold=fold, seed=seed), inputs.store.folder, split, spec, config, seed)
-        for seed in seeds
-        for fold, split in enumerate(inputs.splits)
-    ]
-    made = list(parallel_map(train_model, tasks, workers=workers, describe=f"training {name}", isolate=True))
-    return in_parts(made, len(inputs.splits))
-
-
-def answer(
-    folder: Path,
+def predict(
+    path: Path,
     networks: Sequence[Sequence[Path]],
     inputs: Inputs,
     mixtures: Mixtures,
@@ -112,183 +47,134 @@ def answer(
     *,
     workers: int | None = None,
 ) -> np.ndarray:
-    """Let networks that were trained on clips answer mixtures, each those of its own fold.
+    """Return the probabilities [n_seeds, n_mixtures, n_classes] that networks give mixtures, each those of its fold.
 
     Parameters
     ----------
-    folder : Path
-        Where the answers are kept.
+    path : Path
+        An npz file to keep them in.
     networks : sequence of sequence of Path
-        Run folders, first by seed, then by fold.
-    inputs : Inputs
-        Features and splits that they were trained with.
-    mixtures : Mixtures
-        Of these splits.
+        Run folders, first by seed, then by fold, trained on `inputs`.
     store : FeatureStore
-        Their features.
-    workers : int, optional
-        Number of processes.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_seeds, n_mixtures, n_classes)]
-        Probabilities, in the order of the manifest.
+        Features of the mixtures.
 
     Raises
     ------
-    RunError
-        When a network was trained with another split or other features.
     LeakError
-        When a source of a mixture does not stand in the mixture's part of the split: it may have been trained on.
+        When a source of a mixture is not in the mixture's part of the split, so that it may have been trained on.
     """
     sources = mixtures.sources[["mixture", "part", "fold", "clip_id"]]
-    tasks = [
-        (folder / f"seed-{seed}-fold-{fold}.npz", network, inputs.store.folder, split, store.folder, own)
-        for seed, by_fold in enumerate(networks)
-        for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True))
-        for own in [sources[sources.fold == fold]]
-    ]
-    found = iter(list(parallel_map(_answer, tasks, workers=workers, describe="answering mixtures", isolate=True)))
-    by_seed = [pd.concat([next(found) for _ in by_fold]) for by_fold in networks]
-    return np.stack([one.loc[mixtures.corpus.manifest.clip_id].to_numpy() for one in by_seed])
+
+    def make() -> dict[str, np.ndarray]:
+        tasks = [
+            (network, inputs.store.folder, split, store.folder, sources[sources.fold == fold])
+            for by_fold in networks
+            for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True))
+        ]
+        found = iter(list(parallel_map(_predict, tasks, workers=workers, describe="predicting", isolate=True)))
+        by_seed = [pd.concat([next(found) for _ in by_fold]) for by_fold in networks]
+        return {"probabilities": np.stack([one.loc[mixtures.corpus.manifest.clip_id] for one in by_seed])}
+
+    trained = [hash_file(folder / "manifest.json") for by_fold in networks for folder in by_fold]
+    made_of = {"trained": trained, "mixtures": mixtures.corpus.fingerprint, "split": inputs.fingerprint}
+    return cached(path, key("studies", store=store.fingerprint, **made_of), make)["probabilities"]
 
 
-def polyphonic(corpus: str, data: str, classes: tuple[str, ...]) -> tuple[Corpus | None, str]:
-    """Look for real recordings of several instruments that come with a corpus.
-
-    Parameters
-    ----------
-    corpus, data : str
-        Name of the corpus, and its folder ("" for its default place).
-    classes : tuple of str
-        Classes of the networks; the labels are brought into this order.
-
-    Returns
-    -------
-    corpus : Corpus or None
-    sentence : str
-        What was found, or why there is nothing.
-    """
-    module = import_module(f"instrlib.data.{corpus}")
-    if not hasattr(module, "load_test"):
-        return None, f"`{corpus}` brings no recordings of several instruments; the mixtures are all there is."
-    try:
-        found = module.load_test(expanded(data) if data else folders().data / corpus)
-        missing = sorted(set(classes) - set(found.classes))
-        if missing:
-            return None, f"The recordings of several instruments of `{corpus}` have none with {', '.join(missing)}."
-        labels = found.labels[:, [found.classes.index(name) for name in classes]]
-        kept = np.isfinite(labels).all(axis=1) & (labels == 1).any(axis=1)
-        manifest = found.manifest[kept].reset_index(drop=True).assign(label=strata(labels[kept], classes))
-        found = dataclasses.replace(found, manifest=manifest, classes=classes, labels=labels[kept])
-    except CorpusError as error:
-        return None, f"The recordings of several instruments of `{corpus}` cannot be used here: {error}"
-    return found, f"`{corpus}` brings {len(manifest):,} recordings of several instruments."
-
-
-def answer_polyphonic(
-    folder: Path, networks: Sequence[Sequence[Path]], inputs: Inputs, store: FeatureStore, *, workers: int | None = None
-) -> np.ndarray:
-    """Let networks answer real recordings of several instruments; with several folds, those of the first one.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the answers are kept.
-    networks, inputs
-        See `answer`.
-    store : FeatureStore
-        Features of the recordings; all are for testing.
-    workers : int, optional
-        Number of processes.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_seeds, n_clips, n_classes)]
-        Probabilities; clips sorted.
-    """
-    tasks = [
-        (folder / f"polyphonic-seed-{seed}.npz", by_fold[0], inputs.store.folder, inputs.splits[0], store.folder)
-        for seed, by_fold in enumerate(networks)
-    ]
-    return np.stack(list(parallel_map(_answer_polyphonic, tasks, workers=workers, describe="answering", isolate=True)))
-
-
-def score_polyphonic(
-    folder: Path,
-    networks: dict[str, Sequence[Sequence[Path]]],
-    heard: dict[str, np.ndarray],
-    mixtures: Mixtures,
-    inputs: Inputs,
-    recordings: Corpus | None,
-    *,
-    root: Path,
-) -> pd.DataFrame:
-    """Score networks on real recordings of several instruments, with the thresholds that our mixtures gave.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the answers are kept, a folder for each network.
-    networks : dict of str to sequence of sequence of Path
-        Run folders by name; see `answer`.
-    heard : dict of str to np.ndarray
-        What the same networks said of the mixtures.
-    mixtures, inputs
-        See `answer`.
-    recordings : Corpus or None
-        From `polyphonic`.
-    root : Path
-        Folder of all feature stores.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `layered_scores.score_table`, with "all present" and "none present" beside the networks; without a row when
-        there are no recordings.
-    """
-    if recordings is None:
-        return pd.DataFrame(columns=["model", "score", "estimate", "low", "high"])
-    store = build_store(recordings, inputs.store.config, root=root)
-    truth = truth_of_clips(store)
-    models = {}
-    for name, folders_of in networks.items():
-        said = answer_polyphonic(folder / name, folders_of, inputs, store)
-        models[name] = Answer(said, decisions(said, choose_thresholds(heard[name], mixtures)[:, 0]))
-    return score_table(models | all_or_none(*truth.labels.shape), truth)
-
-
-def _answer(
-    path: Path, network: Path, store_folder: Path, split_path: Path, mixed_folder: Path, sources: pd.DataFrame
-) -> pd.DataFrame:
-    trained, _, split = open_trained(network, store_folder, split_path)
+def _predict(network: Path, store_folder: Path, split_path: Path, mixed: Path, sources: pd.DataFrame) -> pd.DataFrame:
+    split = open_trained(network, store_folder, split_path)[2]
     crossing = sources[sources.clip_id.map(split.parts) != sources.part]
     if len(crossing):
         one = crossing.iloc[0]
         raise LeakError(
-            f"The {one.part} mixture {one.mixture} has {one.clip_id!r} as a source, which stands in the part "
-            f"{split.parts.get(one.clip_id, 'of no clip')!r} of {split_path}; draw the mixtures again."
+            f"The {one.part} mixture {one.mixture} contains {one.clip_id!r} of the "
+            f"{split.parts.get(one.clip_id, 'unknown')} part of {split_path}; draw the mixtures again."
         )
-    mixed = open_store(mixed_folder)
-    of_fold = Split(sources.drop_duplicates("mixture").set_index("mixture").part, split.seed)
-    test = _answer_others(path, network, trained["key"], mixed, of_fold)
-    segments = part_segments(mixed, of_fold, "validation")
-    validation = predict_clips(_predictor(network), mixed, load_scaler(network), segments)
-    return pd.concat([pd.DataFrame(one["probabilities"], index=one["clip_id"]) for one in (validation, test)])
+    store = open_store(mixed)
+    segments = store.segments[store.segments.clip_id.isin(sources.mixture)]
+    model = load_model(network)[0].predict_on_batch
+    found = predict_clips(model, store, load_scaler(network), segments)
+    return pd.DataFrame(found["probabilities"], index=found["clip_id"])
 
 
-def _answer_polyphonic(path: Path, network: Path, store_folder: Path, split_path: Path, heard: Path) -> np.ndarray:
-    trained, _, split = open_trained(network, store_folder, split_path)
-    store = open_store(heard)
-    everything = Split(pd.Series("test", index=store.clips.clip_id), split.seed)
-    return _answer_others(path, network, trained["key"], store, everything)["probabilities"]
+def predictions(
+    mixtures: Mixtures, probabilities: np.ndarray, part: str, *, threshold: float | None = None
+) -> Predictions:
+    """Return the predictions of a part, for `evaluation.statistics`.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray [n_seeds, n_mixtures, n_classes]
+        Of all mixtures.
+    part : str
+        "validation" or "test".
+    threshold : float, optional
+        Probability from which an instrument counts as present; without one each seed, fold and class has the threshold
+        with the best F1 on the validation mixtures.
+    """
+    table, labels, rows = mixtures.corpus.manifest, mixtures.corpus.labels, mixtures.rows(part)
+    thresholds = np.full(probabilities.shape, threshold if threshold is not None else np.nan)
+    for fold in table.fold.unique() if threshold is None else ():
+        of_fold = table.fold == fold
+        known = np.flatnonzero(of_fold & (table.split == "validation"))
+        for seed, answers in enumerate(probabilities):
+            thresholds[seed, of_fold] = best_thresholds(labels[known], answers[known])[0]
+    return {
+        "clip_id": table.clip_id.to_numpy(str)[rows],
+        "group": mixtures.groups()[rows],
+        "targets": mixtures.corpus.targets[rows],
+        "labels": labels[rows],
+        "probabilities": probabilities[:, rows],
+        "thresholds": thresholds[:, rows],
+    }
 
 
-def _answer_others(path: Path, network: Path, trained: str, store: FeatureStore, split: Split) -> Predictions:
-    """Let a network answer, once, the test part of other clips than those it was trained with."""
-    key = hash_json([trained, store.fingerprint, split.fingerprint])
-    return answer_test(path, key, partial(_predictor, network), store=store, scaler=load_scaler(network), split=split)
+def predict_windows(
+    path: Path,
+    network: Network,
+    pieces: Mixtures,
+    split: Split,
+    *,
+    trained_on: str,
+    window_s: float,
+    hop_s: float = 1.0,
+) -> list[Windows]:
+    """Return what a network of a released model predicts in windows of each soundscape, in the manifest's order.
+
+    Parameters
+    ----------
+    path : Path
+        An npz file to keep the predictions in.
+    split : Split
+        The split that the soundscapes were composed with.
+    trained_on : str
+        Fingerprint of the split that the network was trained with.
+
+    Raises
+    ------
+    LeakError
+        When the network was trained with another split, so that it may have been trained on clips of a soundscape.
+    """
+    crossing = pieces.sources[pieces.sources.clip_id.map(split.parts) != pieces.sources.part]
+    if trained_on != split.fingerprint or len(crossing):
+        one = (crossing if len(crossing) else pieces.sources).iloc[0]
+        raise LeakError(
+            f"The network may have been trained on {one.clip_id!r}, which {one.mixture} of the {one.part} part plays: "
+            "it was trained with another split; compose the soundscapes with its own."
+        )
+
+    def make() -> dict[str, np.ndarray]:
+        tasks = [(pieces.corpus.root / file, network, hop_s, window_s) for file in pieces.corpus.manifest.path]
+        heard = list(parallel_map(_windows, tasks, describe="predicting"))
+        stacked = {name: np.concatenate([getattr(one, name) for one in heard]) for name in ("start_s", "probabilities")}
+        return {"n": np.array([len(one.start_s) for one in heard])} | stacked
+
+    settings = {"features": network.features, "temperature": network.temperature, "output": network.output}
+    made_of = {"network": hash_file(network.file), "pieces": pieces.corpus.fingerprint, "window_s": window_s}
+    kept = cached(path, key("studies", hop_s=hop_s, **settings, **made_of), make)
+    ends = np.cumsum(kept["n"])[:-1]
+    parts = zip(np.split(kept["start_s"], ends), np.split(kept["probabilities"], ends), strict=True)
+    return [Windows(starts, window_s, probabilities) for starts, probabilities in parts]
 
 
-def _predictor(network: Path) -> Callable[[np.ndarray], np.ndarray]:
-    return load_model(network)[0].predict_on_batch
+def _windows(file: Path, network: Network, hop_s: float, window_s: float) -> Windows:
+    return window_scores(file, network, hop_s=hop_s, window_s=window_s)

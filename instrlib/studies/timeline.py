@@ -1,5 +1,16 @@
-"""Who plays when: from the scores of overlapping windows to stretches of time in which an instrument sounds."""
+"""Who plays when: from overlapping windows to the times in which each instrument sounds, and how well they are found.
 
+Scores follow sed_eval [1]_: frames of one second are right or wrong for each instrument, and events are found when
+onset and offset are near enough. Every score is a function of the weights of recordings, so that
+`evaluation.statistics` gives intervals over the ensembles that play them.
+
+References
+----------
+.. [1] A. Mesaros, T. Heittola, T. Virtanen, "Metrics for polyphonic sound event detection", Applied Sciences 6(6),
+   2016. doi:10.3390/app6060162
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -7,32 +18,42 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.errors import ConfigError
+from instrlib.evaluation import bootstrap, statistics
+from instrlib.evaluation.metrics import best_thresholds
+from instrlib.studies.mixtures import Mixtures
 
 if TYPE_CHECKING:
     from instrlib.models.predict import Windows
 
-POOLINGS = ("max", "mean")
+HOP_S = 1.0
+"""Step between windows, and length of a frame."""
 
-EVENT_COLUMNS = ("label", "start_s", "end_s", "intensity")
+COLLARS_S = (1.0, 0.5)  # largest error of an onset: what the frames can show, and half of that
+OFFSET_SHARE = 0.2  # largest error of an offset as a share of the event, where that is more than the collar
 
-_MARGIN = 1e-6
+MEDIANS = (1, 3, 5, 7)
+THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
+SCORES = ("frame_micro_f1", "frame_macro_f1", "error_rate", "event_micro_f1", "event_macro_f1", "event_micro_f1_half_s")
+FEWEST_ENSEMBLES = 4  # with fewer, there is no interval
+
+Active = Sequence[np.ndarray]  # for each recording, bool [n_frames, n_classes]
+Event = tuple[int, float, float]  # class, onset and offset in s
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How scores become an answer; chosen on validation pieces, see `timeline_scores.choose`.
+    """How scores become activity.
 
     Attributes
     ----------
     median_windows : int
-        Length of the median filter over the frames of each class, odd; 1 filters nothing.
-    on, off : float or np.ndarray [shape=(n_classes,)]
-        A stretch is found where the score stays at `off` or above and somewhere reaches `on`: two thresholds, so that
-        a score that wavers about one of them does not cut a stretch into pieces.
+        Length of the median filter over frames, odd; 1 filters nothing.
+    on, off : float or np.ndarray [n_classes]
+        An instrument is active while its score stays at `off` or above and somewhere reaches `on`.
     pooling : {"max", "mean"}
         How the windows' scores become one of the whole recording.
-    recording : float or np.ndarray [shape=(n_classes,)]
-        From which of these on an instrument stands in the recording's list.
+    recording : float or np.ndarray [n_classes]
+        Score of the recording from which an instrument is listed.
     """
 
     median_windows: int
@@ -42,47 +63,34 @@ class Decision:
     recording: float | np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
+        """Check the settings."""
         if self.median_windows < 1 or self.median_windows % 2 == 0:
             raise ConfigError(f"median_windows must be odd and at least 1, not {self.median_windows!r}.")
         if np.any(np.asarray(self.off) > np.asarray(self.on)):
             raise ConfigError(f"off must not be above on, but is {self.off!r} with {self.on!r}.")
-        if self.pooling not in POOLINGS:
-            raise ConfigError(f"Unknown pooling {self.pooling!r}; there is: {', '.join(POOLINGS)}.")
+        if self.pooling not in ("max", "mean"):
+            raise ConfigError(f"Unknown pooling {self.pooling!r}; choose max or mean.")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild a decision from plain values, such as `timeline` of a published model; other entries are passed over.
-
-        Examples
-        --------
-        >>> plain = {"median_windows": 3, "on": 0.6, "off": 0.4, "pooling": "max", "recording": 0.5, "hop_s": 1.0}
-        >>> Decision.from_dict(plain)
-        Decision(median_windows=3, on=0.6, off=0.4, pooling='max', recording=0.5)
-        """
+        """Return the decision in the `timeline` section of a released model; other entries are ignored."""
         numbers = {name: np.asarray(values[name], dtype=float) for name in ("on", "off", "recording")}
         limits = {name: limit if limit.ndim else float(limit) for name, limit in numbers.items()}
         return cls(median_windows=int(values["median_windows"]), pooling=values["pooling"], **limits)
 
 
+FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=0.15)  # of nsynth-condition
+
+# -- from windows to activity ------------------------------------------------------------------------------------------
+
+
 def hop_s(windows: "Windows") -> float:
-    """Return the step between windows in s, which is the length of a frame; of a single window its own length."""
+    """Return the step between windows in s, the length of a frame; of a single window its own length."""
     return float(windows.start_s[1] - windows.start_s[0]) if len(windows.start_s) > 1 else float(windows.window_s)
 
 
 def frame_scores(windows: "Windows") -> np.ndarray:
-    """Score every frame with the mean of the windows that cover it.
-
-    Parameters
-    ----------
-    windows : Windows
-        Their starts are multiples of one step, from 0.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_frames, n_classes)]
-        Frames are as long as the step; the first begins at 0, the last reaches the end of the last window. A window
-        covers a frame when it holds the frame's centre; a frame between two windows takes the one before it.
+    """Return the mean of the windows that contain each frame's centre [n_frames, n_classes].
 
     Examples
     --------
@@ -92,80 +100,39 @@ def frame_scores(windows: "Windows") -> np.ndarray:
     [0.0, 0.5, 1.0]
     """
     step_s = hop_s(windows)
-    n_frames = int(np.ceil((windows.start_s[-1] + windows.window_s) / step_s - _MARGIN))
-    centre_s = (np.arange(n_frames) + 0.5) * step_s
+    centre_s = (np.arange(int(np.ceil((windows.start_s[-1] + windows.window_s) / step_s - 1e-6))) + 0.5) * step_s
     after = np.searchsorted(windows.start_s, centre_s, side="right")
     first = np.searchsorted(windows.start_s, centre_s - windows.window_s, side="right")
-    first = np.minimum(first, after - 1)
-    whole = np.asarray(windows.probabilities, dtype=float)
-    sums = np.concatenate([np.zeros((1, whole.shape[1])), np.cumsum(whole, axis=0)])
-    # What cumulative sums leave after many windows must not push a score out of its range.
+    first = np.minimum(first, after - 1)  # a frame between two windows takes the one before it
+    sums = np.cumsum(np.pad(np.asarray(windows.probabilities, dtype=float), ((1, 0), (0, 0))), axis=0)
     return np.clip((sums[after] - sums[first]) / (after - first)[:, None], 0, 1)
 
 
-def activity(windows: "Windows", decision: Decision) -> np.ndarray:
-    """Say in which frames each instrument sounds.
-
-    An instrument that is not in the recording's list plays nowhere in it: the two never contradict each other.
-
-    Parameters
-    ----------
-    windows : Windows
-        The recording's.
-    decision : Decision
-        Median filter, thresholds, and how the list is made.
-
-    Returns
-    -------
-    np.ndarray of bool [shape=(n_frames, n_classes)]
-        See `frame_scores`.
-    """
-    found = hysteresis(smoothed(frame_scores(windows), decision.median_windows), decision.on, decision.off)
-    return found & listed(windows, decision)
+def recording_scores(windows: "Windows", pooling: Literal["max", "mean"]) -> np.ndarray:
+    """Score the whole recording [n_classes]: each class by its best window, or by the mean of all."""
+    return np.asarray(windows.probabilities).max(axis=0) if pooling == "max" else windows.probabilities.mean(axis=0)
 
 
 def listed(windows: "Windows", decision: Decision) -> np.ndarray:
-    """Say which instruments play in the recording as a whole, bool [shape=(n_classes,)]."""
+    """Return which instruments play in the recording, bool [n_classes]."""
     return recording_scores(windows, decision.pooling) >= decision.recording
 
 
+def activity(windows: "Windows", decision: Decision) -> np.ndarray:
+    """Return in which frames each instrument sounds, bool [n_frames, n_classes]; one that is not listed never does."""
+    smooth = smoothed(frame_scores(windows), decision.median_windows)
+    return hysteresis(smooth, decision.on, decision.off) & listed(windows, decision)
+
+
 def smoothed(scores: np.ndarray, median_windows: int) -> np.ndarray:
-    """Take the median over time of each class; the first and last frames go on beyond the ends.
-
-    Parameters
-    ----------
-    scores : np.ndarray [shape=(n_frames, n_classes)]
-        Frame scores.
-    median_windows : int
-        Length of the filter in frames, odd.
-
-    Returns
-    -------
-    np.ndarray [shape as scores]
-
-    Examples
-    --------
-    >>> smoothed(np.array([[0.0], [1.0], [0.0], [1.0], [1.0]]), 3).ravel().tolist()
-    [0.0, 0.0, 1.0, 1.0, 1.0]
-    """
+    """Return the median over time of each class [n_frames, n_classes]; the ends are repeated."""
     from scipy.ndimage import median_filter
 
-    return median_filter(scores, size=(median_windows, 1), mode="nearest") if median_windows > 1 else scores
+    return median_filter(scores, size=(median_windows, 1), mode="nearest")
 
 
 def hysteresis(scores: np.ndarray, on: float | np.ndarray, off: float | np.ndarray) -> np.ndarray:
-    """Find the stretches in which a score stays at `off` or above and somewhere reaches `on`.
-
-    Parameters
-    ----------
-    scores : np.ndarray [shape=(n_frames, n_classes)]
-        Frame scores.
-    on, off : float or np.ndarray [shape=(n_classes,)]
-        Thresholds, `off` not above `on`.
-
-    Returns
-    -------
-    np.ndarray of bool [shape as scores]
+    """Return where a score [n_frames, n_classes] stays at `off` or above and somewhere reaches `on`.
 
     Examples
     --------
@@ -174,57 +141,28 @@ def hysteresis(scores: np.ndarray, on: float | np.ndarray, off: float | np.ndarr
     """
     from scipy.ndimage import label
 
-    along_time = [[0, 0, 0], [1, 1, 1], [0, 0, 0]]  # frames of one class touch, classes do not
-    stretches, n = label((scores >= off).T, structure=along_time)
+    numbers, n = label((scores >= off).T, structure=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])  # along time only
     reaches = np.zeros(n + 1, dtype=bool)
-    reaches[stretches[(scores >= on).T]] = True
+    reaches[numbers[(scores >= on).T]] = True
     reaches[0] = False
-    return reaches[stretches].T
+    return reaches[numbers].T
 
 
 def stretches(active: np.ndarray) -> list[tuple[int, int, int]]:
-    """List what is active.
-
-    Parameters
-    ----------
-    active : np.ndarray of bool [shape=(n_frames, n_classes)]
-        From `activity`.
-
-    Returns
-    -------
-    list of (int, int, int)
-        Class, first frame, and the frame after the last, of each stretch; sorted by class, then by time.
+    """Return (class, first frame, frame after the last) of each active stretch, sorted.
 
     Examples
     --------
     >>> stretches(np.array([[1, 0], [1, 1], [0, 1]], dtype=bool))
     [(0, 0, 2), (1, 1, 3)]
     """
-    padded = np.pad(np.asarray(active, dtype=np.int8).T, ((0, 0), (1, 1)))
-    change = np.diff(padded, axis=1)
+    change = np.diff(np.pad(np.asarray(active, dtype=np.int8).T, ((0, 0), (1, 1))), axis=1)
     label, first = np.nonzero(change == 1)
-    _, after = np.nonzero(change == -1)
-    return list(zip(label.tolist(), first.tolist(), after.tolist(), strict=True))
+    return list(zip(label.tolist(), first.tolist(), np.nonzero(change == -1)[1].tolist(), strict=True))
 
 
 def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores: np.ndarray) -> pd.DataFrame:
-    """List who plays from when to when.
-
-    Parameters
-    ----------
-    active : np.ndarray of bool [shape=(n_frames, n_classes)]
-        From `activity`.
-    hop_s : float
-        Length of a frame in s.
-    classes : tuple of str
-        Names of the columns.
-    scores : np.ndarray [shape as active]
-        From `frame_scores`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a stretch, sorted by its begin: `label`, `start_s`, `end_s` and `intensity`, the mean score in it.
+    """Return a row for each stretch: `label`, `start_s`, `end_s` and `intensity`, the mean of `scores` in it.
 
     Examples
     --------
@@ -236,22 +174,277 @@ def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores
         (classes[label], first * hop_s, after * hop_s, float(scores[first:after, label].mean()))
         for label, first, after in stretches(active)
     ]
-    return pd.DataFrame(rows, columns=list(EVENT_COLUMNS)).sort_values(["start_s", "label"], ignore_index=True)
+    table = pd.DataFrame(rows, columns=["label", "start_s", "end_s", "intensity"])
+    return table.sort_values(["start_s", "label"], ignore_index=True)
 
 
-def recording_scores(windows: "Windows", pooling: Literal["max", "mean"]) -> np.ndarray:
-    """Score the whole recording: each class by its best window, or by the mean of all.
+# -- truth and predictions of soundscapes ------------------------------------------------------------------------------
 
-    Parameters
+
+@dataclass(frozen=True)
+class Truth:
+    """What sounds in recordings.
+
+    Attributes
     ----------
-    windows : Windows
-        The recording's.
-    pooling : {"max", "mean"}
-        The best window finds an instrument that plays for a moment, and every false alarm; the mean needs it to play
-        for long.
+    classes : tuple of str
+        The instruments.
+    frames : tuple of np.ndarray of bool [n_frames, n_classes]
+        Which instruments sound in each frame of `HOP_S`, for each recording.
+    events : tuple of list of Event
+        Class, onset and offset in s of each entry, for each recording.
+    groups : np.ndarray of str [n_recordings]
+        The ensembles, which share no clips.
+    """
+
+    classes: tuple[str, ...]
+    frames: tuple[np.ndarray, ...]
+    events: tuple[list[Event], ...]
+    groups: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Truth":
+        """Return some of the recordings."""
+        frames, entries = (tuple(one[row] for row in rows) for one in (self.frames, self.events))
+        return Truth(self.classes, frames, entries, self.groups[rows])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Which instruments play in each recording, float32 [n_recordings, n_classes]: 1 or 0."""
+        return np.stack([frames.any(axis=0) for frames in self.frames]).astype(np.float32)
+
+
+def truth_of(pieces: Mixtures) -> Truth:
+    """Return the truth of soundscapes, in the order of their manifest."""
+    classes, table = pieces.corpus.classes, pieces.corpus.manifest
+    by_piece = dict(list(pieces.activity.groupby("mixture")))
+    entries = []
+    for name in table.clip_id:
+        own = by_piece[name]
+        rows = zip(own.label, own.onset_s, own.offset_s, strict=True)
+        entries.append([(classes.index(label), float(onset), float(offset)) for label, onset, offset in rows])
+    frames = [in_frames(own, end_s, len(classes)) for own, end_s in zip(entries, table.duration_s, strict=True)]
+    return Truth(classes, tuple(frames), tuple(entries), table.group.to_numpy(str))
+
+
+def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int, *, hop_s: float = HOP_S) -> np.ndarray:
+    """Mark every frame that an event touches, bool [n_frames, n_classes]."""
+    active = np.zeros((int(np.ceil(duration_s / hop_s - 1e-6)), n_classes), dtype=bool)
+    for label, onset_s, offset_s in entries:
+        active[int(onset_s / hop_s) : int(np.ceil(offset_s / hop_s - 1e-6)), label] = True
+    return active
+
+
+def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataFrame, pd.DataFrame]:
+    """Choose the decision on validation soundscapes.
+
+    First the pooling whose list has the better micro F1 with its best threshold, then the median filter and the two
+    thresholds with the best micro F1 of the frames; of equally good ones the shortest filter and the thresholds nearest
+    to .5. Thresholds are the same for all classes, because each plays in a few soundscapes only.
 
     Returns
     -------
-    np.ndarray [shape=(n_classes,)]
+    decision : Decision
+    tried : pandas.DataFrame
+        `median_windows`, `on`, `off` and `frame_micro_f1` of every combination.
+    lists : pandas.DataFrame
+        `threshold` and `micro_f1` of the list, indexed by pooling.
     """
-    return np.asarray(windows.probabilities).max(axis=0) if pooling == "max" else windows.probabilities.mean(axis=0)
+    lists = {}
+    for pooling in ("max", "mean"):
+        values = np.stack([recording_scores(one, pooling) for one in heard])
+        threshold = float(best_thresholds(truth.labels.reshape(-1, 1), values.reshape(-1, 1))[0][0])
+        lists[pooling] = {"threshold": threshold, "micro_f1": _f1(values >= threshold, truth.labels == 1)}
+    lists = pd.DataFrame.from_dict(lists, orient="index").rename_axis("pooling")
+    pooling = lists.micro_f1.idxmax()
+    recording = float(lists.threshold[pooling])
+    named = [recording_scores(one, pooling) >= recording for one in heard]
+    scores = [frame_scores(one)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
+    # A frame that no threshold lets pass keeps stretches of one soundscape from running on into the next.
+    true, named, *smooth = (
+        np.concatenate([np.pad(one, ((0, 1), (0, 0)), constant_values=wall) for one in ones])
+        for ones, wall in (
+            (truth.frames, False),
+            ([np.tile(own, (len(frames), 1)) for own, frames in zip(named, truth.frames, strict=True)], False),
+            *(([smoothed(one, median) for one in scores], -1.0) for median in MEDIANS),
+        )
+    )
+    rows = [
+        (median, float(on), float(off), _f1(hysteresis(one, on, off) & named, true))
+        for median, one in zip(MEDIANS, smooth, strict=True)
+        for on in THRESHOLDS
+        for off in THRESHOLDS[on >= THRESHOLDS]
+    ]
+    tried = pd.DataFrame(rows, columns=["median_windows", "on", "off", "frame_micro_f1"])
+    best = tried[tried.frame_micro_f1 >= tried.frame_micro_f1.max() - 1e-12]
+    far = (best.on - 0.5).abs() + (best.off - 0.5).abs()
+    chosen = best.assign(far=far).sort_values(["median_windows", "far"], kind="stable").iloc[0]
+    return Decision(int(chosen.median_windows), float(chosen.on), float(chosen.off), pooling, recording), tried, lists
+
+
+def _f1(found: np.ndarray, true: np.ndarray) -> float:
+    return float(2 * (found & true).sum() / max(found.sum() + true.sum(), 1))
+
+
+def find(heard: Sequence["Windows"], decision: Decision, truth: Truth) -> Active:
+    """Return the activity of each recording; windows may run past its end."""
+    return [activity(one, decision)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
+
+
+def always(named: np.ndarray, truth: Truth) -> Active:
+    """Return activity in which the instruments of each list, bool [n_recordings, n_classes], play all the time."""
+    return [np.broadcast_to(own, frames.shape) for own, frames in zip(named, truth.frames, strict=True)]
+
+
+def baselines(known: Truth, truth: Truth) -> dict[str, Active]:
+    """Return activity that needs no audio.
+
+    "the most frequent" has as many of the most frequent instruments, all the time, as give the best F1 on `known`;
+    "oracle list" knows the instruments of each recording, but not when they play.
+    """
+    every = np.concatenate(known.frames)
+    order = np.argsort(-every.mean(axis=0), kind="stable")
+    sizes = range(1, len(order) + 1)
+    best = max(sizes, key=lambda n: _f1(np.isin(np.arange(len(order)), order[:n]) & np.ones_like(every), every))
+    named = {
+        "always active": np.ones(len(order), bool),
+        "never active": np.zeros(len(order), bool),
+        "the most frequent": np.isin(np.arange(len(order)), order[:best]),
+    }
+    lists = {name: np.tile(one, (len(truth.frames), 1)) for name, one in named.items()}
+    return {name: always(one, truth) for name, one in (lists | {"oracle list": truth.labels == 1}).items()}
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+def match_events(
+    reference: Sequence[Event], found: Sequence[Event], *, collar_s: float, offset_share: float = OFFSET_SHARE
+) -> list[tuple[int, int]]:
+    """Return pairs (number in `reference`, number in `found`), as many as possible, each event in one pair at most.
+
+    A pair has the same class, onsets at most the collar apart, and offsets at most the collar or `offset_share` of the
+    true event's length.
+
+    Examples
+    --------
+    >>> match_events([(0, 1.0, 9.0)], [(0, 1.5, 4.0), (0, 0.5, 8.0)], collar_s=0.5)
+    [(0, 1)]
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    if not (reference and found):
+        return []
+    true, guess = np.array(reference, dtype=float), np.array(found, dtype=float)
+    error = np.abs(true[:, None] - guess[None])
+    offset_collar_s = np.maximum(collar_s, offset_share * (true[:, 2] - true[:, 1]))[:, None]
+    fits = (error[..., 0] == 0) & (error[..., 1] <= collar_s + 1e-9) & (error[..., 2] <= offset_collar_s + 1e-9)
+    partner = maximum_bipartite_matching(csr_matrix(fits), perm_type="column")
+    return [(number, int(other)) for number, other in enumerate(partner) if other >= 0]
+
+
+Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # hits, found, true: each [n_recordings, n_classes]
+
+
+def frame_counts(truth: Truth, active: Active, where: Sequence[np.ndarray] | None = None) -> Counts:
+    """Return hits, found and true frames of each recording and class; only the frames in the masks `where` count."""
+    masks = [slice(None)] * len(truth.frames) if where is None else where
+    pairs = [(true[own], found[own]) for true, found, own in zip(truth.frames, active, masks, strict=True)]
+    hits = np.stack([(true & found).sum(axis=0) for true, found in pairs])
+    return hits, np.stack([found.sum(axis=0) for _, found in pairs]), np.stack([true.sum(axis=0) for true, _ in pairs])
+
+
+def event_counts(truth: Truth, active: Active, collar_s: float = COLLARS_S[0]) -> Counts:
+    """Return hits, found and true events of each recording and class."""
+    hits, n_found, n_true = np.zeros((3, len(truth.frames), len(truth.classes)))
+    for row, (true, frames) in enumerate(zip(truth.events, active, strict=True)):
+        found = [(label, first * HOP_S, after * HOP_S) for label, first, after in stretches(frames)]
+        matched = [true[number] for number, _ in match_events(true, found, collar_s=collar_s)]
+        for counts, ones in ((hits, matched), (n_found, found), (n_true, true)):
+            np.add.at(counts[row], [one[0] for one in ones], 1)
+    return hits, n_found, n_true
+
+
+def micro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
+    """Return the F1 of all classes together under each row of weights [n_draws, n_recordings]."""
+    hits, found, true = (weights @ one.sum(axis=1) for one in counts)
+    return 2 * hits / np.maximum(found + true, 1e-12)
+
+
+def class_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
+    """Return the F1 of each class under each row of weights [n_draws, n_classes]; NaN for a class that never sounds."""
+    hits, found, true = (weights @ one for one in counts)
+    return np.where(true > 0, 2 * hits / np.maximum(found + true, 1e-12), np.nan)
+
+
+def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of the classes that sound; one that is never found counts 0 (sed_eval leaves it out)."""
+    f1 = class_f1(counts, weights)
+    n = np.isfinite(f1).sum(axis=1)
+    return np.where(n > 0, np.nansum(f1, axis=1) / np.maximum(n, 1), np.nan)
+
+
+def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Return every score under draws of the ensembles [1, 1 + n_resamples].
+
+    The error rate is the sum of substitutions, deletions and insertions over what sounds.
+    """
+    frames, (wide, narrow) = frame_counts(truth, active), (event_counts(truth, active, one) for one in COLLARS_S)
+    pairs = list(zip(truth.frames, active, strict=True))
+    errors = [np.maximum((~a & b).sum(axis=1), (a & ~b).sum(axis=1)).sum() for a, b in pairs]
+    sounding = frames[2].sum(axis=1)
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        macro = [macro_f1(counts, weights) for counts in (frames, wide)]
+        error_rate = weights @ np.array(errors) / np.maximum(weights @ sounding, 1e-12)
+        micro = [micro_f1(counts, weights) for counts in (frames, wide, narrow)]
+        return dict(zip(SCORES, (micro[0], macro[0], error_rate, micro[1], macro[1], micro[2]), strict=True))
+
+    return bootstrap.draw([scores], truth.groups, n_resamples=n_resamples, seed=seed)
+
+
+def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: int = 0) -> dict[str, float]:
+    """Return the micro F1 (`estimate`, `low`, `high`) of counts, over the recordings in which anything counted sounds.
+
+    `n` is the number of true frames or events, `n_ensembles` that of the ensembles; see `FEWEST_ENSEMBLES`.
+    """
+    own = counts[2].sum(axis=1) > 0
+    part, ensembles = tuple(one[own] for one in counts), groups[own]
+    values = bootstrap.draw([lambda w: {"f1": micro_f1(part, w)}], ensembles, n_resamples=n_resamples, seed=seed)
+    n_ensembles = len(np.unique(ensembles))
+    return _interval(values["f1"][0], n_ensembles) | {"n": int(counts[2].sum()), "n_ensembles": n_ensembles}
+
+
+def _interval(values: np.ndarray, n_ensembles: int) -> dict[str, float]:
+    low, high = bootstrap.ends(values) if n_ensembles >= FEWEST_ENSEMBLES else (np.nan, np.nan)
+    return {"estimate": float(values[0]), "low": low, "high": high}
+
+
+def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Return `model`, `score`, `estimate`, `low` and `high` of each model and score, with intervals over ensembles."""
+    n = len(np.unique(truth.groups))
+    return pd.DataFrame(
+        [
+            {"model": name, "score": score} | _interval(values[0], n)
+            for name, active in models.items()
+            for score, values in _draws(truth, active, n_resamples, seed).items()
+        ]
+    )
+
+
+def compare(
+    models: dict[str, Active],
+    pairs: Sequence[tuple[str, str]],
+    truth: Truth,
+    *,
+    score: str = "frame_micro_f1",
+    margin: float = statistics.MARGIN,
+    n_resamples: int,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare timelines two by two on the same recordings; see `statistics.comparison_table`."""
+    n_resamples = statistics.enough_resamples(n_resamples, len(pairs))
+    names = {name for pair in pairs for name in pair}
+    draws = {name: _draws(truth, models[name], n_resamples, seed)[score] for name in names}
+    lower, n = score == "error_rate", len(np.unique(truth.groups))
+    return statistics.comparison_table(draws, pairs, margin=margin, n_groups=n, lower_is_better=lower, seed=seed)

@@ -4,7 +4,6 @@ Soundfonts take turns. A group is a sampled instrument with all its registers, a
 """
 
 import functools
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -281,20 +280,12 @@ def _render_batch(folder: Path, label: str, batch: int, seed: int, players: Play
     for index in range(batch * _BATCH, (batch + 1) * _BATCH):
         clip_id = f"{label}-{index:05d}-{hash_json([seed, players])[:6]}"
         font, voice, phrase = compose(label, index, seed=seed, players=players)
-        data = _wav(render(label, index, seed=seed, players=players))
+        sound = render(label, index, seed=seed, players=players)
         path = f"audio/{label}/{clip_id}.wav"
         with atomic_path(folder / path) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(effects.encode(sound, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16").getvalue())
         group = groups(label, players)[font, voice.program, voice.register]
         values = (clip_id, path, 0.0, DURATION_S, label, group, "", font, voice.program, voice.register)
         row = dict(zip(_MANIFEST_COLUMNS, (*values, hash_file(folder / path), seed), strict=True))
         clips.append(row | {"index": index, "notes": phrase.notes.tolist()})
     write_json(_record(folder, label, batch), clips)
-
-
-def _wav(sound: np.ndarray) -> bytes:
-    import soundfile
-
-    buffer = io.BytesIO()  # not straight to disk: libsndfile does not say that a disk is full
-    soundfile.write(buffer, sound, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
