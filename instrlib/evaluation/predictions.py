@@ -51,7 +51,7 @@ def check_same_clips(predictions: dict[str, Predictions]) -> None:
     for other, answer in predictions.items():
         same = np.array_equal(answer["clip_id"], first["clip_id"]) and several_labels(answer) == several_labels(first)
         if not same or not np.array_equal(truth(answer), truth(first), equal_nan=several_labels(first)):
-            raise EvaluationError(f"{other!r} and {name!r} were not tested on the same clips; compare others.")
+            raise EvaluationError(f"{other!r} and {name!r} were not tested on the same clips and labels.")
 
 
 def join_folds(answers: Sequence[Predictions]) -> Predictions:
