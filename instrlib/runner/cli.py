@@ -17,7 +17,7 @@ from instrlib.core.errors import ConfigError, InstrlibError
 if TYPE_CHECKING:
     from instrlib.models.predict import Prediction
 
-_RESUMED = ("study", "download", "notebooks", "trials")
+_RESUMED = ("study", "download", "notebooks")
 _INTERRUPTED = 130  # as a shell counts a command that Ctrl-C ended
 
 
@@ -288,25 +288,6 @@ def notebooks() -> None:
     own = numbered_notebooks()[0].parameters
     study(**own)
     publish(study_name(own["corpus"], own["profile"], own["data"]))
-
-
-@main.command(hidden=True, epilog=_examples("instrlib trials", "instrlib trials simple 'two fonts'"))
-def trials(
-    names: Annotated[list[str] | None, typer.Argument(help="Recipes. Default: all.", metavar="NAME...")] = None,
-    seeds: Seeds = 2,
-) -> None:
-    """For maintainers: try every recipe of recording augmentation and write the log of notebook 13; hours."""
-    from instrlib.core.config import folders, get_profile
-    from instrlib.studies import trials as recipes
-
-    profile, rows = get_profile("quick"), []
-    for trial in recipes.chosen(names):
-        answered = recipes.hear(trial, folders().runs / "trials" / trial.name, profile=profile, seeds=range(seeds))
-        rows.append(recipes.row(trial, answered, n_resamples=profile.n_bootstrap))
-        typer.echo(f"{trial.name}: {rows[-1][recipes.JUDGE]:.3f} by {recipes.JUDGE}")
-    if not names:
-        recipes.write_log(rows, seeds=range(seeds))
-        typer.echo(f"Log: {_near(recipes.log_path())}")
 
 
 def _results(corpus: str, profile: str, data: str, *, local: bool) -> Path:
