@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib.audio import decode as audio
 from instrlib.audio.frontends import VGGISH, YAMNET, fill_up, patches
 from instrlib.core.backend import load_keras
-from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.errors import ConfigError, CorpusError, RunError, StoreError
+from instrlib.core.config import TrainConfig
+from instrlib.core.errors import ConfigError, CorpusError, RunError
 from instrlib.data import corpora
-from instrlib.models import embeddings, pretrained, train, trained
+from instrlib.models import embeddings, pretrained, train
 
 RATE_HZ = 16_000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE_HZ).astype(np.float32)
@@ -418,50 +417,6 @@ def test_what_the_hubs_own_cache_holds_is_not_fetched(tmp_path, monkeypatch):
 # ---- our own, and whole corpora --------------------------------------------------------------------------------------
 
 
-def test_our_own_is_what_the_last_layer_weighs_averaged_over_the_segments_of_a_clip(network, small, tmp_path):
-    one = embeddings.own(network, name="rendered")
-    model, scaler = trained.load_model(network)
-    found = embeddings.embed_store(small.store, one, root=tmp_path, workers=1)
-    assert list(found["clip_id"]) == sorted(small.store.clips.clip_id)
-    assert found["mean"].shape == (len(found["clip_id"]), one.dimension)
-    # The last layer's weights times the embedding are the logits of the network.
-    x = small.store.read(small.store.segments.row.to_numpy(), scaler)
-    kernel, bias = model.layers[-1].get_weights()
-    logits = np.log(model.predict_on_batch(x))
-    for number in (0, 40):
-        of_clip = (small.store.segments.clip_id == found["clip_id"][number]).to_numpy()
-        expected = logits[of_clip].mean(axis=0)
-        given = found["mean"][number] @ kernel + bias
-        np.testing.assert_allclose(given - given.mean(), expected - expected.mean(), atol=1e-3)
-    assert (found["max"] >= found["mean"] - 1e-6).all()
-
-
-def test_our_own_gives_the_same_for_a_sound_as_for_its_features(network, small, tmp_path):
-    one = embeddings.own(network)
-    found = embeddings.embed_corpus(small.clips, one, root=small.store.folder.parent, workers=1)
-    clip = small.clips.manifest.iloc[7]
-    signal = audio.load(
-        small.clips.root / clip.path,
-        sample_rate_hz=one.sample_rate_hz,
-        start_s=clip.start_s,
-        duration_s=clip.duration_s,
-    )
-    expected = found["mean"][list(found["clip_id"]).index(clip.clip_id)]
-    np.testing.assert_allclose(one.embed(signal).mean(axis=0), expected, atol=1e-4)
-    assert np.isfinite(one.embed(np.zeros(100))).all()
-
-
-def test_our_own_refuses_features_of_other_settings(network, small, tmp_path):
-    store = dataclasses.replace(small.store, config=FeatureConfig(n_mels=16))
-    with pytest.raises(StoreError, match="features of other settings"):
-        embeddings.embed_store(store, embeddings.own(network), root=tmp_path)
-
-
-def test_a_folder_without_a_run_is_no_embedding(tmp_path):
-    with pytest.raises(RunError, match="holds no finished training run"):
-        embeddings.own(tmp_path)
-
-
 @pytest.fixture
 def clips(tmp_path):
     """Two classes of recordings: soft and loud noise of several lengths, 20 in all."""
@@ -500,29 +455,6 @@ def test_a_clip_of_a_longer_file_is_that_part_alone_and_a_long_one_is_read_in_pa
     # Of 5 parts one is silent; no sample of the others is lost.
     assert [len(part) for part in parts] == [30_720, 30_720, 30_720, 21_120]
     np.testing.assert_array_equal(np.concatenate(parts[:2])[:48_000], NOISE)
-
-
-def test_what_is_computed_is_kept_and_a_killed_run_goes_on(clips, yamnet, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "_CHUNK_CLIPS", 8)
-    calls = []
-    original = embeddings._embed_sounds
-
-    def counted(embedding, sounds):
-        if len(calls) == 2 and not list(tmp_path.glob("go-on")):
-            raise KeyboardInterrupt
-        calls.append(len(sounds))
-        return original(embedding, sounds)
-
-    monkeypatch.setattr(embeddings, "_embed_sounds", counted)
-    monkeypatch.setattr(embeddings, "parallel_map", lambda function, tasks, **_: (function(*task) for task in tasks))
-    with pytest.raises(KeyboardInterrupt):
-        embeddings.embed_corpus(clips, yamnet, root=tmp_path / "features")
-    (tmp_path / "go-on").touch()
-    first = embeddings.embed_corpus(clips, yamnet, root=tmp_path / "features")
-    again = embeddings.embed_corpus(clips, yamnet, root=tmp_path / "features")
-    assert calls == [8, 8, 4]
-    np.testing.assert_array_equal(first["mean"], again["mean"])
-    assert len(list((tmp_path / "features" / "embeddings").iterdir())) == 1
 
 
 def test_a_clip_that_cannot_be_used_is_left_out_and_too_many_are_an_error(clips, yamnet, tmp_path):

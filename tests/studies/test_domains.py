@@ -31,7 +31,7 @@ def fonts(monkeypatch):
         few = {"classes": ("flute", "piano"), "players": rendered.Players(("TimGM6mb",))}
         return load(root, clips_per_class=clips_per_class, seed=seed, **few, workers=workers)
 
-    monkeypatch.setattr(domains.soundfont, "fonts", lambda: there)
+    monkeypatch.setattr(domains.sources, "fonts", lambda: there)
     monkeypatch.setattr(domains.rendered, "load", load_font)
     monkeypatch.delenv(domains.VARIABLE, raising=False)
     return SimpleNamespace(there=there)
@@ -212,7 +212,7 @@ def test_a_study_of_several_instruments_a_clip_is_refused(fonts, small, inputs, 
 
 
 def test_what_is_on_this_machine_changes_with_its_files(fonts, monkeypatch, tmp_path):
-    fonts.there["TimGM6mb"] = domains.soundfont.find_soundfont()
+    fonts.there["TimGM6mb"] = domains.sources.find_soundfont()
     make_folders(tmp_path / "mine", classes=("flute", "piano"), recordings=1)
     name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}")
     before = domains.on_this_machine()
@@ -261,7 +261,7 @@ def test_a_domain_has_all_its_classes_in_common_with_itself():
 def test_pairs_without_classes_or_with_sounds_in_common_are_left_out_and_told(fonts, monkeypatch):
     fonts.there.update({name: Path(name) for name in ("TimGM6mb", "Merlin", "FluidR3_GM")})
     borrowed = {Path("TimGM6mb"), Path("Merlin")}
-    monkeypatch.setattr(domains.soundfont, "shared_samples", lambda a, b: 0.1 * ({a, b} == borrowed))
+    monkeypatch.setattr(domains.sources, "shared_samples", lambda a, b: 0.1 * ({a, b} == borrowed))
     found = [
         world("Tim", "rendered", ("cello", "flute"), fonts=("TimGM6mb",)),
         world("study", "rendered", ("cello", "flute"), fonts=("TimGM6mb", "Merlin")),
