@@ -132,13 +132,18 @@ def source_hash(source: str) -> str:
     return hash_bytes(repr(_syntax(tree)).encode())
 
 
-def _syntax(node: Any) -> Any:
-    """Return a syntax tree as tuples; empty fields are left out, so that every version of Python gives the same."""
+def _syntax(node: Any, wording: frozenset[str] = frozenset()) -> Any:
+    """Return a syntax tree as tuples; empty fields are left out, so that every version of Python gives the same.
+
+    `wording` are the names of texts: assignments to them are left out.
+    """
     if isinstance(node, list):
-        return [_syntax(one) for one in node]
+        return [_syntax(one, wording) for one in node if not _is_wording(one, wording)]
     if not isinstance(node, ast.AST):
         return node
     fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+        wording |= _wording(node)
     if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:]
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
@@ -150,11 +155,34 @@ def _syntax(node: Any) -> Any:
         fields["keywords"] = [one for one in fields["keywords"] if one.arg != "describe"]
     skipped = ("ctx", "kind", "type_comment", "type_ignores")
     filled = [
-        (name, _syntax(value)) for name, value in fields.items() if name not in skipped and value not in (None, [])
+        (name, _syntax(value, wording))
+        for name, value in fields.items()
+        if name not in skipped and value not in (None, [])
     ]
     if isinstance(node, ast.Constant):
         filled = [("value", repr(node.value))]
     return type(node).__name__, filled
+
+
+def _wording(scope: ast.AST) -> frozenset[str]:
+    """Return the names in a function, or the private ones of a module, that are read in `raise` statements alone."""
+    raised = {inner for node in ast.walk(scope) if isinstance(node, ast.Raise) for inner in ast.walk(node)}
+    named = {node.id for node in raised if isinstance(node, ast.Name)}
+    kept = {
+        node.id
+        for node in ast.walk(scope)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in raised
+    }
+    whole = not isinstance(scope, ast.Module)
+    return frozenset(name for name in named - kept if whole or name.startswith("_"))
+
+
+def _is_wording(node: Any, names: frozenset[str]) -> bool:
+    """Return whether a statement only puts a text together; another call could do more than that."""
+    if not isinstance(node, ast.Assign) or not {getattr(target, "id", "") for target in node.targets} <= names:
+        return False
+    calls = [inner.func for inner in ast.walk(node.value) if isinstance(inner, ast.Call)]
+    return all(getattr(call, "attr", "") in ("join", "format") for call in calls)
 
 
 @functools.cache

@@ -38,8 +38,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _ADVICE:
             raise
-        message = f"Cannot write {path}: {_ADVICE[error.errno]}, then run the same command again."
-        raise DiskError(message) from error
+        advice = _ADVICE[error.errno]
+        raise DiskError(f"Cannot write {path}: {advice}, then run the same command again.") from error
 
 
 @contextlib.contextmanager

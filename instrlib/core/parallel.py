@@ -325,8 +325,9 @@ def _connect(address: str) -> Any:
             thread.submit(lambda: asyncio.run(probe())).result()
         client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except Exception as error:  # a port of something else can answer anything
-        message = f"No Dask scheduler answers at {address!r}; start it with `dask scheduler` {unset}"
-        raise WorkerError(message) from error
+        raise WorkerError(
+            f"No Dask scheduler answers at {address!r}; start it with `dask scheduler` {unset}"
+        ) from error
     try:
         client.wait_for_workers(1, timeout=_NO_WORKER_S)
     except TimeoutError:

@@ -13,22 +13,32 @@ from instrlib.core.errors import ConfigError
 MODULE = """
 '''Words.'''
 
+_HINT = "go on"
+
 def level(x):
     '''Return the level.'''
     if x < 0:
-        raise ConfigError(f"{x} is negative.")
+        where = "here"
+        raise ConfigError(f"{x} is negative {where}; {_HINT}.")
+    scale = 2
+    if x > 9:
+        raise ConfigError(f"{x * scale} is large.")
+    x *= scale
     return list(parallel_map(f, x, describe="levels"))  # in dB
 """
 SAME = {
     "comment": ("# in dB", "# in decibels"),
     "docstring": ("Return the level.", "Return how loud it is."),
     "module docstring": ("Words.", "Other words."),
-    "message": ("is negative.", "is below 0."),
+    "message": ("is negative", "is below 0"),
+    "a part of it": ('"here"', '"there"'),
+    "a constant of it": ('"go on"', '"stop"'),
     "progress": ('"levels"', '"loudness"'),
     "layout": ("\n\ndef", "\n\n\n\ndef"),
 }
 OTHER = {
     "number": ("x < 0", "x < 1"),
+    "a number that a message names": ("scale = 2", "scale = 3"),
     "call": ("parallel_map(f,", "parallel_map(g,"),
     "kind of error": ("ConfigError", "AudioError"),
     "condition": ("if x < 0", "while x < 0"),
@@ -78,7 +88,7 @@ def test_a_module_that_is_new_or_renamed_counts(package):
 
 def test_the_hash_of_a_text_is_the_same_in_every_version_of_python():
     text = MODULE + "type_ = f'{level(1):.2f} dB'\nx: int = b'1'\nasync def g(*a, b=1, **c):\n    yield 1j, ..., None\n"
-    assert cache.source_hash(text) == "7ced0e2430986f2dd7f1ae2bf2eafacd5d98f46e1a2515ad9768f6a1763dbb9f"
+    assert cache.source_hash(text) == "fdd68509c0ee7e9c8b156cae4e6d1e7912cc47d2d336a310843ea5dc5740c628"
 
 
 def test_a_version_and_an_input_change_the_key(monkeypatch):
