@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instrlib.core import cache
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import Profile, folders, get_profile, study_name
 from instrlib.core.errors import ConfigError
@@ -69,10 +70,9 @@ class Run:
         return tuple(range(self.parameters["seeds"]))
 
     def other(self, notebook: str) -> "Run":
-        """Return the run of another notebook of the same study; it is made now when there is none."""
+        """Return the run of another notebook of the same study; it is made now where there is none of this code."""
         folder = self.folder.parent / notebook
-        path = folder / "manifest.json"
-        if not path.is_file() or read_json(path).get("parameters") != self._recorded():
+        if not self._is_current(folder):
             make(notebook, self.parameters)
         self.used.add(notebook)
         declared = read_json(folder / DECLARED) if (folder / DECLARED).is_file() else {}
@@ -211,9 +211,8 @@ class Run:
             }
         for path in sorted(self.folder.parent.glob("*/manifest.json")):
             name = path.parent.name
-            if name != self.notebook:
-                other = self.other(name)
-                found[name] = {**other.declared, "manifest": read_json(path)}
+            if name != self.notebook and self._is_current(path.parent):
+                found[name] = {**self.other(name).declared, "manifest": read_json(path)}
         return dict(sorted(found.items()))
 
     def numbers(self, **numbers: Any) -> None:
@@ -244,6 +243,12 @@ class Run:
                 for path in (self.folder / kind).glob("*"):
                     path.unlink()
         self.begun = True
+
+    def _is_current(self, folder: Path) -> bool:
+        """Return whether a run is finished, of these parameters and of the library's present code."""
+        path = folder / "manifest.json"
+        found = read_json(path) if path.is_file() else {}
+        return (found.get("parameters"), found.get("library")) == (self._recorded(), cache.key("studies"))
 
     def _recorded(self) -> dict[str, Any]:
         """Return the parameters as a manifest holds them, without a folder of this machine."""
@@ -328,6 +333,7 @@ class Run:
             "notebook": self.notebook,
             "study": self.study,
             "parameters": self._recorded(),
+            "library": cache.key("studies"),
             "inputs": inputs,
             "uses": sorted(self.used),
             "keeps": sorted(self.kept),
