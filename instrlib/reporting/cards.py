@@ -1,15 +1,12 @@
 """DATA_CARD.md and MODEL_CARD.md of a study, from what its notebooks declare and what is known of its corpus."""
 
-import importlib.resources
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import instrlib
 from instrlib.core.io import write_text
 from instrlib.reporting.document import as_table
-from instrlib.reporting.summary import Study, text_of
+from instrlib.reporting.summary import Study, about_corpus, text_of
 
 DATA_CARD, MODEL_CARD = "DATA_CARD.md", "MODEL_CARD.md"
 
@@ -48,19 +45,6 @@ def data_card(study: Study) -> str:
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in known["limits"]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def about_corpus(name: str) -> dict[str, Any]:
-    """Return what, groups, blind, use and limits of a corpus, from `templates/corpora.toml`.
-
-    Examples
-    --------
-    >>> about_corpus("irmas")["groups"]
-    'one recording, identified by the number in the file name'
-    """
-    source = (importlib.resources.files(instrlib) / "templates" / "corpora.toml").read_text(encoding="utf-8")
-    known = tomllib.loads(source)
-    return known.get(name, known["unknown"])
 
 
 def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

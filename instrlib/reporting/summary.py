@@ -1,12 +1,15 @@
 """What a study's `results.json` declares; report, README, cards and comparisons read nothing else."""
 
+import importlib.resources
 import json
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import instrlib
 from instrlib.core.config import folders
 from instrlib.core.errors import RunError
 from instrlib.core.io import expanded, read_json
@@ -64,9 +67,13 @@ class Study:
         parameters = manifest["parameters"]
         commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in self.notebooks.values())
         title = manifest.get("corpus", {}).get("title", "")
+        facts = {name.replace("_", " "): text_of(value) for name, value in self.facts.items()}
+        whole = about_corpus(parameters["corpus"]).get("clips", 0)
+        if 0 < self.facts.get("clips", 0) < whole:
+            facts["clips"] += f" of {whole:,}"
         return {
             "corpus": f"{title} ({parameters['corpus']})" if title else parameters["corpus"],
-            **{name.replace("_", " "): text_of(value) for name, value in self.facts.items()},
+            **facts,
             "profile": parameters["profile"],
             "seeds": str(parameters["seeds"]),
             "commit": ", ".join(commits),
@@ -141,6 +148,19 @@ def _committed(name: str, revision: str) -> Any:
         raise RunError(
             f"git has no results of {name} at {revision}. `git log -- reports/{name}` lists them."
         ) from error
+
+
+def about_corpus(name: str) -> dict[str, Any]:
+    """Return what, groups, blind, use and limits of a corpus, from `templates/corpora.toml`.
+
+    Examples
+    --------
+    >>> about_corpus("irmas")["groups"]
+    'one recording, identified by the number in the file name'
+    """
+    source = (importlib.resources.files(instrlib) / "templates" / "corpora.toml").read_text(encoding="utf-8")
+    known = tomllib.loads(source)
+    return known.get(name, known["unknown"])
 
 
 def text_of(value: Any) -> str:
