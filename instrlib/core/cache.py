@@ -41,7 +41,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 _SHOWING = re.findall(
     r"\S+",
-    "jupyterlab papermill nbformat nbclient ipykernel ipython nbconvert nbval jupytext matplotlib pillow "
+    "jupyterlab papermill nbformat nbclient ipykernel ipython nbconvert nbval jupytext matplotlib seaborn pillow "
     "jinja2 pybtex gradio typst filelock requests typer rich tqdm",
 )
 """Direct dependencies that change no number."""

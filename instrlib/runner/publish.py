@@ -39,7 +39,7 @@ def collect(study: Path, notebooks: Iterable[str]) -> None:
 
 def drawing_key() -> str:
     """Return a hash of what decides the bytes of a figure besides its arrays."""
-    packages = {name: versions().get(name) or _version(name) for name in ("numpy", "matplotlib", "pillow")}
+    packages = {name: versions().get(name) or _version(name) for name in ("numpy", "matplotlib", "seaborn", "pillow")}
     return hash_json([code_hash("charts"), packages, platform.system(), platform.machine()])
 
 
