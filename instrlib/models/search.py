@@ -190,7 +190,9 @@ def best(candidates: Sequence[Candidate], trials: pd.DataFrame) -> list[Candidat
     for fold, rows in trials.groupby("fold"):
         done = rows[rows.status == "done"]
         if done.empty:
-            raise RunError(f"None of the {len(rows)} trials of fold {fold} could be trained: {rows.reason.iloc[0]}")
+            tried = rows[rows.status != "too large"]
+            reason = (tried if len(tried) else rows).reason.iloc[0]
+            raise RunError(f"None of the {len(rows)} trials of fold {fold} could be trained: {reason}")
         order = done.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True], kind="stable")
         chosen.append(candidates[int(order.trial.iloc[0])])
     return chosen
