@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import instrlib
 from instrlib.audio import decode, features
 from instrlib.core.errors import AudioError, CorpusError
-from instrlib.core.io import atomic_path, hash_file
+from instrlib.core.io import atomic_path, hash_file, to_jsonable
 from instrlib.models import predict
 from instrlib.models.published import Network, PublishedModel, listener
 from instrlib.studies import saliency, timeline
@@ -28,6 +27,13 @@ MAX_DURATION_S = 600.0
 
 MAX_CHANNELS = 32
 """The memory of a block grows with the channels."""
+
+_EXAMPLE_RATE_HZ, _BEAT_S, _VIOLIN = 44_100, 0.42, 40
+_TUNE = (
+    *((64, 1), (67, 1), (69, 1), (72, 1), (71, 0.5), (69, 0.5), (67, 2)),
+    *((65, 1), (69, 1), (67, 1), (64, 1), (62, 1), (60, 3)),
+)
+"""MIDI pitch and beats of each note of the example."""
 
 FIELDS = {
     "file.name": "name of the file; over the page without some special characters",
@@ -96,24 +102,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything about one recording.
+    """Everything about one recording; timeline and condition are None where the model has none.
 
-    Attributes
-    ----------
-    name, sha256 : str
-        Name of the file (shown, never used as a path) and hash of its bytes.
-    analysed_at : datetime
-        UTC, to the second.
-    prediction : Prediction
-        The instrument of the whole recording.
-    thresholds : dict of str to float
-        The probability from which each class is reported.
-    segment : Segment
-        With the class activation map.
-    timeline, condition
-        None when the model has none.
-    model : PublishedModel
-        The model that was used.
+    `name` is that of the file (shown, never used as a path), `sha256` the hash of its bytes; `thresholds` holds the
+    probability from which each class is reported.
     """
 
     name: str
@@ -167,14 +159,15 @@ def analyse(
         When the file cannot be used or is too long.
     """
     path = Path(path)
+
+    def part(first: float, share: float, stage: str) -> Callable[[float], None]:
+        return lambda done: on_progress(first + share * done, stage)
+
     on_progress(0.0, "Reading the file")
     _check_size(path)
     sha256 = hash_file(path)
-    naming, finding = "Classifying the instrument", "Computing the timeline"
-    prediction = predict.predict_file(path, model, on_progress=lambda share: on_progress(0.05 + 0.3 * share, naming))
-    windows, played = _timeline(
-        path, model, prediction.duration_s, lambda share: on_progress(0.35 + 0.4 * share, finding)
-    )
+    prediction = predict.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
+    windows, played = _timeline(path, model, prediction.duration_s, part(0.35, 0.4, "Computing the timeline"))
     on_progress(0.75, "Computing the saliency map")
     segment = _segment(path, model, prediction, windows)
     on_progress(0.85, "Measuring the condition")
@@ -211,9 +204,7 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
             "hop_s": played.hop_s,
             "scores": dict(zip(prediction.classes, np.round(played.scores.T, 4).tolist(), strict=True)),
         },
-        "condition": condition
-        and vars(condition)
-        | {"measures": {name: v if math.isfinite(v) else None for name, v in condition.measures.items()}},
+        "condition": condition and vars(condition),
         "features": analysis.segment.config.to_dict(),
         "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
         "instrlib": instrlib.__version__,
@@ -223,18 +214,36 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
 
 def to_json(analysis: Analysis) -> str:
     """Return `to_dict` as indented JSON."""
-    return json.dumps(to_dict(analysis), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(to_jsonable(to_dict(analysis)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def example_clip(folder: Path) -> Path:
     """Write a short tune for sampled violin (sine waves where no soundfont can be played) as example.wav."""
     import soundfile
 
+    from instrlib.data.rendered import sampler, sources
+
+    offset_s = _BEAT_S * np.cumsum([beats for _, beats in _TUNE])
+    notes = np.array(
+        [(end_s - _BEAT_S * beats, end_s, pitch, 90) for end_s, (pitch, beats) in zip(offset_s, _TUNE, strict=True)]
+    )
+    settings = {"program": _VIOLIN, "duration_s": float(offset_s[-1]), "sample_rate_hz": _EXAMPLE_RATE_HZ}
+    try:
+        signal = sampler.play(sources.find_soundfont(), notes, **settings)
+    except CorpusError:
+        signal = np.concatenate([_sine(end_s - onset_s, pitch) for onset_s, end_s, pitch, _ in notes])
     path = Path(folder) / "example.wav"
-    signal = _tune()
     with atomic_path(path) as temporary:
         soundfile.write(temporary, 0.7 * signal / np.abs(signal).max(), _EXAMPLE_RATE_HZ, subtype="PCM_16")
     return path
+
+
+def _sine(duration_s: float, pitch: float) -> np.ndarray:
+    """Return a decaying tone with ten harmonics."""
+    time_s = np.arange(round(duration_s * _EXAMPLE_RATE_HZ)) / _EXAMPLE_RATE_HZ
+    harmonic = np.arange(1, 11)[:, None]
+    waves = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * harmonic * time_s)
+    return (waves * np.exp(-(1 + harmonic) * time_s) / harmonic).sum(axis=0)
 
 
 def _check_size(path: Path) -> None:
@@ -294,43 +303,3 @@ def _condition(path: Path, model: PublishedModel) -> Condition | None:
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
     verdict, probabilities, measures = condition.verdict(signal, rate_hz, model.condition)
     return Condition(verdict, probabilities, measures, model.condition["recall"], model.condition["about"])
-
-
-# -- the example -------------------------------------------------------------------------------------------------------
-
-_EXAMPLE_RATE_HZ = 44_100
-_BEAT_S = 0.42
-_TUNE = (
-    *((64, 1), (67, 1), (69, 1), (72, 1), (71, 0.5), (69, 0.5), (67, 2)),
-    *((65, 1), (69, 1), (67, 1), (64, 1), (62, 1), (60, 3)),
-)
-"""MIDI pitch and beats of each note."""
-_PROGRAM = 40  # General MIDI: violin
-
-
-def _tune() -> np.ndarray:
-    beats = np.array([length for _, length in _TUNE])
-    onset_s = _BEAT_S * np.concatenate([[0], np.cumsum(beats[:-1])])
-    pitch = np.array([pitch for pitch, _ in _TUNE])
-    notes = np.stack([onset_s, onset_s + _BEAT_S * beats, pitch, np.full(len(pitch), 90)], axis=1)
-    duration_s = float(notes[-1, 1])
-    from instrlib.data.rendered import sampler, sources
-
-    try:
-        font = sources.find_soundfont()
-        return sampler.play(font, notes, program=_PROGRAM, duration_s=duration_s, sample_rate_hz=_EXAMPLE_RATE_HZ)
-    except CorpusError:
-        return _sines(notes, duration_s)
-
-
-def _sines(notes: np.ndarray, duration_s: float) -> np.ndarray:
-    """Play notes with ten harmonics that die away, the higher the faster."""
-    signal = np.zeros(round(duration_s * _EXAMPLE_RATE_HZ))
-    for onset_s, offset_s, pitch, _ in notes:
-        first, last = round(onset_s * _EXAMPLE_RATE_HZ), round(offset_s * _EXAMPLE_RATE_HZ)
-        time_s = np.arange(last - first) / _EXAMPLE_RATE_HZ
-        frequency_hz = 440 * 2 ** ((pitch - 69) / 12)
-        for harmonic in range(1, 11):
-            tone = np.sin(2 * np.pi * harmonic * frequency_hz * time_s)
-            signal[first:last] += tone * np.exp(-(1 + harmonic) * time_s) / harmonic
-    return signal

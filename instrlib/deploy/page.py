@@ -116,11 +116,9 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
         "pdf": _data_address("application/pdf", pdf.pdf(analysis, wide)),
         "json": _data_address("application/json", to_json(analysis).encode()),
     }
+    sizes = {"wide": wide, "narrow": narrow}
     images = {
-        name: {
-            "wide": _data_address("image/svg+xml", wide[name].encode()),
-            "narrow": _data_address("image/svg+xml", narrow[name].encode()),
-        }
+        name: {size: _data_address("image/svg+xml", drawn[name].encode()) for size, drawn in sizes.items()}
         for name in wide
     }
     page = _template().render(
@@ -133,7 +131,7 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
         images=images,
         files=files,
     )
-    # Gradio fills in what stands in such brackets; here they are part of somebody's file name.
+    # Gradio replaces these brackets; in a file name they are text.
     return page.replace("${", "&#36;{").replace("{{", "&#123;{")
 
 
@@ -143,16 +141,14 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
 def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
     import gradio
 
+    progress = gradio.Progress()
+
     def empty(recording: str | None, request: gradio.Request) -> tuple[str, str]:
         if recording is not None:
             uploads.wait(request.session_hash, Path(recording))
         return "", ""
 
-    def listen(
-        recording: str | None,
-        request: gradio.Request,
-        progress: Any = gradio.Progress(),  # noqa: B008
-    ) -> tuple[str, str]:
+    def listen(recording: str | None, request: gradio.Request, progress: Any = progress) -> tuple[str, str]:
         if recording is None:
             return "", ""
         path = Path(recording)
@@ -167,35 +163,19 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
     first = _example(model, uploads.folder)
     with gradio.Blocks(title=_TITLE, analytics_enabled=False) as page:
         gradio.HTML(_INTRO.format(_TITLE, *map(html.escape, (model.name, model.performance))))
-        recording = gradio.Audio(
-            sources=["upload", "microphone"],
-            type="filepath",
-            editable=False,
-            buttons=[],
-            label="Recording",
-            elem_id="recording",
-        )
+        sources = ["upload", "microphone"]
+        look = {"editable": False, "buttons": [], "label": "Recording", "elem_id": "recording"}
+        recording = gradio.Audio(sources=sources, type="filepath", **look)
         gradio.HTML(_HINT)
         status = gradio.HTML(elem_id="status")
         result = gradio.HTML(first, elem_id="result")
-        # What is given while another is analysed waits for its turn; the one that was given last is never lost.
+        # A recording given during an analysis waits for its turn; the last one is never lost.
         settings = {"api_visibility": "private", "trigger_mode": "always_last"}
-        # The result of the recording before goes first; the wait is then shown where one looks.
-        emptied = {
-            "fn": empty,
-            "inputs": recording,
-            "outputs": [status, result],
-            "show_progress": "hidden",
-            **settings,
-        }
+        # The last result is removed first, so that progress is shown in its place.
+        emptied = {"fn": empty, "inputs": recording, "outputs": [status, result], "show_progress": "hidden", **settings}
         recording.clear(**emptied)
         gradio.on([recording.upload, recording.stop_recording], **emptied).then(
-            listen,
-            recording,
-            [status, result],
-            show_progress_on=status,
-            concurrency_limit=_AT_ONCE,
-            **settings,
+            listen, recording, [status, result], show_progress_on=status, concurrency_limit=_AT_ONCE, **settings
         )
     return page.queue(api_open=False, max_size=_MAX_WAITING)
 
@@ -242,19 +222,15 @@ def _launch_settings(port: int | None) -> dict[str, Any]:
 @contextlib.contextmanager
 def _environment(uploads: str) -> Iterator[None]:
     """Set what Gradio reads from the environment: the folder of uploads, no analytics, no proxy for this machine."""
-    here = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-    no_proxy = ",".join(filter(None, [here, HOST, "localhost"]))
-    ours = {**_SETTINGS, "GRADIO_TEMP_DIR": uploads, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    no_proxy = dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, [known, HOST, "localhost"])))
+    before = dict(os.environ)
+    os.environ.update({**_SETTINGS, "GRADIO_TEMP_DIR": uploads, **no_proxy})
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _is_free(port: int) -> bool:
@@ -272,17 +248,8 @@ class _Guard:
     """
 
     _SERVED = (
-        "/assets/",
-        "/static/",
-        "/theme.css",
-        "/favicon.ico",
-        "/manifest.json",
-        "/config",
-        "/gradio_api/upload",
-        "/gradio_api/queue/",
-        "/gradio_api/heartbeat/",
-        "/gradio_api/startup-events",
-        "/gradio_api/file=/",
+        *("/assets/", "/static/", "/theme.css", "/favicon.ico", "/manifest.json", "/config"),
+        *(f"/gradio_api/{name}" for name in ("upload", "queue/", "heartbeat/", "startup-events", "file=/")),
     )
 
     def __init__(self, app: Any) -> None:
