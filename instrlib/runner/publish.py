@@ -27,8 +27,6 @@ def collect(study: Path, notebooks: Iterable[str]) -> None:
         declared = read_json(run / "declared.json") if (run / "declared.json").is_file() else {}
         primary += [{"notebook": run.name, **row} for row in declared.pop("primary", [])]
         entries[run.name] = declared | {"manifest": read_json(run / "manifest.json")}
-        if (run / "metrics.json").is_file():
-            entries[run.name]["metrics"] = read_json(run / "metrics.json")
     text = json.dumps({"study": study.name, "primary": primary, "notebooks": entries})
     # Digits that no two machines share make the file a third larger; NaN is not JSON.
     shorter = json.loads(text, parse_constant=lambda _: None, parse_float=lambda x: float(f"{float(x):.{_DIGITS}g}"))

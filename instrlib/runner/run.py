@@ -78,7 +78,9 @@ class Run:
         declared = read_json(folder / DECLARED) if (folder / DECLARED).is_file() else {}
         return Run(notebook, self.parameters, folder, declared=declared)
 
-    def figure(self, *what: Any, caption: str = "", key: bool = False, **arrays: Any) -> "Figure":
+    def figure(
+        self, name: str, chart: Callable[..., "Figure"], /, *, caption: str, key: bool = False, **arrays: Any
+    ) -> "Figure":
         """Draw a chart and keep its arrays, from which `make figures` draws it again without the run.
 
         Parameters
@@ -96,12 +98,9 @@ class Run:
         --------
         >>> run.figure("scores", charts.dots, caption="Accuracy.", names=["a"], values=[0.5])  # doctest: +SKIP
         """
-        if callable(what[0]):
-            return self._old_figure(*what, **arrays)
         from instrlib import charts
 
         self._begin()
-        name, chart = what
         stem = f"{self.notebook[:2]}_{name}"
         path = self.folder / "arrays" / f"{stem}.npz"
         charts.store(path, chart, **arrays)
@@ -109,17 +108,6 @@ class Run:
         charts.save(figure, self.folder / "figures", stem)
         known = [one for one in self.declared.get("figures", []) if one["name"] != stem]
         self._declare("figures", [*known, {"name": stem, "caption": caption, "key": bool(key)}])
-        return figure
-
-    def _old_figure(self, draw: Callable[..., "Figure"], name: str | None = None, **arrays: Any) -> "Figure":
-        from instrlib import plots
-
-        self._begin()
-        stem = f"{self.notebook[:2]}_{name or draw.__name__}"
-        path = self.folder / "arrays" / f"{stem}.npz"
-        write_arrays(path, figure=draw.__name__, **arrays)
-        figure = plots.draw_stored(path)
-        plots.save(figure, self.folder / "figures", stem)
         return figure
 
     def primary(
@@ -237,7 +225,7 @@ class Run:
             return
         with locked(self.study):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("manifest.json", "metrics.json", DECLARED, RECORD):
+            for name in ("manifest.json", DECLARED, RECORD):
                 (self.folder / name).unlink(missing_ok=True)
             for kind in ("arrays", "figures"):
                 for path in (self.folder / kind).glob("*"):
@@ -259,17 +247,6 @@ class Run:
         self.declared[what] = to_jsonable(_plain(value))
         write_json(self.folder / DECLARED, self.declared)
 
-    def save_metrics(self, **metrics: Any) -> None:
-        """Add named numbers to `metrics.json`; `results.json` is made of these."""
-        self._begin()
-        path = self.folder / "metrics.json"
-        known = read_json(path) if path.is_file() else {}
-        write_json(path, known | metrics)
-
-    def metrics(self) -> dict[str, Any]:
-        """Return the numbers saved so far."""
-        return read_json(self.folder / "metrics.json")
-
     def near_record(self, value: float, *path: str, tolerance: float) -> str:
         """Compare a number with the committed one of the same study; for cells whose output is checked.
 
@@ -278,7 +255,7 @@ class Run:
         value : float
             The number at hand.
         *path : str
-            Where it stands in this notebook's metrics of `results.json`, key by key.
+            Where it stands in this notebook's numbers of `results.json`, key by key.
         tolerance : float
             Largest difference that still counts as the same.
 

@@ -8,9 +8,6 @@ import pytest
 
 from instrlib.core.cache import BELOW, PACKAGE
 
-OLD = {"plots", "report", "findings"}
-"""Subpackages that are being replaced."""
-
 
 def modules() -> dict[str, Path]:
     paths = {path.relative_to(PACKAGE).with_suffix(""): path for path in PACKAGE.rglob("*.py")}
@@ -61,7 +58,7 @@ def violations(graph: dict[str, set[str]]) -> set[tuple[str, str]]:
 
 
 def test_imports_run_down_the_floors_only(graph):
-    assert not [pair for pair in violations(graph) if not OLD & {name.partition(".")[0] for name in pair}]
+    assert not violations(graph)
 
 
 def test_there_is_no_circle(graph):
@@ -69,7 +66,7 @@ def test_there_is_no_circle(graph):
 
 
 def test_every_subpackage_has_its_place(graph):
-    assert {name.partition(".")[0] for name in graph if "." in name} <= set(BELOW) | OLD
+    assert {name.partition(".")[0] for name in graph if "." in name} <= set(BELOW)
 
 
 def test_an_import_upwards_is_found():

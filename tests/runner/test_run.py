@@ -60,7 +60,7 @@ def test_declaring_again_replaces(run):
         primary(run, verdict=verdict)
     for _ in range(2):
         run.finding("One.")
-        run.figure("a", charts.dots, names=["a"], values=[0.1])
+        run.figure("a", charts.dots, caption="A.", names=["a"], values=[0.1])
     known = read_json(run.folder / DECLARED)
     assert [one["verdict"] for one in known["primary"]] == ["worse"]
     assert len(known["findings"]) == len(known["figures"]) == 1
@@ -86,7 +86,7 @@ def test_a_primary_comparison_is_whole(run, changed):
 
 
 def test_opening_a_run_discards_nothing_and_the_first_declaration_what_was_there(run):
-    run.figure("old", charts.dots, names=["a"], values=[0.1])
+    run.figure("old", charts.dots, caption="A.", names=["a"], values=[0.1])
     run.finish()
     again = open_run("01_first", **run.parameters)
     assert (run.folder / "manifest.json").is_file() and (run.folder / "arrays/01_old.npz").is_file()
