@@ -4,6 +4,7 @@ Soundfonts take turns. A group is a sampled instrument with all its registers, a
 """
 
 import functools
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ def load(
     Parameters
     ----------
     root : Path
-        Folder of all rendered clips. A change of code, fonts or package versions uses a new folder in it.
+        Folder of all rendered clips; a change of code, fonts or package versions renders them again.
     clips_per_class : int
         Number of clips; they are spread evenly over fonts, programs and registers.
     seed : int
@@ -98,6 +99,9 @@ def load(
     chosen = tuple(label for label in CLASSES if label in (classes or CLASSES))
     folder = Path(root) / _folder_key(seed, players)
     batches = [(label, number) for label in chosen for number in range(-(-clips_per_class // _BATCH))]
+    for old in Path(root).glob(f"{folder.name[:8]}-*"):  # of other code, fonts or package versions
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
     missing = [(folder, *batch, seed, players) for batch in batches if not _is_whole(folder, *batch)]
     list(parallel_map(_render_batch, missing, workers=workers, describe="rendering"))
     clips = [one for batch in batches for one in read_json(_record(folder, *batch))]
@@ -259,7 +263,8 @@ def _number(players: Players) -> int:
 @functools.cache
 def _folder_key(seed: int, players: Players) -> str:
     fonts = {name: sources.font_hash(sources.find_soundfont(name)) for name in players.fonts}
-    return key("data", seed=seed, exercises=players.exercises, fonts=fonts, engine=sampler.engine_name())[:16]
+    made_of = {"seed": seed, "exercises": players.exercises, "fonts": fonts, "engine": sampler.engine_name()}
+    return f"{hash_json([seed, players])[:8]}-{key('data', **made_of)[:16]}"
 
 
 def _record(folder: Path, label: str, batch: int) -> Path:
