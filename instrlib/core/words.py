@@ -1,20 +1,6 @@
-"""How names and findings are put into words."""
+"""How names are written in sentences."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-def bullets(sentences: list[str]) -> str:
-    """Return the sentences as a Markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def begin(words: str) -> str:
-    """Begin a sentence: the first letter large, the others as they are."""
-    return words[:1].upper() + words[1:]
 
 
 def listed(names: Iterable[str]) -> str:
@@ -23,14 +9,8 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def spread(counts: "pd.Series") -> str:
-    """Return the least and the largest of some counts, or the one that all are."""
-    low, high = counts.min(), counts.max()
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
 def spaced(name: object) -> str:
-    """Return a name as it is read.
+    """Return a name with spaces.
 
     Examples
     --------
