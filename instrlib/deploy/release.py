@@ -33,7 +33,7 @@ from instrlib.evaluation.predictions import Predictions
 from instrlib.models import published
 from instrlib.models.published import CARD, FILES, FORMAT, RECORD, PublishedModel
 from instrlib.models.trained import COMPLETE, read_manifest, summary
-from instrlib.models.variants import Variant, run_folder, run_variants
+from instrlib.models.variants import Variant, run_variants
 
 if TYPE_CHECKING:
     from instrlib.runner.run import Run
@@ -153,11 +153,6 @@ def candidates(run: "Run", notebooks: Sequence[str], inputs: Inputs) -> list[Can
     if not found:
         raise RunError(f"{', '.join(notebooks)}: no network of every seed and split is declared by `run.models`.")
     return found
-
-
-def places(folder: Path, name: str, seeds: Sequence[int], n_folds: int) -> tuple[tuple[Path, ...], ...]:
-    """Return the run folders of a variant, first by seed, then by fold; see `variants.run_folder`."""
-    return tuple(tuple(run_folder(folder, name, fold=fold, seed=seed) for fold in range(n_folds)) for seed in seeds)
 
 
 def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | None = None) -> Choice:
