@@ -1,8 +1,9 @@
 """Training speed: the library's loop beside plain `keras.fit`, the batches of before it, and PyTorch where it is there.
 
-Each side has a process of its own with one thread, which waits while another one works; rounds alternate, and medians
-of ratios within a round are printed, so that other work on the machine hardly counts. All train the same network on the
-same examples, without augmentation; the library validates after each epoch, as what it replaced did.
+Each side has a process of its own with one thread, which waits while another one works. Rounds alternate; CPU time is
+measured and medians of ratios within a round are printed, so that other work on the machine hardly counts. All train
+the same network on the same examples, without augmentation; the library validates after each epoch, as what it replaced
+did.
 """
 
 import functools
@@ -27,7 +28,7 @@ from instrlib.core.config import FeatureConfig, TrainConfig  # noqa: E402
 from instrlib.models import layers, train  # noqa: E402
 from instrlib.models.examples import Examples  # noqa: E402
 
-N, N_VALIDATION, N_CLASSES, EPOCHS, ROUNDS = 512, 128, 12, 3, 7
+N, N_VALIDATION, N_CLASSES, EPOCHS, ROUNDS = 512, 128, 12, 3, 5
 BATCH, BATCH_BEFORE = TrainConfig().batch_size, 16
 RATE = 3e-3
 SCALER = Scaler(np.full(64, -40, np.float32), np.full(64, 10, np.float32))
@@ -139,19 +140,19 @@ SIDES = {"library": library, "keras.fit": plain, "before": before, "torch": torc
 
 
 def serve(side: str, network: str) -> None:
-    """Train once, then train and print the seconds that it took for every line that comes in."""
+    """Train once, then train and print the CPU seconds that it took for every line that comes in."""
     load_keras().utils.set_random_seed(0)
     work = SIDES[side](network)
     work()
     print("ready", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        print(json.dumps(time.perf_counter() - start), flush=True)
+        print(json.dumps(time.process_time() - start), flush=True)
 
 
 def measure(network: str, names: list[str]) -> dict[str, list[float]]:
-    """Return the seconds of each round by side."""
+    """Return the CPU seconds of each round by side."""
     sides = {
         side: subprocess.Popen([sys.executable, __file__, side, network], stdin=-1, stdout=-1, text=True)
         for side in names
