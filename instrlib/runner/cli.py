@@ -303,7 +303,7 @@ def _write_reports(folder: Path) -> list[Path]:
     from instrlib.reporting.summary import open_study
 
     found = open_study(folder)
-    return [*write_cards(found), *write_report(found)]
+    return [*write_cards(found).values(), *write_report(found)]
 
 
 def _conclude(folder: Path) -> None:

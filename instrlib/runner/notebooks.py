@@ -125,8 +125,9 @@ def _write(path: Path, raw: dict[str, Any]) -> None:
 
 def _with_outputs(cells: list[dict[str, Any]], executed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ran = (cell for cell in executed if cell["cell_type"] == "code" and not _is_injected(cell))
+    empty = {"outputs": [], "execution_count": None}  # of a cell that was written while the notebook ran
     return [
-        cell | {name: run[name] for run in [next(ran)] for name in ("outputs", "execution_count")}
+        cell | {name: run[name] for run in [next(ran, empty)] for name in ("outputs", "execution_count")}
         if cell["cell_type"] == "code"
         else cell
         for cell in cells

@@ -85,7 +85,9 @@ def test_a_study_is_run_reported_published_and_compared(root):
     changed = (root / "reports/rendered-smoke/results.json").read_text().replace('"better"', '"worse"')
     (root / "reports/rendered-smoke/results.json").write_text(changed)
     assert "0 of 1" in call(*SMALL).stdout.splitlines()[-1]
-    assert call("report", "--profile", "smoke").stdout.splitlines()[0].startswith("reports/rendered-smoke/")
+    told = call("report", "--profile", "smoke")
+    assert told.exit_code == 0, told.output
+    assert told.stdout.splitlines()[0].startswith("reports/rendered-smoke/")
     assert call("report", "--profile", "smoke", "--local").stdout.splitlines()[0].startswith("runs/rendered-smoke/")
     assert "0 of 1" in call("report", "--compare", "runs/rendered-smoke", "rendered-smoke").stdout
 
