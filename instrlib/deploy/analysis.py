@@ -14,7 +14,7 @@ from instrlib.audio import decode, features
 from instrlib.core.errors import AudioError, CorpusError
 from instrlib.core.io import atomic_path, hash_file, to_jsonable
 from instrlib.models import predict
-from instrlib.models.published import Network, PublishedModel, listener
+from instrlib.models.published import Network, PublishedModel, predictor
 from instrlib.studies import saliency, timeline
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, 
     start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
     signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
     level_db = features.extract(signal[: config.segment_samples], config)
-    _, maps = listener(network)(level_db[None])
+    _, maps = predictor(network)(level_db[None])
     activation = None
     if maps is not None:
         activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)

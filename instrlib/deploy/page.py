@@ -148,7 +148,7 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
             uploads.wait(request.session_hash, Path(recording))
         return "", ""
 
-    def listen(recording: str | None, request: gradio.Request, progress: Any = progress) -> tuple[str, str]:
+    def answer(recording: str | None, request: gradio.Request, progress: Any = progress) -> tuple[str, str]:
         if recording is None:
             return "", ""
         path = Path(recording)
@@ -175,7 +175,7 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
         emptied = {"fn": empty, "inputs": recording, "outputs": [status, result], "show_progress": "hidden", **settings}
         recording.clear(**emptied)
         gradio.on([recording.upload, recording.stop_recording], **emptied).then(
-            listen, recording, [status, result], show_progress_on=status, concurrency_limit=_AT_ONCE, **settings
+            answer, recording, [status, result], show_progress_on=status, concurrency_limit=_AT_ONCE, **settings
         )
     return page.queue(api_open=False, max_size=_MAX_WAITING)
 

@@ -347,12 +347,12 @@ def noise_rejection(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) 
     DataFrame
         By kind: `abstained` (share of the segments), mean `confidence`, and `answer`, the most frequent top class.
     """
-    config, listen = model.single.features, published.listener(model.single)
+    config, predict = model.single.features, published.predictor(model.single)
     rng = np.random.default_rng(seed)
     rows = {}
     for kind in NOISES:
         spectra = [extract(_noise(kind, config, rng), config) for _ in range(n)]
-        found = listen(np.stack(spectra))[0]
+        found = predict(np.stack(spectra))[0]
         rows[kind] = {
             "abstained": 1 - is_named(found, model.single.thresholds).mean(),
             "confidence": found.max(axis=1).mean(),

@@ -15,7 +15,7 @@ from instrlib.audio.features import extract, segment_starts
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, ConfigError
 from instrlib.evaluation.calibration import is_named
-from instrlib.models.published import Network, PublishedModel, listener
+from instrlib.models.published import Network, PublishedModel, predictor
 
 STUDY_CLIP_S = 60.0
 """Shorter recordings are cut as the study cuts its clips, at most `max_segments` each, so that its scores hold."""
@@ -94,11 +94,11 @@ def predict_file(path: Path, model: PublishedModel, *, on_progress: Progress | N
     path, network = Path(path), model.single
     starts = _starts(decode.probe(path).duration_s, network.features)
     reader = _Reader(path, network.features.sample_rate_hz)
-    heard = _listen(reader, network, starts, network.features.segment_samples, on_progress)
-    sounding = [found for _, found in heard if found is not None]
-    if not sounding:
+    found = _predicted(reader, network, starts, network.features.segment_samples, on_progress)
+    segments = [probabilities for _, probabilities in found if probabilities is not None]
+    if not segments:
         raise AudioError(f"{path}: silent in every part that is analysed.")
-    mean = np.mean(sounding, axis=0)
+    mean = np.mean(segments, axis=0)
     named = (model.classes[int(mean.argmax())],) if is_named(mean, network.thresholds) else ()
     return Prediction(path, reader.duration_s, model.classes, mean, named)
 
@@ -146,11 +146,11 @@ def window_scores(
     path = Path(path)
     starts = np.arange(_n_windows(decode.probe(path).duration_s, window_s, hop_s)) * hop_s
     reader = _Reader(path, config.sample_rate_hz)
-    heard = list(_listen(reader, network, starts, round(window_s * config.sample_rate_hz), on_progress))
-    heard = heard[: _n_windows(reader.duration_s, window_s, hop_s)]  # a truncated file holds fewer than announced
+    found = list(_predicted(reader, network, starts, round(window_s * config.sample_rate_hz), on_progress))
+    found = found[: _n_windows(reader.duration_s, window_s, hop_s)]  # a truncated file holds fewer than announced
     silence = np.zeros(len(network.thresholds))
-    rows = [silence if found is None else found for _, found in heard]
-    return Windows(np.array([start_s for start_s, _ in heard]), window_s, np.stack(rows))
+    rows = [silence if probabilities is None else probabilities for _, probabilities in found]
+    return Windows(np.array([start_s for start_s, _ in found]), window_s, np.stack(rows))
 
 
 def recordings(paths: Sequence[Path]) -> list[Path | AudioError]:
@@ -206,18 +206,18 @@ class _Reader:
             yield start_s, held[place - first :]
 
 
-def _listen(
+def _predicted(
     reader: _Reader, network: Network, starts_s: np.ndarray, n_samples: int, on_progress: Progress | None
 ) -> Iterator[tuple[float, np.ndarray | None]]:
     """Yield the start of each stretch and its probabilities, None for silence."""
-    config, listen = network.features, listener(network)
+    config, predict = network.features, predictor(network)
     shortest = decode.MIN_DURATION_S * config.sample_rate_hz
     stretches = reader.stretches(starts_s, n_samples)
     while batch := list(itertools.islice(stretches, _BATCH)):
         sounds = [len(signal) >= shortest and not decode.is_silent(signal) for _, signal in batch]
         spectra = [extract(signal, config) for (_, signal), sound in zip(batch, sounds, strict=True) if sound]
         # Half precision, as the stored features that the network was trained and scored with.
-        found = iter(listen(np.stack(spectra).astype(np.float16))[0]) if spectra else iter(())
+        found = iter(predict(np.stack(spectra).astype(np.float16))[0]) if spectra else iter(())
         yield from (
             (start_s, next(found) if sound else None) for (start_s, _), sound in zip(batch, sounds, strict=True)
         )

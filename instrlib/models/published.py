@@ -124,18 +124,18 @@ def open_model(folder: Path | None = None) -> PublishedModel:
     return model
 
 
-def listener(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
+def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
     """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
 
     Probabilities [n, n_classes] are calibrated; maps [n, n_rows, n_columns, n_classes] or None. One thread at a time.
     """
     answer = logits(network)
 
-    def listen(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def predict(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         values, maps = answer(scale(spectra, network.features, network.scaler)[..., None])
         return probabilities(network, values), maps
 
-    return listen
+    return predict
 
 
 def logits(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:

@@ -176,7 +176,7 @@ def test_it_is_served_on_this_machine_and_says_which_model_it_uses(address, mode
     [
         ("", {"Host": "evil.example"}, 400),  # a foreign name may point to this machine
         *((path, {}, 404) for path in ("docs", "openapi.json", "gradio_api/info", "gradio_api/openapi.json")),
-        *((path, {}, 404) for path in ("gradio_api/runs", "monitoring/summary", "gradio_api/call/listen")),
+        *((path, {}, 404) for path in ("gradio_api/runs", "monitoring/summary", "gradio_api/call/answer")),
         ("gradio_api/proxy=http://example.org/", {}, 404),
         ("gradio_api/file=http://example.org/x.wav", {}, 404),
         ("gradio_api/file=/etc/passwd", {}, 403),

@@ -66,9 +66,9 @@ def test_real_clips_get_the_segments_of_the_study(sample_root, model, tmp_path):
     some = sorted({*longest[-4:], *longest[:4]})
     few = dataclasses.replace(clips, manifest=clips.manifest.loc[some].reset_index(drop=True))
     features = store.build_store(few, model.single.features, root=tmp_path, workers=1)
-    listen = published.listener(model.single)
+    predictor = published.predictor(model.single)
     for clip_id, segments in features.segments.groupby("clip_id"):
-        expected = listen(features.features[segments.row.to_numpy()])[0].mean(axis=0)
+        expected = predictor(features.features[segments.row.to_numpy()])[0].mean(axis=0)
         path = few.root / few.manifest.set_index("clip_id").path[clip_id]
         np.testing.assert_allclose(predict.predict_file(path, model).probabilities, expected, atol=1e-5)
     assert predict.STUDY_CLIP_S == store.WHOLE_CLIP_S
@@ -81,7 +81,7 @@ def test_every_segment_of_a_longer_recording_counts(model, tmp_path):
     signal, n = decode.load(path, sample_rate_hz=RATE_HZ), config.segment_samples
     spectra = [extract(signal[first : first + n], config) for first in range(0, len(signal) - n // 4, n)]
     assert len(spectra) == math.ceil((62.5 - 0.75) / 3)
-    expected = published.listener(model.single)(np.stack(spectra).astype(np.float16))[0].mean(axis=0)
+    expected = published.predictor(model.single)(np.stack(spectra).astype(np.float16))[0].mean(axis=0)
     np.testing.assert_allclose(predict.predict_file(path, model).probabilities, expected, atol=1e-5)
 
 
@@ -125,11 +125,11 @@ def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probabil
     path = write(tmp_path / "a.wav", np.concatenate(parts))
     signal = decode.load(path, sample_rate_hz=RATE_HZ)
     for network in (model.single, model.several):
-        found, listen = predict.window_scores(path, network), published.listener(network)
+        found, predictor = predict.window_scores(path, network), published.predictor(network)
         for start_s, given in zip(found.start_s, found.probabilities, strict=True):
             first = round(start_s * RATE_HZ)
             one = extract(signal[first : first + 3 * RATE_HZ], network.features)
-            expected = 0 if 3 <= start_s <= 6 else listen(one[None].astype(np.float16))[0][0]
+            expected = 0 if 3 <= start_s <= 6 else predictor(one[None].astype(np.float16))[0][0]
             np.testing.assert_allclose(given, expected, atol=1e-6)
 
 

@@ -136,7 +136,7 @@ def test_the_file_gives_the_logits_maps_and_probabilities_of_the_network(release
         network = getattr(released.made.model, name)
         model, scaler = trained.load_model(folder)
         spectra = small.store.features[small.store.segments.row.to_numpy()[:12]].astype(np.float32)
-        predicted, maps = published.listener(dataclasses.replace(network, temperature=1.0))(spectra)
+        predicted, maps = published.predictor(dataclasses.replace(network, temperature=1.0))(spectra)
         x = scale(spectra, small.store.config, scaler)[..., None]
         np.testing.assert_allclose(predicted, model.predict_on_batch(x), atol=0.08)
         np.testing.assert_allclose(network.scaler.mean, scaler.mean, rtol=0)
@@ -217,7 +217,7 @@ def test_the_file_is_tested_on_the_held_out_clips_of_its_split(released, small):
     assert after["clip_id"].tolist() == sorted(small.split.parts.index[small.split.parts == "test"])
     assert about["split"] == small.split.fingerprint and about["n_tested"] == len(after["clip_id"])
     segments = trained.part_segments(small.store, small.split, "test")
-    predicted, _ = published.listener(model.single)(small.store.features[segments.row.to_numpy()])
+    predicted, _ = published.predictor(model.single)(small.store.features[segments.row.to_numpy()])
     _, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     np.testing.assert_allclose(clip_probabilities(predicted, index), after["probabilities"], atol=1e-6)
     named = after["probabilities"].argmax(axis=1)
@@ -338,7 +338,7 @@ def test_the_default_is_the_model_published_last_and_never_a_smoke_model(release
 def test_opening_a_model_imports_neither_tensorflow_nor_pandas(released):
     code = (
         "import sys; from pathlib import Path; from instrlib.models import published\n"
-        "published.listener(published.open_model(Path(sys.argv[1])).single)\n"
+        "published.predictor(published.open_model(Path(sys.argv[1])).single)\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'scipy', 'librosa', 'matplotlib', 'jinja2'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
