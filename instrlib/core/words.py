@@ -1,4 +1,4 @@
-"""How names are written in sentences."""
+"""Names as they are read."""
 
 from collections.abc import Iterable
 
@@ -10,11 +10,5 @@ def listed(names: Iterable[str]) -> str:
 
 
 def spaced(name: object) -> str:
-    """Return a name with spaces.
-
-    Examples
-    --------
-    >>> spaced("acoustic_guitar")
-    'acoustic guitar'
-    """
+    """Return a name as it is read: "acoustic_guitar" as "acoustic guitar"."""
     return str(name).replace("_", " ")
