@@ -5,9 +5,9 @@ A store is the folder `<fingerprint>-<key>`: `features.npy` (float16, before sca
 is built in a hidden folder; each finished batch leaves a note there, so that an interrupted build resumes.
 """
 
+import contextlib
 import dataclasses
 import functools
-import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
-from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, to_jsonable, write_json
+from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import Corpus, check_unusable_share, excluded_table
 
@@ -135,12 +135,12 @@ def build_store(
     DiskError
         When the disk is full, read-only or forbidden; finished batches are kept where they can be.
     """
+
+    def fill(folder: Path) -> None:
+        _fill(folder, corpus, config, workers, change)
+
     fingerprint = _fingerprint(corpus.fingerprint, config, change and change.fingerprint)
-
-    def make(folder: Path) -> None:
-        _build(corpus, config, folder, workers, change, fingerprint)
-
-    store = _kept(Path(root), fingerprint, make)
+    store = _kept(Path(root), fingerprint, config, corpus.classes, fill)
     _check_share(corpus, len(store.excluded))  # the corpus may have lost more clips since
     return dataclasses.replace(store, config=config)
 
@@ -155,25 +155,22 @@ def open_store(folder: Path) -> FeatureStore:
         raise StoreError(f"There is no feature store in {folder}; run notebook 01_preprocessing, which builds it.")
     try:
         record = read_json(folder / _RECORD)
-        config, classes = FeatureConfig.from_dict(record["config"]), tuple(record["classes"])
-        if record.pop("seal") != hash_json(record):
-            raise KeyError
-        stale = record["key"] != _key(record["fingerprint"])
+        intact = record.pop("seal") == hash_json(record)
+    except (InstrlibError, KeyError, TypeError, AttributeError):
+        intact = False
+    damaged = [] if intact else [_RECORD]
+    if intact:
+        if record["key"] != _key(record["fingerprint"]):
+            raise StoreError(f"The feature store {folder} was made by other code or packages; run notebook 01 again.")
         damaged = [name for name, state in record["files"].items() if not _is_intact(folder / name, *state)]
-        damaged += [name for name in (_FEATURES, _SEGMENTS, _EXCLUDED) if name not in record["files"]]
-        if not stale and not damaged:
-            segments = _read_segments(folder)
-            shape = np.load(folder / _FEATURES, mmap_mode="r", allow_pickle=False).shape
-            if shape == (len(segments), *config.shape):
-                excluded = pd.read_csv(folder / _EXCLUDED, dtype=str, keep_default_na=False)
-                segments.insert(0, "row", np.arange(len(segments)))
-                segments = segments[segments.usable].drop(columns="usable").reset_index(drop=True)
-                excluded = excluded.assign(usable=False)
-                return FeatureStore(folder, config, classes, segments, excluded, record["fingerprint"])
-    except (InstrlibError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"The feature store {folder} has no readable {_RECORD}; run notebook 01 again.") from error
-    reason = "was made by other code or packages" if stale else f"is damaged ({', '.join(damaged) or _RECORD})"
-    raise StoreError(f"The feature store {folder} {reason}; run notebook 01 again.")
+    if damaged:
+        raise StoreError(f"The feature store {folder} is damaged ({', '.join(damaged)}); run notebook 01 again.")
+    segments = _read_segments(folder)
+    segments.insert(0, "row", np.arange(len(segments)))
+    segments = segments[segments.usable].drop(columns="usable").reset_index(drop=True)
+    excluded = pd.read_csv(folder / _EXCLUDED, dtype=str, keep_default_na=False).assign(usable=False)
+    config, classes = FeatureConfig.from_dict(record["config"]), tuple(record["classes"])
+    return FeatureStore(folder, config, classes, segments, excluded, record["fingerprint"])
 
 
 def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFrame], *, mark: str) -> FeatureStore:
@@ -182,22 +179,36 @@ def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFr
     The features are the same file under another name where the disk allows it. `rename` maps the table of all segments
     (without `row`) to the new one, row by row; `mark` names what it does, in the fingerprint.
     """
-    fingerprint = _fingerprint(hash_json([store.fingerprint, mark, store.config.scaling])[:16], store.config, None)
 
-    def make(folder: Path) -> None:
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+    def fill(folder: Path) -> None:
         for name in (_FEATURES, _EXCLUDED):
+            (folder / name).unlink(missing_ok=True)
             try:
-                (partial / name).hardlink_to(store.folder / name)
+                (folder / name).hardlink_to(store.folder / name)
             except OSError:  # a file system without links
-                shutil.copy2(store.folder / name, partial / name)
-        rename(_read_segments(store.folder)).to_csv(partial / _SEGMENTS, index=False)
-        _write_record(partial, store.config, store.classes, fingerprint)
-        partial.replace(folder)
+                shutil.copy2(store.folder / name, folder / name)
+        rename(_read_segments(store.folder)).to_csv(folder / _SEGMENTS, index=False)
 
-    return _kept(store.folder.parent, fingerprint, make)
+    fingerprint = _fingerprint(hash_json([store.fingerprint, mark, store.config.scaling])[:16], store.config, None)
+    return _kept(store.folder.parent, fingerprint, store.config, store.classes, fill)
+
+
+def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
+    """Return the rows [n_segments, n_copies] of a store of changed copies that belong to segments of the originals.
+
+    Copies are made of every clip (see `instrlib.audio.effects.ChangedCopies`); a training reads those of its clips.
+    """
+    if "copy" not in copies.segments:
+        raise StoreError(f"{copies.folder} holds no changed copies; build it with `change`.")
+    table = copies.segments.pivot(index=["clip_id", "start_s"], columns="copy", values="row")
+    found = table.reindex(pd.MultiIndex.from_frame(segments[["clip_id", "start_s"]]))
+    absent = found.isna().to_numpy().any(axis=1)
+    if absent.any():
+        raise StoreError(
+            f"{copies.folder} holds no copy of clip {segments.clip_id[absent].iloc[0]}: it belongs to another corpus "
+            "or other settings. Build the copies again."
+        )
+    return found.to_numpy(np.int64)
 
 
 def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
@@ -232,34 +243,35 @@ def _key(fingerprint: str) -> str:
     return cache.key("data", store=fingerprint)[:16]
 
 
-def _kept(root: Path, fingerprint: str, make: Callable[[Path], None]) -> FeatureStore:
-    """Open the store of a fingerprint; make it when it is missing or damaged. One process makes it, others wait."""
+def _kept(
+    root: Path, fingerprint: str, config: FeatureConfig, classes: tuple[str, ...], fill: Callable[[Path], None]
+) -> FeatureStore:
+    """Open the store of a fingerprint; where it is missing or damaged, one process makes it and others wait.
+
+    It is filled in a hidden folder, where a killed run leaves what it has done.
+    """
     from filelock import FileLock
 
     folder = root / f"{fingerprint}-{_key(fingerprint)}"
-    try:
+    made = root / f".{folder.name}.partial" / "store"
+    with contextlib.suppress(StoreError):
         return open_store(folder)
-    except StoreError:
-        pass
     with disk_errors(folder):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
-            try:
+            with contextlib.suppress(StoreError):
                 return open_store(folder)  # another process may have made it meanwhile
-            except StoreError:
-                for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or made by other code
-                    shutil.rmtree(old, ignore_errors=True)
-                make(folder)
+            for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or made by other code
+                shutil.rmtree(old, ignore_errors=True)
+            made.mkdir(parents=True, exist_ok=True)
+            fill(made)
+            files = {name: (made / name).stat().st_size for name in (_FEATURES, _SEGMENTS, _EXCLUDED)}
+            record = {"fingerprint": fingerprint, "key": _key(fingerprint), "config": config.to_dict()}
+            record |= {"classes": classes, "files": {name: [n, _digest(made / name)] for name, n in files.items()}}
+            write_json(made / _RECORD, {**record, "seal": hash_json(record)})
+            made.replace(folder)
+            shutil.rmtree(made.parent)
     return open_store(folder)
-
-
-def _write_record(folder: Path, config: FeatureConfig, classes: tuple[str, ...], fingerprint: str) -> None:
-    record = {"fingerprint": fingerprint, "key": _key(fingerprint), "config": config.to_dict(), "classes": classes}
-    files = {
-        name: ((folder / name).stat().st_size, _digest(folder / name)) for name in (_FEATURES, _SEGMENTS, _EXCLUDED)
-    }
-    record = to_jsonable({**record, "files": files})
-    write_json(folder / _RECORD, {**record, "seal": hash_json(record)})
 
 
 def _is_intact(path: Path, size: int, digest: str) -> bool:
@@ -281,47 +293,38 @@ def _read_segments(folder: Path) -> pd.DataFrame:
 # -- building ----------------------------------------------------------------------------------------------------------
 
 
-def _build(
-    corpus: Corpus,
-    config: FeatureConfig,
-    folder: Path,
-    workers: int | None,
-    change: Change | None,
-    fingerprint: str,
-) -> None:
+def _fill(folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | None, change: Change | None) -> None:
+    """Write the features and the tables of a store, going on with what a killed run left in its folder."""
     clips = corpus.manifest
     starts = [segment_starts(duration_s, config) for duration_s in clips.duration_s]
     n_copies = change.n_copies if change else 1
     first_row = np.concatenate([[0], np.cumsum([n_copies * len(one) for one in starts])])
-    partial = folder.with_name(f".{folder.name}.partial")
-    features = partial / "store" / _FEATURES
-    _prepare(features, (int(first_row[-1]), *config.shape))
+    features, done = folder / _FEATURES, folder.with_name("done")
+    if not (done.is_dir() and features.is_file()):
+        shutil.rmtree(done, ignore_errors=True)
+        np.lib.format.open_memmap(features, mode="w+", dtype=np.float16, shape=(int(first_row[-1]), *config.shape))
+        done.mkdir()
 
     sounds = [
         (clip.clip_id, corpus.root / clip.path, clip.start_s, clip.duration_s, offsets)
         for clip, offsets in zip(clips.itertuples(), starts, strict=True)
     ]
-    row_bytes = 2 * math.prod(config.shape)
-    header_bytes = features.stat().st_size - row_bytes * int(first_row[-1])
-    notes = {first: partial / "done" / f"{first:08d}.json" for first in range(0, len(clips), _BATCH_CLIPS)}
+    notes = {first: done / f"{first:08d}.json" for first in range(0, len(clips), _BATCH_CLIPS)}
     tasks = [
-        (features, header_bytes + row_bytes * int(first_row[first]), note, sounds[first : first + _BATCH_CLIPS], config)
+        (features, int(first_row[first]), note, sounds[first : first + _BATCH_CLIPS], config, change)
         for first, note in notes.items()
         if not note.is_file()
     ]
-    for _ in parallel_map(_extract_batch, [(*task, change) for task in tasks], workers=workers, describe="features"):
+    for _ in parallel_map(_extract_batch, tasks, workers=workers, describe="features"):
         pass
 
     outcome = [clip for note in notes.values() for clip in read_json(note)]
     lost = [at for at, clip in enumerate(outcome) if not any(clip["usable"])]
     excluded = excluded_table((*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
-    try:
-        _check_share(corpus, len(lost))
-        _check_classes(corpus, excluded)
-    except CorpusError:
-        for at in lost:  # so that the files can be repaired and the same command run again
-            notes[at // _BATCH_CLIPS * _BATCH_CLIPS].unlink(missing_ok=True)
-        raise
+    for at in lost:  # so that the files can be repaired and the same command run again
+        notes[at // _BATCH_CLIPS * _BATCH_CLIPS].unlink(missing_ok=True)
+    _check_share(corpus, len(lost))
+    _check_classes(corpus, excluded)
 
     of_clip = np.repeat(np.arange(len(clips)), np.diff(first_row))
     segments = clips.loc[of_clip, ["clip_id", "start_s", "label", "group", "split"]].reset_index(drop=True)
@@ -333,11 +336,8 @@ def _build(
         words = np.select([corpus.labels == 1, corpus.labels == 0], ["1", "0"], "?")
         segments[_LABELS] = np.array(["".join(row) for row in words])[of_clip]
     segments["usable"] = np.repeat([usable for clip in outcome for usable in clip["usable"]], n_copies)
-    segments.to_csv(features.with_name(_SEGMENTS), index=False)
-    excluded.drop(columns="usable").to_csv(features.with_name(_EXCLUDED), index=False)
-    _write_record(features.parent, config, corpus.classes, fingerprint)
-    features.parent.replace(folder)
-    shutil.rmtree(partial)
+    segments.to_csv(folder / _SEGMENTS, index=False)
+    excluded.drop(columns="usable").to_csv(folder / _EXCLUDED, index=False)
 
 
 def _check_share(corpus: Corpus, n_lost: int) -> None:
@@ -358,20 +358,8 @@ def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
                 )
 
 
-def _prepare(features: Path, shape: tuple[int, ...]) -> None:
-    """Make the folder of a store under construction, or keep what a killed run left in it; its name holds the key."""
-    partial = features.parents[1]
-    ready = partial / "done"
-    if ready.is_dir() and features.is_file():
-        return
-    shutil.rmtree(partial, ignore_errors=True)
-    features.parent.mkdir(parents=True)
-    np.lib.format.open_memmap(features, mode="w+", dtype=np.float16, shape=shape)
-    ready.mkdir()
-
-
 def _extract_batch(
-    features: Path, position: int, note: Path, sounds: list[tuple], config: FeatureConfig, change: Change | None
+    features: Path, first_row: int, note: Path, sounds: list[tuple], config: FeatureConfig, change: Change | None
 ) -> None:
     """Write the features of a batch of clips to their place, then the note that says which segments are usable.
 
@@ -391,8 +379,9 @@ def _extract_batch(
                 stored = [signal]
             values.extend(extract(one, config).astype(np.float16) for one in stored)
         outcome.append({"usable": usable, "reason": reasons[0] if reasons else ""})
+    stored = np.load(features, mmap_mode="r", allow_pickle=False)
     with disk_errors(features), features.open("r+b") as file:
-        file.seek(position)
+        file.seek(stored.offset + first_row * stored.strides[0])
         file.write(np.ascontiguousarray(values))
     write_json(note, outcome)
 

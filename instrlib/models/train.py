@@ -16,9 +16,8 @@ from instrlib.core.cache import key as cache_key
 from instrlib.core.config import TrainConfig
 from instrlib.core.errors import ConfigError, RunError, SplitError
 from instrlib.core.io import atomic_path
-from instrlib.data.copies import rows_of_copies
 from instrlib.data.splits import check_classes, load_split
-from instrlib.data.store import FeatureStore, fit_scaler, open_store
+from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
 from instrlib.models.answers import read_test
 from instrlib.models.examples import Examples, affine, examples, is_resident, plans, smoothed, validation_examples
 from instrlib.models.graph import Graph, compiled
