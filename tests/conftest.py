@@ -115,7 +115,7 @@ def soundscapes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from instrlib.studies import mixtures
 
     config = mixtures.SoundscapeConfig(
-        n_pieces={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
+        per_ensemble={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
     )
     plan = mixtures.compose(small.store, small.split, small.clips, config=config, seed=0)
     root = tmp_path_factory.mktemp("soundscapes")

@@ -131,7 +131,7 @@ def predictions(
 def predict_windows(
     path: Path,
     network: Network,
-    pieces: Mixtures,
+    soundscapes: Mixtures,
     split: Split,
     *,
     trained_on: str,
@@ -154,22 +154,24 @@ def predict_windows(
     LeakError
         When the network was trained with another split, so that it may have been trained on clips of a soundscape.
     """
-    crossing = pieces.sources[pieces.sources.clip_id.map(split.parts) != pieces.sources.part]
+    crossing = soundscapes.sources[soundscapes.sources.clip_id.map(split.parts) != soundscapes.sources.part]
     if trained_on != split.fingerprint or len(crossing):
-        one = (crossing if len(crossing) else pieces.sources).iloc[0]
+        one = (crossing if len(crossing) else soundscapes.sources).iloc[0]
         raise LeakError(
             f"The network may have been trained on {one.clip_id!r}, which {one.mixture} of the {one.part} part plays: "
             "it was trained with another split; compose the soundscapes with its own."
         )
 
     def make() -> dict[str, np.ndarray]:
-        tasks = [(pieces.corpus.root / file, network, hop_s, window_s) for file in pieces.corpus.manifest.path]
+        tasks = [
+            (soundscapes.corpus.root / file, network, hop_s, window_s) for file in soundscapes.corpus.manifest.path
+        ]
         heard = list(parallel_map(_windows, tasks, describe="predicting"))
         stacked = {name: np.concatenate([getattr(one, name) for one in heard]) for name in ("start_s", "probabilities")}
         return {"n": np.array([len(one.start_s) for one in heard])} | stacked
 
     settings = {"features": network.features, "temperature": network.temperature, "output": network.output}
-    made_of = {"network": hash_file(network.file), "pieces": pieces.corpus.fingerprint, "window_s": window_s}
+    made_of = {"network": hash_file(network.file), "soundscapes": soundscapes.corpus.fingerprint, "window_s": window_s}
     kept = cached(path, key("studies", hop_s=hop_s, **settings, **made_of), make)
     ends = np.cumsum(kept["n"])[:-1]
     parts = zip(np.split(kept["start_s"], ends), np.split(kept["probabilities"], ends), strict=True)

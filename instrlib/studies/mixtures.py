@@ -153,12 +153,12 @@ def _deck(rng: np.random.Generator, segments: pd.DataFrame) -> Iterator[Any]:
 class SoundscapeConfig:
     """How soundscapes are composed.
 
-    Each ensemble plays `n_pieces` by part, of `duration_s` (shortest, longest), with `instruments` (fewest, most; fewer
-    where there are few classes), at most `at_once` at a time. An instrument plays for `entry_s` and rests for `rest_s`;
+    Each ensemble plays `per_ensemble` by part, of `duration_s` (shortest, longest), with `instruments` (fewest, most),
+    at most `at_once` at a time. An instrument plays for `entry_s` and rests for `rest_s`;
     its level is drawn within `level_range_db`.
     """
 
-    n_pieces: dict[str, int]
+    per_ensemble: dict[str, int]
     duration_s: tuple[float, float] = (60.0, 90.0)
     instruments: tuple[int, int] = (2, 5)
     at_once: int = 4
@@ -190,9 +190,9 @@ def compose(
         rng = np.random.default_rng([seed, fold, PARTS.index(part)])
         for number, players in enumerate(_ensembles(rng, segments, config.instruments)):
             ensemble = f"{part}-{fold}-{number:02d}"
-            for piece in range(config.n_pieces[part]):
-                played = enumerate(_piece(rng, players, config))
-                rows += [(f"{ensemble}-{piece}", part, fold, len(players), ensemble, n, *one) for n, one in played]
+            for number_of in range(config.per_ensemble[part]):
+                played = enumerate(_soundscape(rng, players, config))
+                rows += [(f"{ensemble}-{number_of}", part, fold, len(players), ensemble, n, *one) for n, one in played]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
@@ -235,7 +235,7 @@ def _players(rng: np.random.Generator, segments: pd.DataFrame) -> list[pd.DataFr
     return players
 
 
-def _piece(rng: np.random.Generator, players: list[pd.DataFrame], config: SoundscapeConfig) -> list[tuple]:
+def _soundscape(rng: np.random.Generator, players: list[pd.DataFrame], config: SoundscapeConfig) -> list[tuple]:
     """Return the segments of one soundscape in their order: the plan's columns from `clip_id` on."""
     duration_s = float(np.round(rng.uniform(*config.duration_s)))
     sounding = np.zeros(int(duration_s), dtype=int)  # players a second

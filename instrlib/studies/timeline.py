@@ -213,13 +213,13 @@ class Truth:
         return np.stack([frames.any(axis=0) for frames in self.frames]).astype(np.float32)
 
 
-def truth_of(pieces: Mixtures) -> Truth:
+def truth_of(soundscapes: Mixtures) -> Truth:
     """Return the truth of soundscapes, in the order of their manifest."""
-    classes, table = pieces.corpus.classes, pieces.corpus.manifest
-    by_piece = dict(list(pieces.activity.groupby("mixture")))
+    classes, table = soundscapes.corpus.classes, soundscapes.corpus.manifest
+    by_name = dict(list(soundscapes.activity.groupby("mixture")))
     entries = []
     for name in table.clip_id:
-        own = by_piece[name]
+        own = by_name[name]
         rows = zip(own.label, own.onset_s, own.offset_s, strict=True)
         entries.append([(classes.index(label), float(onset), float(offset)) for label, onset, offset in rows])
     frames = [in_frames(own, end_s, len(classes)) for own, end_s in zip(entries, table.duration_s, strict=True)]

@@ -15,7 +15,7 @@ from instrlib.studies import mixtures as studies
 
 RATE_HZ = 22_050
 SOUNDSCAPE = studies.SoundscapeConfig(
-    n_pieces={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
+    per_ensemble={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
 )
 
 
@@ -104,13 +104,16 @@ def test_ensembles_share_no_group_and_their_players_differ_in_instrument(score):
     players = score.drop_duplicates(["group", "of_group"])
     assert players.of_group.is_unique
     assert (score.groupby("group").label.nunique() == score.groupby("group").n_sources.first()).all()
-    pieces = score.drop_duplicates("mixture")
-    n_ensembles = pieces.groupby("part").group.nunique()
-    assert pieces.part.value_counts().to_dict() == {"validation": n_ensembles.validation, "test": 2 * n_ensembles.test}
+    soundscapes_of = score.drop_duplicates("mixture")
+    n_ensembles = soundscapes_of.groupby("part").group.nunique()
+    assert soundscapes_of.part.value_counts().to_dict() == {
+        "validation": n_ensembles.validation,
+        "test": 2 * n_ensembles.test,
+    }
 
 
 def test_an_instrument_enters_plays_and_rests_as_long_as_it_may_and_few_sound_at_once(small):
-    config = dataclasses.replace(SOUNDSCAPE, at_once=1, n_pieces={"validation": 3, "test": 3})
+    config = dataclasses.replace(SOUNDSCAPE, at_once=1, per_ensemble={"validation": 3, "test": 3})
     for plan in (
         studies.compose(small.store, small.split, small.clips, config=one, seed=2) for one in (SOUNDSCAPE, config)
     ):
