@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from instrlib.core.config import folders
 from instrlib.core.errors import ConfigError, CorpusError
 from instrlib.core.io import expanded
-from instrlib.data.dataset import Corpus, CorpusInfo, Found, build, check_unusable_share
+from instrlib.data import mirdata_index
+from instrlib.data.dataset import KNOWN, Corpus, CorpusInfo, Found, build, check_unusable_share
 from instrlib.data.dataset import validate as validate_found
+from instrlib.data.download import Remote, fetch, unpack
+from instrlib.data.files import walk_audio
 
 if TYPE_CHECKING:
     from instrlib.core.config import Profile
@@ -89,8 +92,6 @@ def read(
 
 def on_disk(name: str, data: Path | str | None = None) -> str:
     """Say in one line what there is of a corpus on disk, such as "221 audio files in data/fsdkaggle2018"."""
-    from instrlib.data.files import walk_audio
-
     known, root = info(name), _root(name, data)
     n_files = sum(1 for _ in walk_audio(root))
     return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}. {known.how_to_get}"
@@ -102,11 +103,8 @@ def download(name: str, data: Path | str | None = None) -> None:
     An interrupted download resumes; archives are removed once they are unpacked. Raises ConfigError when the publisher
     does not let a program download it, CorpusError when a file is damaged or what is on disk is not whole.
     """
-    from instrlib.data.download import fetch, unpack
-    from instrlib.data.mirdata_index import compare
-
     module, root = _module(name), _root(name, data)
-    archives, index = _remotes(module)
+    archives, index = _remotes(name)
     if not archives:
         raise ConfigError(f"`instrlib download` cannot fetch {name}. {module.INFO.how_to_get}")
     listed = fetch(index, root) if index else None
@@ -115,7 +113,7 @@ def download(name: str, data: Path | str | None = None) -> None:
             unpack(fetch(archive, root), root, archive.folder)
         (root / archive.filename).unlink(missing_ok=True)
     missing = [path for found in _all_found(module, root) for path in found.clips.path if not (root / path).exists()]
-    missing = missing or (compare(listed, root / module.INDEXED, hashes=False) if listed else [])
+    missing = missing or (mirdata_index.compare(listed, root / module.INDEXED, hashes=False) if listed else [])
     if missing:
         raise CorpusError(
             f"{root} lacks {len(missing):,} files of the release, such as {missing[0]} Move the folder that lacks them "
@@ -128,8 +126,6 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
 
     Every file is decoded to its end; where `download` has fetched mirdata's index, its MD5 is compared as well.
     """
-    from instrlib.data.mirdata_index import compare
-
     module, root = _module(name), _root(name, data)
     if name == "rendered":
         return module.validate(root)
@@ -137,13 +133,13 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
         findings = [line for found in _all_found(module, root) for line in validate_found(root, found)]
     except CorpusError as error:
         return [str(error)]
-    _, index = _remotes(module)
+    _, index = _remotes(name)
     if index is None:
         return findings
     if not (root / index.filename).is_file():
         return [*findings, f"{index.filename} is missing, so no checksum was compared; `instrlib download` fetches it."]
     try:
-        return [*findings, *compare(root / index.filename, root / module.INDEXED)]
+        return [*findings, *mirdata_index.compare(root / index.filename, root / module.INDEXED)]
     except CorpusError as error:
         return [*findings, str(error)]
 
@@ -152,11 +148,11 @@ def _all_found(module: ModuleType, root: Path) -> list[Found]:
     return module.find_all(root) if hasattr(module, "find_all") else [module.find(root)]
 
 
-def _remotes(module: ModuleType) -> tuple:
+def _remotes(name: str) -> tuple[tuple[Remote, ...], Remote | None]:
     """Return the archives of a corpus, and mirdata's index of their files where there is one."""
-    from instrlib.data.mirdata_index import mirdata_remotes
-
-    return mirdata_remotes(module.INFO.name) if hasattr(module, "INDEXED") else (getattr(module, "ARCHIVES", ()), None)
+    if hasattr(_module(name), "INDEXED"):
+        return mirdata_index.remotes(name)
+    return tuple(Remote(**one) for one in KNOWN.get(name, {}).get("archives", ())), None
 
 
 def _module(name: str) -> ModuleType:

@@ -1,5 +1,6 @@
 """A corpus is a table with one row a clip; all corpora on disk go through one pipeline: choose, draw, probe, check."""
 
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split"
 
 MAX_UNUSABLE_SHARE = 0.05
 """A run stops when a larger share of the clips is unusable."""
+
+KNOWN = tomllib.loads(Path(__file__).with_name("corpora.toml").read_text(encoding="utf-8"))
+"""What is known of each corpus that is on disk only when it is fetched or made, by name."""
 
 IN_TEST = "other clips of its group are in the official test part"
 TWO_CLASSES = "the same file is also in another class"
@@ -38,6 +42,11 @@ class CorpusInfo:
     size: str
     how_to_get: str
     multilabel: bool = False
+
+
+def known(name: str) -> CorpusInfo:
+    """Return what `corpora.toml` says of a corpus."""
+    return CorpusInfo(name, **{key: value for key, value in KNOWN[name].items() if key != "archives"})
 
 
 def excluded_table(rows: Iterable[tuple[str, str, str, bool]] = ()) -> pd.DataFrame:

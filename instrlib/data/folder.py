@@ -6,23 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from instrlib.core.errors import CorpusError
-from instrlib.data.dataset import MAX_UNUSABLE_SHARE, CorpusInfo, Found
+from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Found, known
 from instrlib.data.files import ENDINGS, read_table, walk_audio
 
 GROUPS = "groups.csv"
 
-INFO = CorpusInfo(
-    name="folder",
-    title="A folder of class folders",
-    licence="yours",
-    citation="",
-    url="",
-    size="",
-    how_to_get="Put the recordings of each class (wav, flac, ogg or mp3) into a folder named after it, put these "
-    "folders into one folder, and pass that as DATA=. List in its groups.csv (columns path and group) which recordings "
-    "share a session, performer or instrument; without it each recording is its own group, and the test scores may be "
-    "optimistically biased.",
-)
+INFO = known("folder")
 
 
 def find(root: Path) -> Found:

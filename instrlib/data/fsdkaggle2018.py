@@ -7,22 +7,10 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.errors import CorpusError
-from instrlib.data.dataset import CorpusInfo, Found, check_unique, parts_on_disk
-from instrlib.data.download import Remote
+from instrlib.data.dataset import Found, check_unique, known, parts_on_disk
 from instrlib.data.files import audio_files, read_table
 
-INFO = CorpusInfo(
-    name="fsdkaggle2018",
-    title="FSDKaggle2018",
-    licence="each clip under its own Creative Commons licence (Attribution or CC0, a few Attribution Noncommercial), "
-    "named in the manifest's column `licence`",
-    citation="E. Fonseca, M. Plakal, F. Font, D. P. W. Ellis, X. Favory, J. Pons, X. Serra: General-purpose tagging of "
-    "Freesound audio with AudioSet labels: task description, dataset, and baseline. DCASE 2018. "
-    "DOI 10.5281/zenodo.2552860.",
-    url="https://zenodo.org/records/2552860",
-    size="about 5 GB",
-    how_to_get="Run `instrlib download fsdkaggle2018`; it resumes after an interruption.",
-)
+INFO = known("fsdkaggle2018")
 
 META = "FSDKaggle2018.meta"
 _FOLDERS = {"train": "FSDKaggle2018.audio_train", "test": "FSDKaggle2018.audio_test"}
@@ -31,15 +19,6 @@ _COLUMNS = {
     "train": ("fname", "label", "manually_verified", "freesound_id", "license"),
     "test": ("fname", "label", "usage", "freesound_id", "license"),
 }
-
-ARCHIVES = tuple(
-    Remote(f"{INFO.url}/files/{name}.zip?download=1", f"{name}.zip", f"md5:{md5}", folder=name)
-    for name, md5 in (
-        (META, "f16828ac8be0e5285b9175a12f90d784"),
-        ("FSDKaggle2018.audio_test", "f85c8665c3fc39311ea1b748e194a81d"),
-        ("FSDKaggle2018.audio_train", "a8b47ff4b52022c178f88fa5c6f080d0"),
-    )
-)
 
 GAP = 100
 """Largest step between the Freesound ids of one upload session; see `id_clusters`."""

@@ -19,22 +19,10 @@ from pathlib import Path
 import pandas as pd
 
 from instrlib.core.errors import CorpusError
-from instrlib.data.dataset import CorpusInfo, Found, parts_on_disk
+from instrlib.data.dataset import Found, known, parts_on_disk
 from instrlib.data.files import audio_files, read_table
 
-INFO = CorpusInfo(
-    name="kaggle_instruments",
-    title="Musical Instrument's Sound Dataset (Kaggle)",
-    licence="that of its page on Kaggle; the sources of its files are not named there",
-    citation="S. Prasad: Musical Instrument's Sound Dataset. Kaggle, "
-    "soumendraprasad/musical-instruments-sound-dataset.",
-    url="https://www.kaggle.com/datasets/soumendraprasad/musical-instruments-sound-dataset",
-    size="about 2,700 files",
-    how_to_get="Kaggle wants a login: open https://www.kaggle.com/datasets/soumendraprasad/"
-    "musical-instruments-sound-dataset, press Download, and unpack archive.zip into data/kaggle_instruments (or name "
-    "its folder with --data), so that Metadata_Train.csv, Metadata_Test.csv, Train_submission and Test_submission lie "
-    "in it.",
-)
+INFO = known("kaggle_instruments")
 
 CLASSES = ("drums", "guitar", "piano", "violin")
 """The four instruments, as they are called here."""

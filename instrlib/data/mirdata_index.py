@@ -6,7 +6,6 @@ import logging
 import re
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from instrlib.core.errors import CorpusError, InstrlibError
 from instrlib.core.io import hash_file, read_json
@@ -15,20 +14,14 @@ from instrlib.data.download import Remote
 from instrlib.data.files import audio_files, is_audio
 
 
-def mirdata_module(name: str) -> ModuleType:
-    """Import `mirdata.datasets.<name>`, without what it prints and does to Python's logging."""
+def remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
+    """Return the archives of a corpus, and mirdata's index of the files in them."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(None):  # mirdata prints, and changes Python's logging
         module = import_module(f"mirdata.datasets.{name}")
     root.handlers[:] = handlers
     root.setLevel(level)
-    return module
-
-
-def mirdata_remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
-    """Return the archives of a corpus, and mirdata's index of the files in them."""
-    module = mirdata_module(name)
     of_index = module.INDEXES[module.INDEXES["default"]].remote
     *archives, index = (
         Remote(one.url, one.filename, f"md5:{one.checksum}", folder=re.sub(r"(-v[\d.]+)?\.\w+$", "", one.filename))
@@ -37,23 +30,18 @@ def mirdata_remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
     return tuple(archives), index
 
 
-def read_index(index: Path) -> dict[str, str]:
-    """Return the MD5 of each file by its path in the release."""
-    try:
-        content = read_json(index)
-        pairs = [*(content.get("metadata") or {}).values()]
-        pairs += [pair for files in content["tracks"].values() for pair in files.values()]
-        return {path: md5 for path, md5 in pairs if path}
-    except (InstrlibError, AttributeError, KeyError, TypeError, ValueError):
-        raise CorpusError(f"{index} is not mirdata's index; delete it and download the corpus again.") from None
-
-
 def compare(index: Path, folder: Path, *, hashes: bool = True) -> list[str]:
     """List the files of mirdata's index that are missing, or altered, in a folder; paths may begin with its name.
 
     An audio file that is there with another ending was converted; it is neither missing nor altered.
     """
-    listed = {path.removeprefix(f"{folder.name}/"): md5 for path, md5 in read_index(index).items()}
+    try:
+        content = read_json(index)
+        pairs = [*(content.get("metadata") or {}).values()]
+        pairs += [pair for files in content["tracks"].values() for pair in files.values()]
+        listed = {path.removeprefix(f"{folder.name}/"): md5 for path, md5 in pairs if path}
+    except (InstrlibError, AttributeError, KeyError, TypeError, ValueError):
+        raise CorpusError(f"{index} is not mirdata's index; delete it and download the corpus again.") from None
     findings, names = [], functools.cache(audio_files)
     for path, md5 in track(sorted(listed.items()), total=len(listed), describe=f"comparing with {index.name}"):
         file = folder / path

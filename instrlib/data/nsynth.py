@@ -10,38 +10,14 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.errors import CorpusError
-from instrlib.data.dataset import CorpusInfo, Found, check_unique, parts_on_disk
-from instrlib.data.download import Remote
+from instrlib.data.dataset import Found, check_unique, known, parts_on_disk
 
-INFO = CorpusInfo(
-    name="nsynth",
-    title="NSynth, the acoustic notes of 8 families",
-    licence="Creative Commons Attribution 4.0 International (CC BY 4.0)",
-    citation="J. Engel, C. Resnick, A. Roberts, S. Dieleman, D. Eck, K. Simonyan, M. Norouzi: Neural Audio Synthesis "
-    "of Musical Notes with WaveNet Autoencoders. ICML 2017. arXiv:1704.01279.",
-    url="https://magenta.tensorflow.org/datasets/nsynth",
-    size="about 25 GB packed, 39 GB unpacked",
-    how_to_get="Run `instrlib download nsynth`; it resumes after an interruption.",
-)
+INFO = known("nsynth")
 
 FAMILIES = ("brass", "flute", "guitar", "keyboard", "mallet", "reed", "string", "vocal")
 """The families that are used: those with enough acoustic instruments."""
 
 _FIELDS = ("note_str", "instrument_str", "instrument_family_str", "instrument_source_str", "pitch", "velocity")
-
-# The publisher lists no checksums. These are what Google's storage reports, as fixed in the code of the HEAR benchmark
-# (hearpreprocess, task nsynth_pitch) and of other users of the set.
-ARCHIVES = tuple(
-    Remote(
-        f"http://download.magenta.tensorflow.org/datasets/nsynth/{name}", name, f"md5:{md5}", folder=f"nsynth-{part}"
-    )
-    for part, md5 in (
-        ("test", "5e6f8719bf7e16ad0a00d518b78af77d"),
-        ("valid", "87e94a00a19b6dbc99cf6d4c0c0cae87"),
-        ("train", "fde6665a93865503ba598b9fac388660"),
-    )
-    for name in [f"nsynth-{part}.jsonwav.tar.gz"]
-)
 
 
 def find(root: Path) -> Found:

@@ -9,21 +9,10 @@ import pandas as pd
 from instrlib.core.errors import CorpusError, InstrlibError
 from instrlib.core.io import read_json
 from instrlib.core.parallel import track
-from instrlib.data.dataset import CorpusInfo, Found, check_unique, get_it
+from instrlib.data.dataset import Found, check_unique, get_it, known
 from instrlib.data.files import audio_files, read_table
 
-INFO = CorpusInfo(
-    name="openmic2018",
-    title="OpenMIC-2018",
-    licence="Creative Commons Attribution 4.0 International; each clip's audio under its own Creative Commons licence, "
-    "named in the manifest's column `licence`",
-    citation="E. J. Humphrey, S. Durand, B. McFee: OpenMIC-2018: an open dataset for multiple instrument recognition. "
-    "ISMIR 2018. DOI 10.5281/zenodo.1432913.",
-    url="https://zenodo.org/records/1432913",
-    size="about 2.5 GB",
-    how_to_get="Run `instrlib download openmic2018`; it resumes after an interruption.",
-    multilabel=True,
-)
+INFO = known("openmic2018")
 
 FOLDER = INDEXED = "openmic-2018"
 """Folder of the release, to which the paths in mirdata's index are relative."""

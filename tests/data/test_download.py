@@ -229,7 +229,6 @@ def test_a_member_that_climbs_out_writes_nothing_outside(tmp_path, make, archive
     target = tmp_path / "in" / "target"
     with contextlib.suppress(CorpusError):
         unpack(path, target)
-        assert make is make_tar and name in ("/tmp/evil.txt", "..\\evil.txt", "C:/evil.txt"), "taken as a name inside"
     outside = [entry for entry in tmp_path.rglob("*evil*") if target not in entry.parents]
     assert outside == [] and not pathlib.Path("/tmp/evil.txt").exists()
 
