@@ -248,7 +248,7 @@ def publish(
     run : Run
         The run that releases.
     inputs : Inputs
-        Features and splits of the study. Candidates with their own have the same validation and test clips.
+        Features and splits of the study. Candidates with their own are tested on these; the parts hold the same groups.
     n_resamples : int
         Of the bootstrap over groups.
     workers : int, optional
@@ -303,8 +303,8 @@ def publish(
         "format": FORMAT,
         "classes": list(inputs.store.classes),
         "features": inputs.store.config.to_dict(),
-        "scaler": made["single"]["scaler"],  # both networks were trained on the same part
-        **{name: made[name]["settings"] if name in made else None for name in FILES},
+        "scaler": made["single"]["scaler"],
+        **{name: _settings(made[name], made["single"]) if name in made else None for name in FILES},
         "about": about,
     }
     partial = folder.with_name(f".{folder.name}.partial")
@@ -359,6 +359,12 @@ def noise_rejection(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) 
             "answer": model.classes[np.bincount(found.argmax(axis=1)).argmax()],
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _settings(made: dict[str, Any], single: dict[str, Any]) -> dict[str, Any]:
+    """Return how a file is used, with its own scaler where it was trained on other clips than the first network."""
+    own = {} if made["scaler"] == single["scaler"] else {"scaler": made["scaler"]}
+    return made["settings"] | own
 
 
 def _origin(choice: Choice, made: dict[str, Any]) -> dict[str, Any]:

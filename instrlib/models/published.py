@@ -187,7 +187,10 @@ def _network(file: Path, settings: dict[str, Any], record: dict[str, Any]) -> Ne
     if grid is not None:
         centres = {name: np.asarray(grid[name], float) for name in ("centre_bin", "centre_frame")}
         grid = dict(grid) | centres | {"shape": tuple(grid["shape"])}
-    features, scaler = FeatureConfig.from_dict(record["features"]), Scaler.from_dict(record["scaler"])
+    features, scaler = (
+        FeatureConfig.from_dict(record["features"]),
+        Scaler.from_dict(settings.get("scaler", record["scaler"])),
+    )
     return Network(file, features, scaler, settings["output"], float(settings["temperature"]), thresholds, grid)
 
 

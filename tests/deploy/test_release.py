@@ -242,6 +242,23 @@ def test_a_second_release_changes_nothing_and_does_not_read_the_test_part_again(
     assert not list(folder.parent.glob(".model*"))
 
 
+def test_a_network_trained_on_other_clips_keeps_its_own_scaler(released, monkeypatch, tmp_path):
+    """The network with more rendered clips used to lend its scaler to the network for several instruments."""
+    original, folder = release.parallel_map, released.made.model.folder
+    before = shutil.copytree(folder, tmp_path / "before")
+
+    def altered(*arguments, **settings):
+        single, several = original(*arguments, **settings)
+        return single, several | {"scaler": {name: [1.5] * 32 for name in several["scaler"]}}
+
+    monkeypatch.setattr(release, "parallel_map", altered)
+    model = released.publish().model
+    assert set(model.several.scaler.mean) == {1.5}
+    np.testing.assert_array_equal(model.single.scaler.mean, released.made.model.single.scaler.mean)
+    shutil.rmtree(folder)
+    shutil.copytree(before, folder)
+
+
 def test_a_release_that_is_killed_leaves_the_old_folder_or_a_complete_one(released, monkeypatch):
     """Noise results used to be added after the folder was in its place."""
     folder = released.made.model.folder
