@@ -32,10 +32,6 @@ class Remote:
     folder: str = ""
 
 
-class _Broken(Exception):
-    """The transfer broke off; the next attempt resumes it."""
-
-
 def fetch(remote: Remote, folder: Path) -> Path:
     """Download a file, resuming where an earlier attempt or run stopped, and check it.
 
@@ -98,9 +94,8 @@ def _fetch_part(remote: Remote, part: Path) -> None:
     while True:
         before = _size(part)
         try:
-            _transfer(remote, part)
-            return
-        except (requests.RequestException, _Broken) as error:
+            return _transfer(remote, part)
+        except requests.RequestException as error:
             failures = 0 if _size(part) > before else failures + 1
             if failures == _ATTEMPTS:
                 cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))  # without the library's own wrapping
@@ -112,7 +107,7 @@ def _fetch_part(remote: Remote, part: Path) -> None:
 
 
 def _transfer(remote: Remote, part: Path) -> None:
-    """Ask for what is missing and append it; return when the file has its full size.
+    """Ask for what is missing and append it; raises requests' errors when it breaks off.
 
     If-Range names the version that the part was begun with, so a file that was changed meanwhile is sent whole.
     """
@@ -124,32 +119,24 @@ def _transfer(remote: Remote, part: Path) -> None:
         headers["If-Range"] = known
     with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         status, sent = response.status_code, response.headers.get("Content-Range", "")
-        if status == 416 and sent.endswith(f"/{have}"):  # nothing is missing
-            version.unlink(missing_ok=True)
-            return
-        if status == 416 or (status == 206 and not sent.startswith(f"bytes {have}-")):
-            part.unlink()
-            raise _Broken("the part does not fit the file on the server")
-        if status >= 500 or status == 429:
-            raise _Broken(f"the server answers {status}")
-        if not response.ok:
-            raise CorpusError(
-                f"The server answers {status} {response.reason} for {remote.url}. If the file has moved, save it by "
-                f"hand as {part.with_suffix('')}."
-            )
-        if status != 206:
-            tag, have = response.headers.get("ETag", ""), 0
-            write_text(version, response.headers.get("Last-Modified", "") if tag[:2] in ("", "W/") else tag)
-        length = response.headers.get("Content-Length", "")
-        blocks, size = response.iter_content(_BLOCK_BYTES), have + int(length) if length.isdigit() else None
-        if size is not None:
-            what = f"{remote.filename} ({size / 1e6:,.0f} MB)"
-            blocks = track(blocks, total=-(-(size - have) // _BLOCK_BYTES), describe=what)
-        with part.open("ab" if have else "wb") as file:
-            for block in blocks:
-                file.write(block)
-    if size is not None and _size(part) < size:
-        raise _Broken(f"the connection closed after {_size(part):,} of {size:,} bytes")
+        if not (status == 416 and sent.endswith(f"/{have}")):  # else nothing is missing
+            if status == 416 or (status == 206 and not sent.startswith(f"bytes {have}-")):
+                part.unlink()
+                raise requests.RequestException("the part does not fit the file on the server")
+            if status == 429 or status >= 500:
+                raise requests.RequestException(f"the server answers {status}")
+            if not response.ok:
+                raise CorpusError(
+                    f"The server answers {status} {response.reason} for {remote.url}. If the file has moved, save it "
+                    f"by hand as {part.with_suffix('')}."
+                )
+            if status != 206:
+                tag, changed = response.headers.get("ETag", "W/"), response.headers.get("Last-Modified", "")
+                write_text(version, changed if tag.startswith("W/") else tag)
+            n_blocks = -(-int(response.headers.get("Content-Length", 0)) // _BLOCK_BYTES) or None
+            with part.open("ab" if status == 206 else "wb") as file:
+                for block in track(response.iter_content(_BLOCK_BYTES), total=n_blocks, describe=remote.filename):
+                    file.write(block)
     version.unlink(missing_ok=True)
 
 

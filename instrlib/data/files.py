@@ -2,15 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
 from instrlib.core.config import folders
 from instrlib.core.errors import AudioError, CorpusError
-from instrlib.core.io import disk_errors, hash_bytes, hash_file
+from instrlib.core.io import disk_errors, hash_bytes, hash_file, in_parts
 from instrlib.core.parallel import parallel_map
 
 CONTENT = "content"
@@ -19,7 +18,6 @@ CONTENT = "content"
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings of audio files in any case; where one stem has several, the first is used."""
 
-Answer = TypeVar("Answer")
 _CHUNK = 128
 
 
@@ -73,25 +71,13 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """Learn each file's duration from its header, and the hash of its bytes.
 
-    Answers are kept in `probes/` of the data folder by path, size and time of change.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that the paths are relative to.
-    clips : pandas.DataFrame
-        Columns `clip_id` and `path`.
-
-    Returns
-    -------
-    usable : pandas.DataFrame
-        The rows whose file can be used, with `start_s` (0), `duration_s` and `content`.
-    unusable : list of (clip_id, path, reason)
+    `clips` has `clip_id` and `path`. Returns the rows whose file can be used, with `start_s` (0), `duration_s` and
+    `content`, and (clip_id, path, reason) of the others. What was learnt is kept in `probes/` of the data folder by
+    path, size and time of change.
     """
     root = Path(root).absolute()
     cache = folders().data / "probes" / f"{hash_bytes(str(root).encode(errors='surrogateescape'))[:16]}.jsonl"
-    known, found, reasons = _read_probes(cache), {}, {}
-    new: list[tuple[str, int, int]] = []
+    known, found, reasons, new = _read_probes(cache), {}, {}, []
     for path in clips.path:
         try:
             path.encode()
@@ -103,30 +89,25 @@ def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tup
         except OSError as error:
             reasons[path] = f"the file cannot be read ({error.strerror})"
         else:
-            same = known.get(path, ())[:2] == (stat.st_size, stat.st_mtime_ns)
-            if same:
+            if known.get(path, ())[:2] == (stat.st_size, stat.st_mtime_ns):
                 found[path] = known[path][2:]
             else:
                 new.append((path, stat.st_size, stat.st_mtime_ns))
 
-    chunks = [new[first : first + _CHUNK] for first in range(0, len(new), _CHUNK)]
-    tasks = [([str(root / path) for path, _, _ in chunk],) for chunk in chunks]
-    for chunk, answers in zip(chunks, _map(_probe, tasks, describe="probing"), strict=True):
-        lines = []
-        for row, answer in zip(chunk, answers, strict=True):
-            if isinstance(answer, str):
-                reasons[row[0]] = answer
-            else:
-                found[row[0]] = answer
-                lines.append(json.dumps([*row, *answer]) + "\n")
-        _append(cache, lines)
+    chunks = in_parts(new, _CHUNK)
+    for chunk, answers in zip(chunks, _examined(root, [[row[0] for row in chunk] for chunk in chunks]), strict=True):
+        good = [(row, answer) for row, answer in zip(chunk, answers, strict=True) if not isinstance(answer, str)]
+        reasons |= {row[0]: answer for row, answer in zip(chunk, answers, strict=True) if isinstance(answer, str)}
+        found |= {row[0]: answer for row, answer in good}
+        with disk_errors(cache):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            with cache.open("a", encoding="utf-8") as file:  # an empty line ends what a kill left
+                file.write("\n" + "".join(json.dumps([*row, *answer]) + "\n" for row, answer in good))
 
-    good = clips.path.isin(found.keys())
-    answers = [found[path] for path in clips.path[good]]
-    usable = clips[good].assign(
-        start_s=0.0, duration_s=[one[0] for one in answers], **{CONTENT: [one[1] for one in answers]}
-    )
-    return usable, [(row.clip_id, row.path, reasons[row.path]) for row in clips[~good].itertuples()]
+    usable = clips[clips.path.isin(found.keys())]
+    durations_s, contents = ([found[path][at] for path in usable.path] for at in (0, 1))
+    usable = usable.assign(start_s=0.0, duration_s=durations_s, **{CONTENT: contents})
+    return usable, [(row.clip_id, row.path, reasons[row.path]) for row in clips.itertuples() if row.path in reasons]
 
 
 def _read_probes(cache: Path) -> dict[str, tuple]:
@@ -142,53 +123,33 @@ def _read_probes(cache: Path) -> dict[str, tuple]:
     return known
 
 
-def _append(cache: Path, lines: list[str]) -> None:
-    with disk_errors(cache):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with cache.open("a", encoding="utf-8") as file:
-            file.write("\n" + "".join(lines))  # an empty line ends what a kill left
-
-
 def undecodable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Decode every clip to its end, for a header does not tell of silence or NaN; those that cannot be used."""
-    paths = [str(Path(root).absolute() / path) for path in clips.path]
-    tasks = [(paths[first : first + _CHUNK],) for first in range(0, len(paths), _CHUNK)]
-    answers = [answer for chunk in _map(_decode, tasks, describe="decoding") for answer in chunk]
-    return [row for row in zip(clips.clip_id, clips.path, answers, strict=True) if row[2]]
+    chunks = in_parts(clips.path.tolist(), _CHUNK)
+    answers = [answer for chunk in _examined(Path(root).absolute(), chunks, whole=True) for answer in chunk]
+    return [row for row in zip(clips.clip_id, clips.path, answers, strict=True) if isinstance(row[2], str)]
 
 
-def _map(function: Callable, tasks: list[tuple], *, describe: str) -> Iterator[list]:
-    """Work on chunks of files; starting processes takes longer than a few of them."""
-    return parallel_map(function, tasks, workers=1 if len(tasks) < 4 else None, describe=describe)
+def _examined(root: Path, chunks: list[list[str]], *, whole: bool = False) -> Iterator[list]:
+    """Examine chunks of files, in processes where there are many."""
+    tasks = [([str(root / path) for path in chunk], whole) for chunk in chunks]
+    workers = 1 if len(tasks) < 4 else None
+    return parallel_map(_examine, tasks, workers=workers, describe="decoding" if whole else "probing")
 
 
-def _probe(paths: list[str]) -> list[tuple[float, str] | str]:
-    """Each file's duration in seconds and hash, or the reason why it cannot be used."""
+def _examine(paths: list[str], whole: bool) -> list[tuple[float, str] | str]:
+    """Each file's duration and hash, or why it cannot be used; `whole`: decoded to its end instead of hashed."""
     from instrlib.audio import decode
 
-    return [
-        _try(path, lambda path: (float(decode.probe(path).duration_s), hash_file(path)[:16]))
-        for path in map(Path, paths)
-    ]
-
-
-def _decode(paths: list[str]) -> list[str]:
-    """For each file the reason why it cannot be decoded to its end, "" when it can."""
-    from instrlib.audio import decode
-
-    def whole(path: Path) -> str:
-        for _ in decode.blocks(path, sample_rate_hz=decode.probe(path).sample_rate_hz, block_s=10.0):
-            pass
-        return ""
-
-    return [_try(path, whole) for path in map(Path, paths)]
-
-
-def _try(path: Path, look: Callable[[Path], Answer]) -> Answer | str:
-    """Return what `look` says of a file, else the reason, without the folder: these tables are published."""
-    try:
-        return look(path)
-    except AudioError as error:
-        return str(error).removeprefix(f"{path}: ")
-    except OSError as error:
-        return f"the file cannot be read ({error.strerror})"
+    answers: list[tuple[float, str] | str] = []
+    for path in map(Path, paths):
+        try:
+            probed = decode.probe(path)
+            for _ in decode.blocks(path, sample_rate_hz=probed.sample_rate_hz, block_s=10.0) if whole else ():
+                pass
+            answers.append((float(probed.duration_s), "" if whole else hash_file(path)[:16]))
+        except AudioError as error:
+            answers.append(str(error).removeprefix(f"{path}: "))  # without the folder: these tables are published
+        except OSError as error:
+            answers.append(f"the file cannot be read ({error.strerror})")
+    return answers

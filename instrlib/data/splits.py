@@ -129,34 +129,27 @@ def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
 
     `manifest` has one row a clip or a segment (`clip_id`, `group`); `parts` is indexed by clip id.
     """
-    twice = parts.index[parts.index.duplicated()]
-    strangers = sorted(set(parts.index).symmetric_difference(manifest.clip_id))
-    if len(twice) or strangers:
-        name = twice[0] if len(twice) else strangers[0]
-        raise SplitError(f"The split and the corpus have different clips: {name!r} is missing in one, or twice in it.")
+    if parts.index.has_duplicates or set(parts.index) != set(manifest.clip_id):
+        wrong = parts.index[parts.index.duplicated()].union(parts.index.symmetric_difference(manifest.clip_id.unique()))
+        raise SplitError(f"The split and the corpus have different clips: {wrong[0]!r} is missing in one, or is twice.")
     wrong = parts[~parts.isin((*PARTS, UNUSED))]
     if len(wrong):
-        raise SplitError(
-            f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; the parts are {', '.join(PARTS)}."
-        )
+        raise SplitError(f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; the parts are {PARTS}.")
     of_row = manifest.clip_id.map(parts).replace(UNUSED, "train")
     n_parts = of_row.groupby(manifest.group).nunique()
     leaks = sorted(n_parts.index[n_parts > 1])
     if leaks:
-        both = [name for name in PARTS if name in set(of_row[manifest.group == leaks[0]])]
-        more = f", and {len(leaks) - 1} more groups are" if len(leaks) > 1 else ""
-        raise LeakError(f"The group {leaks[0]!r} is in {' and '.join(both)}{more}; each group belongs in one part.")
+        both = " and ".join(sorted(set(of_row[manifest.group == leaks[0]]), key=PARTS.index))
+        raise LeakError(f"The group {leaks[0]!r} is in {both} ({len(leaks)} such groups); each belongs in one part.")
 
 
 def check_classes(manifest: pd.DataFrame, parts: pd.Series, classes: Sequence[str]) -> None:
     """Raise SplitError when a class has no clip in a part."""
     of_row = manifest.clip_id.map(parts)
     for part in PARTS:
-        missing = sorted(set(classes) - set(manifest.label[of_row == part]))
+        missing = ", ".join(sorted(set(classes) - set(manifest.label[of_row == part])))
         if missing:
-            raise SplitError(
-                f"The {part} part has no clip of {', '.join(missing)}; split again or leave that class out."
-            )
+            raise SplitError(f"The {part} part has no clip of {missing}; split again or leave that class out.")
 
 
 def same_group_share(segments: pd.DataFrame, parts: pd.Series) -> float:
@@ -221,8 +214,8 @@ def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
     for label, n in clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0).items():
         if n < n_needed:
             raise SplitError(
-                f"The class {label!r} has {n} {'group' if n == 1 else 'groups'}, but {n_needed} parts need one each: "
-                "add clips of it from other recordings or sessions, or leave the class out."
+                f"The class {label!r} has groups: {n}, but {n_needed} parts need one each. Add clips of it from other "
+                "recordings or sessions, or leave the class out."
             )
 
 

@@ -23,7 +23,7 @@ from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
-from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json
+from instrlib.core.io import disk_errors, hash_file, hash_json, in_parts, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import Corpus, check_unusable_share, excluded_table
 
@@ -216,20 +216,15 @@ def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
 
     A band that never changes has deviation 1.
     """
-    rows = np.sort(np.asarray(rows))
-    if rows.size == 0:
+    from sklearn.preprocessing import StandardScaler
+
+    if len(rows) == 0:
         raise ValueError("a scaler needs at least one segment")
-    # Sums of what lies above the first segment's mean, so that the difference of squares loses no digits.
-    origin = store.features[rows[0]].astype(np.float64).mean(axis=-1, keepdims=True)
-    total = square = 0.0
-    for first in range(0, len(rows), _SCALER_ROWS):
-        values = store.features[rows[first : first + _SCALER_ROWS]] - origin
-        total += values.sum(axis=(0, 2))
-        square += np.square(values).sum(axis=(0, 2))
-    n = len(rows) * store.config.n_frames
-    deviation = np.sqrt(np.maximum(square / n - (total / n) ** 2, 0))
-    mean = (origin[:, 0] + total / n).astype(np.float32)
-    return Scaler(mean, np.where(deviation > 1e-6, deviation, 1).astype(np.float32))
+    fitted = StandardScaler()
+    for block in in_parts(np.sort(rows), _SCALER_ROWS):
+        values = np.moveaxis(store.features[block], 1, 2).reshape(-1, store.config.shape[0])
+        fitted.partial_fit(values.astype(np.float64))
+    return Scaler(fitted.mean_.astype(np.float32), fitted.scale_.astype(np.float32))
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
