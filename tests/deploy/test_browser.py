@@ -149,23 +149,6 @@ def test_a_file_is_uploaded_analysed_shown_downloaded_and_removed(visit, tones):
     assert numbers["file"]["name"] == "high note.wav" and numbers["file"]["duration_s"] == pytest.approx(6)
 
 
-def test_progress_is_shown_in_the_place_of_the_last_result(visit, tones, monkeypatch):
-    page = visit()
-    go_on, original = threading.Event(), served.analyse
-
-    def slowly(path, model, *, on_progress, **others):
-        on_progress(0.4, "Computing the timeline")
-        go_on.wait(20)
-        return original(path, model, on_progress=on_progress, **others)
-
-    monkeypatch.setattr(served, "analyse", slowly)
-    give(page, tones["low"])
-    page.get_by_text("Computing the timeline").first.wait_for()
-    assert page.locator("#result article").count() == 0
-    go_on.set()
-    wait_for_result(page, "low note.wav")
-
-
 @pytest.mark.parametrize("content", [b"this is no sound", b"", None], ids=["no audio", "empty", "too long"])
 def test_an_unusable_file_gets_one_sentence_and_the_next_one_is_analysed(visit, tones, tmp_path, content):
     page = visit()
@@ -202,15 +185,16 @@ def test_two_users_with_the_same_file_and_a_third_with_another_get_their_own_res
     both_given, first_done = threading.Event(), threading.Event()
     original, turns = served.analyse, iter([both_given, first_done])
 
-    def in_turns(path, model, **others):
+    def in_turns(path, model, *, on_progress):
+        on_progress(0.4, "Waiting")
         assert next(turns).wait(WAIT_MS / 1000)
-        return original(path, model, **others)
+        return original(path, model, on_progress=on_progress)
 
     monkeypatch.setattr(served, "analyse", in_turns)
     for page in (first, second):
         give(page, tones["low"])
         page.locator("#result article").wait_for(state="detached")
-    second.get_by_text("processing").first.wait_for()
+        page.get_by_text("Waiting").first.wait_for()  # progress, in the place of the last result
     both_given.set()
     wait_for_result(first, "low note.wav")
     assert left_behind() == ["low note.wav"]
