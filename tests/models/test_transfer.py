@@ -1,0 +1,242 @@
+"""Probes on embeddings, smaller draws of training clips, and fine-tuning of a network trained on another corpus."""
+
+import dataclasses
+import itertools
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import MinMaxScaler
+
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.errors import EvaluationError, StoreError
+from instrlib.data import rendered
+from instrlib.data.splits import UNUSED, Split, load_split, make_split, save_split
+from instrlib.data.store import build_store
+from instrlib.models import train, trained, transfer
+from instrlib.models.layers import Layer
+
+TINY = (Layer("conv", 6, 5, 4, norm=True), Layer("conv", 8, 3, norm=True), Layer("average"))
+SHORT = TrainConfig(epochs=2, batch_size=8)
+STILL = dataclasses.replace(SHORT, epochs=1, learning_rate=1e-9)
+
+
+def planted(store, noise=0.1):
+    """Return vectors that name the class of a clip, beside 20 numbers that say nothing, in another order of clips."""
+    clips, rng = store.clips, np.random.default_rng(0)
+    named = np.eye(len(store.classes))[clips.target] + noise * rng.normal(size=(len(clips), len(store.classes)))
+    return clips.clip_id.to_numpy(str)[::-1], np.hstack([named, rng.normal(size=(len(clips), 20))])[::-1]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_probe_predicts_what_scikit_learns_regression_does(n_classes):
+    x = np.random.default_rng(0).normal(2, 3, size=(90, 5))
+    targets = x[:, :n_classes].argmax(axis=1)
+    labels = np.eye(n_classes)[targets]
+    probe = transfer.fit_probe(x[:60], labels[:60], x[60:], labels[60:])
+    scaler = MinMaxScaler().fit(x[:60])
+    tried = {}
+    for penalty in transfer.PENALTIES:
+        model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced")
+        tried[penalty] = model.fit(scaler.transform(x[:60]), targets[:60]).predict_proba(scaler.transform(x[60:]))
+    losses = {penalty: transfer.cross_entropy(labels[60:], one) for penalty, one in tried.items()}
+    assert probe.penalty == min(losses, key=losses.__getitem__)
+    np.testing.assert_allclose(probe.predict(x[60:]), tried[probe.penalty], atol=1e-6)
+
+
+def test_a_class_that_training_lacks_gets_next_to_no_probability():
+    x, labels = np.random.default_rng(0).normal(size=(40, 3)), np.eye(3)[np.arange(40) % 2 * 2]
+    found = transfer.fit_probe(x, labels, x, labels).predict(x)
+    assert found[:, 1].max() < 1e-9 and found.sum(axis=1) == pytest.approx(1)
+
+
+def test_with_several_labels_each_class_is_learned_from_the_clips_in_which_it_was_observed():
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    labels, hidden = (x > 0).astype(float), np.arange(80) % 3 == 0
+    labels[hidden, 0] = np.nan
+    labels[:, 1] = np.where(labels[:, 1] == 1, 1, np.nan)  # only ever observed present
+    found = transfer.fit_probe(x, labels, x, labels, several=True)
+    scaler, seen = MinMaxScaler().fit(x), np.isfinite(labels[:, 0])
+    model = LogisticRegression(C=found.penalty, max_iter=5000).fit(scaler.transform(x)[seen], labels[seen, 0])
+    predicted = found.predict(x)
+    np.testing.assert_allclose(predicted[:, 0], model.predict_proba(scaler.transform(x))[:, 1], atol=1e-6)
+    n = np.isfinite(labels[:, 1]).sum()
+    np.testing.assert_allclose(predicted[:, 1], (n + 1) / (n + 2))
+
+
+def test_the_loss_counts_observed_labels_and_weighs_classes_alike():
+    several = transfer.cross_entropy(np.array([[1, np.nan], [0, 1]]), np.array([[0.8, 0.01], [0.4, 0.5]]), several=True)
+    assert several == pytest.approx(-np.mean(np.log([0.8, 0.6, 0.5])))
+    one = transfer.cross_entropy(np.eye(2)[[0, 0, 0, 1]], np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]]))
+    assert one == pytest.approx(-(np.log(0.9) + np.log(0.4)) / 2)
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one_and_has_every_group_before_a_second_clip_of_any():
+    rows = [(label, group) for label, letters in (("flute", "aaaaabbbc"), ("piano", "d" * 10)) for group in letters]
+    clips = pd.DataFrame(rows, columns=["label", "group"]).assign(clip_id=lambda table: table.index.astype(str))
+    split = Split(pd.Series("train", index=clips.clip_id), 0)
+    tables = [clips, clips.sample(frac=1, random_state=1)]
+    drawn = {}
+    for size in (1, 2, 3, 5, 7, 100):
+        first, turned = (transfer.reduced(split, table, size, seed=3).parts for table in tables)
+        assert (first == turned).all() and set(first) <= {"train", UNUSED}
+        drawn[size] = clips[clips.clip_id.map(first) == "train"]
+    assert all(set(one.clip_id) < set(other.clip_id) for one, other in itertools.pairwise(drawn.values()))
+    groups = {size: one.group[one.label == "flute"].value_counts().to_dict() for size, one in drawn.items()}
+    assert [len(one) for one in groups.values()] == [1, 2, 3, 3, 3, 3]
+    assert groups[5] == {"a": 2, "b": 2, "c": 1} and groups[7] == {"a": 3, "b": 3, "c": 1}
+    assert [(one.label == "piano").sum() for one in drawn.values()] == [1, 2, 3, 5, 7, 10]
+
+
+def test_a_reduced_split_keeps_validation_and_test_and_can_be_saved(small, tmp_path):
+    kept, clips = small.split.parts, small.store.clips
+    one, other = (transfer.reduced(small.split, clips, 2, seed=seed) for seed in (0, 1))
+    assert one.fingerprint != other.fingerprint != small.split.fingerprint
+    assert one.parts[kept != "train"].equals(kept[kept != "train"])
+    counts = clips[clips.clip_id.map(one.parts) == "train"].label.value_counts()
+    assert set(counts) == {2} and len(counts) == 3
+    save_split(one, tmp_path / "split.json")
+    assert load_split(tmp_path / "split.json", small.store.segments).fingerprint == one.fingerprint
+
+
+def test_probes_predict_the_test_part_from_the_drawn_clips_of_each_seed(small):
+    given = {"store": small.store, "splits": [small.split_path], "seeds": (0, 1), "workers": 1}
+    clear, few, blind = (
+        transfer.probe_predictions(planted(small.store), **given),
+        transfer.probe_predictions(planted(small.store), size=1, **given),
+        transfer.probe_predictions(planted(small.store, noise=100.0), **given),
+    )
+    tested = sorted(small.split.parts.index[small.split.parts == "test"])
+    for one in (clear, few, blind):
+        assert one["clip_id"].tolist() == tested and one["probabilities"].shape == (2, len(tested), 3)
+    reached = [(one["probabilities"].argmax(axis=-1) == one["targets"]).mean() for one in (clear, blind)]
+    assert reached[0] > 0.95 and reached[1] < 0.75
+    assert (clear["probabilities"][0] == clear["probabilities"][1]).all()
+    assert (few["probabilities"][0] != few["probabilities"][1]).any()
+
+
+def test_a_probe_knows_nothing_of_the_test_clips(small):
+    ids, x = planted(small.store)
+    parts = pd.Series(ids).map(small.split.parts).to_numpy()
+    clips = small.store.clips.sort_values("clip_id")
+    place = pd.Series(np.arange(len(ids)), ids)[clips.clip_id].to_numpy()
+    labels, part = small.store.label_matrix(clips), parts[place]
+    given = (x[place][part == "train"], labels[part == "train"], x[place][part == "validation"])
+    probe = transfer.fit_probe(*given, labels[part == "validation"])
+    moved = ids, np.where((parts == "test")[:, None], 1000 + x, x)
+    found = transfer.probe_predictions(moved, small.store, [small.split_path], workers=1)
+    np.testing.assert_allclose(found["probabilities"][0], probe.predict(1000 + x[place][part == "test"]))
+
+
+def test_predictions_of_several_labels_have_labels_and_thresholds_of_validation(small):
+    labels = np.eye(3)[small.store.segments.target]
+    labels[:, 1] = np.maximum(labels[:, 1], labels[:, 0])  # class 1 sounds wherever class 0 does
+    words = ["".join("1" if one else "0" for one in row) for row in labels]
+    several = dataclasses.replace(small.store, segments=small.store.segments.assign(labels=words))
+    found = transfer.probe_predictions(planted(small.store), several, [small.split_path], workers=1)
+    assert found["thresholds"].shape == (1, 3) and found["labels"].shape == found["probabilities"].shape[1:]
+    assert ((found["probabilities"][0] >= found["thresholds"][0]) == (found["labels"] == 1)).mean() > 0.9
+
+
+def test_a_clip_without_a_finite_embedding_is_named(small):
+    ids, x = planted(small.store)
+    given = {"store": small.store, "splits": [small.split_path], "workers": 1}
+    with pytest.raises(EvaluationError, match=ids[0]):
+        transfer.probe_predictions((ids[1:], x[1:]), **given)
+    x[3, 1] = np.nan
+    with pytest.raises(EvaluationError, match=ids[3]):
+        transfer.probe_predictions((ids, x), **given)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """Return features and split of three classes that the pretrained network does not have."""
+    root = tmp_path_factory.mktemp("target")
+    clips = rendered.load(root, clips_per_class=8, classes=("trumpet", "cello", "organ"), workers=1)
+    store = build_store(clips, FeatureConfig(n_mels=32, hop_length=1024), root=root / "features", workers=1)
+    save_split(make_split(store.clips, seed=0), root / "split.json")
+    return store, root / "split.json"
+
+
+@pytest.fixture(scope="module")
+def pretrained(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    return train.train_model(folder, small.store.folder, small.split_path, TINY, SHORT, 0)
+
+
+def tuned(folder, target, pretrained, *, config=SHORT, store=None, **settings):
+    start = transfer.Pretrained(pretrained, **settings)
+    return train.train_model(folder, (store or target[0]).folder, target[1], TINY, config, 0, None, start)
+
+
+def moved(before, after):
+    """Return the largest change of the weights of each layer, by its name."""
+    nets = [trained.load_model(one)[0].layers for one in (before, after)]
+    pairs = {layer.name: (layer.get_weights(), other.get_weights()) for layer, other in zip(*nets, strict=True)}
+    return {
+        name: max(float(np.abs(a - b).max()) for a, b in zip(*pair, strict=True))
+        for name, pair in pairs.items()
+        if pair[0] and name != "scores"
+    }
+
+
+def test_the_embedding_times_the_last_layer_gives_the_networks_mean_logits(pretrained, small, tmp_path):
+    ids, vectors = transfer.embed_network(pretrained, small.store, root=tmp_path)
+    assert list(ids) == sorted(small.store.clips.clip_id) and vectors.shape == (len(ids), 8)
+    model, scaler = trained.load_model(pretrained)
+    kernel, bias = model.layers[-1].get_weights()
+    rows = small.store.segments.row[small.store.segments.clip_id == ids[40]]
+    logits = np.log(model.predict_on_batch(small.store.read(rows, scaler))).mean(axis=0)
+    found = vectors[40] @ kernel + bias
+    np.testing.assert_allclose(found - found.mean(), logits - logits.mean(), atol=1e-3)
+
+
+def test_fine_tuning_begins_with_the_pretrained_body_and_predicts_as_the_probe(target, pretrained, tmp_path):
+    still = tuned(tmp_path / "still", target, pretrained, config=STILL, frozen_norm=True)
+    assert max(moved(pretrained, still).values()) < 1e-6
+    store, parts = target[0], load_split(target[1], target[0].segments).parts
+    ids, x = transfer.embed_network(pretrained, store, root=tmp_path)
+    clips = store.clips.set_index("clip_id").loc[ids].reset_index()
+    labels, part = store.label_matrix(clips), clips.clip_id.map(parts)
+    known, held_out = ((x[part == name], labels[part == name]) for name in ("train", "validation"))
+    probe = transfer.fit_probe(*known, *held_out)
+    answered = np.load(still / "validation.npz")["probabilities"]
+    np.testing.assert_allclose(answered, probe.predict(held_out[0]), atol=1e-3)
+
+
+def test_rows_of_rate_0_do_not_move_and_normalisation_follows_unless_it_is_frozen(target, pretrained, tmp_path):
+    head = moved(pretrained, tuned(tmp_path / "head", target, pretrained, decay=0.0, frozen_norm=True))
+    assert set(head.values()) == {0.0} and len(head) == 4
+    norms = moved(pretrained, tuned(tmp_path / "norms", target, pretrained, decay=0.0))
+    assert norms["conv1"] == norms["conv2"] == 0 and norms["norm1"] > 1e-3
+
+
+def test_the_further_from_the_scores_the_less_a_row_moves(target, pretrained, tmp_path):
+    assert transfer.Pretrained(pretrained, rate=0.5, decay=0.1).rates == pytest.approx((0.005, 0.05, 0.5, 0.5))
+    decayed = moved(pretrained, tuned(tmp_path, target, pretrained, decay=0.1, frozen_norm=True))
+    assert 0 < 5 * decayed["conv1"] < decayed["conv2"]
+
+
+def test_nothing_of_the_test_part_is_read(target, pretrained, tmp_path):
+    store, parts = target[0], load_split(target[1], target[0].segments).parts
+    shutil.copytree(store.folder, tmp_path / store.folder.name)
+    altered = dataclasses.replace(store, folder=tmp_path / store.folder.name)
+    features = np.load(altered.folder / "features.npy")
+    features[store.segments.row[store.segments.clip_id.map(parts) == "test"]] = -7
+    np.save(altered.folder / "features.npy", features)
+    (altered.folder / "store.json").touch()  # files older than the record are not hashed
+    first, second = (
+        tuned(tmp_path / str(number), target, pretrained, store=one) for number, one in enumerate((store, altered))
+    )
+    for a, b in zip(*(trained.load_model(one)[0].get_weights() for one in (first, second)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_features_of_other_settings_are_refused(pretrained, small, tmp_path):
+    other = dataclasses.replace(small.store, config=FeatureConfig(n_mels=16))
+    with pytest.raises(StoreError):
+        transfer.embed_network(pretrained, other, root=tmp_path)
+    with pytest.raises(StoreError):
+        transfer.Pretrained(pretrained).scaler(other)
