@@ -16,7 +16,6 @@ INFO = known("openmic2018")
 
 FOLDER = INDEXED = "openmic-2018"
 """Folder of the release, to which the paths in mirdata's index are relative."""
-CLASS_MAP = "class-map.json"
 LABELS = "openmic-2018-aggregated-labels.csv"
 METADATA = "openmic-2018-metadata.csv"
 PARTITIONS = {"train": "partitions/split01_train.csv", "test": "partitions/split01_test.csv"}
@@ -36,11 +35,10 @@ def find(root: Path) -> Found:
     cannot be read without unpickling). `split` is the official part. Further columns: `artist`, `title`, `licence`.
     """
     base = _base(root)
-    lacking = [name for name in (CLASS_MAP, LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]
+    lacking = [name for name in (LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]
     if lacking:
         raise CorpusError(f"{INFO.title}: {base} lacks {', '.join(lacking)}. {get_it(INFO)}")
-    classes = _read_class_map(base / CLASS_MAP)
-    keys, labels = _read_labels(base / LABELS, classes)
+    keys, classes, labels = _read_labels(base / LABELS)
     files = {prefix: audio_files(base / "audio" / prefix) for prefix in sorted({key[:3] for key in keys})}
     folder = (base / "audio").relative_to(root).as_posix()
     paths = [f"{folder}/{key[:3]}/{files[key[:3]].get(key, key + '.ogg')}" for key in keys]
@@ -96,33 +94,19 @@ def _read_partition(path: Path) -> pd.Series:
         raise CorpusError(f"{path} is not a list of clips, one a line, in UTF-8.") from None
 
 
-def _read_class_map(path: Path) -> tuple[str, ...]:
-    try:
-        numbers = read_json(path)
-        if sorted(numbers.values()) != list(range(len(numbers))) or not numbers:
-            raise ValueError
-    except (InstrlibError, AttributeError, TypeError, ValueError):
-        raise CorpusError(f"{path} does not number the classes from 0; get it again from {INFO.url}.") from None
-    return tuple(sorted(numbers, key=numbers.__getitem__))
-
-
-def _read_labels(path: Path, classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Return the clips, sorted, and their labels from the table of aggregated answers."""
+def _read_labels(path: Path) -> tuple[list[str], tuple[str, ...], np.ndarray]:
+    """Return the clips and the classes, sorted, and the labels from the table of aggregated answers."""
     table = read_table(path, ("sample_key", "instrument", "relevance"))
-    strangers = sorted(set(table.instrument) - set(classes))
-    if strangers:
-        raise CorpusError(f"{path} names {', '.join(strangers)}, which {CLASS_MAP} does not ({', '.join(classes)}).")
     relevance = pd.to_numeric(table.relevance, errors="coerce").to_numpy(dtype=float)
     wrong = np.flatnonzero(~((relevance >= 0) & (relevance <= 1)))
     if len(wrong):
         row = table.iloc[wrong[0]]
         raise CorpusError(f"{path}: the relevance of {row.instrument} in {row.sample_key} is not between 0 and 1.")
     check_unique(path, table.sample_key + " (" + table.instrument + ")")
-    keys = sorted(set(table.sample_key))
-    labels = np.full((len(keys), len(classes)), np.nan, dtype=np.float32)
-    rows = pd.Categorical(table.sample_key, categories=keys).codes
-    labels[rows, pd.Categorical(table.instrument, categories=list(classes)).codes] = relevance >= PRESENT
-    return keys, labels
+    keys, classes = pd.Categorical(table.sample_key), pd.Categorical(table.instrument)
+    labels = np.full((len(keys.categories), len(classes.categories)), np.nan, dtype=np.float32)
+    labels[keys.codes, classes.codes] = relevance >= PRESENT
+    return list(keys.categories), tuple(classes.categories), labels
 
 
 def _read_vggish(base: Path, clip_id: str) -> np.ndarray:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,7 @@ FSD_TRAIN = [(f"{label}{n}", label, 1000 * n + at) for at, label in enumerate(("
 FSD_TEST = [("t1", "Cello", 90_000), ("t2", "Flute", 90_001, "Private"), ("pad", "None", 5, "Ignored")]
 
 
-def make_fsdkaggle2018(root, train=FSD_TRAIN, test=FSD_TEST, *, ending=".wav"):
+def make_fsdkaggle2018(root, train=FSD_TRAIN, test=FSD_TEST):
     """Write a release from (name, label, freesound id) rows; test rows may add their usage."""
     (root / "FSDKaggle2018.meta").mkdir(parents=True)
     rows = [(f"{name}.wav", label, number % 2, number, "Attribution") for name, label, number in train]
@@ -59,7 +58,7 @@ def make_fsdkaggle2018(root, train=FSD_TRAIN, test=FSD_TEST, *, ending=".wav"):
     pd.DataFrame(rows, columns=columns).to_csv(root / TEST_TABLE, index=False)
     for part, listed in (("train", train), ("test", test)):
         for name, *_ in listed:
-            path = root / f"FSDKaggle2018.audio_{part}" / f"{name}{ending}"
+            path = root / f"FSDKaggle2018.audio_{part}" / f"{name}.wav"
             write_audio(path, tone(0, 0, 0.3) * own_level(path))
     return root
 
@@ -183,7 +182,7 @@ def test_names_and_facts_are_read_without_the_heavy_packages():
 
 NSYNTH_NOTE = "brass_acoustic_002-051-050"
 OPENMIC_CLIP = "000046_3840"
-NSYNTH_LIST, CLASS_MAP = "nsynth-train/examples.json", f"{openmic2018.FOLDER}/{openmic2018.CLASS_MAP}"
+NSYNTH_LIST = "nsynth-train/examples.json"
 LABELS, METADATA, TEST_PART = (
     f"{openmic2018.FOLDER}/{name}"
     for name in (openmic2018.LABELS, openmic2018.METADATA, openmic2018.PARTITIONS["test"])
@@ -224,16 +223,13 @@ BROKEN = [
     ("fsdkaggle2018", TRAIN_TABLE, lambda text: 'a,b\n"1,2\n3,4,5,6\n', "train_post_competition"),
     ("kaggle_instruments", "Metadata_Test.csv", columns(Class="Sound_Tuba"), "Sound_Tuba"),
     ("openmic2018", LABELS, columns(relevance=None), "relevance"),
-    ("openmic2018", LABELS, lambda text: text.replace("flute", "kazoo"), "kazoo"),
     ("openmic2018", LABELS, columns(relevance="1.5"), f"cello in {OPENMIC_CLIP}"),
     ("openmic2018", LABELS, columns(relevance=""), f"cello in {OPENMIC_CLIP}"),
     ("openmic2018", LABELS, twice, "names 1 clips"),
-    ("openmic2018", LABELS, lambda text: re.sub(".*flute.*\n", "", text), "flute"),
     ("openmic2018", METADATA, columns(artist_name=None), "artist_name"),
     ("openmic2018", METADATA, twice, "names 1 clips"),
     ("openmic2018", TEST_PART, lambda text: text.partition("\n")[2], "no part names"),
     ("openmic2018", TEST_PART, twice, "partitions"),
-    *(("openmic2018", CLASS_MAP, text, "class-map") for text in ("{", "[]", '{"cello": 1}', '{"cello": "a"}')),
     *(
         ("nsynth", NSYNTH_LIST, text, "train/examples")
         for text in ("", "{", "[]", "{}", '"text"', '{"a": 3}', '{"a": {"note_str": "a"}}')
@@ -319,12 +315,6 @@ def test_a_part_on_disk_alone_has_no_official_parts_and_a_link_is_a_folder(own, 
     shutil.rmtree(root / "FSDKaggle2018.audio_test")
     assert set(read(root).manifest.split) == {""}
     assert len(corpora.validate("fsdkaggle2018", root)) == 1
-
-
-@pytest.mark.parametrize("ending", [".flac", ".WAV"])
-def test_a_clip_is_found_by_its_stem_whatever_the_ending(tmp_path, ending):
-    corpus = read(make_fsdkaggle2018(tmp_path / "fsdkaggle2018", ending=ending))
-    assert len(corpus.manifest) == 14 and corpus.manifest.path.str.endswith(ending).all()
 
 
 # -- IRMAS -------------------------------------------------------------------------------------------------------------
