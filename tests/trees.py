@@ -17,16 +17,6 @@ from instrlib.core.io import hash_file
 from instrlib.data import rendered
 from instrlib.data.dataset import Corpus
 
-OPENMIC_HEADER = (
-    "track_id,album_id,album_title,album_url,artist_id,artist_name,artist_url,artist_website,license_image_file,"
-    "license_image_file_large,license_parent_id,license_title,license_url,tags,track_bit_rate,track_comments,"
-    "track_composer,track_copyright_c,track_copyright_p,track_date_created,track_date_recorded,track_disc_number,"
-    "track_duration,track_explicit,track_explicit_notes,track_favorites,track_file,track_genres,track_image_file,"
-    "track_information,track_instrumental,track_interest,track_language_code,track_listens,track_lyricist,track_number,"
-    "track_publisher,track_title,track_url,sample_key,start_time"
-)
-
-
 TONES_HZ = {"low": 220.0, "middle": 880.0, "high": 3520.0}
 """The instruments of `make_tones`."""
 
@@ -114,7 +104,6 @@ def make_openmic2018(
     not looked for.
     """
     base = Path(root) / "openmic-2018"
-    number_of = {name: number for number, name in enumerate(classes)}
     rows, metadata, keys, parts = [], [], [], {"train": [], "test": []}
     for timbre, name in enumerate(classes):
         for artist in range(artists):
@@ -132,17 +121,14 @@ def make_openmic2018(
                     (key, following, 0.82895 if clip % 2 else 0.17105, 3),
                     (key, absent, 0.0, 4),
                 ]
-                described = dict.fromkeys(OPENMIC_HEADER.split(","), "")
-                described |= {"track_id": track, "artist_id": 10 * timbre + artist, "sample_key": key}
-                described |= {"artist_name": f"Artist {timbre}{artist}", "track_title": f"Song {len(keys)}"}
-                described |= {"license_title": "Attribution 3.0 International", "track_genres": "[{'genre_id': '46'}]"}
+                described = {"sample_key": key, "artist_name": f"Artist {timbre}{artist}", "start_time": 0}
+                described |= {"track_title": f"Song {len(keys)}", "license_title": "Attribution 3.0 International"}
                 metadata.append(described)
                 parts["test" if artist >= artists - artists // 4 else "train"].append(key)
                 keys.append(key)
     pd.DataFrame(metadata).to_csv(base / "openmic-2018-metadata.csv", index=False)
     columns = ["sample_key", "instrument", "relevance", "num_responses"]
     pd.DataFrame(rows, columns=columns).to_csv(base / "openmic-2018-aggregated-labels.csv", index=False)
-    (base / "class-map.json").write_text(json.dumps(number_of))
     (base / "partitions").mkdir()
     for part, names in parts.items():
         (base / "partitions" / f"split01_{part}.csv").write_text("".join(f"{key}\n" for key in names))
@@ -173,34 +159,20 @@ def serving(folder):
         thread.join()
 
 
-QUALITIES = (
-    *("bright", "dark", "distortion", "fast_decay", "long_release", "multiphonic", "nonlinear_env", "percussive"),
-    *("reverb", "tempo-synced"),
-)
-NSYNTH_FAMILIES = (
-    *("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal"),
-)
-SOURCES = ("acoustic", "electronic", "synthetic")
+NSYNTH_FAMILIES = ("brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
 
 
 def nsynth_note(family, source, number, pitch, velocity):
-    """Return one entry of `examples.json`, with every field of the release."""
+    """Return one entry of `examples.json`, with the fields that are read and one that is not."""
     instrument = f"{family}_{source}_{number:03}"
-    quality = (number + pitch) % len(QUALITIES)
     return {
-        "qualities": [int(place == quality) for place in range(len(QUALITIES))],
-        "pitch": pitch,
-        "note": 1000 * number + pitch,
-        "instrument_source_str": source,
-        "velocity": velocity,
-        "instrument_str": instrument,
-        "instrument": number,
-        "sample_rate": 16000,
-        "qualities_str": [QUALITIES[quality]],
-        "instrument_source": SOURCES.index(source),
         "note_str": f"{instrument}-{pitch:03}-{velocity:03}",
-        "instrument_family": NSYNTH_FAMILIES.index(family),
+        "instrument_str": instrument,
         "instrument_family_str": family,
+        "instrument_source_str": source,
+        "instrument": number,
+        "pitch": pitch,
+        "velocity": velocity,
     }
 
 
@@ -214,7 +186,12 @@ def write_nsynth_part(root, part, notes):
     envelope[48_000:] = np.linspace(1, 0, 16_000)
     for name, note in listed.items():
         pitch = 7 * note["instrument"] + note["pitch"]
-        signal = tone(note["instrument_family"], pitch, 4.0, 16_000) * envelope * note["velocity"] / 127
+        signal = (
+            tone(NSYNTH_FAMILIES.index(note["instrument_family_str"]), pitch, 4.0, 16_000)
+            * envelope
+            * note["velocity"]
+            / 127
+        )
         path = folder / "audio" / f"{name}.wav"
         soundfile.write(path, signal * own_level(path), 16_000, subtype="PCM_16")
     return folder

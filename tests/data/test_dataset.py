@@ -11,7 +11,6 @@ import soundfile
 from instrlib.audio import decode
 from instrlib.core.config import folders, get_profile
 from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.io import hash_tree
 from instrlib.data import corpora, dataset
 from instrlib.data.dataset import (
     IN_TEST,
@@ -24,7 +23,7 @@ from instrlib.data.dataset import (
     join_copies,
     strata,
 )
-from instrlib.data.files import CONTENT, audio_files, probe_clips, walk_audio
+from instrlib.data.files import CONTENT, audio_files, probe_clips
 from instrlib.data.splits import make_split
 
 INFO = CorpusInfo("made", "Made", "CC0", "nobody", "", "small", "Make it.")
@@ -261,18 +260,6 @@ def test_names_that_are_not_utf8_are_reported(tmp_path):
     name = b"caf\xe9.wav".decode(errors="surrogateescape")
     usable, problems = probe_clips(tmp_path, pd.DataFrame({"clip_id": ["a"], "path": [name]}))
     assert usable.empty and "UTF-8" in problems[0][2]
-
-
-def test_links_to_folders_are_walked_counted_and_hashed(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    soundfile.write(tmp_path / "elsewhere" / "a.wav", np.ones(100), 8000)
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "root" / "round").symlink_to(tmp_path / "root")
-    assert [path.name for path in walk_audio(tmp_path / "root")] == ["a.wav"]
-    before = hash_tree(tmp_path / "root")
-    soundfile.write(tmp_path / "elsewhere" / "b.wav", np.ones(100), 8000)
-    assert hash_tree(tmp_path / "root") != before
 
 
 def test_of_several_endings_the_first_is_used(tmp_path):
