@@ -169,7 +169,7 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
     """
     column = f"validation_{score}"
     networks = pd.DataFrame(
-        {"candidate": number, "seed": seed, "fold": at, "folder": folder, **summary(folder)} | {"seed": seed}
+        summary(folder) | {"candidate": number, "seed": seed, "fold": at, "folder": folder}
         for number, one in enumerate(found)
         for seed, by_fold in enumerate(one.folders)
         for at, folder in enumerate(by_fold)
