@@ -7,16 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.io import hash_json
-from instrlib.data.splits import (
-    PARTS,
-    Split,
-    check_no_leak,
-    fingerprint_of,
-    load_split,
-    same_group_share,
-    save_split,
-)
+from instrlib.data.splits import PARTS, Split, fingerprint_of, load_split, same_group_share, save_split
 from instrlib.data.store import FeatureStore, derive_store, open_store
 
 
@@ -44,18 +35,14 @@ def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0
     to `folder`.
     """
     cut = segment_store(inputs.store, keep_groups=keep_groups)
-    kept = [load_split(path, inputs.store.segments) for path in inputs.splits]
-    clips = cut.clips
-    if keep_groups:
-        made = [_by_segment(split, clips) for split in kept]
-    else:
-        swapped = clips.groupby("label").clip_id.transform(np.random.default_rng(seed).permutation)
-        of_segment = [clip_of_segment(clips.clip_id).map(split.parts).to_numpy() for split in kept]
-        made = [Split(pd.Series(parts, index=swapped, name="part").sort_index(), seed) for parts in of_segment]
-    paths = tuple(folder / f"{cut.folder.name}-{number}.json" for number in range(len(made)))
-    for split, path in zip(made, paths, strict=True):
-        save_split(split, path)
-    return Inputs(cut, paths, hash_json([split.fingerprint for split in made])[:16])
+    clips, random = cut.clips, np.random.default_rng(seed)
+    names = clips.clip_id if keep_groups else clips.groupby("label").clip_id.transform(random.permutation)
+    paths = [folder / f"{cut.folder.name}-{number}.json" for number in range(len(inputs.splits))]
+    for old, new in zip(inputs.splits, paths, strict=True):
+        split = load_split(old, inputs.store.segments)
+        parts = pd.Series(clip_of_segment(clips.clip_id).map(split.parts).to_numpy(), index=names)
+        save_split(Split(parts.sort_index(), split.seed if keep_groups else seed), new)
+    return Inputs(cut, tuple(paths), fingerprint_of([load_split(path, cut.segments) for path in paths]))
 
 
 def segment_store(store: FeatureStore, *, keep_groups: bool) -> FeatureStore:
@@ -79,12 +66,6 @@ def describe_segments(inputs: Inputs, clips: pd.DataFrame) -> dict[str, Any]:
     parts = [segments.clip_id.map(load_split(path, segments).parts) for path in inputs.splits]
     sizes = {part: float(np.mean([(of_split == part).sum() for of_split in parts])) for part in PARTS}
     return sizes | {"same_group": float(np.mean([same_group_share(of, of_split) for of_split in parts]))}
-
-
-def _by_segment(split: Split, clips: pd.DataFrame) -> Split:
-    parts = pd.Series(clip_of_segment(clips.clip_id).map(split.parts).to_numpy(), index=clips.clip_id.to_numpy())
-    check_no_leak(clips, parts)
-    return Split(parts.sort_index().rename("part").rename_axis("clip_id"), split.seed)
 
 
 def clip_of_segment(segments: pd.Series) -> pd.Series:
