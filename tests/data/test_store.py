@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -382,50 +383,37 @@ def test_of_a_long_clip_each_segment_is_loaded_alone(tmp_path, monkeypatch, rate
         np.testing.assert_allclose(made.features[row][:, 2:-2], expected[:, 2:-2], atol=0.5)
 
 
-KILLS = {
-    "while a clip of the second batch is read": """
+KILL = """
+import os
 from instrlib.audio import decode as audio
-import os
-load, n = audio.load, 0
-def load_or_die(*args, **parts):
-    global n
-    n += 1
-    if n == 21:
+work, call = {name}, 0
+def die(*args, **options):
+    global call
+    call += 1
+    if {when}:
         os.kill(os.getpid(), 9)
-    return load(*args, **parts)
-audio.load = load_or_die
-""",
-    "before the record is written": """
-import os
-write_json = store.write_json
-def write_or_die(path, value):
-    if path.name == "store.json":
-        os.kill(os.getpid(), 9)
-    write_json(path, value)
-store.write_json = write_or_die
-""",
-    "before it is tidied up": """
-import os, types
-store.shutil = types.SimpleNamespace(rmtree=lambda path, ignore_errors=False: ignore_errors or os.kill(os.getpid(), 9))
-""",
-}
+    return work(*args, **options)
+{name} = die
+"""
 
 
-@pytest.mark.parametrize("moment", KILLS)
-def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(corpus, built, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("name", "when", "clips_left"),
+    [
+        pytest.param("audio.load", "call == 21", 24, id="while a clip of the second batch is read"),
+        pytest.param("store.write_json", "call == 4", 0, id="before the record is written"),
+        pytest.param("store.shutil.rmtree", "not options", 0, id="before it is tidied up"),
+    ],
+)
+def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
+    corpus, built, tmp_path, monkeypatch, name, when, clips_left
+):
     root = tmp_path / "store"
-    assert start(corpus, tmp_path, root, KILLS[moment]).wait() == -9
-    n_loaded = 0
-    load = audio.load
-
-    def counted(*args, **parts):
-        nonlocal n_loaded
-        n_loaded += 1
-        return load(*args, **parts)
-
-    monkeypatch.setattr(audio, "load", counted)
+    assert start(corpus, tmp_path, root, KILL.format(name=name, when=when)).wait() == -9
+    load = mock.Mock(wraps=audio.load)
+    monkeypatch.setattr(audio, "load", load)
     made = store.build_store(corpus, CONFIG, root=root, workers=1)
-    assert n_loaded == (24 if "second batch" in moment else 0)
+    assert load.call_count == clips_left
     assert content(made.folder) == content(built.folder)
 
 
