@@ -7,7 +7,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from instrlib.core.errors import CorpusError, InstrlibError
+from instrlib.core.errors import InstrlibError
 from instrlib.core.io import hash_file, read_json
 from instrlib.core.parallel import track
 from instrlib.data.download import Remote
@@ -35,13 +35,15 @@ def compare(index: Path, folder: Path, *, hashes: bool = True) -> list[str]:
 
     An audio file that is there with another ending was converted; it is neither missing nor altered.
     """
+    if not index.is_file():
+        return [f"{index.name} is missing, so no checksum was compared; `instrlib download` fetches it."]
     try:
         content = read_json(index)
         pairs = [*(content.get("metadata") or {}).values()]
         pairs += [pair for files in content["tracks"].values() for pair in files.values()]
         listed = {path.removeprefix(f"{folder.name}/"): md5 for path, md5 in pairs if path}
     except (InstrlibError, AttributeError, KeyError, TypeError, ValueError):
-        raise CorpusError(f"{index} is not mirdata's index; delete it and download the corpus again.") from None
+        return [f"{index.name} is not mirdata's index; delete it and download the corpus again."]
     findings, names = [], functools.cache(audio_files)
     for path, md5 in track(sorted(listed.items()), total=len(listed), describe=f"comparing with {index.name}"):
         file = folder / path
