@@ -1,7 +1,7 @@
 """Augmentation of spectrograms: CutMix, MixUp, mixtures, SpecAugment and recording augmentation.
 
-These are the reference versions, in NumPy. All act on features before scaling, so that a pasted box is a piece of a
-spectrogram and a mask is silence. The generator that is given decides everything.
+These are the NumPy reference versions. All operate on features before scaling, so a pasted box is part of a spectrogram
+and a mask is silence. All random choices come from the generator `rng`.
 """
 
 import numpy as np
@@ -32,23 +32,25 @@ def augment(
     rng: np.random.Generator,
     edges_hz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment one batch: recording augmentation first, then a mix, then masks.
+    """Augment one batch: recording augmentation first, then mixing, then masks.
 
     Parameters
     ----------
-    x, y : np.ndarray [shape=(batch, n_bins, n_frames)] and [shape=(batch, n_classes)], float32
-        Features before scaling. Shares of the classes, or 1 present, 0 absent and NaN not observed; a class that was
-        not observed in both examples of a mix is not observed in it.
+    x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
+        Features before scaling.
+    y : np.ndarray [shape=(batch, n_classes), float32]
+        Shares of the classes; or 1 present, 0 absent, NaN not observed. A class that neither example of a mix observed
+        is not observed in the mix.
     config : AugmentConfig
-        What to do. Whether a batch is mixed is decided once for the whole batch, with chance `share`.
+        The settings. A batch is mixed as a whole, with probability `share`.
     floor : np.ndarray [shape=(n_bins,), float32]
         Value of silence in each row; see `features.silence`.
     hop_s : float
-        Step between two frames.
+        Time between two frames.
     rng : np.random.Generator
-        Decides everything.
+        Source of all random choices.
     edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
-        See `features.mel_edges_hz`; needed for mixtures and recording augmentation.
+        See `features.mel_edges_hz`; required for mixtures and recording augmentation.
     """
     if config.retake:
         x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
@@ -76,30 +78,22 @@ def augment(
 def cutmix(
     x: np.ndarray, y: np.ndarray, *, axes: str, beta: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paste into each example a box of another one, at the same place, and mix the labels by the box's area [1]_.
+    """Paste a box from another example into each example, and mix the labels by the area of the box [1]_.
 
     Parameters
     ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames)]
-        Features.
-    y : np.ndarray [shape=(batch, n_classes)]
-        Shares of the classes.
+    x, y : np.ndarray [shape=(batch, n_bins, n_frames)] and [shape=(batch, n_classes)]
+        Features, and shares of the classes; both are returned as new arrays.
     axes : {"both", "time", "frequency"}
-        Axes that the box is cut along; it spans the whole of the other.
+        Axes along which the box is limited; it spans the other axis.
     beta : float
-        A share lambda ~ Beta(beta, beta) is drawn for each example; the box covers 1 - lambda of the picture.
+        The share lambda of an example ~ Beta(beta, beta); the box covers 1 - lambda of the spectrogram.
     rng : np.random.Generator
-        Decides shares, places and partners.
+        Draws shares, positions and partners.
 
-    Returns
-    -------
-    x, y : np.ndarray
-        New arrays.
-
-    Notes
-    -----
-    The centre of the box is anywhere; what lies over the edge is cut off, and the labels go by the cells that are left.
-    `keras.layers.CutMix` draws lambda uniformly and rounds the box's corners, so that its label is not the area.
+    Notes ----- The centre of the box is uniform over the spectrogram. The part beyond the edge is cut off, and the
+    labels follow the remaining area. `keras.layers.CutMix` draws lambda uniformly and rounds the corners, so its labels
+    deviate from the area.
 
     References
     ----------
@@ -118,9 +112,9 @@ def cutmix(
 
 
 def mixup(x: np.ndarray, y: np.ndarray, *, beta: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Average each example with another one, and their labels alike, with a weight ~ Beta(beta, beta) [1]_.
+    """Average each example and its labels with another example, with a weight ~ Beta(beta, beta) [1]_.
 
-    In dB the average is not the spectrogram of the summed sounds; see `mixtures` for that.
+    An average in dB is not the spectrogram of the summed sounds; `mixtures` computes that.
 
     References
     ----------
@@ -142,9 +136,9 @@ def spec_augment(
     widest_bins: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Lay stripes of silence (`floor`) over each example; the time warping of SpecAugment [1]_ is left out.
+    """Mask random bands and time spans of each example with silence (`floor`), without time warping [1]_.
 
-    The width of each stripe is drawn evenly from 0 to the largest, then its place, so that all of it is inside.
+    The width of each mask is uniform from 0 to the maximum, and the mask lies completely inside the spectrogram.
 
     References
     ----------
@@ -170,13 +164,13 @@ def mixtures(
     widths_hz: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add other examples of the batch to each one, as if they sounded at once; log-mel spectrograms only.
+    """Add other examples of the batch to each one, as if they sounded together; log-mel spectrograms only.
 
-    `number` gives the fewest and most examples. The partners share no class with the example or each other; fewer are
-    taken when the batch has too few classes. All are brought to the same mean power while they sound, then each partner
-    is raised or lowered by up to `range_db` and begins later. Powers are added band by band, as sounds that are not in
-    phase add on average. `widths_hz` are those of the bands: they are normalised to equal area, so that power is the
-    sum of levels times widths. Labels: present in any is present, absent in all is absent, the rest is not observed.
+    `number` is the smallest and largest number of examples. The examples of a mixture share no class; a batch with too
+    few classes gives fewer. All get the same mean power while they sound; then the level of each partner changes by up
+    to `range_db` and its onset moves later. Powers add band by band, as for sounds with independent phases. `widths_hz`
+    are the widths of the bands: they have equal area, so the power is the sum of levels times widths. A class is
+    present if any example has it, absent if all lack it, and otherwise not observed.
     """
     n, _, n_frames = x.shape
     own = np.eye(n, dtype=bool)
@@ -201,12 +195,12 @@ def mixtures(
 def augment_recording(
     x: np.ndarray, *, share: float, centres_hz: np.ndarray, hop_s: float, floor: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Give a `share` of the examples the sound of another recording; log-mel spectrograms only.
+    """Simulate other recording conditions for a `share` of the examples; log-mel spectrograms only.
 
-    In this order, all drawn: three bells and a tilt over frequency and, one in three, a low-pass and a high-pass; only
-    a stretch around the loudest moment is kept (half of them); a reverberation that is longer in the bass (half);
-    steady noise of any colour (seven in ten). All acts on powers, since phases are not known.
-    `centres_hz` are those of the bands. Silent examples stay silent.
+    In this order: three equaliser bells and a tilt, with a low-pass and a high-pass for one in three; a section around
+    the loudest moment (half of them); a reverberation that is longer in the bass (half); steady noise of any colour
+    (seven in ten). All effects act on powers, because phases are unknown. `centres_hz` are those of the bands. Silence
+    stays silent.
     """
     sounds = (x > floor[:, None]).any(axis=(1, 2))
     changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)
@@ -237,7 +231,7 @@ def _level_db(power: np.ndarray, floor: np.ndarray) -> np.ndarray:
 
 
 def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw for each example `number` of the batch, itself included, of which no two share a class, bool [n, n]."""
+    """Draw `number` examples for each example, itself included, without shared classes; bool [n, n]."""
     n = len(present)
     shares_class = present.astype(np.int64) @ present.T.astype(np.int64) > 0
     taken = np.eye(n, dtype=bool)
@@ -250,13 +244,13 @@ def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator)
 
 
 def _stripe(length: int, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return bool [n, length]: in each row a run of about `share * length` cells around any, cut off at both ends."""
+    """Return bool [n, length]: in each row one run of about `share * length` cells, cut off at the edges."""
     sizes = np.rint(shares * length).astype(int)
     return _run(length, rng.integers(length, size=len(shares)) - sizes // 2, sizes)
 
 
 def _inner_stripe(n: int, length: int, longest: int, rng: np.random.Generator) -> np.ndarray:
-    """Return bool [n, length]: in each row a run of 0 to `longest` cells, all inside."""
+    """Return bool [n, length]: in each row one run of 0 to `longest` cells inside the row."""
     sizes = rng.integers(min(longest, length), size=n, endpoint=True)
     return _run(length, rng.integers(length - sizes, endpoint=True), sizes)
 
@@ -267,9 +261,9 @@ def _run(length: int, low: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _colour_db(n: int, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return gains in dB [n, n_bins]: what microphones, distances and codecs do to the tone."""
+    """Return gains in dB [n, n_bins] as caused by microphones, distances and codecs."""
     gain_db = equaliser_db(octaves, rng, n=n)
-    slope_db = rng.uniform(12, 60, (n, 1))  # an octave
+    slope_db = rng.uniform(12, 60, (n, 1))  # per octave
     above = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(2000, 11000, (n, 1)) / CENTRE_HZ), np.inf)
     below = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(40, 350, (n, 1)) / CENTRE_HZ), -np.inf)
     outside = np.maximum(octaves - above, 0) + np.maximum(below - octaves, 0) / 2
@@ -277,7 +271,7 @@ def _colour_db(n: int, octaves: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def _kept(power: np.ndarray, shortest: int, rng: np.random.Generator) -> np.ndarray:
-    """Say which frames are kept, bool [n, n_frames]; the loudest always is."""
+    """Return the frames to keep, bool [n, n_frames]; they include the loudest one."""
     n, _, n_frames = power.shape
     length = rng.integers(min(shortest, n_frames), n_frames, size=n, endpoint=True)
     loudest = power.sum(axis=1).argmax(axis=1)
@@ -286,7 +280,7 @@ def _kept(power: np.ndarray, shortest: int, rng: np.random.Generator) -> np.ndar
 
 
 def _reverberated(power: np.ndarray, octaves: np.ndarray, hop_s: float, rng: np.random.Generator) -> np.ndarray:
-    """Add to each frame what is left of those before it."""
+    """Add the decayed power of earlier frames to each frame."""
     n = len(power)
     rt60_s = np.exp(rng.uniform(*np.log(REVERBERATION_S), (n, 1)))
     rt60_s = rt60_s * np.exp2(-0.25 * rng.random((n, 1)) * np.maximum(octaves, 0))  # air absorbs the treble
@@ -301,7 +295,7 @@ def _reverberated(power: np.ndarray, octaves: np.ndarray, hop_s: float, rng: np.
 
 
 def _noise(power: np.ndarray, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return steady noise [shape of power]; its power in a band and frame is that of a few independent components."""
+    """Return steady noise of the shape of `power`, with the fluctuation of a few independent components."""
     n = len(power)
     colour = 10 ** (equaliser_db(octaves, rng, n=n, bells=2, largest_db=8.0, tilt_db=(-6, 2)) / 10)
     colour /= colour.mean(axis=1, keepdims=True)

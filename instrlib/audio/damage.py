@@ -1,7 +1,7 @@
-"""Simulated damage of an instrument, as physics suggests it, each kind at a severity from 0 (none) to 1.
+"""Simulated damage of an instrument, based on physical causes, with a severity from 0 (none) to 1.
 
-The result is as long and as loud (RMS) as the signal, so that neither reveals anything; at severity 0 it is the signal
-itself. Nothing is clipped.
+The result has the length and the RMS of the signal, so that neither reveals the damage. At severity 0 it equals the
+signal. Nothing is clipped.
 """
 
 from collections.abc import Callable
@@ -24,20 +24,20 @@ LARGEST_SHARE = 0.5
 
 
 def dull(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Old strings, hardened pads: above a knee between 400 and 1200 Hz, 12 dB an octave are lost at severity 1."""
+    """Old strings or hardened pads: at severity 1, a loss of 12 dB per octave above 400 to 1200 Hz."""
     knee_hz = rng.uniform(400, 1200)
     return spectral_gain(signal, sample_rate_hz, lambda hz: (np.maximum(hz, knee_hz) / knee_hz) ** (-2.0 * severity))
 
 
 def uneven_decay(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Worn contact of a string or bridge: bands of half an octave swell and fade, by 8 dB RMS at severity 1."""
+    """Worn contact of a string or bridge: half-octave bands swell and fade, by 8 dB RMS at severity 1."""
     n_bands = 13
-    edges = np.log2(100.0) + np.arange(n_bands) / 2  # in octaves over 1 Hz
+    edges = np.log2(100.0) + np.arange(n_bands) / 2  # in octaves above 1 Hz
     time_s = np.arange(len(signal)) / sample_rate_hz
-    steps_s = np.arange(0, time_s[-1] + 0.01, 0.01)  # the swings are slow
+    steps_s = np.arange(0, time_s[-1] + 0.01, 0.01)  # the gains change slowly
     uneven = np.zeros(len(signal))
     for band in range(n_bands):
-        # Triangles over the logarithm of frequency: together they are 1 everywhere.
+        # Triangles over log frequency that sum to 1.
         def share(frequency_hz: np.ndarray, band: int = band) -> np.ndarray:
             place = np.interp(np.log2(np.maximum(frequency_hz, 1.0)), edges, np.arange(n_bands, dtype=float))
             return np.maximum(1 - np.abs(place - band), 0)
@@ -50,9 +50,9 @@ def uneven_decay(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: 
 
 
 def detuned(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Strings of one choir that drifted apart: a copy 8 to 30 cents flat, times the severity, makes partials beat.
+    """Detuned strings of one note: a copy that is flat by 8 to 30 cents times the severity causes beating.
 
-    The copy is the sound read more slowly, so that it never precedes an attack; a sharp copy would.
+    The copy is read more slowly, so it never precedes an attack; a sharp copy would.
     """
     cents = rng.uniform(8, 30) * severity
     at = np.arange(len(signal), dtype=float)
@@ -60,9 +60,9 @@ def detuned(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.ra
 
 
 def buzz(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Contact of the vibrating part, as a string against a fret: a force that excites a resonance once a period.
+    """Contact of a string with a fret: a force excites a resonance once a period.
 
-    Beyond a threshold the force grows with the power 3/2 of the excess (Hertz's law of contact), on one side only.
+    Beyond a threshold, the force grows with the power 3/2 of the excess (Hertz's law of contact), on one side only.
     """
     envelope = _envelope(signal, sample_rate_hz)
     threshold = rng.uniform(0.8, 1.2)
@@ -72,7 +72,7 @@ def buzz(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.rando
 
 
 def rattle(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Loose part: 6 to 25 bursts of filtered noise a second, more and louder ones while the sound is loud."""
+    """Loose part: 6 to 25 bursts of filtered noise per second, more and louder in loud passages."""
     envelope = _envelope(signal, sample_rate_hz)
     n_bursts = max(1, round(rng.uniform(6, 25) * len(signal) / sample_rate_hz))
     starts = rng.choice(len(signal), n_bursts, p=envelope / envelope.sum())
@@ -97,7 +97,7 @@ def amplitude_modulation(
 
 
 def noise(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Leaking air, torn membrane, bad pickup: white to pink noise, part of it steady, part with the sound."""
+    """Leaking air, torn membrane or bad pickup: white to pink noise, partly steady, partly following the level."""
     steady = rng.random()
     envelope = _envelope(signal, sample_rate_hz)
     level = steady + (1 - steady) * envelope / max(rms(envelope), 1e-12)
@@ -116,9 +116,9 @@ CONDITION_OF = {kind: condition for condition, kinds in KINDS.items() for kind i
 def simulate(
     signal: np.ndarray, sample_rate_hz: int, kind: str, severity: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the sound with one kind of damage (a name in `CONDITION_OF`) at a severity from 0 to 1.
+    """Return the signal with one kind of damage (a name in `CONDITION_OF`) at a severity from 0 to 1.
 
-    The result is as loud as the signal; it is the signal itself at severity 0, and for silence.
+    The RMS stays the same. At severity 0, and for silence, the result equals the signal.
 
     Examples
     --------
@@ -150,21 +150,21 @@ class Damage:
 
 
 def version_id(clip_id: str, condition: str) -> str:
-    """Name the version of a clip in a condition: "cello 7 aged"."""
+    """Return the name of a clip's version in a condition: "cello 7 aged"."""
     return f"{clip_id} {condition}"
 
 
 def split_version(version: str) -> tuple[str, str]:
-    """Return the clip and the condition of a version; see `version_id`."""
+    """Return clip and condition of a version name; the inverse of `version_id`."""
     clip_id, _, condition = version.rpartition(" ")
     return clip_id, condition
 
 
 @dataclass(frozen=True, kw_only=True)
 class DamageSimulation(Change):
-    """Damaged versions of a corpus's clips, which are named by `version_id`.
+    """Damaged versions of the clips of a corpus, named by `version_id`.
 
-    Each version has one kind of damage, all kinds of its condition alike, at a severity from `SEVERITIES`.
+    Each version has one kind of damage, drawn from those of its condition, at a severity from `SEVERITIES`.
     """
 
     def damage(self, version: str) -> Damage:
@@ -176,7 +176,7 @@ class DamageSimulation(Change):
         return Damage(str(rng.choice(list(kinds))), float(rng.uniform(*SEVERITIES)))
 
     def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
-        """Return the damaged sound of one segment; `clip_id` is the version's name."""
+        """Return one segment with its damage; `clip_id` is the name of the version."""
         damage = self.damage(clip_id)
         if damage.kind:
             signal = simulate(signal, sample_rate_hz, damage.kind, damage.severity, rng)
@@ -192,7 +192,7 @@ def _added(signal: np.ndarray, part: np.ndarray, severity: float) -> np.ndarray:
 
 
 def _resonant(signal: np.ndarray, sample_rate_hz: int, centre_hz: float, *, quality: float) -> np.ndarray:
-    """Filter by one resonance: a causal band-pass of second order."""
+    """Filter by one resonance: a causal second-order band-pass."""
     centre_hz = min(centre_hz, 0.4 * sample_rate_hz)
 
     def gain(frequency_hz: np.ndarray) -> np.ndarray:
@@ -203,8 +203,8 @@ def _resonant(signal: np.ndarray, sample_rate_hz: int, centre_hz: float, *, qual
 
 
 def _envelope(signal: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Return the RMS over about 40 ms around each sample, and a thousandth of the largest, to divide by."""
+    """Return the RMS over about 40 ms around each sample, at least a thousandth of its maximum."""
     n = max(1, min(round(0.04 * sample_rate_hz), len(signal)))
     total = np.cumsum(np.pad(np.square(signal), (n // 2 + 1, n - n // 2 - 1)))
-    envelope = np.sqrt(np.maximum(total[n:] - total[:-n], 0) / n)  # differences of sums can fall just below 0
+    envelope = np.sqrt(np.maximum(total[n:] - total[:-n], 0) / n)  # rounding can give values just below 0
     return envelope + 1e-3 * envelope.max()

@@ -1,7 +1,7 @@
-"""From a file to mono samples at one rate: libsndfile decodes, soxr resamples.
+"""Decode audio files to mono samples at one rate, with libsndfile and soxr.
 
-A file that cannot be used raises an `AudioError`, whose message is the path, a colon and the reason. What decodes of a
-truncated wav, ogg or mp3 file is used, when it lasts at least `MIN_DURATION_S`; a truncated flac file is refused.
+A file that cannot be used raises an `AudioError`, whose message is the path, a colon and the reason. Truncated wav, ogg
+and mp3 files are used up to the damage if that lasts at least `MIN_DURATION_S`; truncated flac files raise.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ SILENCE_DBFS = -80.0
 """A signal whose peak stays below this (full scale is 1.0) is silent; 16-bit dither peaks near -90."""
 
 _SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)
-_UNKNOWN_FRAMES = 2**62  # libsndfile gives 2**63 - 1 for a flac file that was streamed
+_UNKNOWN_FRAMES = 2**62  # libsndfile returns 2**63 - 1 for streamed flac files
 _MAX_FRAMES_A_BYTE = 8192  # flac stores at most 65,535 equal samples in about 13 bytes; other formats fewer
-_BLOCK_FRAMES = 2**20  # frames decoded at a time, so that memory follows what there is and not what a header claims
+_BLOCK_FRAMES = 2**20  # frames per read, so that memory follows the content and not the header
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says; of a truncated mp3 the duration that it had before."""
+    """Duration and format from the header of a file; a truncated mp3 states its original duration."""
 
     sample_rate_hz: int
     n_channels: int
@@ -42,7 +42,7 @@ class AudioInfo:
 
 
 def probe(path: Path) -> AudioInfo:
-    """Read a file's header; raise `AudioError` when the file cannot be used."""
+    """Read the header of a file; raise `AudioError` when the file cannot be used."""
     with _opened(path) as file:
         info = AudioInfo(file.samplerate, file.channels, file.frames / file.samplerate)
     _check_duration(path, info.duration_s)
@@ -52,7 +52,7 @@ def probe(path: Path) -> AudioInfo:
 def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None) -> np.ndarray:
     """Decode a file, or a part of it, to mono at one rate.
 
-    The values are those of `librosa.load`: channels are averaged, then soxr's HQ filter changes the rate.
+    The values agree with `librosa.load`: channels are averaged, then resampled with soxr's HQ filter.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
     sample_rate_hz : int
         Rate of the result.
     start_s, duration_s : float
-        Where the part begins and how long it is, at most to the end of the file; the default is the whole file.
+        Start and length of the part, which ends at the end of the file at the latest; default: the whole file.
 
     Returns
     -------
@@ -71,8 +71,8 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
     Raises
     ------
     AudioError
-        When the file is missing, empty or not audio, or what was read is shorter than `MIN_DURATION_S`, is silent
-        (peak below `SILENCE_DBFS`) or holds NaN or infinity.
+        When the file is missing, empty or not audio, or when the decoded part is shorter than `MIN_DURATION_S`, silent
+        (peak below `SILENCE_DBFS`), or contains NaN or infinity.
     """
     import soxr
 
@@ -92,10 +92,10 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
 
 
 def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.ndarray]:
-    """Decode a file in pieces of about `block_s` seconds, in memory that does not grow with its length.
+    """Decode a file in blocks of about `block_s` seconds, in constant memory.
 
-    The pieces together are what `load` gives for the whole file. The same errors are raised; that the whole is too
-    short or silent shows only at its end.
+    The concatenated blocks equal `load` of the whole file, with the same errors. A file that is too short or silent
+    raises at its end.
     """
     import soxr
 
@@ -123,7 +123,7 @@ def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.nd
 
 
 def is_silent(signal: np.ndarray) -> bool:
-    """Whether a signal's peak stays below `SILENCE_DBFS`; an empty one is silent."""
+    """Return whether the peak of a signal is below `SILENCE_DBFS`; an empty signal is silent."""
     return _peak(signal) < _SILENCE_PEAK
 
 
@@ -134,7 +134,7 @@ def fit(signal: np.ndarray, n: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
-    """Open a file that has samples; whatever libsndfile then finds wrong with it becomes an `AudioError`."""
+    """Open a file that has samples; errors of libsndfile become an `AudioError`."""
     import soundfile
 
     path = Path(path)
@@ -145,22 +145,24 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
     if not stat.S_ISREG(found.st_mode):
         raise AudioError(f"{path}: not a regular file; give the path of an audio file.")
     if not os.access(path, os.R_OK):
-        raise AudioError(f"{path}: you have no permission to read it.")
+        raise AudioError(f"{path}: permission denied; change its permissions.")
     if found.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes); copy or download it again.")
     try:
         file = soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the ending .raw, which asks for a format
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the suffix .raw requires a format
         raise _not_decodable(path) from error
-    except UnicodeEncodeError as error:  # libsndfile's binding takes names that are text and no others
+    except UnicodeEncodeError as error:  # libsndfile's binding accepts valid text only
         raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
     with file:
         if file.frames == 0:
-            raise AudioError(f"{path}: there are no samples after the header; export it again.")
+            raise AudioError(f"{path}: no samples after the header; export it again.")
         if file.frames > _UNKNOWN_FRAMES:
-            raise AudioError(f"{path}: its header does not state its length; export it again, not through a pipe.")
+            raise AudioError(f"{path}: its header does not state the length; export it to a file instead of a pipe.")
         if file.frames > _MAX_FRAMES_A_BYTE * found.st_size:
-            raise AudioError(f"{path}: damaged; its header claims {file.frames} samples in {found.st_size} bytes.")
+            raise AudioError(
+                f"{path}: damaged header ({file.frames} samples in {found.st_size} bytes); export it again."
+            )
         try:
             yield file
         except soundfile.SoundFileError as error:
@@ -168,7 +170,7 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
 
 
 def _not_decodable(path: Path) -> AudioError:
-    # libsndfile's own message is left out: for a text named .mp3 it says that the file does not exist.
+    # libsndfile's own message is omitted: for a text file named .mp3 it claims that the file does not exist.
     return AudioError(f"{path}: cannot be decoded; it is damaged or not audio. Give a wav, flac, ogg or mp3 file.")
 
 
@@ -188,12 +190,12 @@ def _mono(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 1:
         return samples
     n_channels = samples.shape[1]
-    with np.errstate(invalid="ignore"):  # Infinities of both signs; refused by the caller.
+    with np.errstate(invalid="ignore"):  # infinities of both signs; the caller raises
         return samples @ np.full(n_channels, 1 / n_channels, np.float32)
 
 
 def _peak(signal: np.ndarray) -> float:
-    # max and min carry NaN and infinity through, and need no array of absolute values.
+    # max and min propagate NaN and infinity, without an array of absolute values.
     return float(max(signal.max(), -signal.min())) if signal.size else 0.0
 
 

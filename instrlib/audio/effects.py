@@ -1,8 +1,8 @@
-"""What happens to a recorded sound: noise, a room, an equaliser, codecs, clipping, level, pitch and tempo.
+"""Recording effects: noise, rooms, equalisers, codecs, clipping, level, pitch and tempo.
 
-Every effect is defined here once. Robustness curves, copies to train on, the damage simulation and the built-in corpus
-are made of them. The entries of `DEGRADATIONS` share one form: `effect(signal, sample_rate_hz, level, rng)` returns a
-signal of the same length, which begins when the original begins: delays of codecs are cut.
+The robustness curves, the augmented copies, the damage simulation and the built-in corpus all use these definitions.
+The entries of `DEGRADATIONS` have the signature `effect(signal, sample_rate_hz, level, rng)` and return a signal of the
+same length, without the delay of codecs.
 """
 
 import io
@@ -28,20 +28,20 @@ FIRST_REFLECTION_S = 0.005
 CENTRE_HZ = 800.0
 """Octaves of equalisers and of coloured noise are counted from here."""
 
-_LOWEST_HZ = 20.0  # coloured noise rises no further below
-_STEEPNESS = 8  # order of the low-pass: 48 dB an octave
+_LOWEST_HZ = 20.0  # coloured noise is flat below
+_STEEPNESS = 8  # order of the low-pass: 48 dB per octave
 _FULL_SCALE_16_BITS = 32_767
 _MP3_DELAY_SAMPLES = 1105  # 576 of the encoder and 529 of the decoder
 _MP3_KBPS = {
     **dict.fromkeys((48_000, 44_100, 32_000), (32, 320)),
     **dict.fromkeys((24_000, 22_050, 16_000), (8, 160)),
     **dict.fromkeys((12_000, 11_025, 8_000), (8, 64)),
-}  # the sample rates of MP3, and the range of bit rates over which libsndfile spreads its compression level
+}  # MP3 sample rates, and the bit rates to which libsndfile maps its compression level
 _BLOCK = 16_384
 
 
 def generator(*names: object) -> np.random.Generator:
-    """Return a random generator that depends on the names alone, the same in every process."""
+    """Return a random generator seeded by the names alone, the same in every process."""
     return np.random.default_rng(int(hash_bytes(*(str(name).encode() for name in names))[:16], 16))
 
 
@@ -49,18 +49,18 @@ def generator(*names: object) -> np.random.Generator:
 
 
 def rms(signal: np.ndarray) -> float:
-    """Return the root mean square; 0 of an empty signal."""
+    """Return the root mean square; 0 for an empty signal."""
     return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if np.size(signal) else 0.0
 
 
 def as_loud_as(signal: np.ndarray, changed: np.ndarray) -> np.ndarray:
-    """Bring `changed` to the RMS of `signal`; silence stays silence."""
+    """Scale `changed` to the RMS of `signal`; silence stays silent."""
     own = rms(changed)
     return changed * (rms(signal) / own) if own > 0 else changed
 
 
 def add(signal: np.ndarray, other: np.ndarray, snr_db: float) -> np.ndarray:
-    """Add another sound, whose power lies `snr_db` below the signal's."""
+    """Add another sound with a power `snr_db` below that of the signal."""
     return signal + as_loud_as(signal, other) * 10 ** (-snr_db / 20)
 
 
@@ -69,7 +69,7 @@ def spectral_gain(
 ) -> np.ndarray:
     """Multiply the spectrum by a gain, real (no delay) or complex, given as a function of the frequency in Hz.
 
-    Silence of `tail_s` is appended for the transform, so that what the filter rings on does not reach the beginning.
+    The transform is padded with `tail_s` of silence, so that the tail of the filter does not wrap around to the start.
     """
     import scipy.fft
 
@@ -79,7 +79,7 @@ def spectral_gain(
 
 
 def coloured_noise(n: int, sample_rate_hz: int, rng: np.random.Generator, *, slope: float = 1.0) -> np.ndarray:
-    """Return noise whose power falls with the frequency to the power of `slope`: 0 is white, 1 pink (3 dB an octave).
+    """Return noise with power proportional to 1 / f ** `slope`: 0 is white, 1 is pink (3 dB per octave) [1]_.
 
     References
     ----------
@@ -101,9 +101,9 @@ def equaliser_db(
     largest_db: float = 10.0,
     tilt_db: tuple[float, float] = (-2.5, 2.5),
 ) -> np.ndarray:
-    """Draw `n` smooth tone colours: broad bells, up or down, and a tilt in dB an octave.
+    """Draw `n` smooth equaliser curves in dB [n, n_bins]: broad bells, up or down, and a tilt in dB per octave.
 
-    `octaves` [n_bins] are those above `CENTRE_HZ`; the result is in dB [n, n_bins].
+    `octaves` [n_bins] are relative to `CENTRE_HZ`.
     """
     centre = rng.uniform(-3, 3.3, (bells, n, 1))
     width = rng.uniform(0.3, 1.5, (bells, n, 1))
@@ -113,7 +113,7 @@ def equaliser_db(
 
 
 def equalise(signal: np.ndarray, sample_rate_hz: int, rng: np.random.Generator, **settings: Any) -> np.ndarray:
-    """Give a sound a drawn tone colour; `settings` are those of `equaliser_db`."""
+    """Apply a random equaliser curve; `settings` are those of `equaliser_db`."""
 
     def gain(frequency_hz: np.ndarray) -> np.ndarray:
         octaves = np.log2(np.maximum(frequency_hz, _LOWEST_HZ) / CENTRE_HZ)
@@ -130,12 +130,12 @@ def room_response(
     reverberation_db: float | None = None,
     first_reflection_s: float = FIRST_REFLECTION_S,
 ) -> np.ndarray:
-    """Return the impulse response of a room: the direct sound, then noise that dies away by 60 dB in `rt60_s` [1]_.
+    """Return the impulse response of a room: the direct sound, then noise that decays by 60 dB in `rt60_s` [1]_.
 
-    The decay is the same at all frequencies; real rooms lose the treble sooner. Unless `reverberation_db` gives the
-    energy of the reverberation over that of the direct sound, it follows from the decay, for a source that radiates
-    alike to all sides in a room of `ROOM_VOLUME_M3`, `MICROPHONE_DISTANCE_M` away: at the critical distance of
-    0.057 sqrt(V / RT60) both are equal [2]_. A decay shorter than `first_reflection_s` leaves the direct sound alone.
+    The decay is the same at all frequencies; in real rooms the treble decays faster. `reverberation_db` is the energy
+    of the reverberation relative to the direct sound. By default it follows from the decay, for an omnidirectional
+    source in a room of `ROOM_VOLUME_M3` at `MICROPHONE_DISTANCE_M`: both are equal at the critical distance 0.057
+    sqrt(V / RT60) [2]_. A decay shorter than `first_reflection_s` returns the direct sound only.
 
     References
     ----------
@@ -143,7 +143,7 @@ def room_response(
     .. [2] H. Kuttruff, "Room Acoustics", 6th ed., CRC Press, 2016. doi:10.1201/9781315372150
     """
     if not (rt60_s > 0 and math.isfinite(rt60_s)):
-        raise ConfigError(f"The RT60 of a room must be above 0 s, not {rt60_s!r}.")
+        raise ConfigError(f"rt60_s must be above 0 s, not {rt60_s!r}.")
     time_s = np.arange(max(1, round(rt60_s * sample_rate_hz))) / sample_rate_hz
     response = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
     response[time_s < first_reflection_s] = 0
@@ -159,7 +159,7 @@ def room_response(
 def stretch(
     signal: np.ndarray, sample_rate_hz: int, *, semitones: float = 0.0, duration_factor: float = 1.0
 ) -> np.ndarray:
-    """Shift the pitch and change the duration independently (Signalsmith Stretch [1]_); formants move along.
+    """Change pitch and duration independently (Signalsmith Stretch [1]_); formants shift with the pitch.
 
     References
     ----------
@@ -176,20 +176,21 @@ def stretch(
 
 
 def encode(signal: np.ndarray, sample_rate_hz: int, **settings: str | float) -> io.BytesIO:
-    """Encode mono samples in memory.
+    """Encode mono samples in memory, with the `settings` of `soundfile.SoundFile`.
 
-    `settings` are those of `soundfile.SoundFile`: `format`, `subtype`, `compression_level`, `bitrate_mode`. A sample
-    rate that the format does not have raises a `ConfigError`.
+    A sample rate that the format does not support raises a `ConfigError`.
     """
     import soundfile
 
     encoded = io.BytesIO()
     try:
         with soundfile.SoundFile(encoded, "w", sample_rate_hz, channels=1, **settings) as file:
-            for first in range(0, len(signal), _BLOCK):  # libsndfile's Vorbis keeps a whole write on the stack
+            for first in range(0, len(signal), _BLOCK):  # libsndfile's Vorbis encoder keeps a whole write on the stack
                 file.write(signal[first : first + _BLOCK])
     except soundfile.LibsndfileError as error:
-        raise ConfigError(f"{settings['format']} cannot be written at {sample_rate_hz} Hz: {error}") from error
+        raise ConfigError(
+            f"{settings['format']} does not support {sample_rate_hz} Hz ({error}); choose another sample rate."
+        ) from error
     encoded.seek(0)
     return encoded
 
@@ -198,12 +199,12 @@ def encode(signal: np.ndarray, sample_rate_hz: int, **settings: str | float) -> 
 
 
 def noise(signal: np.ndarray, sample_rate_hz: int, snr_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Add steady pink noise: most backgrounds fall by about 3 dB an octave."""
+    """Add steady pink noise, because most background noise falls by about 3 dB per octave."""
     return add(signal, coloured_noise(len(signal), sample_rate_hz, rng), snr_db)
 
 
 def room(signal: np.ndarray, sample_rate_hz: int, rt60_s: float, rng: np.random.Generator) -> np.ndarray:
-    """Play it in a room; see `room_response`. As loud (RMS) as the signal; what rings on beyond its end is cut."""
+    """Add reverberation, see `room_response`, at the RMS of the signal; the tail beyond its end is cut."""
     from scipy.signal import oaconvolve
 
     response = room_response(sample_rate_hz, rt60_s, rng)
@@ -211,7 +212,7 @@ def room(signal: np.ndarray, sample_rate_hz: int, rt60_s: float, rng: np.random.
 
 
 def low_pass(signal: np.ndarray, sample_rate_hz: int, cutoff_hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Cut the treble as a small loudspeaker does: Butterworth's magnitude of order 8, no phase; as loud (RMS)."""
+    """Low-pass as by a small loudspeaker: Butterworth magnitude of order 8, no phase, at the RMS of the signal."""
 
     def gain(frequency_hz: np.ndarray) -> np.ndarray:
         return 1 / np.sqrt(1 + (frequency_hz / cutoff_hz) ** (2 * _STEEPNESS))
@@ -220,9 +221,9 @@ def low_pass(signal: np.ndarray, sample_rate_hz: int, cutoff_hz: float, rng: np.
 
 
 def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.random.Generator) -> np.ndarray:
-    """Encode as MP3 (LAME, through libsndfile) at a constant bit rate of 8 to 320 kbit/s, and decode it again.
+    """Encode as MP3 (LAME, through libsndfile) at a constant bit rate of 8 to 320 kbit/s, and decode.
 
-    MP3 has less than 32 kbit/s only below 32 kHz. As LAME does, the sound is then brought to a lower sample rate.
+    Below 32 kbit/s, MP3 requires a sample rate below 32 kHz; the signal is then resampled, as LAME does.
     """
     import soundfile
     import soxr
@@ -231,7 +232,9 @@ def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.r
         rate for rate, (low, high) in _MP3_KBPS.items() if rate <= sample_rate_hz and low <= bit_rate_kbps <= high
     ]
     if not fitting:
-        raise ConfigError(f"MP3 at {sample_rate_hz} Hz has no bit rate of {bit_rate_kbps!r} kbit/s.")
+        raise ConfigError(
+            f"MP3 at {sample_rate_hz} Hz does not support {bit_rate_kbps!r} kbit/s; choose another bit rate."
+        )
     rate_hz = fitting[0]
     low, high = _MP3_KBPS[rate_hz]
     compression = min(max((high - bit_rate_kbps - 0.5) / (high - low), 0.0), 1.0)  # libsndfile rounds down
@@ -239,28 +242,28 @@ def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.r
     encoded = encode(soxr.resample(signal, sample_rate_hz, rate_hz), rate_hz, compression_level=compression, **settings)
     decoded = soundfile.read(encoded, dtype="float64")[0]
     expected = round(len(signal) * rate_hz / sample_rate_hz)
-    if len(decoded) > expected:  # at low bit rates no frame has room for the header that tells a decoder the delay
+    if len(decoded) > expected:  # at low bit rates no frame has space for the header with the delay
         decoded = decoded[_MP3_DELAY_SAMPLES:]
     return fit(soxr.resample(decoded, rate_hz, sample_rate_hz), len(signal))
 
 
 def vorbis(signal: np.ndarray, sample_rate_hz: int, quality: float, rng: np.random.Generator) -> np.ndarray:
-    """Encode as Ogg Vorbis at a quality from 10 to 0, the scale of `oggenc -q`, and decode it again."""
+    """Encode as Ogg Vorbis at a quality from 10 to 0, the scale of `oggenc -q`, and decode."""
     import soundfile
 
     if not 0 <= quality <= 10:
-        raise ConfigError(f"The quality of Ogg Vorbis must lie between 0 and 10, not {quality!r}.")
+        raise ConfigError(f"The quality of Ogg Vorbis must be between 0 and 10, not {quality!r}.")
     encoded = encode(signal, sample_rate_hz, format="OGG", subtype="VORBIS", compression_level=1 - quality / 10)
     return soundfile.read(encoded, dtype="float64")[0][: len(signal)]
 
 
 def clipping(signal: np.ndarray, sample_rate_hz: int, drive_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Drive the peak `drive_db` over full scale, where it is cut."""
+    """Raise the peak to `drive_db` above full scale, and clip there."""
     return np.clip(signal * (10 ** (drive_db / 20) / np.abs(signal).max()), -1, 1)
 
 
 def quiet(signal: np.ndarray, sample_rate_hz: int, peak_dbfs: float, rng: np.random.Generator) -> np.ndarray:
-    """Record at a low level in 16 bits, without dither; at -60 dBFS the loudest wave spans some 65 steps."""
+    """Record at a low level in 16 bits without dither; a peak of -60 dBFS spans about 65 steps."""
     gain = 10 ** (peak_dbfs / 20) / np.abs(signal).max()
     return np.rint(signal * (gain * _FULL_SCALE_16_BITS)) / _FULL_SCALE_16_BITS
 
@@ -272,7 +275,7 @@ def pitch(signal: np.ndarray, sample_rate_hz: int, semitones: float, rng: np.ran
 
 @dataclass(frozen=True)
 class Degradation:
-    """An effect at several levels, from mild to severe, in `unit`; `source` says what it imitates."""
+    """An effect at several levels, from mild to severe, in `unit`; `source` names what it imitates."""
 
     name: str
     label: str
@@ -302,9 +305,9 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 
 def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rng: np.random.Generator) -> np.ndarray:
-    """Degrade a recording in one way: `name` is one of `DEGRADATIONS`, `level` any in its unit that it can do.
+    """Degrade a recording by `name`, one of `DEGRADATIONS`, at a `level` in its unit.
 
-    Silence is returned as it is. Only `clipping` clips; elsewhere peaks above full scale stay there.
+    Silence is returned unchanged. Only `clipping` clips; other effects keep peaks above full scale.
 
     Examples
     --------
@@ -338,10 +341,9 @@ COPY_RT60_S = (0.15, 0.8)
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Changed copies of every segment of a corpus; a feature store takes it as `change`.
+    """Changed copies of every segment of a corpus; passed to a feature store as `change`.
 
-    The seed, the clip, the offset of the segment and the number of the copy decide, so that every process makes the
-    same ones.
+    Copies depend on the seed, the clip, the offset of the segment and the number of the copy only.
     """
 
     seed: int = 0
@@ -349,7 +351,7 @@ class Change:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the settings; the code is part of a store's key by itself."""
+        """Hash of the settings; the key of a store also contains the code."""
         return hash_json([type(self).__name__, vars(self)])[:16]
 
     def copies(self, signal: np.ndarray, *, sample_rate_hz: int, clip_id: str, offset_s: float) -> Iterator[np.ndarray]:
@@ -365,10 +367,10 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCopies(Change):
-    """Copies to train on: each has another gain and, by chance, another pitch, tempo, room and white noise."""
+    """Augmented copies for training: a random gain and, by chance, pitch, tempo, room and white noise."""
 
     def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
-        """Return one copy; silence is returned as it is."""
+        """Return one copy; silence is returned unchanged."""
         pitched, stretched, in_room, noisy = rng.random(4) < COPY_CHANCE
         semitones, factor = rng.uniform(*COPY_SEMITONES), rng.uniform(*COPY_DURATION)
         if not signal.any():
@@ -387,10 +389,10 @@ class ChangedCopies(Change):
 
 @dataclass(frozen=True, kw_only=True)
 class EverydayRecordings(Change):
-    """Worse recordings: each of `EVERYDAY` by chance, at any level but the most severe."""
+    """Copies of lower quality: each effect of `EVERYDAY` by chance, at any level but the most severe."""
 
     def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
-        """Return one worse recording."""
+        """Return one copy."""
         for name in EVERYDAY:
             level = float(rng.choice(DEGRADATIONS[name].levels[:-1]))
             if rng.random() < 0.5:

@@ -1,7 +1,7 @@
-"""From samples to the features of one segment: log-mel spectrogram, MFCC or PCEN.
+"""Features of one segment: log-mel spectrogram, MFCC or PCEN.
 
-librosa's filterbanks and definitions are used as they are. The mel spectrogram itself takes a faster path, which agrees
-with librosa to 1e-4 dB: frames are transformed in float64, a block at a time, and the filterbank is a sparse matrix.
+Filterbanks and definitions are those of librosa. The mel spectrogram uses a faster implementation that agrees to 1e-4
+dB: frames are transformed in float64, a block at a time, and the filterbank is a sparse matrix.
 """
 
 import functools
@@ -26,35 +26,28 @@ REFERENCE_FLOOR = 1e-6
 PCEN_SCALE = 2.0**31
 """librosa's PCEN settings were found for samples scaled to 32-bit integers."""
 
-_BLOCK_FRAMES = 32  # frames transformed at a time: their spectra stay in the processor's cache
+_BLOCK_FRAMES = 32  # frames per transform, so that the spectra fit in the processor cache
 
 
 def extract(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Compute the features of one segment, as `config.kind` says.
+    """Compute the features of one segment, of the kind `config.kind`.
 
     Parameters
     ----------
     signal : np.ndarray [shape=(n,)]
-        Mono samples at `config.sample_rate_hz`, at most `config.segment_samples` of them. A shorter segment is padded
-        with silence.
+        Mono samples at `config.sample_rate_hz`; shorter ones are padded, longer ones raise `ValueError`.
     config : FeatureConfig
         The settings.
 
     Returns
     -------
     np.ndarray [shape=config.shape, float32]
-        "log_mel": dB from -top_db to 0. "mfcc": the first `n_mfcc` coefficients of that. "pcen": from 0 (silence) to
-        about 6.
-
-    Raises
-    ------
-    ValueError
-        When the signal is longer than a segment.
+        "log_mel": dB from -top_db to 0. "mfcc": its first `n_mfcc` coefficients. "pcen": 0 (silence) to about 6.
 
     See Also
     --------
     librosa.feature.melspectrogram, librosa.power_to_db, librosa.feature.mfcc, librosa.pcen
-        The definitions. `power_to_db` differs for silence: it puts an all-zero segment at 0 dB.
+        The definitions. `power_to_db` differs for silence: it maps an all-zero segment to 0 dB.
 
     References
     ----------
@@ -74,7 +67,9 @@ def extract(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
     {-80.0}
     """
     if len(signal) > config.segment_samples:
-        raise ValueError(f"A segment has at most {config.segment_samples} samples, not {len(signal)}.")
+        raise ValueError(
+            f"A segment has at most {config.segment_samples} samples, not {len(signal)}; cut the signal first."
+        )
     if config.kind == "pcen":
         import librosa
 
@@ -96,10 +91,10 @@ def log_mel(power: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 
 def mel_spectrogram(signal: np.ndarray, config: FeatureConfig, *, power: float = 2) -> np.ndarray:
-    """Return the mel spectrogram of one segment, as librosa computes it [n_mels, n_frames], float64.
+    """Return the mel spectrogram of one segment as librosa defines it [n_mels, n_frames], float64.
 
-    Frames are centred and padded with zeros; those past the end of a short signal are 0. `power` is 2 for powers, 1
-    for magnitudes.
+    Frames are centred and zero-padded; those past the end of a short signal are 0. `power` is 2 for powers, 1 for
+    magnitudes.
     """
     n_fft, hop = config.n_fft, config.hop_length
     window, basis = _kernels(config)
@@ -117,14 +112,14 @@ def mel_spectrogram(signal: np.ndarray, config: FeatureConfig, *, power: float =
 
 
 def silence(config: FeatureConfig) -> np.ndarray:
-    """Return the value of silence in each row of the features [n_bins], float32; masks are filled with it."""
+    """Return the value of silence in each row of the features [n_bins], float32; the fill value of masks."""
     return extract(np.zeros(0), config)[:, 0]
 
 
 def sounding(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Say which frames have a band above the floor, bool [..., n_frames]; all of them where none has.
+    """Return the frames with a band above the floor, bool [..., n_frames]; all frames where none has.
 
-    A short segment is padded with silence; statistics over all of its frames would reveal its length.
+    Short segments are padded with silence; statistics over all frames would depend on their length.
     """
     above = (np.asarray(level_db) > -config.top_db).any(axis=-2)
     return above | ~above.any(axis=-1, keepdims=True)
@@ -133,8 +128,8 @@ def sounding(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
 def segment_starts(duration_s: float, config: FeatureConfig) -> np.ndarray:
     """Return the starts of a clip's segments in seconds, ascending; at least one.
 
-    One at 0, then one every `segment_hop_s` while `MIN_SEGMENT_SHARE` of a segment is left. Of more than
-    `max_segments`, that many are taken, spread evenly over the clip (full ones only, where there are enough).
+    The first starts at 0, the next every `segment_hop_s` while `MIN_SEGMENT_SHARE` of a segment remains. At most
+    `max_segments` are chosen, evenly spaced over the clip (full ones if there are enough).
 
     Examples
     --------
@@ -153,26 +148,26 @@ def segment_starts(duration_s: float, config: FeatureConfig) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and deviation of each row of the features over the training part [n_bins], float32."""
+    """Mean and standard deviation of each row of the features over the training part [n_bins], float32."""
 
     mean: np.ndarray
     deviation: np.ndarray
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Return plain lists, for JSON."""
+        """Return lists, for JSON."""
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild the scaler from `to_dict`."""
+        """Return the scaler of a `to_dict`."""
         return cls(np.asarray(values["mean"], np.float32), np.asarray(values["deviation"], np.float32))
 
 
 def scale(values: np.ndarray, config: FeatureConfig, scaler: Scaler | None = None) -> np.ndarray:
-    """Bring features [..., n_bins, n_frames] to the range that a network learns from, as `config.scaling` says.
+    """Scale features [..., n_bins, n_frames] to the range of the network input, according to `config.scaling`.
 
-    "fixed": dB / top_db + 1, from 0 (silence) to 1 (loudest); of MFCC, the transform of that; PCEN as it is. "segment":
-    each segment to mean 0 and deviation 1. "train": each row by the scaler, which must be given.
+    "fixed": dB / top_db + 1, from 0 (silence) to 1 (loudest), or its MFCC; PCEN is unchanged. "segment": each segment
+    to mean 0 and standard deviation 1. "train": each row by the scaler, which is required.
     """
     values = np.asarray(values, np.float32)
     if config.scaling == "fixed":
@@ -189,7 +184,7 @@ def scale(values: np.ndarray, config: FeatureConfig, scaler: Scaler | None = Non
         deviation = values.std(axis=(-2, -1), keepdims=True)
         return (values - mean) / np.where(deviation > 0, deviation, 1)
     if scaler is None:
-        raise ConfigError('The scaling "train" needs a scaler; fit one on the training part.')
+        raise ConfigError('scaling="train" requires a scaler; fit one on the training part.')
     return (values - scaler.mean[:, None]) / scaler.deviation[:, None]
 
 
@@ -218,5 +213,5 @@ def _kernels(config: FeatureConfig) -> tuple[np.ndarray, "scipy.sparse.csr_array
 
 
 def _grid(last_s: float, hop_s: float) -> np.ndarray:
-    """Return 0, hop_s, 2 hop_s ... up to last_s, which may be missed by rounding; at least the 0."""
+    """Return 0, hop_s, 2 hop_s ... up to last_s within rounding; at least 0."""
     return np.arange(max(0, math.floor(last_s / hop_s + 1e-6)) + 1) * hop_s

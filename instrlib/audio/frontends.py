@@ -1,7 +1,7 @@
-"""The log-mel patches that VGGish and YAMNet were trained on, from samples at 16 kHz.
+"""Log-mel patches as VGGish and YAMNet were trained on them, from samples at 16 kHz.
 
-They differ from `features` where it matters to a trained network: frames are not centred, magnitudes are taken instead
-of powers, the mel scale is HTK's with triangles that are straight over mel, and the logarithm is the natural one [1]_.
+They differ from `features`: frames are not centred, the filterbank is applied to magnitudes instead of powers, the
+triangles of the HTK mel scale are linear in mel, and the logarithm is natural [1]_.
 
 References
 ----------
@@ -29,15 +29,15 @@ PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP_SAMPLES + FRAME_SAMPLES
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What differs between the two networks."""
+    """Settings that differ between the two networks."""
 
     log_offset: float  # added to the mel magnitudes
-    patch_hop_frames: int  # from the start of a patch to that of the next
-    pad_last: bool  # whether a sound that ends within a patch is padded with silence, or loses its end
+    patch_hop_frames: int  # between the starts of two patches
+    pad_last: bool  # whether an incomplete last patch is padded or dropped
 
     @property
     def hop_s(self) -> float:
-        """Time from the start of a patch to that of the next, in seconds."""
+        """Time between the starts of two patches, in seconds."""
         return self.patch_hop_frames * HOP_SAMPLES / SAMPLE_RATE_HZ
 
 
@@ -46,14 +46,14 @@ YAMNET = FrontEnd(log_offset=0.001, patch_hop_frames=48, pad_last=True)
 
 
 def patches(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Return the patches that the network sees [n_patches, PATCH_FRAMES, N_MELS], float32; at least one."""
+    """Return the input patches of the network [n_patches, PATCH_FRAMES, N_MELS], float32; at least one."""
     values = log_mel(fill_up(signal, front_end), front_end)
     windows = np.lib.stride_tricks.sliding_window_view(values, PATCH_FRAMES, axis=0)
     return windows[:: front_end.patch_hop_frames].transpose(0, 2, 1)
 
 
 def fill_up(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Append silence until one patch is full; with `pad_last`, until the last one is."""
+    """Append silence until the first patch is full; with `pad_last`, until the last patch is full."""
     n_over = max(len(signal) - PATCH_SAMPLES, 0)
     hop = front_end.patch_hop_frames * HOP_SAMPLES
     n_filled = PATCH_SAMPLES + (math.ceil(n_over / hop) * hop if front_end.pad_last else n_over)
@@ -61,7 +61,7 @@ def fill_up(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 
 def log_mel(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Return the log-mel spectrogram that the patches are cut from [n_frames, N_MELS], natural logarithms."""
+    """Return the log-mel spectrogram before it is cut into patches [n_frames, N_MELS], natural logarithms."""
     import scipy.signal
 
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(signal, np.float64), FRAME_SAMPLES)[::HOP_SAMPLES]
@@ -74,14 +74,13 @@ def log_mel(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 def mel_matrix() -> np.ndarray:
     """Return the weight of each FFT bin in each mel band [1 + N_FFT // 2, N_MELS].
 
-    As `tf.signal.linear_to_mel_weight_matrix`. librosa's `mel(htk=True, norm=None)` has triangles that are straight
-    over Hz.
+    It equals `tf.signal.linear_to_mel_weight_matrix`. librosa's `mel(htk=True, norm=None)` is linear in Hz instead.
     """
     bins = _mel(np.arange(N_FFT // 2 + 1) * SAMPLE_RATE_HZ / N_FFT)[:, None]
     edges = np.linspace(_mel(FMIN_HZ), _mel(FMAX_HZ), N_MELS + 2)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     weights = np.maximum(np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)), 0)
-    weights[0] = 0  # the constant part
+    weights[0] = 0  # the DC component
     return weights
 
 

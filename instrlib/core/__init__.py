@@ -1,1 +1,1 @@
-"""Errors, settings, files, caches and processes; imports nothing of the packages above."""
+"""Errors, settings, files, caches and processes."""

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, imported when first needed and without its notes about the processor."""
+"""Lazy import of Keras on TensorFlow, without its startup messages."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ _LOCK = threading.RLock()
 
 
 def load_keras() -> ModuleType:
-    """Import and return Keras 3; nothing is written to stderr, which would end up in a notebook."""
+    """Import and return Keras 3, without output on stderr, which would appear in notebooks."""
     if "tensorflow" in sys.modules:
         import keras
 
         return keras
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_stderr():  # the first notes come before that setting is read
+    with without_stderr():  # the first messages precede that setting
         import keras
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")  # it warns about many networks in one process
@@ -27,7 +27,7 @@ def load_keras() -> ModuleType:
 
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
-    """Discard what is written to file descriptor 2; TensorFlow writes there from C++, past sys.stderr."""
+    """Discard output to file descriptor 2, to which TensorFlow writes from C++, bypassing sys.stderr."""
     with _LOCK:
         kept = os.dup(2)
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""One cache: a key says what a result was made from, and a result is made again when its key differs."""
+"""One cache for all results: a key identifies the inputs, code and versions of a result."""
 
 import ast
 import functools
@@ -55,10 +55,10 @@ def key(layer: str, **inputs: Any) -> str:
     Parameters
     ----------
     layer : str
-        One of `FLOORS`. The code of this subpackage and of those before it counts; comments, docstrings and the texts
-        of errors do not.
+        One of `FLOORS`. The code of this subpackage and of those before it counts, without comments, docstrings and
+        error messages.
     **inputs
-        What else decides the result: settings, keys of other results, hashes of files.
+        Everything else that determines the result: settings, keys of other results, hashes of files.
 
     Examples
     --------
@@ -69,16 +69,16 @@ def key(layer: str, **inputs: Any) -> str:
 
 
 def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
-    """Return what is stored at `path` under this key; otherwise make it and store it, atomically.
+    """Return the result stored at `path` under this key, or compute and store it atomically.
 
     Parameters
     ----------
     path : Path
-        A file that ends in ".npz" (`make` returns named arrays) or ".json" (it returns what JSON can hold).
+        A ".npz" file (`make` returns named arrays) or a ".json" file (`make` returns JSON values).
     key : str
-        From `key`. A result with another key, or one that is damaged, is made again.
+        From `key`. A damaged result, or one with another key, is recomputed.
     make : callable
-        Makes the result.
+        Computes the result.
     """
     arrays = path.suffix == ".npz"
     try:
@@ -97,13 +97,13 @@ def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
 
 
 def code_hash(layer: str) -> str:
-    """Return the hash of the code of a subpackage and of those below it."""
+    """Return the hash of the code of a subpackage and of those before it."""
     return hash_json({name: _package_hash(PACKAGE / name) for name in (*BELOW[layer], layer)})
 
 
 @functools.cache
 def _package_hash(folder: Path) -> str:
-    """Hash the modules of a subpackage and its tables, such as a taxonomy."""
+    """Hash the modules of a subpackage and its data files, such as the taxonomy."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
     return hash_json(
         {
@@ -116,7 +116,7 @@ def _package_hash(folder: Path) -> str:
 
 
 def source_hash(source: str) -> str:
-    """Return the hash of what a Python text does: comments, docstrings, layout and texts of errors do not count.
+    """Return the hash of Python source, without comments, docstrings, layout and error messages.
 
     Examples
     --------
@@ -127,15 +127,15 @@ def source_hash(source: str) -> str:
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # IPython's magic
+    except (SyntaxError, ValueError):  # IPython magics
         return hash_bytes(source.encode())
     return hash_bytes(repr(_syntax(tree)).encode())
 
 
 def _syntax(node: Any, wording: frozenset[str] = frozenset()) -> Any:
-    """Return a syntax tree as tuples; empty fields are left out, so that every version of Python gives the same.
+    """Return a syntax tree as tuples, without empty fields, which differ between versions of Python.
 
-    `wording` are the names of texts: assignments to them are left out.
+    Assignments to the names in `wording` are omitted; these hold parts of error messages.
     """
     if isinstance(node, list):
         return [_syntax(one, wording) for one in node if not _is_wording(one, wording)]
@@ -165,7 +165,7 @@ def _syntax(node: Any, wording: frozenset[str] = frozenset()) -> Any:
 
 
 def _wording(scope: ast.AST) -> frozenset[str]:
-    """Return the names in a function, or the private ones of a module, that are read in `raise` statements alone."""
+    """Return the names of a function, or private names of a module, that only `raise` statements read."""
     raised = {inner for node in ast.walk(scope) if isinstance(node, ast.Raise) for inner in ast.walk(node)}
     named = {node.id for node in raised if isinstance(node, ast.Name)}
     kept = {
@@ -178,7 +178,7 @@ def _wording(scope: ast.AST) -> frozenset[str]:
 
 
 def _is_wording(node: Any, names: frozenset[str]) -> bool:
-    """Return whether a statement only puts a text together; another call could do more than that."""
+    """Return whether a statement only assembles a text; any other call could have side effects."""
     if not isinstance(node, ast.Assign) or not {getattr(target, "id", "") for target in node.targets} <= names:
         return False
     calls = [inner.func for inner in ast.walk(node.value) if isinstance(inner, ast.Call)]
@@ -187,10 +187,10 @@ def _is_wording(node: Any, names: frozenset[str]) -> bool:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of the packages that can change a number, and of all that those need."""
+    """Return the versions of Python, of the packages that can change a number, and of their dependencies."""
     found = {"python": platform.python_version()}
     waiting = [name for name in _needs("instrlib") if name not in _SHOWING]
-    if not waiting:  # used from a folder, without being installed
+    if not waiting:  # the package is used without being installed
         waiting = [_plain_name(one.name) for one in importlib.metadata.distributions()]
     while waiting:
         name = waiting.pop()
@@ -217,7 +217,7 @@ def _plain_name(name: str) -> str:
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the clone whose package this is, with "+" when the package differs; else "unknown"."""
+    """Return the commit of the clone of this package, with "+" if the package was edited; else "unknown"."""
 
     def git(*command: str) -> str:
         run = subprocess.run(["git", *command], cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=10)

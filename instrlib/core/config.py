@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses, the profiles of a study, and its folders; names of quantities carry their unit."""
+"""Settings as frozen dataclasses, profiles of a study, and folders; names of quantities end with their unit."""
 
 import dataclasses
 import math
@@ -13,17 +13,17 @@ from instrlib.core.io import expanded, hash_json, slug
 
 
 def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return `value` when it is allowed; raise a `ConfigError` that lists the allowed ones otherwise."""
+    """Return `value` if it is allowed; otherwise raise a `ConfigError` that lists the allowed values."""
     if value not in allowed:
         raise ConfigError(f"Unknown {what} {value!r}; choose from: {', '.join(allowed)}.")
     return value
 
 
 class Settings:
-    """Base of the settings: checks their types and turns them into plain values and back."""
+    """Base class of settings: checks types and converts to and from plain values."""
 
     def __post_init__(self) -> None:
-        """Check that each value has its annotated type; 3 and 3.0 are one number of seconds."""
+        """Check that each value has its annotated type; an int becomes a float where floats are expected."""
         for name, kind in typing.get_type_hints(type(self)).items():
             value = getattr(self, name)
             if typing.get_origin(kind) is Literal:
@@ -40,7 +40,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the settings that `to_dict` gave; unknown names are refused."""
+        """Return the settings of a `to_dict`; unknown names raise `ConfigError`."""
         fields = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             one_of("setting", name, tuple(sorted(fields)))
@@ -54,7 +54,7 @@ def _require(holds: bool, rule: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class FeatureConfig(Settings):
-    """How sound becomes the features that a network sees; stored with every model.
+    """Feature settings; stored with every model.
 
     Attributes
     ----------
@@ -63,20 +63,19 @@ class FeatureConfig(Settings):
     sample_rate_hz : int
         Rate to which every file is resampled.
     segment_s, segment_hop_s : float
-        Length of a segment and distance between the starts of two; a longer clip gives several segments.
+        Length of a segment, and time between the starts of two; longer clips give several segments.
     max_segments : int
-        Largest number of segments a clip, spread evenly over it.
+        Maximum number of segments per clip, evenly spaced over it.
     n_fft, hop_length : int
-        Frame length and step in samples (Hann window, centred frames, as librosa).
+        Frame length and step in samples (Hann window, centred frames, as in librosa).
     n_mels, n_mfcc : int
-        Number of mel bands (Slaney's scale and area normalisation, as librosa) and of coefficients.
+        Number of mel bands (Slaney's scale and area normalisation, as in librosa) and of coefficients.
     fmin_hz, fmax_hz : float
         Lower and upper edge of the mel bands.
     top_db : float
-        Dynamic range: values are dB below the segment's loudest value, cut at -top_db.
+        Dynamic range: values are in dB below the loudest value of the segment, clipped at -top_db.
     scaling : {"fixed", "segment", "train"}
-        "fixed": dB / top_db + 1, so 0 is silence and 1 the loudest (PCEN stays as it is); "segment": each segment to
-        mean 0, deviation 1; "train": each band by mean and deviation of the training part.
+        See `audio.features.scale`.
     """
 
     kind: Literal["log_mel", "mfcc", "pcen"] = "log_mel"
@@ -94,14 +93,14 @@ class FeatureConfig(Settings):
     scaling: Literal["fixed", "segment", "train"] = "train"
 
     def __post_init__(self) -> None:
-        """Refuse settings that are out of range or cannot work together."""
+        """Raise `ConfigError` for settings that are out of range or inconsistent."""
         super().__post_init__()
         for name, value in self.to_dict().items():
             if name not in ("kind", "scaling", "fmin_hz"):
                 _require(value > 0, f"{name} must be above 0", value)
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2:
             raise ConfigError(
-                f"The mel bands must lie between 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz): "
+                f"The mel bands must be between 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz): "
                 f"fmin_hz={self.fmin_hz:g}, fmax_hz={self.fmax_hz:g}."
             )
         if self.kind == "mfcc":
@@ -129,26 +128,26 @@ class FeatureConfig(Settings):
 
     @property
     def hop_s(self) -> float:
-        """Step between two frames in seconds."""
+        """Time between two frames in seconds."""
         return self.hop_length / self.sample_rate_hz
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what decides the stored values; `scaling` is applied when they are read and does not count."""
+        """Hash of the settings of stored features; `scaling` is excluded, because it is applied on reading."""
         return hash_json({k: v for k, v in self.to_dict().items() if k != "scaling"})[:16]
 
 
 @dataclass(frozen=True)
 class AugmentConfig(Settings):
-    """What is done to the training examples, anew for every batch."""
+    """Augmentation of the training examples, drawn again for every batch."""
 
-    # CutMix and MixUp combine two examples and their labels; "layers" adds several and keeps all their labels.
+    # CutMix and MixUp mix two examples and their labels; "layers" adds several examples and keeps all labels.
     mix: Literal["none", "cutmix", "mixup", "layers"] = "none"
-    axes: Literal["both", "time", "frequency"] = "both"  # that CutMix's box is cut along
-    beta: float = 1.0  # both parameters of the Beta distribution of the first example's share
-    share: float = 1.0  # of the batches that are mixed
-    layers: tuple[int, int] = (1, 4)  # fewest and most examples, all of different classes
-    level_range_db: float = 12.0  # largest difference between the first of them and another
+    axes: Literal["both", "time", "frequency"] = "both"  # of the CutMix box
+    beta: float = 1.0  # both parameters of the Beta distribution of the share of the first example
+    share: float = 1.0  # of the batches, to be mixed
+    layers: tuple[int, int] = (1, 4)  # smallest and largest number of examples, all of different classes
+    level_range_db: float = 12.0  # largest level difference from the first example
     time_masks: int = 0
     time_mask_s: float = 0.0  # the longest
     frequency_masks: int = 0
@@ -156,7 +155,7 @@ class AugmentConfig(Settings):
     retake: float = 0.0  # share of the examples that get recording augmentation
 
     def __post_init__(self) -> None:
-        """Refuse settings that are out of range."""
+        """Raise `ConfigError` for settings that are out of range."""
         super().__post_init__()
         _require(self.beta > 0, "beta must be above 0", self.beta)
         for name in ("share", "retake"):
@@ -168,26 +167,26 @@ class AugmentConfig(Settings):
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How a network is trained.
+    """Training settings of a network.
 
     Attributes
     ----------
     epochs, batch_size : int
-        Largest number of passes over the training part; segments in a batch.
+        Maximum number of passes over the training part; segments per batch.
     learning_rate : float
-        Adam's first learning rate.
+        Initial learning rate of Adam.
     schedule : {"cosine", "plateau", "constant"}
-        Falls to 0 along a cosine; is halved after some epochs without a better validation loss; stays.
+        Cosine decay to 0; halving after epochs without a lower validation loss; no change.
     patience : int or None
-        Stop after so many epochs without a better one on validation, and keep the best; None keeps the last epoch.
+        Stop after this many epochs without improvement on validation and keep the best; None keeps the last epoch.
     class_weights : bool
         Weight each class by the inverse of its share of the training part (softmax only).
     label_smoothing : float
-        Share of probability spread over all classes, from 0 to below 1.
+        Share of the probability that is spread over all classes, from 0 to below 1.
     augment : AugmentConfig
-        What is done to the training examples.
+        Augmentation of the training examples.
     output : {"softmax", "sigmoid"}
-        One class a clip, or any number of them; sigmoid outputs learn from the observed labels alone.
+        One class per clip, or any number of classes; sigmoid outputs are trained on the observed labels only.
     """
 
     epochs: int = 30
@@ -201,30 +200,30 @@ class TrainConfig(Settings):
     output: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work together."""
+        """Raise `ConfigError` for settings that are inconsistent."""
         super().__post_init__()
         if self.augment.mix == "layers" and self.output != "sigmoid":
-            raise ConfigError('augment: mix="layers" gives several labels and needs output="sigmoid".')
+            raise ConfigError('mix="layers" gives several labels per clip and requires output="sigmoid".')
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How large a study is: "smoke" takes seconds, for tests; "quick" minutes; "full" gives the findings."""
+    """Size of a study: "smoke" (seconds, for tests), "quick" (minutes) or "full" (for results)."""
 
     name: str
     clips_per_class: int  # of the rendered corpus
-    max_clips_per_class: int | None  # of corpora from disk; None takes all
+    max_clips_per_class: int | None  # of corpora on disk; None uses all
     features: FeatureConfig
     train: TrainConfig  # of the baseline
-    network: str  # of the comparisons that train many
-    experiment: TrainConfig  # of those
+    network: str  # of comparisons with many trainings
+    experiment: TrainConfig  # of these comparisons
     released_clips_per_class: int
     released: TrainConfig  # of the released model
     fine_tune_epochs: int  # while a network is pruned
     trials: int  # of a random search
-    rows_per_kind: int | None  # changes of each kind in an ablation; None makes all
-    min_test_clips: int  # with fewer, every clip is tested once, by cross-validation over groups
-    explained_per_class: int  # clips whose activation maps are tested
+    rows_per_kind: int | None  # changes of each kind in an ablation; None for all
+    min_test_clips: int  # with fewer, cross-validation over groups tests every clip once
+    explained_per_class: int  # clips with tested activation maps
     n_bootstrap: int
     notebook_limit_s: float
 
@@ -287,7 +286,7 @@ PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_SMOKE, _Q
 
 
 def get_profile(name: str) -> Profile:
-    """Return the profile "smoke", "quick" or "full"; refuse any other name.
+    """Return the profile "smoke", "quick" or "full"; other names raise `ConfigError`.
 
     Examples
     --------
@@ -299,7 +298,7 @@ def get_profile(name: str) -> Profile:
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders of the project: corpora and stores, local runs, published numbers and figures, the notebooks."""
+    """Folders of the project: corpora and feature stores, local runs, published reports, figures and notebooks."""
 
     data: Path
     runs: Path
@@ -311,7 +310,7 @@ class Folders:
 def folders() -> Folders:
     """Return the folders under INSTRLIB_ROOT, else under the clone of this package, else under the working folder.
 
-    INSTRLIB_DATA, INSTRLIB_RUNS, INSTRLIB_REPORTS and INSTRLIB_FIGURES each move one of them.
+    INSTRLIB_DATA, INSTRLIB_RUNS, INSTRLIB_REPORTS and INSTRLIB_FIGURES override single folders.
     """
     clone = Path(__file__).resolve().parents[2]
     default = clone if (clone / "notebooks").is_dir() else Path.cwd()
@@ -322,7 +321,7 @@ def folders() -> Folders:
 
 
 def study_name(corpus: str, profile: str, data: str = "") -> str:
-    """Return the name of a study: "<corpus>-<profile>", and for an own folder "folder-<its name>-<profile>".
+    """Return the name of a study: "<corpus>-<profile>", or "folder-<folder name>-<profile>" for own recordings.
 
     Examples
     --------

@@ -1,16 +1,16 @@
-"""Errors that a user can cause; each message is one sentence that says what is wrong, where, and how to go on."""
+"""Errors that a user can cause; each message is one sentence: what is wrong, where, and how to continue."""
 
 
 class InstrlibError(Exception):
-    """Base of all; the command line prints it in one line and exits with 2."""
+    """Base class; the command line prints the message in one line and exits with status 2."""
 
 
 class AudioError(InstrlibError):
-    """A file that is not usable as audio: unreadable, empty, silent, not finite."""
+    """A file that cannot be used as audio: unreadable, empty, silent, not finite."""
 
 
 class CorpusError(InstrlibError):
-    """A corpus that is missing, incomplete, altered or of another layout."""
+    """A corpus that is missing, incomplete, altered or has another layout."""
 
 
 class ConfigError(InstrlibError):
@@ -22,7 +22,7 @@ class SplitError(InstrlibError):
 
 
 class LeakError(SplitError):
-    """A group that is in more than one part of a split."""
+    """A group that occurs in more than one part of a split."""
 
 
 class StoreError(InstrlibError):
@@ -42,4 +42,4 @@ class DiskError(InstrlibError):
 
 
 class WorkerError(InstrlibError):
-    """Processes or a cluster that cannot do the work: killed, absent, or running other code."""
+    """Worker processes or a cluster that failed: killed, absent, or running other code."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, hashes, JSON and arrays without pickle, users' paths."""
+"""File input and output: atomic writes, hashes, JSON and arrays without pickle, paths given by users."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise a `DiskError` that names `path` where the block fails on a full, read-only or forbidden disk."""
+    """Raise a `DiskError` that names `path` when the block fails on a full, read-only or forbidden disk."""
     try:
         yield
     except OSError as error:
@@ -44,10 +44,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, with its ending; when the block ends well, move it to `path`.
+    """Yield a temporary name beside `path`, with the same suffix; move it to `path` when the block succeeds.
 
-    A reader sees the old file or the new one, never a part, and a kill leaves the old one. The folder is made when
-    missing; permissions follow the umask.
+    Readers see the old or the new file, never a part; a killed process leaves the old one. Missing folders are created,
+    and permissions follow the umask.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value`, made plain by `to_jsonable`, as indented JSON, atomically."""
+    """Write `value`, converted by `to_jsonable`, as indented JSON, atomically."""
     write_text(path, json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -87,14 +87,18 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InstrlibError(f"{path} is not readable as JSON ({error}); delete it and run that step again.") from None
+        raise InstrlibError(
+            f"{path} is not valid JSON ({error}); delete it and run the step that writes it again."
+        ) from None
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write named arrays of numbers, booleans or strings to a compressed npz file, atomically."""
     whole = {name: np.asarray(value) for name, value in arrays.items()}
     if objects := [name for name, value in whole.items() if value.dtype == object]:
-        raise TypeError(f"arrays of objects are not stored: {', '.join(objects)}")
+        raise TypeError(
+            f"Arrays of objects cannot be stored ({', '.join(objects)}); convert them to numbers or strings."
+        )
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **whole)
 
@@ -107,11 +111,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
     except Exception as error:
-        raise InstrlibError(f"{path} is not readable as arrays ({error}); delete it and run that step again.") from None
+        raise InstrlibError(
+            f"{path} is not a valid npz file ({error}); delete it and run the step that writes it again."
+        ) from None
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return `value` with plain values for numpy's, dataclasses and paths, and None for numbers that are not finite."""
+    """Return `value` with NumPy values, dataclasses and paths as plain values, and non-finite numbers as None."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -147,13 +153,13 @@ def hash_file(path: Path, *, algorithm: str = "sha256") -> str:
 
 
 def hash_tree(root: Path) -> str:
-    """Return a hash of the names, sizes and modification times of all files under a folder, without reading them.
+    """Return a hash of the names, sizes and modification times of all files under a folder.
 
-    Links to folders are followed. Hidden files and unfinished downloads (".part") do not count.
+    Links to folders are followed. Hidden files and unfinished downloads (".part") are ignored.
     """
     rows, seen = [], set()
     for folder, names, files in os.walk(root, followlinks=True):
-        above = os.path.realpath(folder) in seen  # a link to a folder that was walked already
+        above = os.path.realpath(folder) in seen  # a link to a folder that was visited already
         seen.add(os.path.realpath(folder))
         names[:] = [] if above else sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
@@ -161,13 +167,13 @@ def hash_tree(root: Path) -> str:
                 path = Path(folder, name)
                 stat = path.stat() if path.exists() else path.lstat()
                 rows.append((path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
-    return hash_bytes(repr(rows).encode())  # repr, because a name need not be UTF-8
+    return hash_bytes(repr(rows).encode())  # repr, because names may not be valid UTF-8
 
 
 def slug(name: str) -> str:
-    """Return a name as a file's name: lower-case letters and digits, "-" and "_".
+    """Return a name as a file name: lower-case letters and digits, "-" and "_".
 
-    Two names can give the same slug; a caller that names files by it compares them first.
+    Two names can have the same slug; callers that use it for files check for duplicates.
 
     Examples
     --------
@@ -178,25 +184,25 @@ def slug(name: str) -> str:
 
 
 def expanded(place: Path | str) -> Path:
-    """Return a user's path with the home folder in place of `~`; raise `ConfigError` for `~nobody`."""
+    """Return a path with the home folder in place of `~`; raise `ConfigError` for an unknown user."""
     try:
         return Path(place).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{place} begins with an unknown home folder; write the whole path.") from None
+        raise ConfigError(f"{place} begins with an unknown home folder; use an absolute path.") from None
 
 
 def whole(place: str, variable: str) -> Path:
-    """Return the absolute path that an environment variable names; notebooks work in another folder."""
+    """Return the absolute path in an environment variable; notebooks run in another folder."""
     path = Path(place)
     with contextlib.suppress(ConfigError):
         path = expanded(place)
     if not path.is_absolute():
-        raise ConfigError(f"{variable} names {place}; write an absolute path.")
+        raise ConfigError(f"{variable} is {place}, which is not absolute; use an absolute path.")
     return path
 
 
 def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack arrays of different shapes along a new first axis, with NaN where one ends before the others.
+    """Stack arrays of different shapes along a new first axis, padded with NaN.
 
     Examples
     --------
@@ -212,7 +218,7 @@ def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    """Cut a sequence into parts of `size`, in order.
+    """Split a sequence into parts of `size`, in order.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Work in several processes, or on a Dask cluster; one thread for the numerics of each process."""
+"""Tasks in several processes or on a Dask cluster, with one thread of numerics per process."""
 
 import contextlib
 import functools
@@ -40,7 +40,7 @@ _open = 0
 
 
 def n_workers(requested: int | None = None) -> int:
-    """Return the number of processes: `requested`, else INSTRLIB_WORKERS, else the cores this process may use."""
+    """Return the number of processes: `requested`, else INSTRLIB_WORKERS, else the available cores."""
     if requested is None:
         text = os.environ.get("INSTRLIB_WORKERS", "")
         if text and not (text.isascii() and text.isdigit()):
@@ -59,20 +59,20 @@ def parallel_map(
     describe: str = "working",
     isolate: bool = False,
 ) -> Iterator[Any]:
-    """Yield `function(*task)` for every task, in the order of the tasks, computed in several processes.
+    """Yield `function(*task)` for every task, in order, computed in several processes.
 
-    Each process uses one thread, so results do not depend on the number of processes. With one worker everything runs
-    in this process, unless `isolate` asks for another: TensorFlow fixes its number of threads, and with it the last
-    bits of a result, when it is first used in a process. The first task that fails ends the others.
+    Each process uses one thread, so results do not depend on the number of processes. With one worker, tasks run in
+    this process, unless `isolate` requests another one: TensorFlow fixes its number of threads, and thus the last bits
+    of a result, at its first use in a process. The first failing task cancels the others.
 
-    The notebooks of a study share the processes of `shared_processes`, which stay warm from one to the next.
-    When INSTRLIB_SCHEDULER names a Dask scheduler ("tcp://host:8786"), the tasks run on its workers, which are started
-    from this environment with one thread each (`dask worker tcp://host:8786 --nthreads 1`).
+    The notebooks of a study share the processes of `shared_processes`. If INSTRLIB_SCHEDULER names a Dask scheduler
+    ("tcp://host:8786"), tasks run on its workers; start each from this environment with `dask worker tcp://host:8786
+    --nthreads 1`.
 
     Raises
     ------
     WorkerError
-        When a process is killed, or the cluster cannot be reached, has no worker or runs other code.
+        When a process is killed, or when the cluster cannot be reached, has no worker or runs other code.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def parallel_map(
 
 
 def track(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:
-    """Yield the items with a progress bar in a terminal or a notebook; a log shows nothing."""
+    """Yield the items with a progress bar in terminals and notebooks; logs stay empty."""
     import builtins
 
     from tqdm.auto import tqdm
@@ -114,9 +114,9 @@ def _in_processes(
     from joblib.externals.loky import BrokenProcessPool, get_reusable_executor
 
     global _open  # noqa: PLW0603
-    # A process that has grown is replaced by a fresh one.
+    # Processes that have grown are replaced.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
-    # Never a smaller pool: its processes are warm, or work for another generator; `workers` limits what is started.
+    # The pool never shrinks: its processes are warm or serve another generator; `workers` limits the running tasks.
     pool = get_reusable_executor(max(workers, getattr(_pool(), "_max_workers", 0)), timeout=_IDLE_S, env=_ONE_THREAD)
     started: list[Any] = []
     _open += 1
@@ -127,21 +127,21 @@ def _in_processes(
     except BrokenProcessPool:
         fewer = f"with fewer processes (INSTRLIB_WORKERS={workers - 1})" if workers > 1 else "with more memory"
         raise WorkerError(
-            f"One of the processes for {describe!r} was killed, most likely because memory ran out; "
-            f"run the same again {fewer}. Finished parts are kept."
+            f"A process for {describe!r} was killed, most likely because memory ran out; "
+            f"run the same again {fewer} (finished parts are kept)."
         ) from None
     finally:
         _open -= 1
         left = [future for future in started if not future.done() and not future.cancel()]
-        if left and not _open:  # they run, and nobody wants their results
+        if left and not _open:  # running tasks without a consumer
             _end_processes()
 
 
 @contextlib.contextmanager
 def shared_processes() -> Iterator[dict[str, str]]:
-    """Let kernels use the processes of this one; yields the variables that a kernel needs for it.
+    """Share the processes of this process with kernels; yield the environment variables that a kernel needs.
 
-    A kernel sends its tasks over a local connection. When it ends, its running tasks end too.
+    A kernel sends its tasks over a local connection. When the kernel ends, its running tasks are cancelled.
     """
     from multiprocessing.connection import Listener
 
@@ -161,20 +161,20 @@ def _accept(listener: Any) -> None:
         try:
             threading.Thread(target=_serve, args=(listener.accept(),), daemon=True).start()
         except (EOFError, AuthenticationError, ConnectionError):
-            continue  # another program, or a kernel that was just killed
+            continue  # another program, or a killed kernel
         except OSError:
             return  # closed
 
 
 class _KernelEnded(Exception):
-    """The other side of a connection has gone; nobody wants the results."""
+    """The kernel closed its connection; its results are no longer needed."""
 
 
 def _serve(connection: Any) -> None:
-    """Do the tasks of one call of a kernel and send it the results, or the error."""
+    """Run the tasks of one call of a kernel and send back the results or the error."""
 
     def look() -> None:
-        if connection.poll():  # a kernel sends nothing after its tasks, so this is the end of the connection
+        if connection.poll():  # kernels send nothing after their tasks, so the connection was closed
             raise _KernelEnded
 
     def send(value: bytes) -> None:
@@ -193,7 +193,7 @@ def _serve(connection: Any) -> None:
             except _KernelEnded:
                 raise
             except Exception as error:
-                error.add_note(str(error.__cause__ or ""))  # where it was raised
+                error.add_note(str(error.__cause__ or ""))  # the traceback in the process
                 send(_pickled((False, error)))
 
 
@@ -203,7 +203,7 @@ def _call(call: bytes) -> bytes:
 
 
 def _pickled(value: Any) -> bytes:
-    import cloudpickle  # takes functions of a notebook, too
+    import cloudpickle  # also pickles functions of a notebook
 
     return cloudpickle.dumps(value)
 
@@ -238,7 +238,7 @@ def _end_processes() -> None:
 def _in_order(
     started: list[Any], starts: Iterator[Callable[[], Any]], window: int, look: Callable[[], None] = lambda: None
 ) -> Iterator[Any]:
-    """Start tasks, at most `window` at a time; yield results in order and raise an error as soon as there is one."""
+    """Run tasks, at most `window` at a time; yield results in order and raise errors immediately."""
     finished: queue.SimpleQueue[int] = queue.SimpleQueue()
     results: dict[int, Any] = {}
 
@@ -270,7 +270,7 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
     import distributed
 
     with _connect(address) as client:
-        # As bytes, so that a worker that is not fit for the task imports nothing.
+        # As bytes, so that an unsuitable worker imports nothing.
         calls = [_pickled((function, task)) for task in tasks]
         futures = client.map(_call_on_worker, calls, code=key("studies"), pure=False)
         started: list[Any] = []
@@ -280,12 +280,12 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
         except distributed.KilledWorker as error:
             raise WorkerError(
                 f"A task of {describe!r} ended {error.allowed_failures + 1} Dask workers, most likely because memory "
-                "ran out; see the workers' logs and give them more."
+                "ran out; see the logs of the workers and give them more memory."
             ) from None
         except CancelledError:
             raise WorkerError(
                 f"The Dask scheduler at {address} stopped during {describe!r}; start it again, or unset "
-                "INSTRLIB_SCHEDULER to work on this machine. Finished parts are kept."
+                "INSTRLIB_SCHEDULER to work on this machine (finished parts are kept)."
             ) from None
         finally:
             with contextlib.suppress(Exception):  # the scheduler may be gone
@@ -293,7 +293,7 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
 
 
 def _stop(client: Any, futures: list[Any]) -> None:
-    """Cancel tasks; a worker that is busy with one is restarted, since its thread cannot be stopped."""
+    """Cancel tasks and restart the workers that run one, because threads cannot be stopped."""
     keys = {future.key for future in futures}
     busy = [worker for worker, own in client.processing().items() if keys.intersection(own)] if futures else []
     client.cancel(futures)
@@ -310,9 +310,9 @@ def _connect(address: str) -> Any:
     from distributed.comm import connect
 
     for name in ("distributed", "distributed.client", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a notebook's stderr stays empty
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # keeps stderr of notebooks empty
     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-    warnings.filterwarnings("ignore", category=distributed.versions.VersionMismatchWarning)  # keys tell
+    warnings.filterwarnings("ignore", category=distributed.versions.VersionMismatchWarning)  # keys contain the versions
     unset = "or unset INSTRLIB_SCHEDULER to work on this machine."
 
     async def probe() -> None:
@@ -320,11 +320,11 @@ def _connect(address: str) -> Any:
         await comm.close()
 
     try:
-        # The client waits without limit for an answer. In a thread, because a notebook runs an event loop already.
+        # The client has no timeout. In a thread, because notebooks already run an event loop.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(lambda: asyncio.run(probe())).result()
         client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
-    except Exception as error:  # a port of something else can answer anything
+    except Exception as error:  # another service at this port can cause any error
         raise WorkerError(
             f"No Dask scheduler answers at {address!r}; start it with `dask scheduler` {unset}"
         ) from error
@@ -353,8 +353,8 @@ def _call_on_worker(call: bytes, *, code: str) -> Any:
         )
     if "tensorflow" in sys.modules and os.environ.get("TF_NUM_INTRAOP_THREADS") != "1":
         raise WorkerError(f"The Dask worker {worker.address} has used TensorFlow with several threads; {again}.")
-    # Variables for what is imported from here on, the limit for what was imported before. A task's own parallel work
-    # stays in its process, since it would wait for this worker.
+    # Variables affect later imports, the limit affects earlier ones. Parallel work inside a task
+    # stays in its process, because it would wait for this worker.
     os.environ |= _ONE_THREAD | {"INSTRLIB_SCHEDULER": "", "INSTRLIB_WORKERS": "1"}
     function, task = pickle.loads(call)
     with threadpool_limits(1):

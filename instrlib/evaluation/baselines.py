@@ -1,4 +1,4 @@
-"""Trivial baselines, fitted on training clips alone: what a model must beat before it has learned anything."""
+"""Trivial baselines, fitted on training clips only."""
 
 import numpy as np
 
@@ -14,25 +14,13 @@ N_CHANCE = 50
 def single_label(
     train: np.ndarray, targets: np.ndarray, test: np.ndarray, n_classes: int, *, seed: int
 ) -> dict[str, np.ndarray]:
-    """Answer test clips with one label each.
+    """Predict test clips with one label each from mean spectra in dB [shape=(n, n_features)].
 
-    Parameters
-    ----------
-    train, test : np.ndarray [shape=(n_train, n_features), (n_test, n_features)]
-        Mean spectra of the clips, in dB.
-    targets : np.ndarray of int [shape=(n_train,)]
-        Classes of the training clips.
-    n_classes : int
-        Number of classes.
-    seed : int
-        Of the random answers.
-
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(n_test, n_classes), of "stratified random" (N_CHANCE, n_test, n_classes)]
-        "majority class" has the classes' shares; "stratified random" orders the classes by repeated draws from the
-        shares [1]_; "nearest centroid" has the probabilities of a Gaussian around each class's mean, with one variance
-        for all classes and features (overconfident, because features are correlated).
+    Returns "majority class" and "nearest centroid" [shape=(n_test, n_classes)], and "stratified random"
+    [shape=(N_CHANCE, n_test, n_classes)]. The majority class has the shares of the classes as probabilities. The
+    stratified random answers order the classes by repeated draws from these shares [1]_. The nearest centroid is a
+    Gaussian around the mean of each class, with one variance for all; it is overconfident, because features are
+    correlated.
 
     References
     ----------
@@ -40,7 +28,9 @@ def single_label(
     """
     targets = np.asarray(targets)
     if len(targets) == 0 or len(train) != len(targets) or targets.min() < 0 or targets.max() >= n_classes:
-        raise EvaluationError(f"A baseline needs training clips with classes from 0 to {n_classes - 1}.")
+        raise EvaluationError(
+            f"Baselines require training clips with classes from 0 to {n_classes - 1}; check the targets."
+        )
     shares = np.bincount(targets, minlength=n_classes) / len(targets)
     race = shares / np.random.default_rng(seed).exponential(size=(N_CHANCE, len(test), n_classes))
     return {
@@ -51,23 +41,25 @@ def single_label(
 
 
 def several_labels(labels: np.ndarray, n_test: int) -> dict[str, np.ndarray]:
-    """Answer test clips that may have several labels; thresholds are .5.
+    """Predict test clips that may have several labels, at thresholds of 0.5.
 
     Parameters
     ----------
     labels : np.ndarray [shape=(n_train, n_classes)]
-        Of the training clips: 1 present, 0 absent, NaN not observed.
+        Labels of the training clips: 1 present, 0 absent, NaN not observed.
     n_test : int
         Number of test clips.
 
     Returns
     -------
     dict of str to np.ndarray [shape=(n_test, n_classes)]
-        "all present", "none present", and "prior": each class's share of the training clips in which it was observed.
+        "all present", "none present", and "prior": the share of each class in the training clips that observe it.
     """
     labels = np.asarray(labels, dtype=float)
     if labels.ndim != 2 or not np.isfinite(labels).any(axis=0).all():
-        raise EvaluationError(f"A baseline needs training clips in which each class was observed: {labels.shape}.")
+        raise EvaluationError(
+            f"Baselines require training clips that observe every class, but got labels of shape {labels.shape}."
+        )
     shape = (n_test, labels.shape[1])
     return {
         "all present": np.ones(shape),

@@ -1,9 +1,9 @@
-"""The bootstrap over groups and training seeds that every interval and comparison rests on.
+"""Bootstrap over groups and training seeds, the basis of all intervals and comparisons.
 
-Clips of one group (a recording, performer or instrument) resemble each other, so groups are drawn, not clips. Every
-score is a function of clip weights: ones give the estimate, the draws its distribution. Draws are stratified by class;
-of the n groups of a stratum n - 1 are drawn, each with weight n / (n - 1), so that the variance is right where it has
-few groups [1]_. With a single group the ends of an interval are NaN: nothing is known of other groups.
+Clips of one group (recording, performer or instrument) are correlated, so groups are drawn instead of clips. Every
+score is a function of clip weights: ones give the estimate, draws give its distribution. Draws are stratified by class.
+Of the n groups of a stratum, n - 1 are drawn, each with weight n / (n - 1), which keeps the variance unbiased for few
+groups [1]_. With a single group, the ends of an interval are NaN.
 
 References
 ----------
@@ -33,19 +33,19 @@ def draw(
     n_resamples: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Draw groups, and return what the statistics give.
+    """Draw groups and evaluate the statistics under each draw.
 
     Parameters
     ----------
     statistics : sequence of callable
         One for each training seed.
     groups : np.ndarray of str [shape=(n_clips,) or (n_clips, k)]
-        Group of each clip; of a mixture those of its sources, "" where it has fewer. Its weight is their product, which
-        makes intervals a little too wide [1]_.
+        Group of each clip; for a mixture the groups of its sources, "" where it has fewer. The weight of a mixture is
+        the product of their weights, which makes intervals slightly too wide [1]_.
     strata : np.ndarray [shape=(n_clips,)], optional
-        Class of each clip. A group belongs to the class of most of its clips; classes with one group are pooled.
+        Class of each clip. A group belongs to the most frequent class of its clips; classes with one group are pooled.
     n_resamples, seed : int
-        Number and seed of the draws: with the same seed, models on the same clips see the same draws.
+        Number and seed of the draws; models on the same clips share the draws of a seed.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def draw(
     """
     groups = np.asarray(groups)
     if groups.ndim not in (1, 2) or not len(groups) or n_resamples < 1 or not len(statistics):
-        raise EvaluationError("An interval needs clips with one group each, a seed, and at least one resample.")
+        raise EvaluationError("An interval requires a group for every clip, a training seed and at least one resample.")
     codes, weights = group_weights(groups, strata, n_resamples=n_resamples, seed=seed)
     blocks = []
     for start in range(0, len(weights), _BLOCK):
@@ -72,10 +72,10 @@ def draw(
 def mean_draws(
     values: np.ndarray, groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
 ) -> np.ndarray:
-    """Return draws [n_seeds, 1 + n_resamples] of the mean of one number a clip [n_clips] or [n_seeds, n_clips]."""
+    """Return draws [n_seeds, 1 + n_resamples] of the mean of one number per clip [n_clips] or [n_seeds, n_clips]."""
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.shape[1] != len(groups):
-        raise EvaluationError(f"{values.shape[1]} numbers do not fit {len(groups)} groups.")
+        raise EvaluationError(f"{values.shape[1]} values do not match {len(groups)} groups; pass one value per clip.")
     statistics = [lambda weights, one=one: {"mean": weights @ one / weights.sum(axis=1)} for one in values]
     return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)["mean"]
 
@@ -83,9 +83,8 @@ def mean_draws(
 def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
     """Draw the seeds as well, and return the draws of their mean [shape=(1 + n_resamples, ...)]; see `draw`.
 
-    Where groups and seeds are both drawn, what they do together (a clip that some seeds classify correctly) is counted
-    three times instead of once [1]_. The draws are therefore scaled to the variance over groups, plus that over seeds,
-    minus that of the interaction.
+    If groups and seeds are both drawn, their interaction counts three times instead of once [1]_. The draws are
+    therefore scaled to the variance over groups, plus that over seeds, minus that of the interaction.
 
     References
     ----------
@@ -107,9 +106,9 @@ def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
 def group_weights(
     groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the clips' groups [shape of groups], and weights [shape=(1 + n_resamples, n_groups)].
+    """Return the group numbers of the clips [shape of groups] and weights [shape=(1 + n_resamples, n_groups)].
 
-    The first row holds ones; the others are draws, NaN where there is one group.
+    The first row contains ones, the others draws; draws of a single group are NaN.
     """
     names, codes = np.unique(groups, return_inverse=True)
     codes = codes.reshape(np.shape(groups))
@@ -126,13 +125,13 @@ def group_weights(
         sizes = np.bincount(of_group, minlength=len(classes))
         alone = sizes[of_group] == 1
         of_group[alone] = len(classes)
-        if alone.sum() == 1:  # it joins the smallest of the other classes
+        if alone.sum() == 1:  # merge it with the smallest other stratum
             of_group[alone] = of_group[~alone][sizes[of_group[~alone]].argmin()]
     return codes, _weights(of_group, n_resamples, np.random.default_rng(seed))
 
 
 def ends(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return both ends of the percentile interval of draws; NaN where no draw has a value."""
+    """Return both ends of the percentile interval of draws; NaN if all draws are NaN."""
     if np.isnan(draws[1:]).all():
         return np.nan, np.nan
     low, high = np.nanquantile(draws[1:], [(1 - level) / 2, (1 + level) / 2])
@@ -140,22 +139,22 @@ def ends(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def standard_error(draws: np.ndarray) -> float:
-    """Return the standard deviation of draws; NaN where none has a value."""
+    """Return the standard deviation of draws; NaN if all draws are NaN."""
     return float(np.sqrt(_variance(draws[1:])))
 
 
 def p_value(draws: np.ndarray) -> float:
-    """Return the two-sided p of no difference from draws of it, at least 2 / (n_resamples + 1)."""
+    """Return the two-sided p-value of draws of a difference, at least 2 / (n_resamples + 1)."""
     known = draws[1:][np.isfinite(draws[1:])]
     if not len(known):
         return np.nan
-    signs = np.where(np.abs(known) < 1e-12, 0, np.sign(known))  # sums that cancel leave about 1e-17
+    signs = np.where(np.abs(known) < 1e-12, 0, np.sign(known))  # rounding leaves about 1e-17
     tail = (1 + min((signs <= 0).sum(), (signs >= 0).sum())) / (1 + len(known))
     return min(1.0, 2 * float(tail))
 
 
 def _weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw n - 1 of the n members of each stratum, each with weight n / (n - 1); NaN for a stratum of one."""
+    """Draw n - 1 of the n members of each stratum, with weight n / (n - 1); NaN for a stratum of one."""
     weights = np.ones((1 + n_resamples, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
@@ -166,7 +165,7 @@ def _weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> 
 
 
 def _variance(draws: np.ndarray) -> np.ndarray:
-    """Return the variance over draws that have a value: a draw without a clip of some class has none."""
+    """Return the variance over the draws that are not NaN; draws without clips of a class are NaN."""
     known = np.isfinite(draws)
     n = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
     mean = np.where(known, draws, 0).sum(axis=0) / n

@@ -1,7 +1,4 @@
-"""Calibrated probabilities, and thresholds below which a model abstains; fitted on validation alone.
-
-Predictions need numpy alone of this module.
-"""
+"""Calibration of probabilities, and thresholds for abstaining, fitted on validation data; imports only NumPy."""
 
 from collections.abc import Callable
 
@@ -20,7 +17,7 @@ _N_TRIED = 61
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return probabilities that sum to 1; a temperature above 1 brings them closer together.
+    """Return probabilities that sum to 1; a temperature above 1 makes them more uniform.
 
     Examples
     --------
@@ -31,21 +28,21 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return a probability for each class by itself; tanh, unlike exp, cannot overflow."""
+    """Return an independent probability for each class; tanh, unlike exp, cannot overflow."""
     return 0.5 + 0.5 * np.tanh(np.asarray(logits, np.float64) / (2 * temperature))
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray, clip_index: np.ndarray | None = None) -> float:
-    """Find the temperature with the least log loss of softmax probabilities [1]_.
+    """Return the temperature with the lowest log loss of softmax probabilities [1]_.
 
     Parameters
     ----------
     logits : np.ndarray [shape=(n_segments, n_classes)]
-        Of validation segments.
+        Logits of validation segments.
     targets : np.ndarray of int [shape=(n_clips,)]
         Class of each clip.
     clip_index : np.ndarray of int [shape=(n_segments,)], optional
-        Clip of each segment; a clip's probabilities are the mean of its segments'. By default each segment is a clip.
+        Clip of each segment; probabilities are averaged over the segments of a clip. Default: each segment is a clip.
 
     References
     ----------
@@ -67,14 +64,14 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, clip_index: np.ndar
     def log_loss(temperature: float) -> float:
         of_truth = _log_softmax(logits, temperature)[np.arange(len(logits)), targets[clip_index]]
         total = np.full(len(targets), -np.inf)
-        np.logaddexp.at(total, clip_index, of_truth)  # stays finite for a confident wrong segment
+        np.logaddexp.at(total, clip_index, of_truth)  # finite for confident errors
         return float(np.mean(np.log(n_segments) - total))
 
     return _least(log_loss)
 
 
 def fit_label_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Find the temperature with the least binary log loss of sigmoid probabilities over the observed labels."""
+    """Return the temperature with the lowest binary log loss of sigmoid probabilities over the observed labels."""
     observed = np.isfinite(labels)
     signed = np.where(np.asarray(labels)[observed] == 1, -1, 1) * np.asarray(logits, np.float64)[observed]
     return _least(lambda temperature: float(np.logaddexp(0, signed / temperature).mean()))
@@ -83,10 +80,9 @@ def fit_label_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def answer_thresholds(
     targets: np.ndarray, probabilities: np.ndarray, *, kept: float = KEPT_SHARE, min_clips: int = MIN_RIGHT_CLIPS
 ) -> np.ndarray:
-    """Return for each class the probability that a share of its correct answers on validation reaches.
+    """Return for each class the probability that a share of its correct predictions on validation reaches.
 
-    No validation part holds what else there is in the world, so the rule looks at correct answers alone; 0 where none
-    is correct.
+    Only correct predictions count, because validation data lack unknown classes. Classes without any have threshold 0.
     """
     answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answered == np.asarray(targets)
@@ -100,7 +96,7 @@ def answer_thresholds(
 
 
 def is_named(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return whether the most probable class reaches its threshold; otherwise the model abstains.
+    """Return whether the top class reaches its threshold; otherwise the model abstains.
 
     Examples
     --------
@@ -111,10 +107,10 @@ def is_named(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def refusals(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:
-    """Return what abstaining does to test clips.
+    """Return the effect of abstaining on test clips; shares of empty sets are NaN.
 
-    `named`: share that gets an answer; `right_lost` and `wrong_refused`: shares of the correct and of the wrong answers
-    that are withheld; `accuracy` of all and `accuracy_of_named`. NaN is the share of nothing.
+    `named`: share of answered clips; `right_lost`, `wrong_refused`: abstentions among the correct and the wrong
+    predictions; `accuracy` on all clips and `accuracy_of_named` on answered clips.
     """
     named = is_named(probabilities, thresholds)
     right = probabilities.argmax(axis=1) == np.asarray(targets)
@@ -135,7 +131,7 @@ def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _least(loss: Callable[[float], float]) -> float:
-    """Return the temperature of the least loss: the best of a logarithmic grid, then between its neighbours."""
+    """Return the temperature with the lowest loss: a logarithmic grid, then a search between its neighbours."""
     from scipy.optimize import minimize_scalar
 
     tried = np.linspace(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE), _N_TRIED)

@@ -1,6 +1,6 @@
-"""Scores of a model's probabilities, for clips with one label or several.
+"""Scores of probabilities, for clips with one label or several.
 
-Every score is a function of clip weights: ones give the score itself, a bootstrap's draws its distribution.
+Scores are functions of clip weights: ones give the score, the draws of a bootstrap give its distribution.
 """
 
 import numpy as np
@@ -48,24 +48,15 @@ Thresholds = np.ndarray | float
 def scores(
     truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD
 ) -> dict[str, float]:
-    """Every score of one model on one set of clips.
+    """Compute all scores of one model on one set of clips: those in `SCORES` or `LABEL_SCORES`.
 
-    Parameters
-    ----------
-    truth : np.ndarray
-        Class of each clip, int [shape=(n_clips,)]; or labels [shape=(n_clips, n_classes)]: 1 present, 0 absent, NaN not
-        observed.
-    probabilities : np.ndarray [shape=(n_clips, n_classes)]
-        The model's. With one label a clip, each row sums to 1 and the most probable class is the answer.
-    thresholds : float or np.ndarray [shape=(n_classes,) or (n_clips, n_classes)]
-        With several labels, the probability from which a class counts as present.
+    `truth` is the class of each clip, int [shape=(n_clips,)], or the labels [shape=(n_clips, n_classes)]: 1 present, 0
+    absent, NaN not observed. With one label per clip, the top class is the prediction; with several, each class from
+    its threshold on [shape=(n_classes,) or (n_clips, n_classes)].
 
-    Returns
-    -------
-    dict of str to float
-        The scores named in `SCORES` or `LABEL_SCORES`. Macro scores are means over the classes that occur (with several
-        labels: that were observed both present and absent); a class that is never answered has precision 0. `log_loss`
-        is in nats; `expected_calibration_error` has 15 bins of equal width [1]_; `map_at_3` is that of DCASE 2018 [2]_.
+    Macro scores are means over classes that occur (with several labels: observed both present and absent); a class that
+    is never predicted has precision 0. `log_loss` is in nats, `expected_calibration_error` has 15 bins of equal width
+    [1]_, and `map_at_3` follows DCASE 2018 [2]_.
 
     References
     ----------
@@ -87,7 +78,7 @@ def scores(
 def per_class(
     truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], thresholds: Thresholds = DEFAULT_THRESHOLD
 ) -> pd.DataFrame:
-    """Scores of each class, `support` (clips that have it) and `observed`; NaN for a class that does not occur."""
+    """Compute the scores of each class, `support` (clips with the class) and `observed`; NaN for absent classes."""
     terms = clip_terms(truth, probabilities, thresholds)
     found = weighted_class_scores(terms, np.ones((1, len(terms["n"]))))
     check_names(classes, terms["present"].shape[1])
@@ -96,10 +87,10 @@ def per_class(
 
 
 def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> Terms:
-    """Check truth and probabilities, and return what each clip adds to the scores; see `scores`.
+    """Check truth and probabilities, and return the contribution of each clip to the scores; see `scores`.
 
-    `observed`, `present`, `decided` and `probabilities` have shape (n_clips, n_classes), `gap` (n_clips, N_BINS), the
-    rest, such as `n` (observed labels) and `loss`, (n_clips,).
+    `observed`, `present`, `decided` and `probabilities` have shape (n_clips, n_classes), `gap` (n_clips, N_BINS), and
+    the others, such as `n` (observed labels) and `loss`, (n_clips,).
     """
     if np.ndim(truth) == 2:
         return _label_terms(truth, probabilities, thresholds)
@@ -107,7 +98,7 @@ def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresho
     n_clips, n_classes = answers.shape
     clips, confidence, answered = np.arange(n_clips), answers.max(axis=1), answers.argmax(axis=1)
     true = answers[clips, targets][:, None]
-    first = np.arange(n_classes) < targets[:, None]  # of equal probabilities the first class is the answer
+    first = np.arange(n_classes) < targets[:, None]  # among equal probabilities, the first class is the prediction
     place = 1 + ((answers > true) | ((answers == true) & first)).sum(axis=1)
     gap = np.zeros((n_clips, N_BINS))
     gap[clips, _bins(confidence, N_BINS)] = (place == 1) - confidence
@@ -126,7 +117,7 @@ def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresho
 
 
 def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every score [n_draws] under each row of weights [n_draws, n_clips]."""
+    """Return every score [n_draws] for each row of weights [n_draws, n_clips]."""
     by_class = weighted_class_scores(terms, weights)
     n = weights @ terms["n"]
     n = np.where(n > 0, n, np.nan)
@@ -159,7 +150,7 @@ def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def weighted_class_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return scores of each class [n_draws, n_classes] under each row of weights; NaN where a class does not occur."""
+    """Return class scores [n_draws, n_classes] for each row of weights; NaN for a class that does not occur."""
     present, observed = terms["present"], terms["observed"]
     decided = terms["decided"] & observed
     n_present, n_decided, hits = weights @ present, weights @ decided, weights @ (decided & present)
@@ -181,10 +172,10 @@ def weighted_class_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.nda
 
 
 def clip_probabilities(segment_probabilities: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
-    """Mean of the probabilities of each clip's segments, one row for each number in `clip_index`, ascending."""
+    """Average the probabilities over the segments of each clip; rows in ascending order of `clip_index`."""
     segments, index = np.asarray(segment_probabilities, dtype=np.float64), np.asarray(clip_index)
     if segments.ndim != 2 or index.shape != segments.shape[:1] or not len(index):
-        raise EvaluationError(f"Segments of shape {segments.shape} do not fit clip numbers of shape {index.shape}.")
+        raise EvaluationError(f"Segments of shape {segments.shape} do not match a clip index of shape {index.shape}.")
     clips, row, n_segments = np.unique(index, return_inverse=True, return_counts=True)
     total = np.zeros((len(clips), segments.shape[1]))
     np.add.at(total, row, segments)
@@ -222,10 +213,10 @@ def most_confused(counts: np.ndarray, classes: tuple[str, ...], n: int) -> pd.Da
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N_BINS) -> dict[str, np.ndarray]:
-    """Return accuracy against confidence, in bins of equal width that hold their upper edge.
+    """Return accuracy against confidence, in bins of equal width that include their upper edge.
 
-    With several labels each observed label counts: its probability, and whether it is present. `confidence` and
-    `accuracy` are NaN for an empty bin; `share` is that of all answers; `ece` is the expected calibration error.
+    With several labels, each observed label counts, with its probability and presence. `confidence` and `accuracy` of
+    empty bins are NaN; `share` is that of all predictions; `ece` is the expected calibration error.
     """
     terms = clip_terms(truth, probabilities)
     if "correct" in terms:
@@ -247,7 +238,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N
 def decisions(probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> np.ndarray:
     """Return which classes count as present, bool [shape of probabilities].
 
-    `thresholds` are one number, one for each class, for each seed and class, or of the shape of `probabilities`.
+    `thresholds` is a number, an array per class or per seed and class, or of the shape of `probabilities`.
     """
     answers, bars = np.asarray(probabilities), np.asarray(thresholds, dtype=float)
     if bars.ndim == answers.ndim - 1 and bars.ndim == 2:
@@ -255,15 +246,17 @@ def decisions(probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESH
     try:
         return answers >= np.broadcast_to(bars, answers.shape)
     except ValueError:
-        raise EvaluationError(f"Thresholds {bars.shape} do not fit probabilities {answers.shape}.") from None
+        raise EvaluationError(
+            f"Thresholds of shape {bars.shape} do not match probabilities of shape {answers.shape}."
+        ) from None
 
 
 def best_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose for each class the threshold with the best F1 on its observed clips; to be done on validation.
+    """Return the threshold of each class with the best F1 on its observed validation clips [n_classes].
 
-    Returns thresholds [n_classes], halfway between two probabilities that occurred, of equally good ones the nearest to
-    .5 (below .5 for rare classes, see arXiv:1402.1892); and the numbers of the classes that were not observed both
-    present and absent, which get .5.
+    A threshold lies halfway between two occurring probabilities; of equal ones, the nearest to 0.5 is chosen (it is
+    below 0.5 for rare classes, see arXiv:1402.1892). Also returns the indices of the classes that were not observed
+    both present and absent; their threshold is 0.5.
     """
     terms = clip_terms(np.asarray(labels, dtype=float), probabilities)
     thresholds, unknown = np.full(terms["present"].shape[1], DEFAULT_THRESHOLD), []
@@ -282,19 +275,19 @@ def best_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.n
 
 
 def checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets (int) and probabilities (float64) of clips with one label, or raise `EvaluationError`."""
+    """Return targets (int) and probabilities (float64) of clips with one label; raise `EvaluationError` if invalid."""
     targets, answers = np.asarray(targets), np.asarray(probabilities, dtype=np.float64)
     if answers.ndim != 2 or targets.shape != answers.shape[:1] or not answers.size:
-        raise EvaluationError(f"Targets of shape {targets.shape} do not fit probabilities of shape {answers.shape}.")
+        raise EvaluationError(f"Targets of shape {targets.shape} do not match probabilities of shape {answers.shape}.")
     if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= answers.shape[1]:
-        raise EvaluationError(f"Targets must be whole numbers from 0 to {answers.shape[1] - 1}.")
-    # Half precision, in which predictions may be stored, keeps a sum of 41 to within about 0.01.
+        raise EvaluationError(f"Targets must be integers from 0 to {answers.shape[1] - 1}.")
+    # Predictions may be stored in half precision; a sum over 41 classes is then exact to about 0.01.
     valid = np.isfinite(answers).all(axis=1) & (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) < 0.01)
     return targets, _all_valid(answers, valid)
 
 
 def check_names(classes: tuple[str, ...], n_classes: int) -> None:
-    """Raise `EvaluationError` when there is not one name for each column."""
+    """Raise `EvaluationError` unless there is one name per column."""
     if len(classes) != n_classes:
         raise EvaluationError(f"There are {len(classes)} class names for {n_classes} columns.")
 
@@ -302,10 +295,12 @@ def check_names(classes: tuple[str, ...], n_classes: int) -> None:
 def _label_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds) -> Terms:
     labels, answers = np.asarray(truth, dtype=float), np.asarray(probabilities, dtype=np.float64)
     if labels.shape != answers.shape or not labels.size:
-        raise EvaluationError(f"Labels of shape {labels.shape} do not fit probabilities of shape {answers.shape}.")
+        raise EvaluationError(f"Labels of shape {labels.shape} do not match probabilities of shape {answers.shape}.")
     observed, present = ~np.isnan(labels), labels == 1
     if not observed.any() or not np.isin(labels[observed], (0, 1)).all():
-        raise EvaluationError("Labels must be 1 (present), 0 (absent) or NaN (not observed), and some observed.")
+        raise EvaluationError(
+            "Labels must be 1 (present), 0 (absent) or NaN (not observed), with at least one observed."
+        )
     _all_valid(answers, ((answers >= 0) & (answers <= 1)).all(axis=1))
     likely = np.clip(np.where(present, answers, 1 - answers), SMALLEST_PROBABILITY, 1)
     gap = np.zeros((len(answers), N_BINS))
@@ -326,13 +321,13 @@ def _all_valid(answers: np.ndarray, valid: np.ndarray) -> np.ndarray:
     if not valid.all():
         raise EvaluationError(
             f"{(~valid).sum()} of {len(valid)} clips have no valid probabilities, the first in row {valid.argmin()}. "
-            "If a network gave them, its training has diverged: lower the learning rate."
+            "If they come from a network, its training diverged: lower the learning rate."
         )
     return answers
 
 
 def _ranking(answers: np.ndarray, present: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and area under the ROC curve of one class in each draw; ties count as one step."""
+    """Return average precision and ROC AUC of one class in each draw; ties count as one step."""
     if not len(answers):
         return np.zeros(len(weights)), np.zeros(len(weights))
     order = np.argsort(-answers, kind="stable")
@@ -347,7 +342,7 @@ def _ranking(answers: np.ndarray, present: np.ndarray, weights: np.ndarray) -> t
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part / whole, 0 where there is no whole, NaN where the whole is NaN."""
+    """Return part / whole, 0 for an empty whole, NaN where the whole is NaN."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=~(whole <= 0))
 
 

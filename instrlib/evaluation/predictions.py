@@ -1,4 +1,4 @@
-"""Answers of models on test clips: how those of several seeds and folds are joined."""
+"""Predictions of models on test clips, and how those of several seeds and folds are joined."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,20 +25,20 @@ def several_labels(predictions: Predictions) -> bool:
 
 
 def main_score(predictions: Predictions) -> str:
-    """Return the score that a model is judged by: "accuracy", or with several labels "mean_average_precision"."""
+    """Return the primary score: "accuracy", or "mean_average_precision" with several labels."""
     return "mean_average_precision" if several_labels(predictions) else "accuracy"
 
 
 def truth(predictions: Predictions) -> np.ndarray:
-    """Return the classes of the clips, or their labels where they may have several; see `metrics.scores`."""
+    """Return the classes of the clips, or their labels where several are possible; see `metrics.scores`."""
     return predictions["labels" if several_labels(predictions) else "targets"]
 
 
 def each_seed(predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield probabilities [shape=(n_clips, n_classes)] and thresholds of each seed."""
+    """Yield probabilities [shape=(n_clips, n_classes)] and thresholds for each seed."""
     answers = np.asarray(predictions["probabilities"])
     bars = np.asarray(predictions.get("thresholds", metrics.DEFAULT_THRESHOLD), dtype=float)
-    metrics.decisions(answers, bars)  # raises when they do not fit
+    metrics.decisions(answers, bars)  # raises if they do not match
     if answers.ndim == 2:
         answers, bars = answers[None], bars[None]
     for number, one in enumerate(answers):
@@ -46,20 +46,22 @@ def each_seed(predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def check_same_clips(predictions: dict[str, Predictions]) -> None:
-    """Raise `EvaluationError` unless all models were tested on the same clips, with the same truth."""
+    """Raise `EvaluationError` unless all models were tested on the same clips with the same truth."""
     name, first = next(iter(predictions.items()))
     for other, answer in predictions.items():
         same = np.array_equal(answer["clip_id"], first["clip_id"]) and several_labels(answer) == several_labels(first)
         if not same or not np.array_equal(truth(answer), truth(first), equal_nan=several_labels(first)):
-            raise EvaluationError(f"{other!r} and {name!r} were not tested on the same clips and labels.")
+            raise EvaluationError(
+                f"{other!r} and {name!r} have different test clips or labels; test both on the same split."
+            )
 
 
 def join_folds(answers: Sequence[Predictions]) -> Predictions:
-    """Join the answers of the models of several folds, each on its own test part; clips are sorted by their ids."""
+    """Join the predictions of several folds, each on its own test part; clips are sorted by id."""
     clip_id = np.concatenate([answer["clip_id"] for answer in answers])
     order = np.argsort(clip_id, kind="stable")
     if len(np.unique(clip_id)) < len(clip_id):
-        raise EvaluationError("A clip was tested in two folds; make the folds again with splits.k_folds.")
+        raise EvaluationError("A clip was tested in two folds; make the folds again with `splits.k_folds`.")
     names = ("clip_id", "group", "targets", *(["labels"] if several_labels(answers[0]) else []))
     joined = {name: np.concatenate([answer[name] for answer in answers])[order] for name in names}
     probabilities = np.concatenate([answer["probabilities"] for answer in answers], axis=-2)
@@ -70,28 +72,28 @@ def join_folds(answers: Sequence[Predictions]) -> Predictions:
 
 
 def join_seeds(answers: Sequence[Sequence[Predictions]]) -> Predictions:
-    """Join the answers of several seeds and folds (first by seed, then by fold) along a first axis of seeds."""
+    """Join the predictions of several seeds and folds (first by seed, then by fold) along a first axis of seeds."""
     by_seed = [join_folds(by_fold) for by_fold in answers]
     of_seed = [name for name in ("probabilities", "thresholds") if name in by_seed[0]]
     return by_seed[0] | {name: np.stack([one[name] for one in by_seed]) for name in of_seed}
 
 
 def by_seed(predictions: Predictions) -> pd.DataFrame:
-    """Scores of each seed: a row for each score, a column for each seed."""
+    """Return scores as a table with one row per score and one column per seed."""
     columns = [metrics.scores(truth(predictions), *one) for one in each_seed(predictions)]
     return pd.DataFrame({f"seed {number}": column for number, column in enumerate(columns)})
 
 
 def confusion_over_seeds(predictions: Predictions) -> np.ndarray:
-    """Sum of the seeds' confusion matrices; see `metrics.confusion`."""
+    """Return the sum of the confusion matrices of all seeds; see `metrics.confusion`."""
     return sum(metrics.confusion(truth(predictions), *one) for one in each_seed(predictions))
 
 
 def reliability_over_seeds(predictions: Predictions) -> dict[str, Any]:
-    """Arrays of the reliability diagram over the answers of all seeds; see `metrics.reliability`.
+    """Return the reliability diagram over the predictions of all seeds; see `metrics.reliability`.
 
-    `ece` is the mean of the seeds' calibration errors: pooled, errors of opposite sign would cancel. `several` is there
-    and True with several labels a clip.
+    `ece` is the mean over seeds, because pooling would cancel errors of opposite sign. `several` is True with several
+    labels per clip, and otherwise missing.
     """
     known, answers = truth(predictions), [one for one, _ in each_seed(predictions)]
     pooled = metrics.reliability(np.concatenate([known] * len(answers)), np.concatenate(answers))
@@ -100,7 +102,7 @@ def reliability_over_seeds(predictions: Predictions) -> dict[str, Any]:
 
 
 def _joined_thresholds(answers: Sequence[Predictions], order: np.ndarray) -> np.ndarray:
-    """Thresholds of several folds, for each clip those of the model that answered it; those of one fold stay."""
+    """Return the thresholds of several folds as one row per clip; those of a single fold stay as they are."""
     if len(answers) == 1:
         return answers[0]["thresholds"]
     of_clip = [
@@ -111,7 +113,7 @@ def _joined_thresholds(answers: Sequence[Predictions], order: np.ndarray) -> np.
 
 
 def by_clip(predictions: Predictions) -> Predictions:
-    """Return predictions of clips from those of their segments "<clip>#<number>": the mean of the probabilities."""
+    """Average the predictions of segments "<clip>#<number>" over each clip."""
     clip_id = pd.Series(predictions["clip_id"]).str.rsplit("#", n=1).str[0].to_numpy(str)
     clips, first, index = np.unique(clip_id, return_index=True, return_inverse=True)
     return {

@@ -1,4 +1,4 @@
-"""Scores with intervals, comparisons with verdicts, and corrections for their number; see `bootstrap`."""
+"""Scores with intervals, comparisons with verdicts, and corrections for multiple comparisons; see `bootstrap`."""
 
 import math
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: 
     Parameters
     ----------
     predictions : dict of str to dict
-        By the models' names; see `predictions.Predictions`.
+        Predictions by name of the model; see `predictions.Predictions`.
     n_resamples, seed : int
-        Of the bootstrap.
+        Number and seed of the bootstrap draws.
 
     Returns
     -------
     pandas.DataFrame
-        Columns `model`, `score`, `estimate`, `low`, `high`, one row for each pair. The expected calibration error has
-        no interval: its bootstrap is biased.
+        Columns `model`, `score`, `estimate`, `low`, `high`, one row per model and score. The expected calibration error
+        has no interval, because its bootstrap is biased.
 
     Raises
     ------
@@ -67,28 +67,28 @@ def compare(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare models two by two, paired by clip and seed.
+    """Compare models in pairs on the same clips and seeds.
 
     Parameters
     ----------
     predictions : dict of str to dict
-        By the models' names; see `predictions.Predictions`. A model with one seed is compared with every seed of the
-        other.
+        Predictions by name of the model; see `predictions.Predictions`. A model with one seed is compared with every
+        seed of the other.
     against : str, optional
         Compare every other model with this one.
     pairs : sequence of (str, str), optional
         The comparisons, if `against` is not given. Together they are one family.
     margin : float
-        Largest difference that does not matter, stated before the run.
+        Largest irrelevant difference, stated before the run.
     score : str, optional
-        One of `metrics.SCORES` or `metrics.LABEL_SCORES`; by default accuracy or mean average precision.
+        One of `metrics.SCORES` or `metrics.LABEL_SCORES`; default: accuracy or mean average precision.
     n_resamples, seed : int
-        Of the bootstrap; there are more resamples where the number of comparisons requires it.
+        Number and seed of the bootstrap draws; many comparisons increase the number.
 
     Returns
     -------
     pandas.DataFrame
-        One row a comparison; see `comparison_table`.
+        One row per comparison; see `comparison_table`.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def compare(
     first = next(iter(models.values()))
     score = score or main_score(first)
     if score in NO_INTERVAL or score not in (metrics.LABEL_SCORES if several_labels(first) else metrics.SCORES):
-        raise EvaluationError(f"Models cannot be compared by {score!r}; use {main_score(first)!r}.")
+        raise EvaluationError(f"Unknown score {score!r} for a comparison; use {main_score(first)!r}.")
     n_resamples = enough_resamples(n_resamples, len(pairs))
     draws = {name: score_draws(answer, n_resamples=n_resamples, seed=seed)[score] for name, answer in models.items()}
     n_groups, lower = len(np.unique(first["group"])), score in metrics.LOWER_IS_BETTER
@@ -120,34 +120,34 @@ def comparison_table(
     lower_is_better: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare any score two by two from its draws over the same weights.
+    """Compare any score in pairs, from its draws over the same weights.
 
     Parameters
     ----------
     draws : dict of str to np.ndarray [shape=(n_seeds, 1 + n_resamples)]
-        By name: the estimate of each seed, then its values in the resamples, which are the same for all; see `draw`.
+        By name: the estimate of each seed, then its values under the draws, which all names share; see `draw`.
     pairs : sequence of (str, str)
         The comparisons: one family, corrected once by `holm`.
     margin : float
-        Largest difference that does not matter.
+        Largest irrelevant difference.
     n_groups : int
         Independent groups behind the draws.
     lower_is_better : bool
-        Whether a negative difference is the better one.
+        Whether a negative difference is an improvement.
     seed : int
-        Of the draws of seeds.
+        Seed for the draws of training seeds.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by `first` and `second`: `difference` (first minus second), `low` and `high` (95 %), `p` (two-sided),
-        `p_holm`, `margin`, `detectable` (smallest difference found with a power of 80 % at the corrected level) and
-        `verdict`: better, worse (p_holm below .05), equivalent (the difference is within the margin, by two one-sided
-        tests, corrected as well) or inconclusive.
+        `p_holm`, `margin`, `detectable` (difference with a power of 80 % at the corrected level) and `verdict`: better
+        or worse (p_holm below 0.05), equivalent (within the margin by two one-sided tests, also corrected) or
+        inconclusive.
     """
     differences = [over_seeds(_paired(draws, first, second), seed) for first, second in pairs]
     index = pd.MultiIndex.from_tuples(list(pairs), names=["first", "second"])
-    differences = [np.where(np.abs(one) < 1e-12, 0.0, one) for one in differences]  # what sums that cancel leave
+    differences = [np.where(np.abs(one) < 1e-12, 0.0, one) for one in differences]  # rounding errors
     found = [(float(one[0]), *ends(one), p_value(one)) for one in differences]
     table = pd.DataFrame(found, index, columns=["difference", "low", "high", "p"])
     table["p_holm"] = holm(table.p.to_numpy())
@@ -175,10 +175,7 @@ def non_inferiority(
 ) -> dict[str, Any]:
     """Test whether the first model loses at most `margin` of a score against the second.
 
-    Returns
-    -------
-    dict
-        `difference`, `bound` (one-sided 95 % bound: the loss is not larger than this), `p` and `shown`.
+    Returns `difference`, `bound` (one-sided 95 % bound of the loss), `p` and `shown`.
     """
     models = {name: predictions[name] for name in (first, second)}
     check_same_clips(models)
@@ -197,12 +194,8 @@ def non_inferiority(
 def class_table(predictions: Predictions, classes: tuple[str, ...], *, n_resamples: int, seed: int) -> pd.DataFrame:
     """Score each class, with intervals over groups and seeds.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by class: each score of `metrics.per_class` followed by its `_low` and `_high`, then `support`,
-        `observed` and `n_groups`. With fewer than two groups of a class the ends are NaN; with two or three the
-        intervals are too narrow.
+    Returns a table by class: each score of `metrics.per_class`, its `_low` and `_high`, then `support`, `observed` and
+    `n_groups`. Intervals are NaN for fewer than two groups, and too narrow for two or three.
     """
     known = truth(predictions)
     present = known == 1 if several_labels(predictions) else known[:, None] == np.arange(len(classes))
@@ -222,7 +215,7 @@ def class_table(predictions: Predictions, classes: tuple[str, ...], *, n_resampl
 def score_draws(
     predictions: Predictions, *, by_class: bool = False, n_resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Every score of a model for each seed and draw [shape=(n_seeds, 1 + n_resamples) or (..., n_classes)]."""
+    """Return every score for each seed and draw [shape=(n_seeds, 1 + n_resamples) or (..., n_classes)]."""
     known, groups = truth(predictions), np.asarray(predictions["group"])
     strata = None if several_labels(predictions) else known
     weigh = metrics.weighted_class_scores if by_class else metrics.weighted_scores
@@ -239,21 +232,10 @@ def mean_table(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Means of numbers a clip, with 95 % intervals over groups and seeds.
+    """Return means of one number per clip, with 95 % intervals over groups and seeds.
 
-    Parameters
-    ----------
-    values : dict of str to np.ndarray [shape=(n_clips,) or (n_seeds, n_clips)]
-        By name.
-    groups, strata : np.ndarray [shape=(n_clips,)]
-        See `draw`.
-    n_resamples, seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by name: `estimate`, `low`, `high`.
+    `values` are arrays [shape=(n_clips,) or (n_seeds, n_clips)] by name; `groups` and `strata` are those of `draw`. The
+    table has `estimate`, `low` and `high` by name.
     """
     rows = {}
     for name, own in values.items():
@@ -273,7 +255,7 @@ def compare_means(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Compare means of numbers a clip (see `mean_table`) two by two, as `compare` does with scores."""
+    """Compare means of one number per clip (see `mean_table`) in pairs, as `compare` does for scores."""
     if pairs is None:
         pairs = [(name, against) for name in values if name != against]
     n_resamples = enough_resamples(n_resamples, len(pairs))
@@ -282,7 +264,7 @@ def compare_means(
 
 
 def p_within(draws: np.ndarray, margin: float, n_groups: int) -> float:
-    """Return the one-sided p of a difference of -margin or less, by a normal test; see `_error`."""
+    """Return the one-sided p-value of a difference of -margin or less, from a normal test; see `_error`."""
     error = _error(draws, n_groups)
     if np.isnan(error) or not margin > 0:
         return np.nan
@@ -290,7 +272,7 @@ def p_within(draws: np.ndarray, margin: float, n_groups: int) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Correct the p-values of one family for their number; NaN stays and does not count [1]_.
+    """Correct the p-values of one family for multiple comparisons; NaN is kept and not counted [1]_.
 
     References
     ----------
@@ -312,7 +294,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def enough_resamples(n_resamples: int, n_comparisons: int) -> int:
-    """Return how many resamples comparisons need: the least p that they can find must stay below the level after Holm.
+    """Return the number of resamples whose smallest p-value is below the level after Holm's correction.
 
     Examples
     --------
@@ -333,19 +315,19 @@ def nested(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 def _error(draws: np.ndarray, n_groups: int) -> float:
     """Return the standard error of a difference, at least that of one further group won by each side.
 
-    Models that differ in few groups, or in none, have a bootstrap with next to no spread, which proves nothing about
-    other groups. With the least error, sqrt(2) / n_groups, the bound of a loss that never occurred is 2.3 / n_groups,
-    close to the "rule of three" (Hanley and Lippman-Hand, JAMA 249(13), 1983).
+    The bootstrap of models that differ in few groups has almost no spread, which is no evidence about other groups.
+    With the minimum of sqrt(2) / n_groups, the bound of a loss that never occurred is 2.3 / n_groups, close to the
+    "rule of three" (Hanley and Lippman-Hand, JAMA 249(13), 1983).
     """
     return max(standard_error(draws), math.sqrt(2) / n_groups)
 
 
 def _paired(draws: dict[str, np.ndarray], first: str, second: str) -> np.ndarray:
-    """First minus second, seed by seed; one seed is compared with every seed of the other."""
+    """Return first minus second for each seed; a single seed is compared with every seed of the other."""
     n_first, n_second = len(draws[first]), len(draws[second])
     if 1 not in (n_first, n_second) and n_first != n_second:
         raise EvaluationError(
-            f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same ones."
+            f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same seeds."
         )
     return draws[first] - draws[second]
 
