@@ -43,30 +43,30 @@ def write_audio(path, signal, sample_rate_hz=22050):
     soundfile.write(path, signal, sample_rate_hz)
 
 
-def write_index(index, folder, *, below=""):
+def write_index(index, folder):
     """Write mirdata's list of all files of a folder, with the MD5 of each."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != index)
-    listed = [[below + path.relative_to(folder).as_posix(), hash_file(path, algorithm="md5")] for path in files]
+    listed = [[path.relative_to(folder).as_posix(), hash_file(path, algorithm="md5")] for path in files]
     tracks = {str(number): {"audio": pair} for number, pair in enumerate(listed)}
     index.write_text(json.dumps({"version": "1.0", "tracks": tracks}))
 
 
-def make_irmas(root, *, classes=("cel", "flu", "pia", "tru"), recordings=8, excerpts=2, duration_s=1.0):
+def make_irmas(root, *, duration_s=1.0):
     """Make the training set and the three parts of the test set, and mirdata's list of their files.
 
-    Each class has `recordings` of `excerpts` each, named in the three ways of the release. The first recording also
+    Each of 4 classes has 8 recordings of 2 excerpts, named in the three ways of the release. The first recording also
     has an excerpt in the folder of the second class. The test set has 6 recordings of 2 excerpts, with one to three
     instruments each; the last of them stands in two parts.
     """
-    root = Path(root)
+    root, classes = Path(root), ("cel", "flu", "pia", "tru")
     for timbre, label in enumerate(classes):
-        for number in range(recordings):
-            recording = 1 + timbre * recordings + number
+        for number in range(8):
+            recording = 1 + 8 * timbre + number
             start = (f"[{label}][cla]", f"[{label}][nod][jaz_blu]", f"{number:03}__[{label}][dru][pop_roc]")[number % 3]
-            for excerpt in range(1, excerpts + 1):
+            for excerpt in (1, 2):
                 path = root / "IRMAS-TrainingData" / label / f"{start}{recording:04}__{excerpt}.wav"
                 write_audio(path, tone(timbre, 5 * number + excerpt, duration_s) * own_level(path))
-    also = root / "IRMAS-TrainingData" / classes[1] / f"[{classes[1]}][cla]0001__{excerpts + 1}.wav"
+    also = root / "IRMAS-TrainingData" / classes[1] / f"[{classes[1]}][cla]0001__3.wav"
     write_audio(also, tone(1, 3, duration_s))
     places = (
         ("IRMAS-TestingData-Part1/Part1", "(02) dont kill the whale"),
@@ -89,27 +89,19 @@ def make_irmas(root, *, classes=("cel", "flu", "pia", "tru"), recordings=8, exce
     return root
 
 
-def make_openmic2018(
-    root,
-    *,
-    classes=("cello", "drums", "flute", "piano"),
-    artists=8,
-    clips=2,
-    duration_s=1.0,
-):
+def make_openmic2018(root, *, duration_s=1.0):
     """Make the release in `root/openmic-2018`, and mirdata's list of its files.
 
-    Each class has `artists` of `clips` each, the last quarter of them in the official test part. In a clip its class is
+    Each of 4 classes has 8 artists of 2 clips, the last 2 of them in the official test part. In a clip its class is
     present, the next one is present in every second clip and else absent, the one after is absent, and the others were
     not looked for.
     """
-    base = Path(root) / "openmic-2018"
+    base, classes = Path(root) / "openmic-2018", ("cello", "drums", "flute", "piano")
     rows, metadata, keys, parts = [], [], [], {"train": [], "test": []}
     for timbre, name in enumerate(classes):
-        for artist in range(artists):
-            for clip in range(clips):
-                track = 46 + 137 * len(keys)
-                key = f"{track:06}_{3840 * (clip + 1)}"
+        for artist in range(8):
+            for clip in range(2):
+                key = f"{46 + 137 * len(keys):06}_{3840 * (clip + 1)}"
                 following, absent = classes[(timbre + 1) % len(classes)], classes[(timbre + 2) % len(classes)]
                 signal = tone(timbre, 5 * artist + clip, duration_s)
                 if clip % 2:
@@ -124,7 +116,7 @@ def make_openmic2018(
                 described = {"sample_key": key, "artist_name": f"Artist {timbre}{artist}", "start_time": 0}
                 described |= {"track_title": f"Song {len(keys)}", "license_title": "Attribution 3.0 International"}
                 metadata.append(described)
-                parts["test" if artist >= artists - artists // 4 else "train"].append(key)
+                parts["test" if artist >= 6 else "train"].append(key)
                 keys.append(key)
     pd.DataFrame(metadata).to_csv(base / "openmic-2018-metadata.csv", index=False)
     columns = ["sample_key", "instrument", "relevance", "num_responses"]
@@ -197,25 +189,20 @@ def write_nsynth_part(root, part, notes):
     return folder
 
 
-def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string"), instruments=6, notes=4):
+def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string")):
     """Make the three parts of the release.
 
-    Each family has `instruments` acoustic ones of `notes` each. The last third of them stands in `nsynth-valid` and
-    `nsynth-test`, one half of the notes of each instrument in either, as in the release; the others in `nsynth-train`,
-    together with one electronic organ.
+    Each family has 6 acoustic instruments of 4 notes. The last two of them stand in `nsynth-valid` and `nsynth-test`,
+    one half of the notes of each instrument in either, as in the release; the others in `nsynth-train`, together with
+    one electronic organ.
     """
-    parts = {"train": [], "valid": [], "test": []}
+    parts = {"train": [nsynth_note("organ", "electronic", 900, 60 + note, 127) for note in range(4)]}
     for place, family in enumerate(families):
-        for number in range(instruments):
-            held_out = number >= instruments - instruments // 3
-            for note in range(notes):
-                part = "train" if not held_out else "valid" if note % 2 else "test"
-                parts[part].append(
-                    nsynth_note(
-                        family, "acoustic", 10 * place + number, 48 + 3 * note, (25, 50, 75, 100, 127)[note % 5]
-                    )
-                )
-    parts["train"] += [nsynth_note("organ", "electronic", 900, 60 + note, 127) for note in range(notes)]
+        for number in range(6):
+            for note in range(4):
+                part = "train" if number < 4 else "valid" if note % 2 else "test"
+                made = nsynth_note(family, "acoustic", 10 * place + number, 48 + 3 * note, 25 * (note + 1))
+                parts.setdefault(part, []).append(made)
     for part, listed in parts.items():
         write_nsynth_part(root, part, listed)
     return Path(root)
@@ -271,15 +258,15 @@ KAGGLE_TEST = {
 _TIMBRES = {"Sound_Drum": 0, "Sound_Guitar": 1, "Sound_Guiatr": 1, "Sound_Piano": 2, "Sound_Violin": 3}
 
 
-def make_kaggle_instruments(root, *, duration_s=1.0, nested=True):
+def make_kaggle_instruments(root, *, duration_s=1.0):
     """Make the set with the file names and the errors of the published one.
 
     In the table of the training part every drum file stands once more as a violin, and the violins do not stand at all;
-    the table of the test part misspells the guitar. With `nested` the folders lie in folders of their own name.
+    the table of the test part misspells the guitar. The folders lie in folders of their own name.
     """
     root = Path(root)
     for part, content in (("Train", KAGGLE_TRAIN), ("Test", KAGGLE_TEST)):
-        folder = root / f"{part}_submission" / (f"{part}_submission" if nested else "")
+        folder = root / f"{part}_submission" / f"{part}_submission"
         rows = [(f"{stem}.wav", label) for label, stems in content.items() for stem in stems]
         for number, (name, label) in enumerate(rows):
             # No two files are of one length, so none is a copy of another.

@@ -441,6 +441,18 @@ def test_errors_of_the_published_tables_are_corrected(made):
     assert (manifest.split == "test").sum() == sum(map(len, KAGGLE_TEST.values()))
 
 
+def test_folders_may_lie_in_folders_of_their_own_name_or_not(own):
+    root = own("kaggle_instruments")
+    nested = read(root).manifest
+    for part in ("Train_submission", "Test_submission"):
+        (root / part / part).rename(root / "moved")
+        (root / part).rmdir()
+        (root / "moved").rename(root / part)
+    flat = read(root).manifest
+    assert flat.drop(columns="path").equals(nested.drop(columns="path"))
+    assert (nested.path == flat.path.str.split("/").str[0] + "/" + flat.path).all()
+
+
 def test_training_recordings_of_a_group_of_the_test_part_are_left_out(made):
     excluded = read(made("kaggle_instruments")).excluded
     assert {f"train/ROOM_room6_MUS_bartok_DEV_{name}" for name in ("ipad", "lg")} < set(excluded.clip_id)
