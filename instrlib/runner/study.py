@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from instrlib.core.cache import code_hash
 from instrlib.core.config import folders, get_profile, study_name
 from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import disk_errors, hash_json, read_json, write_json
+from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json, write_text
 from instrlib.core.parallel import shared_processes
 from instrlib.runner import publish
 from instrlib.runner.notebooks import Notebook, numbered_notebooks, take_outputs, write_page
@@ -112,6 +113,30 @@ def publish_study(study: str) -> list[Path]:
         if own and demo.is_file():
             _execute_demo(demo)
     return [*written, *(notebook.path for notebook in own)]
+
+
+def write_reports(folder: Path) -> list[Path]:
+    """Write the report and the cards of a study next to its results."""
+    from instrlib.reporting.cards import write_cards
+    from instrlib.reporting.render import write_report
+    from instrlib.reporting.summary import open_study
+
+    found = open_study(folder)
+    return [*write_cards(found).values(), *write_report(found)]
+
+
+def write_changed_reports(folder: Path) -> str:
+    """Write the reports of a local study if anything changed; return how far it agrees with the published one."""
+    from instrlib.reporting.compare import agreement
+    from instrlib.reporting.summary import open_study
+
+    mark = folder / ".report"
+    key = hash_json([hash_file(folder / "results.json"), code_hash("reporting")])
+    if not (mark.is_file() and mark.read_text() == key):
+        write_reports(folder)
+        write_text(mark, key)
+    published = (folders().reports / folder.name / "results.json").is_file()
+    return agreement(open_study(folder), open_study(folder.name)) if published else ""
 
 
 def _shows(notebook: Notebook, study: str) -> bool:
