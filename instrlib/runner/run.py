@@ -1,4 +1,4 @@
-"""A run is a folder: what a notebook publishes, declared by the notebook, with a manifest that is written last."""
+"""The results that a notebook declares and publishes, in the folder of its run."""
 
 import math
 import os
@@ -25,25 +25,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DECLARED = "declared.json"
-"""What the notebook publishes; see `SECTIONS`."""
-
-SECTIONS = ("title", "question", "facts", "methods", "findings", "figures", "models", "cards", "numbers")
-"""What `results.json` holds of a notebook's declarations, beside the manifest and the list of primary comparisons."""
+"""The declarations: title, question, facts, methods, primary, findings, figures, models, cards and numbers."""
 
 
 @dataclass
 class Run:
-    """The folder of one notebook in one study.
+    """The run of one notebook in one study.
 
     Attributes
     ----------
     notebook : str
-        Name of the notebook, without ending, such as "02_baseline_cnn".
+        Name of the notebook, such as "02_baseline_cnn".
     parameters : dict
         The notebook's parameters: `corpus`, `data`, `profile`, `seeds`.
     folder : Path
-        `runs/<study>/<notebook>`: `declared.json`, `arrays/` (what the figures are drawn from), `figures/`, and
-        `manifest.json`, written last: a folder without it is not finished.
+        `runs/<study>/<notebook>`, with `declared.json`, `arrays/`, `figures/` and `manifest.json`. The manifest is
+        written last; without it the run is not finished.
     """
 
     notebook: str
@@ -70,7 +67,7 @@ class Run:
         return tuple(range(self.parameters["seeds"]))
 
     def other(self, notebook: str) -> "Run":
-        """Return the run of another notebook of the same study; it is made now where there is none of this code."""
+        """Return the run of another notebook of the study; the notebook is run first if that run is missing or old."""
         folder = self.folder.parent / notebook
         if not self._is_current(folder):
             make(notebook, self.parameters)
@@ -81,18 +78,18 @@ class Run:
     def figure(
         self, name: str, chart: Callable[..., "Figure"], /, *, caption: str, key: bool = False, **arrays: Any
     ) -> "Figure":
-        """Draw a chart and keep its arrays, from which `make figures` draws it again without the run.
+        """Draw a chart and store its arrays, so that `make figures` can redraw it.
 
         Parameters
         ----------
         name, chart : str, callable
-            The figure's name, and a function of `instrlib.charts`.
+            Name of the figure, and a function of `instrlib.charts`.
         caption : str
-            What the figure shows; it stands below it in the report.
+            Caption in the report.
         key : bool
-            Whether the figure belongs in the report's abstract.
+            Whether the figure belongs in the summary of the report.
         **arrays
-            The chart's arguments: numbers, strings and arrays of them.
+            Arguments of the chart: numbers, strings and arrays of them.
 
         Examples
         --------
@@ -106,8 +103,7 @@ class Run:
         charts.store(path, chart, **arrays)
         figure = charts.draw_stored(path)
         charts.save(figure, self.folder / "figures", stem)
-        known = [one for one in self.declared.get("figures", []) if one["name"] != stem]
-        self._declare("figures", [*known, {"name": stem, "caption": caption, "key": bool(key)}])
+        self._add("figures", {"name": stem, "caption": caption, "key": bool(key)}, "name")
         return figure
 
     def primary(
@@ -118,9 +114,9 @@ class Run:
         Parameters
         ----------
         question : str
-            What it answers, such as "Does CutMix help?".
+            Such as "Does CutMix help?".
         first, second, score : str
-            What is compared, and in which score.
+            Names of the compared models and of the score.
         comparison : mapping
             A row of `evaluation.statistics.compare`: difference, low, high, p, margin, detectable, verdict.
         """
@@ -130,64 +126,60 @@ class Run:
                 f"The comparison of {question!r} lacks {', '.join(missing) or 'one of the four verdicts'}."
             )
         row = {"question": question, "first": first, "second": second, "score": score}
-        known = [one for one in self.declared.get("primary", []) if one["question"] != question]
-        self._declare("primary", [*known, row | {name: comparison[name] for name in FIELDS}])
+        self._add("primary", row | {name: comparison[name] for name in FIELDS}, "question")
         return _markdown(sentence(comparison, first=first, second=second, score=score))
 
     def finding(self, text: str, *, key: bool = False, **numbers: Any) -> "Markdown":
-        """Declare a finding: at most three sentences, with a field for each number, and return it.
+        """Declare a finding of at most three sentences and return it.
 
         Parameters
         ----------
         text : str
             Markdown with fields as in `str.format`, such as "Accuracy is {accuracy:.3f}."
         key : bool
-            Whether it belongs in the report's abstract and in README.
+            Whether it belongs in the summary of the report and in README.
         **numbers
-            The fields' values, saved with the finding. One that is not finite is written as a dash.
+            Values of the fields, saved with the finding. Values that are not finite are written as a dash.
         """
         said = {"text": _filled(self.notebook, text, numbers), "key": bool(key), "numbers": numbers}
-        known = [one for one in self.declared.get("findings", []) if one["text"] != said["text"]]
-        self._declare("findings", [*known, said])
+        self._add("findings", said, "text")
         return _markdown(said["text"])
 
     def method(self, text: str, **numbers: Any) -> "Markdown":
-        """Declare a paragraph on how something was done and return it; `[@key]` cites `templates/references.bib`."""
-        known = self.declared.get("methods", [])
+        """Declare a paragraph on methods and return it; `[@key]` cites `templates/references.bib`."""
         said = _filled(self.notebook, text, numbers)
-        self._declare("methods", [*(one for one in known if one != said), said])
+        self._declare("methods", [*(one for one in self.declared.get("methods", []) if one != said), said])
         return _markdown(said)
 
     def facts(self, **facts: Any) -> None:
-        """Declare what the report and the cards begin with, such as `clips=600, groups=123`."""
+        """Declare the facts at the top of report and cards, such as `clips=600, groups=123`."""
         self._declare("facts", self.declared.get("facts", {}) | facts)
 
     def card(self, card: str, heading: str, content: Any) -> None:
         """Declare a section of the "data" or the "model" card: Markdown, or a table (DataFrame or dict of rows)."""
         if card not in ("data", "model"):
             raise ConfigError(f"There is no {card!r} card; choose data or model.")
-        known = [one for one in self.declared.get("cards", []) if (one["card"], one["heading"]) != (card, heading)]
-        self._declare("cards", [*known, {"card": card, "heading": heading, "content": _plain(content)}])
+        self._add("cards", {"card": card, "heading": heading, "content": content}, "card", "heading")
 
     def models(self, table: Any, *, score: str, clips: Any) -> None:
-        """Declare the models that the notebook tested, for tables of all models of the study.
+        """Declare the models that the notebook tested.
 
         Parameters
         ----------
         table : DataFrame
-            A row a model: estimate, low, high, and where they are known baseline (bool) and multiply_adds.
+            One row per model: estimate, low, high, and optionally baseline (bool) and multiply_adds.
         score : str
             Name of the score.
         clips : array of str
-            The clips that every model answered; only scores on the same clips are put side by side.
+            The clips that every model predicted; only scores on the same clips are compared.
         """
         answered = hash_json(sorted(map(str, clips)))[:16]
         self._declare("models", {"score": score, "clips": answered, "n_clips": len(clips), "rows": table})
 
     def declarations(self) -> dict[str, dict[str, Any]]:
-        """Return what the finished notebooks of the study declare, by name; this one is left out.
+        """Return the declarations of the other finished notebooks, by name.
 
-        Outside a study, what was published with the same parameters stands in for notebooks that are not finished.
+        Outside a study, published results with the same parameters are used for notebooks that are not finished.
         """
         published, found = folders().reports / self.study / "results.json", {}
         if published.is_file() and not os.environ.get(HELD):
@@ -204,11 +196,11 @@ class Run:
         return dict(sorted(found.items()))
 
     def numbers(self, **numbers: Any) -> None:
-        """Declare named numbers, lists, arrays or tables for `results.json`."""
+        """Declare numbers, lists, arrays or tables for `results.json`."""
         self._declare("numbers", self.declared.get("numbers", {}) | numbers)
 
     def findings(self) -> "Markdown":
-        """Return the primary verdicts and the findings so far as a Markdown list."""
+        """Return the primary verdicts and the findings as a Markdown list."""
         said = [
             sentence(row, **{name: row[name] for name in ("first", "second", "score")})
             for row in self.declared.get("primary", [])
@@ -217,10 +209,7 @@ class Run:
         return _markdown("\n".join(f"- {text}" for text in said))
 
     def _begin(self) -> None:
-        """Discard what an earlier run left, before the first thing is written; opening a run discards nothing.
-
-        A study that runs in another process keeps its runs: it is refused here.
-        """
+        """Remove the results of an earlier run before the first result is written; the study must not be running."""
         if self.begun:
             return
         with locked(self.study):
@@ -233,14 +222,19 @@ class Run:
         self.begun = True
 
     def _is_current(self, folder: Path) -> bool:
-        """Return whether a run is finished, of these parameters and of the library's present code."""
+        """Return whether a run is finished and was made with these parameters and the current code."""
         path = folder / "manifest.json"
         found = read_json(path) if path.is_file() else {}
         return (found.get("parameters"), found.get("library")) == (self._recorded(), cache.key("studies"))
 
     def _recorded(self) -> dict[str, Any]:
-        """Return the parameters as a manifest holds them, without a folder of this machine."""
+        """Return the parameters for the manifest, without paths of this machine."""
         return {**self.parameters, "data": Path(self.parameters["data"]).name}
+
+    def _add(self, section: str, entry: dict[str, Any], *same: str) -> None:
+        """Add an entry to a section, in place of an earlier one with the same values of these keys."""
+        known = [one for one in self.declared.get(section, []) if any(one[key] != entry[key] for key in same)]
+        self._declare(section, [*known, entry])
 
     def _declare(self, what: str, value: Any) -> None:
         self._begin()
@@ -248,21 +242,10 @@ class Run:
         write_json(self.folder / DECLARED, self.declared)
 
     def near_record(self, value: float, *path: str, tolerance: float) -> str:
-        """Compare a number with the committed one of the same study; for cells whose output is checked.
+        """Compare a number with the published one, for cells whose output is checked.
 
-        Parameters
-        ----------
-        value : float
-            The number at hand.
-        *path : str
-            Where it stands in this notebook's numbers of `results.json`, key by key.
-        tolerance : float
-            Largest difference that still counts as the same.
-
-        Returns
-        -------
-        str
-            "yes", "no, <new> against <recorded>", or "nothing is recorded yet".
+        `path` gives the keys of the number in this notebook's entry of `results.json`. Returns "yes" if both differ by
+        at most `tolerance`, otherwise "no, <new> against <published>" or "nothing is recorded yet".
         """
         results = folders().reports / self.study / "results.json"
         if not results.is_file():
@@ -271,36 +254,25 @@ class Run:
         recorded = entry.get("metrics", {}) | entry.get("numbers", {})
         for key in path:
             recorded = recorded.get(key) if isinstance(recorded, dict) else None
-        if not isinstance(recorded, int | float):  # a number that is not finite stands there as null
+        if not isinstance(recorded, int | float):  # null if it was not finite
             return "nothing is recorded yet"
         return "yes" if abs(value - recorded) <= tolerance else f"no, {value:.3f} against {recorded:.3f}"
 
     def save_arrays(self, name: str, **arrays: Any) -> None:
-        """Keep named arrays as `<name>.npz` in the folder."""
+        """Save arrays as `<name>.npz` in the folder."""
         self._begin()
         write_arrays(self.folder / f"{name}.npz", **arrays)
 
     def arrays(self, name: str) -> dict[str, Any]:
-        """Return what `save_arrays` kept."""
+        """Return arrays that `save_arrays` saved."""
         return read_arrays(self.folder / f"{name}.npz")
 
     def keep(self, path: Path) -> None:
-        """Tell that a folder or file under `data/`, which later notebooks will read, belongs to this run."""
+        """Record that later notebooks need this file or folder under `data/`."""
         self.kept.add(Path(path).absolute().relative_to(folders().data.absolute()).as_posix())
 
     def finish(self, **inputs: str) -> list[str]:
-        """Write the manifest, which marks the run as whole.
-
-        Parameters
-        ----------
-        **inputs : str
-            Fingerprints of what went in.
-
-        Returns
-        -------
-        list of str
-            The files of the run, relative to its folder, for the notebook's last table.
-        """
+        """Write the manifest, which completes the run, with fingerprints of the inputs; return the files of the run."""
         from instrlib.data import corpora
 
         self._begin()
@@ -322,29 +294,25 @@ class Run:
 
 
 def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int) -> Run:
-    """Open the folder of a notebook for writing.
+    """Open the run of a notebook.
 
     Parameters
     ----------
     notebook : str
-        Name of the notebook, without ending.
+        Name of the notebook.
     corpus, data : str
-        Corpus and where it lies ("" for its default place).
+        Name of the corpus and its folder ("" for `data/<corpus>`).
     profile : str
         "smoke", "quick" or "full".
     seeds : int
         Number of seeds, at least 1.
 
-    Returns
-    -------
-    Run
-
     Raises
     ------
     ConfigError
-        When a parameter is unknown or out of range.
+        If a parameter is unknown or out of range.
     CorpusError
-        When there is no clip of the corpus.
+        If no clips of the corpus are found.
     """
     parameters = checked(corpus=corpus, data=data, profile=profile, seeds=seeds)
     run = Run(notebook, parameters, folders().runs / study_name(corpus, profile, parameters["data"]) / notebook)
@@ -356,7 +324,7 @@ def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int)
 
 
 def _plain(value: Any) -> Any:
-    """Return tables as dictionaries by row, and keys as strings; of several index levels the names are joined."""
+    """Return tables as dictionaries of rows, with strings as keys."""
     if isinstance(value, dict):
         return {
             " / ".join(map(str, key)) if isinstance(key, tuple) else str(key): _plain(inner)
@@ -370,7 +338,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Texts(string.Formatter):
-    """Fills texts; a number that is not finite becomes a dash."""
+    """Formats numbers that are not finite as a dash."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         missing = value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
