@@ -56,25 +56,27 @@ class Domain:
 
     Attributes
     ----------
-    name, label : str
-        Its unique name, and a short one for figures.
+    name : str
+        Unique, also as a folder: the corpus, "folder <name>", or the soundfont that alone plays the built-in corpus.
     corpus, store
         Clips and features; all domains of a study have the same feature settings.
     splits : tuple of Path
         One split, or the folds of the study's own corpus; () for a corpus that is too small to be trained on.
-    common : dict of str to str
-        The common name of each class that has one; see `data.taxonomy`.
     fonts : frozenset of str
         The soundfonts that play it; empty for recordings.
     """
 
     name: str
-    label: str
     corpus: Corpus
     store: FeatureStore
-    splits: tuple[Path, ...]
-    common: dict[str, str]
-    fonts: frozenset[str]
+    splits: tuple[Path, ...] = ()
+    fonts: frozenset[str] = frozenset()
+
+    @property
+    def common(self) -> dict[str, str]:
+        """The common name of each class that has one; see `data.taxonomy`."""
+        found = {label: common_name(self.corpus.name, label) for label in self.store.classes}
+        return {label: name for label, name in found.items() if name is not None}
 
 
 @dataclass(frozen=True)
@@ -138,39 +140,39 @@ def at_hand(
         raise ConfigError(f"Clips of {corpus.name} have several labels; domains are compared by one label a clip.")
     cap = CLIPS_PER_CLASS[profile.name]
     smaller = dataclasses.replace(profile, clips_per_class=cap, max_clips_per_class=cap)
-    fonts = frozenset(corpus.manifest.font) if corpus.name == "rendered" else frozenset()
-    own = Domain(
-        corpus.name, corpus.name, corpus, inputs.store, inputs.splits, _names(corpus, inputs.store.classes), fonts
-    )
-    found, excluded = [own], []
+    own = frozenset(corpus.manifest.font) if corpus.name == "rendered" else frozenset()
+    domains, excluded = [Domain(corpus.name, corpus, inputs.store, inputs.splits, own)], []
+
+    def add(name: str, clips: Corpus, fonts: frozenset[str] = frozenset()) -> None:
+        """Make the features and the split of one more domain."""
+        store = build_store(clips, inputs.store.config, root=folders().data / "features", workers=workers)
+        splits: list[Path] = []
+        try:
+            splits = save_splits([make_split(store.clips, seed=0)], folder / "splits" / slug(name))
+        except SplitError as error:
+            excluded.append(f"{name}: tested on, but not trained on. {error}")
+        domains.append(Domain(name, clips, store, tuple(splits), fonts))
+
     for font in sorted(sources.fonts()):
-        if fonts != {font}:
+        if own != {font}:
             players = rendered.Players((font,))
             clips = rendered.load(folders().data / "rendered", clips_per_class=cap, players=players, workers=workers)
-            found.append(_opened(f"rendered by {font}", font, clips, frozenset({font}), inputs, workers))
-    for name, root, named in _places():
+            add(font, clips, frozenset({font}))
+    for corpus_name, root, named in _places():
         try:
-            domain, reason = _further(name, root, found, inputs, smaller, workers)
-        except LeakError as error:
-            domain, reason = None, str(error)
-            if named:
-                raise LeakError(f"{error}; remove it from one of them, or the corpus from {VARIABLE}.") from None
-        except (ConfigError, CorpusError, StoreError) as error:
-            domain, reason = None, str(error)
+            clips = corpora.load(corpus_name, data=root, profile=smaller)
+            name = _free_name(corpus_name if corpus_name != "folder" else f"folder {root.name}", domains)
+            if _is_known(clips, domains):
+                continue
+            if clips.multilabel:
+                excluded.append(f"{name}: its clips have several labels.")
+                continue
+            _check_unshared(name, clips, domains)
+            add(name, clips)
+        except (ConfigError, CorpusError, LeakError, StoreError) as error:
             if named:
                 raise
-        found += [domain] if domain else []
-        excluded += [f"{name}: {reason}"] if reason else []
-    domains = []
-    for domain in found:
-        splits = domain.splits
-        try:
-            if not splits:
-                made = make_split(domain.store.clips, seed=0)
-                splits = tuple(save_splits([made], folder / "splits" / slug(domain.name)))
-        except SplitError as error:
-            excluded.append(f"{domain.label}: tested on, but not trained on. {error}")
-        domains.append(dataclasses.replace(domain, splits=splits))
+            excluded.append(f"{corpus_name}: {error}")
     return domains, excluded
 
 
@@ -190,9 +192,9 @@ def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[
     for first, second in combinations(domains, 2):
         names = in_common(first, second).names
         if shared := shared_sounds(first.fonts, second.fonts):
-            excluded.append(f"{first.label} and {second.label} share samples of {listed(shared)}.")
+            excluded.append(f"{first.name} and {second.name} share samples of {listed(shared)}.")
         elif len(names) < 2:
-            excluded.append(f"{first.label} and {second.label} have {names[0] if names else 'no class'} in common.")
+            excluded.append(f"{first.name} and {second.name} have {names[0] if names else 'no class'} in common.")
         else:
             kept |= {(first.name, second.name), (second.name, first.name)}
     both = [(one, other) for one in domains for other in domains if (one.name, other.name) in kept and one.splits]
@@ -336,33 +338,6 @@ def _stacked(answers: Sequence[Predictions]) -> Predictions:
     return answers[0] | {"probabilities": np.stack([one["probabilities"] for one in answers])}
 
 
-def _further(
-    name: str, root: Path, found: Sequence[Domain], inputs: Inputs, profile: Profile, workers: int | None
-) -> tuple[Domain | None, str]:
-    """Return a corpus on disk as a domain, or None and why not; "" for one that is known already."""
-    clips = corpora.load(name, data=root, profile=profile)
-    if _is_known(clips, found):
-        return None, ""
-    if clips.multilabel:
-        return None, "its clips have several labels."
-    title = _free_name(name if name != "folder" else f"folder {root.name}", found)
-    if shared := _shared_recording(title, clips, found):
-        raise LeakError(shared)
-    return _opened(title, title, clips, frozenset(), inputs, workers), ""
-
-
-def _opened(
-    name: str, label: str, corpus: Corpus, fonts: frozenset[str], inputs: Inputs, workers: int | None
-) -> Domain:
-    store = build_store(corpus, inputs.store.config, root=folders().data / "features", workers=workers)
-    return Domain(name, label, corpus, store, (), _names(corpus, store.classes), fonts)
-
-
-def _names(corpus: Corpus, classes: Sequence[str]) -> dict[str, str]:
-    found = {label: common_name(corpus.name, label) for label in classes}
-    return {label: name for label, name in found.items() if name is not None}
-
-
 def _shared_name(source: Domain, target: Domain, own: set[str], others: set[str]) -> str:
     """Return the name of a common class: that of the domain that has one class of it, or the wider one."""
     sides = [sorted({domain.common[label] for label in labels}) for domain, labels in ((source, own), (target, others))]
@@ -379,14 +354,16 @@ def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
     )
 
 
-def _shared_recording(name: str, corpus: Corpus, domains: Sequence[Domain]) -> str:
-    """Return which file of a corpus is byte for byte one of another domain, "" if none is."""
+def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> None:
+    """Raise LeakError when a file of a corpus is byte for byte one of another domain."""
     for one in domains:
         sides = [one.corpus.manifest, corpus.manifest]
         if all(CONTENT in side for side in sides) and (same := set(sides[0][CONTENT]) & set(sides[1][CONTENT])):
             first, second = (side.path[side[CONTENT] == min(same)].iloc[0] for side in sides)
-            return f"{first} of {one.label} and {second} of {name} are the same recording"
-    return ""
+            raise LeakError(
+                f"{first} of {one.name} and {second} of {name} are the same recording; remove it from one of them, or "
+                f"the corpus from {VARIABLE}."
+            )
 
 
 def _free_name(wanted: str, domains: Sequence[Domain]) -> str:

@@ -15,7 +15,6 @@ from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, Leak
 from instrlib.data import rendered
 from instrlib.data.rendered import sources
 from instrlib.data.splits import load_split
-from instrlib.data.taxonomy import common_name
 from instrlib.models import trained, variants
 from instrlib.models.layers import Layer
 from instrlib.studies import domains
@@ -65,9 +64,8 @@ def make_tones(folder, length=0.0, recordings=4):
 def domain(name, corpus, classes, fonts=()):
     """Return a domain of nothing but names."""
     store = SimpleNamespace(classes=tuple(classes))
-    common = {label: common_name(corpus, label) for label in classes if common_name(corpus, label)}
     clips = SimpleNamespace(name=corpus)
-    return domains.Domain(name, name, clips, store, (Path("split"),), common, frozenset(fonts))
+    return domains.Domain(name, clips, store, (Path("split"),), frozenset(fonts))
 
 
 def test_the_studys_own_corpus_comes_first_with_its_features_and_splits(find, inputs):
@@ -81,10 +79,10 @@ def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(f
     fonts |= {"TimGM6mb": Path(), "Merlin": Path()}
     by_both = small.clips.manifest.assign(font=np.resize(["Merlin", "TimGM6mb"], len(small.clips.manifest)))
     found, _ = find(dataclasses.replace(small.clips, manifest=by_both))
-    assert [one.label for one in found] == ["rendered", "Merlin", "TimGM6mb"]
+    assert [one.name for one in found] == ["rendered", "Merlin", "TimGM6mb"]
     assert [set(one.fonts) for one in found] == [{"Merlin", "TimGM6mb"}, {"Merlin"}, {"TimGM6mb"}]
     by_one = dataclasses.replace(small.clips, manifest=small.clips.manifest.assign(font="Merlin"))
-    assert [one.label for one in find(by_one)[0]] == ["rendered", "TimGM6mb"]
+    assert [one.name for one in find(by_one)[0]] == ["rendered", "TimGM6mb"]
 
 
 def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_crosses(find, inputs, monkeypatch, tmp_path):
@@ -103,18 +101,14 @@ def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_cross
     assert mine.store.clips.clip_id.map(parts).groupby(mine.store.clips.group).nunique().max() == 1
 
 
-def test_a_corpus_below_the_data_folder_is_found_and_a_part_of_one_is_excluded(find):
+def test_a_corpus_below_the_data_folder_is_found_and_a_part_of_one_is_excluded_or_refused(find, monkeypatch):
     make_kaggle_instruments(folders().data / "kaggle_instruments")
     write_audio(folders().data / "irmas" / "IRMAS-TrainingData" / "cel" / "[cel][cla]0001__1.wav", tone(0, 0, 1.0))
     found, (excluded,) = find()
     assert [one.name for one in found] == ["rendered", "kaggle_instruments"]
     assert excluded.startswith("irmas: ")
-
-
-def test_a_named_corpus_that_is_incomplete_is_an_error(find, monkeypatch, tmp_path):
-    write_audio(tmp_path / "irmas" / "a.wav", tone(0, 0, 1.0))
-    name_corpora(monkeypatch, f"irmas={tmp_path / 'irmas'}")
-    with pytest.raises(CorpusError):
+    name_corpora(monkeypatch, f"irmas={folders().data / 'irmas'}")
+    with pytest.raises((ConfigError, CorpusError)):
         find()
 
 
@@ -124,15 +118,7 @@ def test_one_folder_named_twice_is_one_domain(find, monkeypatch, tmp_path):
     assert [one.name for one in find()[0]] == ["rendered", "folder mine"]
 
 
-def test_a_recording_in_two_named_domains_is_a_leak(find, monkeypatch, tmp_path):
-    make_tones(tmp_path / "mine")
-    make_tones(tmp_path / "yours", recordings=3)
-    name_corpora(monkeypatch, *(f"folder={tmp_path / name}" for name in ("mine", "yours")))
-    with pytest.raises(LeakError, match="INSTRLIB_CORPORA"):
-        find()
-
-
-def test_a_corpus_that_was_only_found_is_excluded_when_it_has_a_recording_of_another(find, monkeypatch, tmp_path):
+def test_a_corpus_with_a_recording_of_another_is_excluded_or_where_it_is_named_refused(find, monkeypatch, tmp_path):
     make_kaggle_instruments(folders().data / "kaggle_instruments")
     kaggle = find()[0][-1].corpus
     make_tones(tmp_path / "mine")
@@ -141,6 +127,9 @@ def test_a_corpus_that_was_only_found_is_excluded_when_it_has_a_recording_of_ano
     found, (excluded,) = find()
     assert [one.name for one in found] == ["rendered", "folder mine"]
     assert excluded.startswith("kaggle_instruments: piano/copied.wav of folder mine and ")
+    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}", f"kaggle_instruments={kaggle.root}")
+    with pytest.raises(LeakError, match=r"copied\.wav"):
+        find()
 
 
 @pytest.mark.parametrize("names", [("mine", "mine"), ("my sounds", "my-sounds"), ("🎻", "🎺")])
@@ -216,12 +205,8 @@ def test_classes_in_common_are_joined_where_one_domain_does_not_distinguish_them
     assert there.names == back.names == names
     assert there.of_source.tolist() == back.of_target.tolist() == of_source
     assert there.of_target.tolist() == back.of_source.tolist() == of_target
-
-
-def test_a_domain_has_all_its_classes_in_common_with_itself():
-    own = domain("a", "fsdkaggle2018", ("Applause", "Cello"))
-    common = domains.in_common(own, own)
-    assert common.names == ("Applause", "Cello") and common.of_source.tolist() == common.of_target.tolist() == [0, 1]
+    alone = domains.in_common(both[0], both[0])
+    assert alone.names == source[1] and alone.of_source.tolist() == alone.of_target.tolist() == [*range(len(source[1]))]
 
 
 def test_predictions_of_common_classes_are_summed_and_other_clips_are_left_out():
@@ -316,9 +301,5 @@ def test_adapted_normalisation_has_the_statistics_of_its_input_and_nothing_else_
         np.testing.assert_allclose(norm.moving_variance, values.var(axis=(0, 1, 2)), rtol=1e-3, atol=1e-4)
     for before, after in zip(model.trainable_weights, adapted.trainable_weights, strict=True):
         np.testing.assert_array_equal(before, after)
-
-
-def test_normalisation_is_not_adapted_to_no_segments(crossed):
-    found, outcomes, _ = crossed
     with pytest.raises(EvaluationError):
-        domains.adapt_batch_norm(outcomes["rendered"].flat[0], found[1].store, np.array([], int))
+        domains.adapt_batch_norm(run, store, np.array([], int))
