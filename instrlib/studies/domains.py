@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core import cache
-from instrlib.core.config import FeatureConfig, Profile, folders
+from instrlib.core.config import Profile, folders
 from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, LeakError, SplitError, StoreError
-from instrlib.core.io import hash_tree, read_json, slug, whole
+from instrlib.core.io import hash_tree, slug, whole
 from instrlib.core.parallel import parallel_map
 from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
@@ -266,9 +266,8 @@ def cross(
     list of Crossing
         Every domain that was trained on with itself, then with the others, in the order of `domains`.
     """
-    asked, _ = pairs(domains)
-    trained = [domain for domain in domains if domain.name in outcomes]
-    targets = {source.name: [target for one, target in asked if one.name == source.name] for source in trained}
+    trained, asked = [domain for domain in domains if domain.name in outcomes], pairs(domains)[0]
+    targets = {source.name: [target for one, target in asked if one is source] for source in trained}
     tasks = [
         (folder / "answers" / run.relative_to(run.parents[2]), run, [(one.name, one.store.folder) for one in others])
         for source in trained
@@ -282,10 +281,12 @@ def cross(
         outcome = outcomes[source.name]
         found.append(Crossing(source, source, in_common(source, source), outcome.predictions))
         for target in targets[source.name]:
-            plain, adapted = (
-                _stacked([by_run[run][target.name][way] for run in outcome.flat]) for way in ("trained", "adapted")
-            )
-            found.append(Crossing(source, target, in_common(source, target), plain, adapted))
+            by_way = {}
+            for way in ("trained", "adapted"):
+                of_target = [by_run[run][target.name][way] for run in outcome.flat]
+                probabilities = np.stack([one["probabilities"] for one in of_target])
+                by_way[way] = of_target[0] | {"probabilities": probabilities}
+            found.append(Crossing(source, target, in_common(source, target), by_way["trained"], by_way["adapted"]))
     return found
 
 
@@ -317,25 +318,22 @@ def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras
 
 
 def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]) -> dict[str, dict[str, Predictions]]:
-    config = FeatureConfig.from_dict(read_json(run / "preprocessing.json")["features"])
+    """Predict every clip of other domains by a network as trained and adapted; by domain, then by way."""
     scaler, network = load_scaler(run), read_manifest(run)["key"]
     found: dict[str, dict[str, Predictions]] = {}
     for name, folder in targets:
-        store = dataclasses.replace(open_store(folder), config=config)
+        store = open_store(folder)
         every = Split(pd.Series("test", index=sorted(store.clips.clip_id)), 0)
         ways: dict[str, Callable[[], Any]] = {
             "trained": lambda: load_model(run)[0].predict_on_batch,
             "adapted": lambda store=store: adapt_batch_norm(run, store, store.segments.row.to_numpy()).predict_on_batch,
         }
+        found[name] = {}
         for way, load in ways.items():
             key = cache.key("studies", network=network, store=store.fingerprint, way=way)
             path = place / f"{store.fingerprint}-{way}.npz"
-            found.setdefault(name, {})[way] = answer_test(path, key, load, store=store, scaler=scaler, split=every)
+            found[name][way] = answer_test(path, key, load, store=store, scaler=scaler, split=every)
     return found
-
-
-def _stacked(answers: Sequence[Predictions]) -> Predictions:
-    return answers[0] | {"probabilities": np.stack([one["probabilities"] for one in answers])}
 
 
 def _shared_name(source: Domain, target: Domain, own: set[str], others: set[str]) -> str:
