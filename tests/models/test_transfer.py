@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.errors import EvaluationError, StoreError
+from instrlib.core.errors import EvaluationError, LeakError, StoreError
 from instrlib.data import rendered
-from instrlib.data.splits import UNUSED, Split, load_split, make_split, save_split
+from instrlib.data.splits import UNUSED, Split, check_no_leak, load_split, make_split, save_split
 from instrlib.data.store import build_store
 from instrlib.models import train, trained, transfer
 from instrlib.models.layers import Layer
@@ -99,6 +99,10 @@ def test_a_reduced_split_keeps_validation_and_test_and_can_be_saved(small, tmp_p
     assert set(counts) == {2} and len(counts) == 3
     save_split(one, tmp_path / "split.json")
     assert load_split(tmp_path / "split.json", small.store.segments).fingerprint == one.fingerprint
+    in_test = clips[clips.clip_id.map(kept) == "test"].groupby("group").clip_id.agg(["size", "first"])
+    torn = one.parts.where(one.parts.index != in_test[in_test["size"] > 1]["first"].iloc[0], UNUSED)
+    with pytest.raises(LeakError):
+        check_no_leak(clips, torn)
 
 
 def test_probes_predict_the_test_part_from_the_drawn_clips_of_each_seed(small):
