@@ -1,1 +1,1 @@
-"""Networks, classical models and what they predict."""
+"""Networks, classical models and their predictions."""

@@ -1,4 +1,4 @@
-"""Answers of trained models to their test parts: given once, then kept."""
+"""Cached predictions of trained models on their test parts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,10 +32,10 @@ def answer_test(
     split: Split,
     thresholds: np.ndarray | None = None,
 ) -> Predictions:
-    """Return a model's answers to the test part; they are kept in `path` and made anew for another `key`.
+    """Return the predictions of a model on the test part, cached in `path` under `key`.
 
-    `load` gives what `training.predict_clips` takes as `predict`; `thresholds` [shape=(n_classes,)] are those of a
-    model with sigmoid outputs, chosen on validation.
+    `load` returns the `predict` argument of `trained.predict_clips`; `thresholds` [shape=(n_classes,)] are those of a
+    sigmoid model, chosen on validation.
     """
     if path.is_file():
         kept = read_arrays(path)
@@ -52,12 +52,10 @@ def answer_test(
 def read_test(
     folder: Path, store_folder: Path, split_path: Path, predict: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Predictions:
-    """Return a trained network's answers to its test part; they are kept in its run folder.
+    """Return the predictions of a trained network on its test part, cached in its run folder.
 
-    Raises
-    ------
-    RunError
-        When it was trained with another split or other features: its test part could hold clips that it learned from.
+    Raises `RunError` if it was trained with another split or other features, so that the test part may contain its
+    training clips.
     """
     trained, store, split = open_trained(folder, store_folder, split_path)
 
@@ -69,7 +67,7 @@ def read_test(
 
 
 def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int) -> dict[str, Predictions]:
-    """Answers of `evaluation.baselines` to the test part of each split, fitted on its training part."""
+    """Return the predictions of `evaluation.baselines`, fitted on the training part of each split."""
     folds = [_trivial(store, load_split(path, store.segments), seed) for path in splits]
     return {name: join_folds([fold[name] for fold in folds]) for name in folds[0]}
 
@@ -93,7 +91,7 @@ def _trivial(store: FeatureStore, split: Split, seed: int) -> dict[str, Predicti
 
 
 def _mean_spectra(store: FeatureStore, split: Split, part: str) -> pd.DataFrame:
-    """Mean spectrum in dB of each clip of a part, over the frames that sound; indexed by clip."""
+    """Return the mean spectrum in dB of each clip of a part over its sounding frames, indexed by clip."""
     segments = part_segments(store, split, part)
     levels = (store.features[row].astype(np.float32) for row in segments.row)
     spectra = np.stack([level[:, sounding(level, store.config)].mean(axis=1) for level in levels])

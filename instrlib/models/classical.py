@@ -1,4 +1,4 @@
-"""Traditional classifiers on statistics of the stored spectrograms, tuned by cross-validation over groups."""
+"""Traditional classifiers on statistics of the stored spectrograms, tuned by grouped cross-validation."""
 
 import contextlib
 import json
@@ -52,22 +52,17 @@ _BLOCK = 256
 
 
 def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Mean and standard deviation over time of what describes the timbre of a frame.
+    """Return mean and standard deviation over time of timbre descriptors [shape=(n, 2 * (N_MFCC + 5))], float32.
 
-    Mel-frequency cepstral coefficients, spectral centroid, bandwidth, roll-off and flatness as librosa defines them, on
-    the mel bands, and spectral flux: the mean rise of a band from one frame to the next. Silent frames are left out.
+    The descriptors are mel-frequency cepstral coefficients, centroid, bandwidth, roll-off (Hz) and flatness as in
+    librosa, on mel bands, and spectral flux (dB): the mean rise of a band between frames. Silent frames are excluded.
 
     Parameters
     ----------
-    level_db : np.ndarray [shape=(n, n_mels, n_frames)], dB
-        Log-mel spectrograms as they are stored.
+    level_db : np.ndarray [shape=(n, n_mels, n_frames)]
+        Stored log-mel spectrograms in dB.
     config : FeatureConfig
-        Their settings.
-
-    Returns
-    -------
-    np.ndarray of float32 [shape=(n, 2 * (N_MFCC + 5))]
-        Means, then deviations: cepstral coefficients, centroid, bandwidth, roll-off (Hz), flatness, flux (dB).
+        Settings of the spectrograms.
     """
     from librosa import feature
 
@@ -84,7 +79,7 @@ def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     ]
     values = np.concatenate(series, axis=1)
     counted = np.repeat(sounding(level_db, config)[:, None], values.shape[1], axis=1)
-    counted[:, -1, 1:] &= counted[:, 0, :-1]  # flux needs the frame before
+    counted[:, -1, 1:] &= counted[:, 0, :-1]  # flux requires the previous frame
     counted[:, -1, 0] = False
     n = np.maximum(counted.sum(axis=2), 1)
     mean = np.where(counted, values, 0).sum(axis=2, dtype=np.float64) / n
@@ -93,16 +88,16 @@ def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 
 def summaries(store: FeatureStore, segments: pd.DataFrame) -> np.ndarray:
-    """Return the statistics of each segment [shape=(n_segments, n_statistics)], read block by block."""
+    """Return the statistics of each segment [shape=(n_segments, n_statistics)], computed block by block."""
     rows = segments.row.to_numpy()
     blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
     return np.concatenate([statistics(store.features[block], store.config) for block in blocks])
 
 
 def estimator(name: str, seed: int) -> "BaseEstimator":
-    """Return an untrained classifier of `GRIDS`: a scikit-learn pipeline of the steps "scale" and "model".
+    """Return an untrained scikit-learn pipeline for a name in `GRIDS`, with the steps "scale" and "model".
 
-    Features are standardised except for trees. Classes have equal weight where the model supports weights.
+    Features are standardised except for trees. Classes are weighted equally where the model supports it.
     """
     from sklearn import ensemble, linear_model, naive_bayes, neighbors, neural_network, svm, tree
     from sklearn.pipeline import Pipeline
@@ -126,15 +121,15 @@ def estimator(name: str, seed: int) -> "BaseEstimator":
         "multilayer perceptron": neural_network.MLPClassifier((64,), max_iter=300, random_state=seed),
     }
     if name not in GRIDS:
-        raise ConfigError(f"Unknown classifier {name!r}. Choose one of: {', '.join(GRIDS)}.")
+        raise ConfigError(f"Unknown classifier {name!r}; choose one of {', '.join(GRIDS)}.")
     scale = "passthrough" if name in trees else StandardScaler()
     return Pipeline([("scale", scale), ("model", (trees | others)[name])])
 
 
 def tune(name: str, x: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> tuple[dict[str, Any], float]:
-    """Choose the settings with the best macro F1 in a cross-validation over groups; return them with that score.
+    """Return the settings with the best macro F1 in grouped cross-validation, and that score.
 
-    Where a class has too few rows or there are too few groups, the first settings and NaN.
+    If a class has too few rows or there are too few groups: the first settings and NaN.
     """
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
@@ -151,16 +146,16 @@ def tune(name: str, x: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> t
 
 
 def fit(name: str, settings: dict[str, Any], x: np.ndarray, targets: np.ndarray, *, seed: int) -> "BaseEstimator":
-    """Fit a classifier of `GRIDS` with the settings of `tune`."""
+    """Fit a classifier of `GRIDS` with the settings from `tune`."""
     model = estimator(name, seed).set_params(**{f"model__{setting}": value for setting, value in settings.items()})
     with _quiet():
         return model.fit(x, targets)
 
 
 def probabilities(fitted: "BaseEstimator", x: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return class probabilities [shape=(n, n_classes)]; 0 for a class without training rows.
+    """Return class probabilities [shape=(n, n_classes)]; 0 for classes without training rows.
 
-    For support vector machines, which have none, the softmax of the decision values: it ranks the classes alike.
+    For support vector machines these are the softmax of the decision values, which has the same ranking.
     """
     from scipy.special import softmax
 
@@ -168,7 +163,7 @@ def probabilities(fitted: "BaseEstimator", x: np.ndarray, n_classes: int) -> np.
         known = fitted.predict_proba(x)
     else:
         values = fitted.decision_function(x)
-        # Of two classes there is one value, that of the second.
+        # For two classes there is one value, that of the second.
         known = softmax(np.stack([-values, values], axis=1) if values.ndim == 1 else values, axis=1)
     found = np.zeros((len(x), n_classes))
     found[:, fitted.classes_] = known
@@ -176,9 +171,9 @@ def probabilities(fitted: "BaseEstimator", x: np.ndarray, n_classes: int) -> np.
 
 
 def answer(folder: Path, store_folder: Path, split_path: Path, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Tune and fit a classifier on the training part; return its test predictions and, as JSON, what was `chosen`.
+    """Tune and fit a classifier on the training part; return its test predictions and, as JSON, `chosen` settings.
 
-    The validation part is not used. A classifier of `UNSEEDED` is fitted once for all seeds. The result is cached.
+    The validation part is unused. Classifiers of `UNSEEDED` are fitted once for all seeds. The result is cached.
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
@@ -222,15 +217,15 @@ def answer_all(
     names: Sequence[str] = tuple(GRIDS),
     workers: int | None = None,
 ) -> tuple[dict[str, Predictions], pd.DataFrame]:
-    """Tune and test classifiers in several processes; what is in `folder` already is kept.
+    """Tune and test classifiers in several processes; results are cached in `folder`.
 
     Returns
     -------
     predictions : dict of str to dict
-        By classifier, the folds joined.
+        Predictions by classifier, with the folds joined.
     chosen : pandas.DataFrame
-        By classifier: `settings` of the first fold; `cross_validated_macro_f1`, `size_kb`, `tuning_s` and `training_s`
-        as means over the folds.
+        By classifier: `settings` of the first fold; means over folds of `cross_validated_macro_f1`, `size_kb`,
+        `tuning_s` and `training_s`.
     """
     tasks = [(folder, inputs.store.folder, split, name, tuple(seeds)) for name in names for split in inputs.splits]
     found = iter(list(parallel_map(answer, tasks, workers=workers, describe="traditional classifiers")))
@@ -245,7 +240,7 @@ def answer_all(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings that a training did not converge or that a fold lacks a class."""
+    """Suppress warnings about convergence and about folds without a class."""
     from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Embeddings of clips: the mean over a clip of what a pretrained network computes before its scores.
+"""Clip embeddings: the mean over a clip of the last layer of a pretrained network before its scores.
 
-Networks of our own need no download; YAMNet and VGGish come from files (`pretrained`) or TensorFlow Hub.
+Networks of this project need no download; YAMNet and VGGish come from files (`pretrained`) or TensorFlow Hub.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _CHUNK_CLIPS = 16
 
 @dataclass(frozen=True)
 class Embedding:
-    """A published network: name ("yamnet", "vggish", "vggish-pca"), path and form of its file; see `available`."""
+    """A published network: name ("yamnet", "vggish" or "vggish-pca"), path and format of its file."""
 
     name: str
     path: Path
@@ -44,26 +44,25 @@ class Embedding:
 
     @property
     def dimension(self) -> int:
-        """Length of a vector."""
+        """Length of an embedding."""
         return pretrained.DIMENSIONS[self.name]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the network's files and of the code that applies it."""
+        """Hash of the files of the network and of the code that runs it."""
         hashes = [hash_file(path) for path in pretrained.files(self.path, self.form, self.name)]
         return cache.key("models", name=self.name, files=hashes)[:16]
 
     def embed(self, signal: np.ndarray) -> np.ndarray:
-        """Return the vectors [n_windows, dimension] of mono samples at 16 kHz; short sounds are padded."""
+        """Return the embeddings [n_windows, dimension] of mono samples at 16 kHz; short signals are padded."""
         return _load(self, self.fingerprint)(np.asarray(signal, np.float32))
 
 
 def available() -> list[Embedding]:
-    """Return the published networks at hand.
+    """Return the published networks on this machine, from `INSTRLIB_WEIGHTS` or `weights` in the data folder.
 
-    They are looked for in `INSTRLIB_WEIGHTS`, else in `weights` in the data folder. The handles of TensorFlow Hub that
-    `INSTRLIB_HUB` lists, separated by commas, are downloaded there unless they are in the Hub's own cache
-    (`TFHUB_CACHE_DIR`). A SavedModel is a program: name only publishers whom you trust.
+    TensorFlow Hub handles listed in `INSTRLIB_HUB`, separated by commas, are downloaded there unless the cache of the
+    Hub (`TFHUB_CACHE_DIR`) has them. A SavedModel is a program: use only publishers that you trust.
     """
     found = dict(pretrained.find(weights_folder()))
     for handle in _handles():
@@ -75,9 +74,9 @@ def available() -> list[Embedding]:
 
 
 def missing() -> list[str]:
-    """Return a sentence for each published network that is not at hand, with the way to get it."""
+    """Return one sentence for each missing published network, with the way to get it."""
     there = {one.name for one in available()}
-    # Not the path itself: the sentence stands in notebooks, which say the same on every machine.
+    # Without the path, because the sentence appears in notebooks, which must not depend on the machine.
     folder = "the folder that INSTRLIB_WEIGHTS names" if os.environ.get("INSTRLIB_WEIGHTS") else "data/weights"
     refused = [place for handle in _handles() if isinstance(place := _from_hub(handle, weights_folder()), str)]
     return refused + [
@@ -89,7 +88,7 @@ def missing() -> list[str]:
 
 
 def weights_folder() -> Path:
-    """Return the folder of published networks."""
+    """Return the folder of the published networks."""
     named = os.environ.get("INSTRLIB_WEIGHTS")
     return whole(named, "INSTRLIB_WEIGHTS") if named else folders().data / "weights"
 
@@ -97,12 +96,12 @@ def weights_folder() -> Path:
 def embed_corpus(
     corpus: Corpus, embedding: Embedding, *, root: Path, workers: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed every clip of a corpus by a published network; results are cached, also part by part.
+    """Embed every clip of a corpus by a published network; results are cached, in parts.
 
     Returns
     -------
     clip_id : ndarray of str [n_clips]
-        Without clips that cannot be used; more than `dataset.MAX_UNUSABLE_SHARE` of them raise `CorpusError`.
+        Without unusable clips; a share above `dataset.MAX_UNUSABLE_SHARE` raises `CorpusError`.
     vectors : ndarray [n_clips, dimension]
         Means over the windows of each clip.
     """
@@ -133,10 +132,10 @@ def _handles() -> list[str]:
 
 @functools.cache
 def _from_hub(handle: str, folder: Path) -> Path | str:
-    """Return the folder of a SavedModel of TensorFlow Hub, downloaded if need be, or why it cannot be had.
+    """Return the folder of a TensorFlow Hub SavedModel, downloaded if necessary, or why it is unavailable.
 
-    The package tensorflow_hub cannot be imported with today's setuptools, so this speaks the Hub's protocol itself
-    (https://www.tensorflow.org/hub/hosting). The answer is remembered: nobody waits twice for an absent server.
+    The package tensorflow_hub does not import with current setuptools, so this implements the protocol of the Hub
+    (https://www.tensorflow.org/hub/hosting). The result is cached, so an absent server is tried once.
     """
     hub_cache = os.environ.get("TFHUB_CACHE_DIR", "")
     cached = Path(hub_cache) / hashlib.sha1(handle.encode(), usedforsecurity=False).hexdigest()
@@ -147,7 +146,7 @@ def _from_hub(handle: str, folder: Path) -> Path | str:
     if not place.is_dir():
         try:
             remote = Remote(f"{handle}?tf-hub-format=compressed", archive.name, None, None)
-            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
             unpack(fetch(remote, folder), partial)
         except InstrlibError as error:
             return f"{handle} cannot be downloaded: {error}"
@@ -161,7 +160,7 @@ def _from_hub(handle: str, folder: Path) -> Path | str:
 
 @functools.lru_cache(maxsize=2)
 def _load(embedding: Embedding, fingerprint: str) -> pretrained.Reader:
-    del fingerprint  # tells a changed file from the one that was loaded
+    del fingerprint  # part of the cache key only: a changed file is loaded again
     return pretrained.reader(embedding.path, embedding.form, embedding.name)
 
 

@@ -1,4 +1,4 @@
-"""What a training is fed: examples, read and augmented, and the plan of each epoch."""
+"""Training and validation examples, their augmentation, and the plan of each epoch."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -24,17 +24,12 @@ _PREDICTED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples to train or to validate on.
+    """Training or validation examples.
 
-    Attributes
-    ----------
-    versions : sequence of (features, rows)
-        Features [shape=(n_rows, n_bins, n_frames)] before scaling, float16 or float32, perhaps memory-mapped, and the
-        row of each example [shape=(n,)]. Of several versions of the examples one is drawn in each epoch.
-    labels : np.ndarray [shape=(n, n_classes), float32]
-        Shares of the classes, which may be soft; or 1 present, 0 absent, NaN not observed.
-    config, scaler : FeatureConfig, Scaler
-        Settings and scaling of the features; without them they stay as they are.
+    `versions` holds pairs of features [shape=(n_rows, n_bins, n_frames)] before scaling (float16 or float32, possibly
+    memory-mapped) and the row of each example [shape=(n,)]; each epoch draws one version of each example. `labels`
+    [shape=(n, n_classes)] are shares of the classes; or 1 present, 0 absent, NaN not observed. Without `config` and
+    `scaler`, features are not scaled.
     """
 
     versions: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -52,7 +47,7 @@ class Examples:
         return self.versions[0][0].shape[1:]
 
     def read(self, places: np.ndarray) -> np.ndarray:
-        """Return features before scaling; place `version * len(self) + number` is a version of an example."""
+        """Return features before scaling; index `version * len(self) + number` is a version of an example."""
         features = np.empty((len(places), *self.shape), self.versions[0][0].dtype)
         for version, (stored, rows) in enumerate(self.versions):
             chosen = places // len(self) == version
@@ -60,16 +55,16 @@ class Examples:
         return features
 
     def scaled(self, features: np.ndarray) -> np.ndarray:
-        """Return features as the network sees them, without its axis of channels."""
+        """Return features as network inputs, without the channel axis."""
         return scale(features, self.config, self.scaler) if self.config else np.asarray(features, np.float32)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Yield all examples as the network sees them [shape=(batch, n_bins, n_frames, 1)], in order."""
+        """Yield all examples as network inputs [shape=(batch, n_bins, n_frames, 1)], in order."""
         for part in np.array_split(np.arange(len(self)), -(-len(self) // _PREDICTED_AT_ONCE)):
             yield self.scaled(self.read(part))[..., None]
 
     def answers(self, predict: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """Return the probabilities of all examples [shape=(n, n_classes)]."""
+        """Return the predicted probabilities of all examples [shape=(n, n_classes)]."""
         return np.concatenate([np.asarray(predict(x)) for x in self.batches()])
 
 
@@ -80,16 +75,13 @@ def examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler) -> Exa
 
 
 def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler, config: TrainConfig) -> Examples:
-    """Return the examples that a network is validated on: segments, or for mixtures always the same mixtures of them.
-
-    Each segment is the first of one mixture.
-    """
+    """Return the validation examples: segments, or fixed mixtures of them, one starting from each segment."""
     plain = examples(store, segments, scaler)
     if config.augment.mix != "layers":
         return plain
     always = dataclasses.replace(config, augment=dataclasses.replace(config.augment, share=1.0, retake=0.0))
     rng = np.random.default_rng(0)
-    order = rng.permutation(len(plain))  # partners come from the same batch, which must hold several classes
+    order = rng.permutation(len(plain))  # partners come from the same batch, which must contain several classes
     x, y = plain.read(order).astype(np.float32), plain.labels[order]
     for part in np.array_split(np.arange(len(order)), -(-len(order) // 64)):
         x[part], y[part] = _augmented(plain, x[part], y[part], always, rng)
@@ -97,12 +89,12 @@ def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Sca
 
 
 def _in_numpy(config: TrainConfig) -> bool:
-    """Return whether `audio.augment` has work that the graph does not do: mixtures and recording augmentation."""
+    """Return whether `audio.augment` has work outside the graph: mixtures and recording augmentation."""
     return config.augment.mix == "layers" or config.augment.retake > 0
 
 
 def is_resident(known: Examples, config: TrainConfig) -> bool:
-    """Return whether all examples are given to the graph at once; see `plans`."""
+    """Return whether the graph gets all examples at once; see `plans`."""
     row_bytes = known.read(np.zeros(1, int)).nbytes
     return not _in_numpy(config) and len(known.versions) * len(known) * row_bytes <= CHUNK_BYTES
 
@@ -115,7 +107,7 @@ def plans(
     rate: np.ndarray,
     seed: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield data and plan of each call of `Graph.epoch`: one for resident data, otherwise one for each chunk."""
+    """Yield data and plan for each call of `Graph.epoch`: one if data are resident, otherwise one per chunk."""
     n, n_steps = len(known), len(rate)
     size = min(config.batch_size, n)
     rng = np.random.default_rng(seed)
@@ -154,7 +146,7 @@ def plans(
 def _augmented(
     known: Examples, x: np.ndarray, y: np.ndarray, config: TrainConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply what the graph does not do; the generator goes on with what it does."""
+    """Apply the augmentation outside the graph; `rng` continues with that inside it."""
     mix = "layers" if config.augment.mix == "layers" else "none"
     settings = dataclasses.replace(config.augment, mix=mix, time_masks=0, frequency_masks=0)
     about = {"floor": silence(known.config), "hop_s": known.config.hop_s, "edges_hz": mel_edges_hz(known.config)}
@@ -164,15 +156,10 @@ def _augmented(
 def _draw(
     config: AugmentConfig, labels: np.ndarray, shape: tuple[int, int], hop_s: float, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draw CutMix, MixUp and masks of one batch, exactly as `audio.augment` does.
+    """Draw CutMix, MixUp and masks of one batch with the distributions of `audio.augment`; also mix the labels.
 
-    Returns
-    -------
-    drawn : dict of str to np.ndarray
-        `mixed` (bool), `partner` and `share` [shape=(n,)], `box` [shape=(n, 4)] (first bin, last bin + 1, first frame,
-        last frame + 1), `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)].
-    labels : np.ndarray [shape=(n, n_classes)]
-        Mixed by the same shares.
+    The plan has `mixed` (bool), `partner` and `share` [shape=(n,)], `box` [shape=(n, 4)] (first bin, last bin + 1,
+    first frame, last frame + 1), and `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)].
     """
     n, (n_bins, n_frames) = len(labels), shape
     partner, share, box = np.arange(n), np.zeros(n, np.float32), np.tile([0, n_bins, 0, n_frames], (n, 1))
@@ -208,12 +195,12 @@ def _draw(
 
 
 def affine(examples: Examples) -> dict[str, np.ndarray]:
-    """Return `features.scale` as slope and offset of each bin, and the level of silence [shape=(n_bins, 1)]."""
+    """Return `features.scale` as slope and offset of each bin, and the value of silence [shape=(n_bins, 1)]."""
     ends = np.stack([np.zeros((examples.shape[0], 1)), np.ones((examples.shape[0], 1))]).astype(np.float32)
     config, floor = examples.config, ends[0]
     if config:
         floor = silence(config)[:, None]
-    if config and config.scaling != "segment":  # which the graph does, after mixing
+    if config and config.scaling != "segment":  # the graph scales segments after mixing
         ends = examples.scaled(ends)
     return {"slope": ends[1] - ends[0], "offset": ends[0], "floor": floor.astype(np.float32)}
 
@@ -226,7 +213,7 @@ def smoothed(
     n_classes = 2 if weights is None else labels.shape[-1]
     targets = (1 - config.label_smoothing) * labels + config.label_smoothing / n_classes
     if weights is None:
-        n_observed = np.isfinite(all_labels).sum(axis=1).mean()  # every observed label weighs the same
+        n_observed = np.isfinite(all_labels).sum(axis=1).mean()  # equal weight for every observed label
         targets, weighted = np.where(observed, targets, UNOBSERVED), observed.sum(axis=-1) / n_observed
     else:
         weighted = labels @ weights

@@ -1,4 +1,4 @@
-"""Trained networks as files for small devices (TFLite, run by LiteRT): converted, quantised, tested and measured."""
+"""TFLite files of trained networks: converted, quantised, tested and measured (run by LiteRT)."""
 
 import contextlib
 import gc
@@ -42,28 +42,16 @@ N_REPRESENTATIVE = 100
 def convert_model(
     model: "keras.Model", formats: Sequence[str] = FORMATS, *, examples: np.ndarray | None = None
 ) -> dict[str, bytes]:
-    """Convert a network, which may have several outputs, to TFLite files for one segment at a time.
+    """Return TFLite files of a network, which may have several outputs, by format; the batch size is 1.
 
-    Parameters
-    ----------
-    model : keras.Model
-        The network.
-    formats : sequence of str
-        Some of `FORMATS`.
-    examples : np.ndarray [shape=(n, n_bins, n_frames, 1)], optional
-        Inputs of the training part, for "int8".
-
-    Returns
-    -------
-    dict of str to bytes
-        The file in each format.
+    "int8" requires `examples` [shape=(n, n_bins, n_frames, 1)], inputs from the training part.
     """
     keras = load_keras()
     import tensorflow as tf
 
     contents = {}
     with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), _frozen_collections():
-        warnings.simplefilter("ignore")  # about ranges of the input, which are measured
+        warnings.simplefilter("ignore")  # about input ranges, which are measured
         one_segment = keras.InputSpec(dtype="float32", shape=(1, *model.input_shape[1:]))
         model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
         for kind in formats:
@@ -80,10 +68,10 @@ def convert_model(
 
 
 def with_maps(model: "keras.Model") -> "keras.Model":
-    """Return a network that gives its `logits` and, where it has them, its class activation `maps`.
+    """Return a network with the outputs `logits` and, where they exist, class activation `maps`.
 
-    Maps [n, n_rows, n_columns, n_classes] exist when the network ends with the mean over frequency and time and one
-    dense layer; the logits are then the means of the maps, so that both share one set of weights.
+    Maps [n, n_rows, n_columns, n_classes] exist if the network ends with the mean over frequency and time and one dense
+    layer. The logits are then the means of the maps, so both share their weights.
     """
     keras = load_keras()
     last = model.layers[-1]
@@ -112,7 +100,7 @@ def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
             interpreter.set_tensor(given["index"], one[None])
             interpreter.invoke()
             answers[number] = interpreter.get_tensor(result["index"])[0]
-        # int8 gives probabilities in steps of 1/256, whose sum is only nearly 1.
+        # int8 probabilities are multiples of 1/256, so their sum is only close to 1.
         return answers / answers.sum(axis=1, keepdims=True)
 
     return predict
@@ -126,11 +114,11 @@ def export_networks(
     Parameters
     ----------
     folder : Path
-        For the files.
+        Folder of the files.
     networks : mapping of str to sequence of sequence of Path
         Run folders of trained networks by name, first by seed, then by fold.
     inputs : Inputs
-        Features and splits that they were trained with.
+        Features and splits of their training.
     workers : int, optional
         Number of processes.
 
@@ -139,8 +127,8 @@ def export_networks(
     predictions : dict of str to dict
         Test predictions of the files by "<network>, <format>".
     files : pandas.DataFrame
-        One row a file: `name`, `network`, `format`, `seed`, `fold`, `path`, `bytes`, `compressed_bytes` (deflate at its
-        best), `parameters`, `nonzero`, `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
+        One row per file: `name`, `network`, `format`, `seed`, `fold`, `path`, `bytes`, `compressed_bytes` (deflate),
+        `parameters`, `nonzero`, `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
     """
     places = [
         (name, seed, fold, network, run_folder(folder, name, fold=fold, seed=seed))
@@ -198,13 +186,10 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
 
 
 def measure(files: Mapping[str, Path], *, n_rounds: int) -> pd.DataFrame:
-    """Measure latency and peak memory of TFLite files, one at a time; run nothing else meanwhile.
+    """Measure latency and peak memory of TFLite files, one at a time, on an otherwise idle machine.
 
-    Returns
-    -------
-    pandas.DataFrame
-        By name: `latency_ms` (median for one segment on one thread), `latency_low_ms` and `latency_high_ms` (quartiles
-        over the rounds), `peak_memory_kb` (see `litert.peak_memory_kb`; each file in a fresh process).
+    Returns a table by name: `latency_ms` (median for one segment on one thread), `latency_low_ms` and `latency_high_ms`
+    (quartiles over the rounds), and `peak_memory_kb` in a fresh process (see `litert.peak_memory_kb`).
     """
     rounds = np.array(_measured("latency", str(n_rounds), *map(str, files.values())))
     low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75], axis=1)
@@ -217,13 +202,13 @@ def _measured(*arguments: str) -> Any:
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     if run.returncode:
         last = (run.stderr.strip().splitlines() or [f"the process ended with {run.returncode}"])[-1]
-        raise RunError(f"Measuring {arguments[-1]} failed: {last}")
+        raise RunError(f"Measuring {arguments[-1]} failed ({last}); export it again.")
     return json.loads(run.stdout)
 
 
 @contextlib.contextmanager
 def _frozen_collections() -> Iterator[None]:
-    """Keep existing objects out of garbage collections: the converter makes one a format, as long as the conversion."""
+    """Exclude existing objects from garbage collection, which the converter runs once per format."""
     gc.freeze()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The training loop inside TensorFlow's graph: a call is an epoch, with CutMix, MixUp and masks drawn beforehand."""
+"""In-graph training loop: one call per epoch, with CutMix, MixUp and masks planned in advance."""
 
 import functools
 import re
@@ -16,10 +16,10 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7
 
 
 class Graph:
-    """A network, its compiled epoch and its compiled prediction; trainings of one table share it.
+    """A network with its compiled epoch and prediction, shared by the trainings of one layer table.
 
-    `shape` is (n_bins, n_frames), `dtype` that of the features before scaling; `standardise` brings each example to
-    mean 0 and deviation 1; `rates` and `frozen_norm` are those of a `train.Initialisation`.
+    `shape` is (n_bins, n_frames) and `dtype` that of the features before scaling; `standardise` scales each example to
+    mean 0 and standard deviation 1; `rates` and `frozen_norm` are those of a `train.Initialisation`.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Graph:
         }
         plan |= {"mixed": spec([None], tf.bool), "seed": spec([], tf.int32)}
         scaling = {name: spec([shape[0], 1]) for name in ("slope", "offset", "floor")}
-        # Without autograph: it would read this file, which may have been edited since it was imported.
+        # Without autograph, which would read this file even if it was edited after the import.
         made = functools.partial(tf.function, autograph=False)
         self.epoch = made(self._epoch, input_signature=[spec([None, *shape], dtype), plan, scaling])
         self.predict = made(self._predict, input_signature=[spec([None, *shape, 1])])
 
     def reset(self, seed: int) -> None:
-        """Begin anew: weights drawn from the seed, an optimizer without memory."""
+        """Restart: weights drawn from the seed, and an optimizer without state."""
         initialise(self.model, seed)
         for one in (self._step, *self._moments[0], *self._moments[1]):
             one.assign(np.zeros(one.shape, np.float32))
@@ -86,10 +86,10 @@ class Graph:
 
         n_steps = tf.shape(plan["rows"])[0]
         _, totals = tf.while_loop(lambda step, _: step < n_steps, one_step, [0, tf.zeros([3])])
-        return totals  # weighted loss, weights of what is right, weights
+        return totals  # weighted loss, weight of correct examples, total weight
 
     def _scores(self, x: Any, seed: tuple[Any, Any]) -> Any:
-        """Return the scores before softmax or sigmoid, as in training: batch statistics, dropout."""
+        """Return the logits of the training mode: batch statistics and dropout."""
         import tensorflow as tf
 
         for number, layer in enumerate(self._layers[:-1]):
@@ -103,7 +103,7 @@ class Graph:
         return tf.matmul(x, last.kernel.value) + last.bias.value
 
     def _losses(self, targets: Any, scores: Any) -> tuple[Any, Any]:
-        """Return the loss of each example in nats, and how far it is right, from 0 to 1."""
+        """Return the loss of each example in nats, and how correct it is, from 0 to 1."""
         import tensorflow as tf
 
         if self._output == "softmax":
@@ -132,15 +132,15 @@ class Graph:
 
 @functools.lru_cache(maxsize=4)
 def compiled(*made_of: Any) -> Graph:
-    """Return the graph made of these arguments; half of a small training goes into building it."""
+    """Return the cached graph of these arguments; building it takes half the time of a small training."""
     return Graph(*made_of)
 
 
 def augmented(data: Any, now: dict[str, Any], floor: Any) -> Any:
-    """Return the examples of one step [shape=(batch, n_bins, n_frames), float32]: mixed and masked as planned.
+    """Return the examples of one step [shape=(batch, n_bins, n_frames), float32], mixed and masked as planned.
 
-    `data` are features before scaling [shape=(n, n_bins, n_frames)], `now` is one step of `examples.plans`, `floor` the
-    value of silence [shape=(n_bins, 1)].
+    `data` are features before scaling [shape=(n, n_bins, n_frames)], `now` is one step of `examples.plans`, and `floor`
+    the value of silence [shape=(n_bins, 1)].
     """
     import tensorflow as tf
 
@@ -175,7 +175,7 @@ def _is_norm(layer: "keras.layers.Layer") -> bool:
 
 
 def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
-    """Normalise a batch as Keras does, with TensorFlow's fused kernel where there is one."""
+    """Normalise a batch as Keras does, with the fused kernel of TensorFlow where available."""
     import tensorflow as tf
 
     if len(x.shape) != 4:
@@ -183,7 +183,7 @@ def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
     x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
         x, layer.gamma.value, layer.beta.value, epsilon=layer.epsilon, is_training=True
     )
-    n = tf.cast(tf.size(x) / tf.shape(x)[-1], tf.float32)  # the kernel gives the variance of a sample
+    n = tf.cast(tf.size(x) / tf.shape(x)[-1], tf.float32)  # the kernel returns the sample variance
     for kept, new in ((layer.moving_mean, mean), (layer.moving_variance, variance * (n - 1) / n)):
         kept.value.assign(layer.momentum * kept.value + (1 - layer.momentum) * new)
     return x

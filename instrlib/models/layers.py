@@ -1,4 +1,4 @@
-"""Networks as tables: one row a layer, read from top to bottom, built under Keras 3 or tf_keras alike."""
+"""Networks as tables with one row per layer, for Keras 3 and tf_keras."""
 
 import bisect
 import dataclasses
@@ -25,18 +25,17 @@ class Layer:
     Attributes
     ----------
     kind : {"conv", "dense", "average", "time_average", "flatten"}
-        Convolution over frequency and time; dense layer; mean over both axes; mean over time alone; all values in one
-        row.
+        Convolution over frequency and time; dense layer; mean over both axes; mean over time; all values in one row.
     units : int
         Filters or units.
     kernel, stride, pool : int
-        Side of the square kernel, of the step, and of the max pooling after it (1: none).
+        Side of the square kernel, its step, and the side of the max pooling after it (1: none).
     norm : bool
         Batch normalisation before the ReLU.
     dropout : float
-        Share dropped after it, 0 to below 1.
+        Dropout rate after it, 0 to below 1.
     padding : {"same", "valid"}
-        Whether a convolution sees zeros beyond the edges and keeps the size, or stays within them.
+        Whether a convolution pads with zeros and keeps the size, or not.
     """
 
     kind: Literal["conv", "dense", "average", "time_average", "flatten"]
@@ -50,8 +49,8 @@ class Layer:
 
 
 SPECS: dict[str, tuple[Layer, ...]] = {
-    # The default: four convolutions, the first one strided, and the mean over time and frequency, so that the length
-    # of the clip does not matter and a class activation map can be read from the last convolution.
+    # The default: four convolutions, the first one strided, then the mean over time and frequency, so that any clip
+    # length works and the last convolution gives a class activation map.
     "compact": (
         # kind      units  kernel  stride  pool  norm   dropout
         Layer("conv",  24,    5,      2,     2,  True,   0.0),
@@ -60,7 +59,7 @@ SPECS: dict[str, tuple[Layer, ...]] = {
         Layer("conv",  96,    3,      1,     1,  True,   0.0),
         Layer("average", dropout=0.3),
     ),
-    # A fifth of the work, for comparisons that train dozens of networks.
+    # A fifth of the multiplications, for comparisons with dozens of trainings.
     "small": (
         Layer("conv",  16,    5,      2,     2,  True,   0.0),
         Layer("conv",  24,    3,      1,     2,  True,   0.0),
@@ -72,7 +71,7 @@ SPECS: dict[str, tuple[Layer, ...]] = {
 
 
 def get_spec(name: str) -> tuple[Layer, ...]:
-    """Return the table called `name`; refuse any other name.
+    """Return the table called `name`; other names raise `ConfigError`.
 
     Examples
     --------
@@ -83,7 +82,7 @@ def get_spec(name: str) -> tuple[Layer, ...]:
 
 
 def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
-    """Return a table with `factor` times as many filters and units in every row, at least one.
+    """Return a table with `factor` times as many filters and units per row, at least one.
 
     Examples
     --------
@@ -99,13 +98,13 @@ def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
 def resize(
     spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, *, n_parameters: int
 ) -> tuple[Layer, ...]:
-    """Return a narrower table whose network has about `n_parameters`: each layer is narrower by the same factor."""
+    """Return a narrower table with about `n_parameters`; every layer is narrower by the same factor."""
     widest = max(layer.units for layer in spec)
 
     def distance(units: int) -> int:
         return build(widen(spec, units / widest), input_shape, n_classes).count_params() - n_parameters
 
-    # The number of parameters grows with the width, so halving finds the last width that has no more than wanted.
+    # The number of parameters grows with the width, so bisection finds the largest width within the limit.
     enough = bisect.bisect_left(range(1, widest + 1), 1, key=distance)
     nearest = min({max(enough, 1), min(enough + 1, widest)}, key=lambda units: abs(distance(units)))
     return widen(spec, nearest / widest)
@@ -131,17 +130,16 @@ def build(
     n_classes : int
         Units of the last layer, at least 2.
     keras : module, optional
-        `keras` (version 3, the default) or `tf_keras`; both give the same network, and weights pass from one to the
-        other by `get_weights` and `set_weights`.
+        `keras` (version 3, the default) or `tf_keras`; `get_weights` and `set_weights` transfer weights between both.
     output : {"softmax", "sigmoid"}
-        Probabilities that sum to 1, or one for each class by itself.
+        Probabilities that sum to 1, or an independent one for each class.
     seed : int
-        Decides the weights; see `initialise`.
+        Seed of the weights; see `initialise`.
 
     Returns
     -------
     keras.Model
-        Input [shape=(batch, n_bins, n_frames, 1)], output probabilities [shape=(batch, n_classes)].
+        From [shape=(batch, n_bins, n_frames, 1)] to probabilities [shape=(batch, n_classes)].
 
     Raises
     ------
@@ -160,7 +158,7 @@ def build(
 
 
 def initialise(model: Any, seed: int) -> None:
-    """Set all weights of a network as they are before training: kernels drawn as by Glorot and Bengio (2010)."""
+    """Reset all weights of a network to their initial values: kernels as in Glorot and Bengio (2010)."""
     number = 0
     for layer in model.layers:
         weights = [np.zeros(one.shape, np.float32) for one in layer.get_weights()]
@@ -169,7 +167,7 @@ def initialise(model: Any, seed: int) -> None:
             limit = math.sqrt(6 / (math.prod(places) * (n_inputs + n_outputs)))
             weights[0] = np.random.default_rng((seed, number)).uniform(-limit, limit, weights[0].shape)
             number += 1
-        elif weights:  # batch normalisation: scale, shift, mean, variance
+        elif weights:  # batch normalisation: gamma, beta, mean, variance
             weights[0] += 1
             weights[3] += 1
         layer.set_weights(weights)
@@ -184,8 +182,8 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
     picture = len(x.shape) == 4
     if (row.kind == "dense") == picture:
         raise ConfigError(
-            f"Row {number} ({row.kind}) does not fit its input of shape {tuple(x.shape[1:])}: dense rows come after an "
-            "average or flatten row, all others before it."
+            f"Row {number} ({row.kind}) does not fit its input of shape {tuple(x.shape[1:])}: put dense rows after an "
+            "average or flatten row, and all others before it."
         )
     if row.kind == "conv":
         margin = row.kernel - 1 if row.padding == "valid" else 0
@@ -216,16 +214,16 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
 
 
 def count_multiply_adds(model: Any, *, nonzero: bool = False) -> int:
-    """Count the multiplications of a forward pass over one input, in convolutions and dense layers.
+    """Return the multiplications of convolutions and dense layers for one input.
 
-    Normalisation, pooling and activations are not counted, as is usual. With `nonzero`, weights that are zero do not
-    count either: the work of a runtime that skips them.
+    Normalisation, pooling and activations are not counted, as is usual. With `nonzero`, zero weights are not counted
+    either, as for a runtime that skips them.
     """
     total = 0
     for layer in model.layers:
         if hasattr(layer, "kernel"):
             kernel = np.asarray(layer.kernel)
-            # A convolution uses each weight once for every place of its output.
+            # A convolution uses each weight once per output position.
             places = math.prod(layer.output.shape[1:3]) if kernel.ndim == 4 else 1
             total += places * (np.count_nonzero(kernel) if nonzero else kernel.size)
     return int(total)

@@ -1,6 +1,6 @@
-"""TFLite files in the LiteRT runtime, without TensorFlow: load them; measure their latency and memory.
+"""TFLite files in the LiteRT runtime, without TensorFlow: loading, latency and memory.
 
-`python -m instrlib.models.litert latency ROUNDS FILE...` and `... memory FILE` write JSON; `export.measure` calls them.
+`python -m instrlib.models.litert latency ROUNDS FILE...` and `... memory FILE` write JSON for `export.measure`.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ BURST = 10
 
 
 def load(path: Path, *, way_out: str) -> "Interpreter":
-    """Load a TFLite file for one thread; `way_out` ends the sentence of the `RunError` for a damaged one."""
+    """Load a TFLite file for one thread; `way_out` completes the `RunError` for a damaged file."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        with without_stderr():  # it reports its kernels
+        with without_stderr():  # LiteRT reports its kernels
             interpreter = Interpreter(model_path=str(path), num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -37,7 +37,7 @@ def load(path: Path, *, way_out: str) -> "Interpreter":
 
 
 def latency_ms(files: list[str], n_rounds: int) -> list[list[float]]:
-    """Return the latency of one input, in ms, for each file and round: the median of `BURST` calls on one thread."""
+    """Return the latency of one input in ms for each file and round: the median of `BURST` calls on one thread."""
     interpreters = [_ready(file) for file in files]
     for interpreter in interpreters:
         for _ in range(WARM_UP):
@@ -47,13 +47,13 @@ def latency_ms(files: list[str], n_rounds: int) -> list[list[float]]:
 
 
 def peak_memory_kb(file: str) -> float:
-    """Return how much the process' peak of memory grows by loading and running a network, in kB of 1024 bytes.
+    """Return the growth of peak process memory by loading and running a network, in kB of 1024 bytes.
 
-    It includes weights, activations and the runtime's copies of both. NaN where there is no /proc to read it from.
+    It includes weights, activations and copies in the runtime. NaN on systems without /proc.
     """
     import ai_edge_litert.interpreter  # noqa: F401
 
-    # The import may have needed more memory than the network will: reset the peak.
+    # Reset the peak, because the import can exceed the memory of the network.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     before = _peak_kb()
@@ -66,7 +66,7 @@ def _ready(file: str) -> Any:
 
     interpreter = load(Path(file), way_out="convert the network again.")
     given = interpreter.get_input_details()[0]
-    x = np.linspace(-2, 2, math.prod(given["shape"]), dtype=np.float32)  # any numbers will do
+    x = np.linspace(-2, 2, math.prod(given["shape"]), dtype=np.float32)  # arbitrary values
     interpreter.set_tensor(given["index"], x.reshape(given["shape"]))
     return interpreter
 

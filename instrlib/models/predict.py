@@ -1,4 +1,4 @@
-"""Apply the released model to recordings of any length, block by block, in memory that does not grow with them."""
+"""Apply the released model to recordings of any length, block by block, in constant memory."""
 
 import dataclasses
 import itertools
@@ -30,27 +30,13 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for a recording of one instrument.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    duration_s : float
-        Its length; for a truncated file the length of what is left.
-    classes : tuple of str
-        The classes of the model.
-    probabilities : ndarray [n_classes]
-        Mean of the segments' calibrated probabilities.
-    named : tuple of str
-        The most probable class if it reaches its threshold; () when the model abstains.
-    """
+    """The prediction for a recording of one instrument."""
 
     path: Path
-    duration_s: float
+    duration_s: float  # of a truncated file: of the readable part
     classes: tuple[str, ...]
-    probabilities: np.ndarray
-    named: tuple[str, ...]
+    probabilities: np.ndarray  # calibrated, mean over the segments [n_classes]
+    named: tuple[str, ...]  # the top class if it reaches its threshold; () if the model abstains
 
     def top(self, n: int) -> list[tuple[str, float]]:
         """Return the n most probable classes with their probabilities."""
@@ -62,7 +48,7 @@ class Prediction:
 class Windows:
     """Calibrated probabilities [n, n_classes] of windows of `window_s` seconds that begin at `start_s` [n].
 
-    The last window can run past the end, as silence. A window without sound has probability 0 for every class.
+    The last window may extend beyond the end, as silence. Silent windows have probability 0 for every class.
     """
 
     start_s: np.ndarray
@@ -71,33 +57,14 @@ class Windows:
 
 
 def predict_file(path: Path, model: PublishedModel, *, on_progress: Progress | None = None) -> Prediction:
-    """Predict the instrument of a recording.
-
-    Parameters
-    ----------
-    path : Path
-        An audio file of any length.
-    model : PublishedModel
-        See `published.open_model`.
-    on_progress : callable, optional
-        Progress callback.
-
-    Returns
-    -------
-    Prediction
-
-    Raises
-    ------
-    AudioError
-        When the file is missing, damaged, too short or silent.
-    """
+    """Predict the instrument of a recording; unusable files raise `AudioError`."""
     path, network = Path(path), model.single
     starts = _starts(decode.probe(path).duration_s, network.features)
     reader = _Reader(path, network.features.sample_rate_hz)
     found = _predicted(reader, network, starts, network.features.segment_samples, on_progress)
     segments = [probabilities for _, probabilities in found if probabilities is not None]
     if not segments:
-        raise AudioError(f"{path}: silent in every part that is analysed.")
+        raise AudioError(f"{path}: all analysed parts are silent; use a recording with sound.")
     mean = np.mean(segments, axis=0)
     named = (model.classes[int(mean.argmax())],) if is_named(mean, network.thresholds) else ()
     return Prediction(path, reader.duration_s, model.classes, mean, named)
@@ -111,31 +78,10 @@ def window_scores(
     window_s: float | None = None,
     on_progress: Progress | None = None,
 ) -> Windows:
-    """Score sliding windows of a recording, the first one from 0 s, the last one reaching the end.
+    """Score sliding windows of a recording, from 0 s to its end, with a step of `hop_s` between their starts.
 
-    Parameters
-    ----------
-    path : Path
-        An audio file of any length.
-    network : Network
-        Of a released model.
-    hop_s : float
-        Step between the starts of two windows.
-    window_s : float, optional
-        Length of a window, at most a segment (shorter ones are padded with silence); default a segment.
-    on_progress : callable, optional
-        Progress callback.
-
-    Returns
-    -------
-    Windows
-
-    Raises
-    ------
-    AudioError
-        See `predict_file`.
-    ConfigError
-        When the hop or the window cannot be used.
+    A window is at most a segment (the default) long; shorter ones are padded with silence. Unusable files raise
+    `AudioError`, an unusable hop or window `ConfigError`.
     """
     config = network.features
     window_s = config.segment_s if window_s is None else window_s
@@ -147,17 +93,17 @@ def window_scores(
     starts = np.arange(_n_windows(decode.probe(path).duration_s, window_s, hop_s)) * hop_s
     reader = _Reader(path, config.sample_rate_hz)
     found = list(_predicted(reader, network, starts, round(window_s * config.sample_rate_hz), on_progress))
-    found = found[: _n_windows(reader.duration_s, window_s, hop_s)]  # a truncated file holds fewer than announced
+    found = found[: _n_windows(reader.duration_s, window_s, hop_s)]  # truncated files have fewer than announced
     silence = np.zeros(len(network.thresholds))
     rows = [silence if probabilities is None else probabilities for _, probabilities in found]
     return Windows(np.array([start_s for start_s, _ in found]), window_s, np.stack(rows))
 
 
 def recordings(paths: Sequence[Path]) -> list[Path | AudioError]:
-    """Replace each folder by the audio files in it, sorted; by an `AudioError` where it holds none."""
+    """Replace each folder by its sorted audio files, or by an `AudioError` if it has none."""
     found: list[Path | AudioError] = []
     for path in paths:
-        if not os.path.isdir(path):  # noqa: PTH112 - Path's own raises for a name that is too long
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names that are too long
             found.append(path)
             continue
         from instrlib.data.files import is_audio
@@ -179,7 +125,7 @@ def _starts(duration_s: float, config: FeatureConfig) -> np.ndarray:
 
 @dataclass
 class _Reader:
-    """Reads a file once, front to back, and counts its samples: a truncated file has fewer than its header says."""
+    """Reads a file once in order and counts its samples, because truncated files have fewer than announced."""
 
     path: Path
     sample_rate_hz: int
@@ -190,9 +136,9 @@ class _Reader:
         return self.n_samples / self.sample_rate_hz
 
     def stretches(self, starts_s: np.ndarray, n_samples: int) -> Iterator[tuple[float, np.ndarray]]:
-        """Yield start and samples of stretches that may overlap; the last ones end with the file."""
+        """Yield start and samples of possibly overlapping stretches; the last ones end with the file."""
         waiting = [(float(start_s), round(start_s * self.sample_rate_hz)) for start_s in reversed(starts_s)]
-        held, first = np.zeros(0, np.float32), 0  # the samples still needed, and the number of the first of them
+        held, first = np.zeros(0, np.float32), 0  # the buffered samples and the index of the first one
         for block in decode.blocks(self.path, sample_rate_hz=self.sample_rate_hz, block_s=_BLOCK_S):
             held = np.concatenate([held, block])
             self.n_samples += len(block)
@@ -216,7 +162,7 @@ def _predicted(
     while batch := list(itertools.islice(stretches, _BATCH)):
         sounds = [len(signal) >= shortest and not decode.is_silent(signal) for _, signal in batch]
         spectra = [extract(signal, config) for (_, signal), sound in zip(batch, sounds, strict=True) if sound]
-        # Half precision, as the stored features that the network was trained and scored with.
+        # Half precision, as in the stored features of training and test.
         found = iter(predict(np.stack(spectra).astype(np.float16))[0]) if spectra else iter(())
         yield from (
             (start_s, next(found) if sound else None) for (start_s, _), sound in zip(batch, sounds, strict=True)

@@ -1,7 +1,7 @@
-"""YAMNet and VGGish from their publishers' files, as functions from samples to embeddings.
+"""YAMNet and VGGish from the files of their publishers, as functions from samples to embeddings.
 
-Nothing is unpickled: `yamnet.h5` holds arrays, which go into a network built here; a TFLite file runs in LiteRT. A
-SavedModel is a program that TensorFlow runs, so take it only from its publisher.
+Nothing is unpickled: `yamnet.h5` contains arrays for a network built here, and TFLite files run in LiteRT. A SavedModel
+is a program that TensorFlow executes, so use only files of its publisher.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,9 +45,9 @@ Reader = Callable[[np.ndarray], np.ndarray]
 
 
 def find(folder: Path, *, called: str = "") -> dict[str, tuple[Path, str]]:
-    """Return path and form of the networks in a folder and two levels below, by name.
+    """Return path and format of the networks in a folder and up to two levels below, by name.
 
-    A file counts when its path (or `called`) contains "yamnet" or "vggish".
+    A file counts if its path (or `called`) contains "yamnet" or "vggish".
     """
     found: dict[str, tuple[Path, str]] = {}
     for form in ENDINGS:
@@ -68,7 +68,7 @@ def files(path: Path, form: str, name: str) -> list[Path]:
 
 
 def reader(path: Path, form: str, name: str) -> Reader:
-    """Load a network that `find` has found; a damaged or wrong file raises `RunError`."""
+    """Load a network that `find` returned; damaged or wrong files raise `RunError`."""
     title = TITLES[name.removesuffix("-pca")]
     try:
         read = _READERS[form](path, name)
@@ -76,7 +76,7 @@ def reader(path: Path, form: str, name: str) -> Reader:
         n_values = read_all(np.zeros(PATCH_SAMPLES, np.float32)).shape[-1]
     except RunError:
         raise
-    except Exception as error:  # each library has its own errors for a damaged file
+    except Exception as error:  # every library raises other errors for damaged files
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"{path} cannot be used as {title} ({reason}); get it again from its publisher.") from error
     if n_values != DIMENSIONS[name]:
@@ -97,7 +97,7 @@ def postprocess(vectors: np.ndarray, rotation: np.ndarray, means: np.ndarray) ->
 
 
 def build_yamnet(weights: dict[str, dict[str, np.ndarray]]) -> "keras.Model":
-    """Build YAMNet up to its embedding, from patches [n, PATCH_FRAMES, N_MELS]; `weights` as `read_h5` returns them.
+    """Build YAMNet up to its embedding [1]_, from patches [n, PATCH_FRAMES, N_MELS] and the arrays of `read_h5`.
 
     References
     ----------
@@ -127,14 +127,14 @@ def build_yamnet(weights: dict[str, dict[str, np.ndarray]]) -> "keras.Model":
 
 
 def read_h5(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Read the arrays of a Keras 2 weights file, by layer and by name ("kernel", "beta" ...)."""
+    """Read the arrays of a Keras 2 weights file, by layer and name ("kernel", "beta" ...)."""
     import h5py
 
     def text(name: bytes | str) -> str:
         return name.decode() if isinstance(name, bytes) else name
 
     with h5py.File(path, "r") as file:
-        root = file.get("model_weights", file)  # a whole network keeps its weights in a group of their own
+        root = file.get("model_weights", file)  # files of complete models have a group for the weights
         return {
             layer: {
                 text(name).rsplit("/", 1)[-1].split(":")[0]: root[layer][text(name)][()]
@@ -147,7 +147,7 @@ def read_h5(path: Path) -> dict[str, dict[str, np.ndarray]]:
 def _candidates(folder: Path, form: str) -> Iterator[Path]:
     for level in ("", "*/", "*/*/"):
         for path in sorted(folder.glob(level + ENDINGS[form])):
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts):  # being unpacked
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts):  # still being unpacked
                 yield path.parent if form == "savedmodel" else path
 
 
@@ -203,7 +203,7 @@ def _read_tflite(path: Path, name: str) -> Reader:
     interpreter = _interpreter(path)
     wanted = _vectors(interpreter.get_output_details(), name)
     if not wanted:
-        # It returns scores only. The tensor before them can be read if no delegate fuses the layers.
+        # The outputs are scores only. Without a delegate, which fuses layers, the tensor before them is readable.
         interpreter = _interpreter(path, preserve=True)
         inner = _vectors(interpreter.get_tensor_details(), name)
         wanted = [one for one in inner if any(word in one["name"].lower() for word in _POOLED)]
@@ -226,10 +226,10 @@ def _read_tflite(path: Path, name: str) -> Reader:
         filled = fill_up(signal, front_end)
         if len(shape) > 2:
             pieces = [one.reshape(1, *shape[1:]) for one in np.ascontiguousarray(patches(signal, front_end))]
-        elif shape[-1] > 1:  # samples of one window
+        elif shape[-1] > 1:  # the samples of one window
             starts = range(0, len(filled) - shape[-1] + 1, front_end.patch_hop_frames * HOP_SAMPLES)
             pieces = [filled[first : first + shape[-1]].reshape(shape) for first in starts]
-        else:  # any number of samples: -1, or 1 in older files
+        else:  # any number of samples: -1, or 1 in old files
             pieces = [filled.reshape((1,) * (len(shape) - 1) + (-1,))]
         return np.concatenate([run(one) for one in pieces])
 
@@ -252,7 +252,7 @@ def _interpreter(path: Path, *, preserve: bool = False) -> Any:
 
 
 def _vectors(tensors: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return the tensors that are one vector of the network's length."""
+    """Return the tensors that are single vectors of the length of the embedding."""
     n = DIMENSIONS[name]
     return [one for one in tensors if len(one["shape"]) > 1 and one["shape"][-1] == np.prod(one["shape"]) == n]
 

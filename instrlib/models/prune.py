@@ -1,8 +1,7 @@
-"""Magnitude pruning: the smallest weights of a trained network become zero while the others are fine-tuned.
+"""Magnitude pruning: the smallest weights of a trained network become zero during fine-tuning.
 
-The pruning package (tensorflow-model-optimization) accepts tf_keras networks only, so each network is built there as
-well and its weights are carried over and back. Importing that package turns `tf.keras` into tf_keras: only the worker
-processes of this module import it.
+The package tensorflow-model-optimization supports tf_keras networks only, so networks are rebuilt there and weights are
+copied in both directions. Importing the package replaces `tf.keras` by tf_keras, so only worker processes import it.
 """
 
 import itertools
@@ -50,16 +49,15 @@ Schedule = Literal["progressive", "one step"]
 
 @dataclass(frozen=True)
 class Pruning:
-    """How much of a network is pruned, and how fast.
+    """Sparsity and schedule of a pruning.
 
     Attributes
     ----------
     sparsity : float
-        Share of zeros in the kernel of every convolution and dense layer, from 0 to below 1. At 0 the network is
-        fine-tuned only: the control for longer training.
+        Share of zeros in every kernel, 0 to below 1. Sparsity 0 is fine-tuning only: the control for longer training.
     schedule : {"progressive", "one step"}
-        "progressive": the sparsity follows the package's `PolynomialDecay` over the first two thirds of the steps, and
-        the weights to keep are chosen anew at every step. "one step": they are chosen once, before the first step.
+        "progressive": the sparsity follows `PolynomialDecay` over the first two thirds of the steps, and the kept
+        weights are chosen at every step. "one step": they are chosen once, before the first step.
     """
 
     sparsity: float
@@ -70,7 +68,7 @@ class Pruning:
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"The sparsity must be at least 0 and below 1, not {self.sparsity!r}.")
         if self.schedule not in get_args(Schedule):
-            raise ConfigError(f"Unknown schedule {self.schedule!r}. Choose one of: {', '.join(get_args(Schedule))}.")
+            raise ConfigError(f"Unknown schedule {self.schedule!r}; choose one of {', '.join(get_args(Schedule))}.")
 
     @property
     def name(self) -> str:
@@ -98,21 +96,23 @@ def prune_networks(
     Parameters
     ----------
     folder : Path
-        For the run folders.
+        Parent of the run folders.
     dense : sequence of sequence of Path
         Run folders of the trained networks, first by seed, then by fold.
-    prunings, inputs
-        The ways; features and splits that the networks were trained with.
+    prunings : sequence of Pruning
+        The ways.
+    inputs : Inputs
+        Features and splits of their training.
     config : TrainConfig
-        Fine-tuning: epochs, batch size, learning rate (falls to 0 along a cosine), class weights and label smoothing.
-        There is no augmentation and no early stopping: the schedule must come to its end.
+        Fine-tuning: epochs, batch size, learning rate (cosine decay to 0), class weights and label smoothing.
+        Augmentation and early stopping are not used, because the schedule has to finish.
     workers : int, optional
-        Number of processes; the result does not depend on it.
+        Number of processes; does not affect the result.
 
     Returns
     -------
     dict of str to Outcome
-        By the prunings' names.
+        By the name of the pruning.
     """
 
     def places(pruning: Pruning) -> list[list[Path]]:
@@ -137,14 +137,10 @@ def prune(
 ) -> None:
     """Prune one trained network in several ways, each into its run folder, and test the results.
 
-    Call it in a process of its own: it imports the pruning package. Raises `RunError` when `dense` is damaged or was
-    trained with something else, when the loss is not finite, when the sparsity is not the one asked for, or when the
-    network gives other outputs in Keras 3.
-
-    Notes
-    -----
-    The weights of the smallest magnitude of each layer go first [1]_; the sparsity grows as in [2]_. All fine-tunings
-    of a network have the same seed, batches and steps. The last epoch is kept: earlier ones are less sparse.
+    Call it in a separate process, because it imports the pruning package. Raises `RunError` if `dense` is damaged or
+    does not match, if the loss or the sparsity is wrong, or if Keras 3 gives other outputs. The weights with the
+    smallest magnitudes of each layer are removed first [1]_; the sparsity grows as in [2]_. All fine-tunings of a
+    network share seed, batches and steps. The last epoch is kept, because earlier ones are less sparse.
 
     References
     ----------
@@ -179,9 +175,9 @@ def prune(
         model.set_weights(stripped.get_weights())
         x = store.read(validation.row.to_numpy()[:64], scaler)
         outputs = [model.predict_on_batch(x), np.asarray(stripped(x, training=False))]
-        # A loss can stay finite when the outputs do not: its probabilities are clipped.
+        # The loss clips probabilities, so it can be finite while the outputs are not.
         if not all(np.isfinite(values).all() for values in (losses, *outputs)):
-            raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged. Lower the learning rate.")
+            raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged; lower the learning rate.")
         if (difference := np.abs(outputs[0] - outputs[1]).max()) > SAME_OUTPUT:
             raise RunError(f"Pruning {dense}: outputs differ by {difference:.1e} between Keras 3 and tf_keras.")
         _check_sparsity(model, pruning, dense)
@@ -199,12 +195,12 @@ def prune(
 
 
 def count_nonzero(model: "keras.Model") -> int:
-    """Count the weights of a network that are not zero: kernels, biases and normalisation."""
+    """Return the number of non-zero weights: kernels, biases and normalisation."""
     return int(sum(np.count_nonzero(weight) for weight in model.get_weights()))
 
 
 def sparsity_by_layer(model: "keras.Model") -> pd.DataFrame:
-    """Return `weights`, `zeros` and `sparsity` of the kernel of each convolution and dense layer, by layer name."""
+    """Return `weights`, `zeros` and `sparsity` of each convolution and dense kernel, by layer name."""
     kernels = {layer.name: np.asarray(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
     rows = {name: (kernel.size, kernel.size - np.count_nonzero(kernel)) for name, kernel in kernels.items()}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["weights", "zeros"])
@@ -212,7 +208,7 @@ def sparsity_by_layer(model: "keras.Model") -> pd.DataFrame:
 
 
 class _Tuner:
-    """A tf_keras network with pruning wrappers, traced once: each run starts from given weights and a seed."""
+    """A tf_keras network with pruning wrappers, traced once; each run starts from given weights and a seed."""
 
     def __init__(
         self, network: Any, config: TrainConfig, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], n_rows: int
@@ -224,7 +220,7 @@ class _Tuner:
         self._network, self._read, self._n_rows, self._epochs = network, read, n_rows, config.epochs
         self._shape = max(1, n_rows // config.batch_size), min(config.batch_size, n_rows)
         n_steps = config.epochs * self._shape[0]
-        # Variables, so that one graph serves all sparsities and both schedules.
+        # Variables, so that all sparsities and both schedules share one graph.
         schedule = sparsity.PolynomialDecay(0.0, 0.5, begin_step=1, end_step=max(2, int(RAMP_SHARE * n_steps)))
         self._first, self._last = (tf.Variable(0.0, trainable=False) for _ in range(2))
         self._every = tf.Variable(1, dtype=tf.int64, trainable=False)
@@ -252,11 +248,11 @@ class _Tuner:
             batches = np.sort(order[: math.prod(self._shape)].reshape(self._shape), axis=1)
             losses.append(float(np.mean([self._wrapped.train_on_batch(*self._read(batch)) for batch in batches])))
         for layer in self._pruned:
-            layer.pruning_obj.weight_mask_op()  # the last step has moved the zeros once more
+            layer.pruning_obj.weight_mask_op()  # the last step changed the zeros again
         return self._strip(self._wrapped), losses
 
     def _restart(self, weights: list[np.ndarray], pruning: Pruning, seed: int) -> None:
-        # All that a fine-tuning changes, so that its result does not depend on what ran before.
+        # Everything that fine-tuning changes, so that results do not depend on earlier runs.
         _tf_keras().utils.set_random_seed(seed)
         self._network.set_weights(weights)
         for layer in self._pruned:
@@ -274,7 +270,7 @@ class _Tuner:
 
 def _check_sparsity(model: "keras.Model", pruning: Pruning, dense: Path) -> None:
     table = sparsity_by_layer(model)
-    # A layer has a whole number of weights, and at least one stays.
+    # The number of weights is an integer, and at least one is kept.
     wrong = table[(table.zeros - (pruning.sparsity * table.weights).clip(upper=table.weights - 1)).abs() > 1]
     if len(wrong):
         raise RunError(f"Pruning {dense} ({pruning.name}) left another number of zeros in {', '.join(wrong.index)}.")

@@ -1,8 +1,8 @@
-"""The released model: a folder with one or two TFLite networks and all that is needed to use them.
+"""The released model: a folder with one or two TFLite networks and their settings.
 
-The folder holds `model.json` (classes, features, temperature, thresholds, origin and scores), `single.tflite`,
-`several.tflite` and `condition.json` where they exist, and `MODEL_CARD.md`. `deploy.release` writes it. Reading it
-needs neither TensorFlow nor pandas.
+The folder contains `model.json` (classes, features, temperature, thresholds, origin and scores), `single.tflite`,
+optionally `several.tflite` and `condition.json`, and `MODEL_CARD.md`; `deploy.release` writes it. Reading it imports
+neither TensorFlow nor pandas.
 """
 
 from collections.abc import Callable
@@ -31,37 +31,24 @@ _AGAIN = "restore the folder, or make a model with `make study`."
 
 @dataclass(frozen=True)
 class Network:
-    """One network of the released model.
+    """One TFLite network of the released model, for one input at a time.
 
-    Attributes
-    ----------
-    file : Path
-        TFLite file. Input [1, n_bins, n_frames, 1], scaled; outputs logits [1, n_classes] and, for most networks,
-        class activation maps [1, n_rows, n_columns, n_classes].
-    features, scaler
-        How sound becomes the input.
-    output : {"softmax", "sigmoid"}
-        One instrument, or several at once.
-    temperature : float
-        Divides the logits.
-    thresholds : ndarray [n_classes]
-        Softmax: the top class abstains below its threshold. Sigmoid: a class is present from its threshold on.
-    grid : dict or None
-        Where the maps' cells lie on the input: arguments of `cam.Grid`.
+    Input [1, n_bins, n_frames, 1], scaled; outputs logits [1, n_classes] and, for most networks, class activation maps
+    [1, n_rows, n_columns, n_classes].
     """
 
     file: Path
     features: FeatureConfig
     scaler: Scaler
-    output: str
-    temperature: float
-    thresholds: np.ndarray
-    grid: dict[str, Any] | None = None
+    output: str  # "softmax" (one instrument) or "sigmoid" (several)
+    temperature: float  # divides the logits
+    thresholds: np.ndarray  # [n_classes]; softmax abstains below, sigmoid: present from the threshold on
+    grid: dict[str, Any] | None = None  # arguments of `saliency.Grid`: positions of the map cells on the input
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """The contents of a model folder; `condition` and `several` are None where the study has none."""
+    """The contents of a model folder; `condition` and `several` are None if the study has none."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -88,22 +75,18 @@ class PublishedModel:
 
 
 def open_model(folder: Path | None = None) -> PublishedModel:
-    """Open a model folder and check the hash of everything that decides an answer.
+    """Open a model folder and check the hash of everything that affects predictions.
 
     Parameters
     ----------
     folder : Path, optional
-        A model folder. Default: the model under `reports/` that was published last; models of the `smoke` profile
-        are never a default.
-
-    Returns
-    -------
-    PublishedModel
+        A model folder. Default: the model under `reports/` that was published last, except those of the `smoke`
+        profile.
 
     Raises
     ------
     RunError
-        When there is no model, or a file of it is missing or altered.
+        When there is no model, or a file is missing or altered.
     """
     folder = _last_published() if folder is None else expanded(folder)
     if not (folder / RECORD).is_file():
@@ -127,7 +110,7 @@ def open_model(folder: Path | None = None) -> PublishedModel:
 def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
     """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
 
-    Probabilities [n, n_classes] are calibrated; maps [n, n_rows, n_columns, n_classes] or None. One thread at a time.
+    Probabilities [n, n_classes] are calibrated; maps [n, n_rows, n_columns, n_classes] or None. It is not thread-safe.
     """
     answer = logits(network)
 
@@ -142,7 +125,7 @@ def logits(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndar
     """Load a network as a function from scaled features [n, n_bins, n_frames, 1] to logits and maps (or None)."""
     interpreter = litert.load(network.file, way_out=_AGAIN)
     given = interpreter.get_input_details()[0]["index"]
-    outputs = {len(one["shape"]): one for one in interpreter.get_output_details()}  # logits have 2 axes, maps 4
+    outputs = {len(one["shape"]): one for one in interpreter.get_output_details()}  # logits have 2 axes, maps have 4
 
     def answer(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         found = {axes: np.empty((len(x), *one["shape"][1:]), np.float32) for axes, one in outputs.items()}
@@ -157,18 +140,18 @@ def logits(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndar
 
 
 def probabilities(network: Network, values: np.ndarray) -> np.ndarray:
-    """Turn logits [n, n_classes] into calibrated probabilities."""
+    """Return the calibrated probabilities of logits [n, n_classes]."""
     return _ACTIVATIONS[network.output](values, network.temperature)
 
 
 def sealed(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with their hash as `hash`; `read_sealed` checks it."""
+    """Return the values with their hash as `hash`, for `read_sealed`."""
     plain = {name: value for name, value in values.items() if name != "hash"}
     return plain | {"hash": hash_json(plain)}
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Read a JSON file that carries its own hash; a missing or altered one raises `RunError`."""
+    """Read a JSON file that contains its own hash; missing or altered files raise `RunError`."""
     try:
         values = read_json(path)
     except InstrlibError:
@@ -209,7 +192,7 @@ def _last_published() -> Path:
 
 
 def _published_at(path: Path) -> str:
-    """Return when a model was published; "" for a damaged one, which must not hide a good one."""
+    """Return when a model was published; "" for a damaged one, which must not hide an intact one."""
     try:
         return str(read_sealed(path)["about"]["published_at"])
     except (InstrlibError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The networks of five published projects, rebuilt from their descriptions as data: input, table, training."""
+"""The networks of five published projects, rebuilt from their descriptions: input, layers and training."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,35 +9,19 @@ from instrlib.models.layers import Layer
 
 @dataclass(frozen=True)
 class Reference:
-    """A published network.
-
-    Attributes
-    ----------
-    features : FeatureConfig
-        Its input.
-    spec : tuple of Layer
-        Its table; the softmax over the classes follows.
-    train : TrainConfig
-        Its training.
-    source : str
-        The data it was made for.
-    reported : str
-        The accuracy that its authors report, on their own data.
-    differs : str
-        What differs here, and what its description leaves open.
-    """
+    """A published network; the softmax over the classes follows the table `spec`."""
 
     features: FeatureConfig
     spec: tuple[Layer, ...]
     train: TrainConfig
-    source: str
-    reported: str
-    differs: str
+    source: str  # data of the original
+    reported: str  # accuracy that the authors report, on their data
+    differs: str  # differences from the original, and gaps in its description
 
 
 _WINDOW = {"n_fft": 2048, "hop_length": 512, "n_mels": 128, "fmin_hz": 0.0}
 
-# Where a description leaves the epochs open, training ends when 8 have brought nothing on validation, or after 20.
+# If a description omits the epochs, training stops after 8 without improvement on validation, or after 20.
 REFERENCES: dict[str, Reference] = {
     "layered-four": Reference(
         FeatureConfig(**_WINDOW, segment_s=12.0, segment_hop_s=12.0, max_segments=1, scaling="segment"),
@@ -80,7 +64,7 @@ REFERENCES: dict[str, Reference] = {
         "scaled by band, because training and app scale otherwise; masks from 0 to 19 frames and 0 to 9 bands wide",
     ),
     "nsynth-condition": Reference(
-        # 2.96 s give the 128 frames that it cuts from 3 s.
+        # 2.96 s give its 128 frames, which it cuts from 3 s.
         FeatureConfig(**_WINDOW, segment_s=2.96, segment_hop_s=2.96, scaling="fixed"),
         (
             Layer("conv",  32,    3,      1,     2,  padding="valid"),
@@ -97,7 +81,7 @@ REFERENCES: dict[str, Reference] = {
         "its third version; batch, rate and epochs are not described",
     ),
     "freesound-cutmix": Reference(
-        # Its 275 frames are those of a window and a step meant for 16 kHz; 1.99 s give as many, centred.
+        # Its 275 frames result from a window and step for 16 kHz; 1.99 s give as many centred frames.
         FeatureConfig(
             kind="mfcc",
             segment_s=1.99,
@@ -155,7 +139,7 @@ _CHEAP = ("freesound-cutmix", "openmic-vggish")
 
 
 def get_reference(name: str) -> Reference:
-    """Return the reference called `name`; an unknown name raises a `ConfigError` that lists those there are.
+    """Return the reference called `name`; other names raise a `ConfigError` that lists all.
 
     Examples
     --------
@@ -166,7 +150,7 @@ def get_reference(name: str) -> Reference:
 
 
 def trained_in(profile: str) -> tuple[str, ...]:
-    """Return the references that a profile trains; the others are too expensive for it.
+    """Return the references that a profile trains, without those that are too expensive.
 
     Examples
     --------
@@ -177,7 +161,7 @@ def trained_in(profile: str) -> tuple[str, ...]:
 
 
 def settings(name: str, profile: str) -> TrainConfig:
-    """Return the training of a reference as it is described; the profile "smoke" has one epoch.
+    """Return the published training of a reference; the profile "smoke" has one epoch.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Random search over architectures and learning rates: keras-tuner draws the networks, worker processes train them.
+"""Random search over architectures and learning rates: keras-tuner draws networks, worker processes train them.
 
-A random search does not learn from its results, so all networks are drawn first and trained in parallel.
+A random search does not adapt to its results, so all networks are drawn first and trained in parallel.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ _LONGEST_REASON = 200
 
 @dataclass(frozen=True)
 class Candidate:
-    """One draw from a space.
+    """One draw from a search space.
 
-    `parameters` and `multiply_adds` are None when the network cannot be built. `status` is "drawn", or "too large" or
-    "failed" for a network that is not trained, with the `reason`.
+    `parameters` and `multiply_adds` are None if the network cannot be built. `status` is "drawn", or "too large" or
+    "failed" for networks that are not trained, with the `reason`.
     """
 
     number: int
@@ -81,7 +81,7 @@ def draw(
     seed: int,
     max_multiply_adds: int | None = None,
 ) -> list[Candidate]:
-    """Draw different networks from a space and count their cost.
+    """Draw distinct networks from a space and count their cost; returns all draws in order.
 
     Parameters
     ----------
@@ -94,14 +94,9 @@ def draw(
     trials : int
         Number of networks within the budget, unless the space has fewer.
     seed : int
-        The same seed draws the same networks in the same order.
+        Seed of the draws and their order.
     max_multiply_adds : int, optional
-        Budget: larger networks are marked, and others drawn in their place.
-
-    Returns
-    -------
-    list of Candidate
-        All draws in order.
+        Budget: larger networks are marked and replaced by further draws.
     """
     from keras_tuner import Objective
     from keras_tuner.oracles import RandomSearchOracle
@@ -112,7 +107,7 @@ def draw(
         hyperparameters=_declared(space),
         allow_new_entries=False,
         tune_new_entries=False,
-        # The oracle takes 0 for "no seed", and its draws for seed n + 1 are those for n, one place on.
+        # The oracle treats 0 as "no seed", and its draws for seed n + 1 are those for n, shifted by one.
         seed=int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1,
     )
     oracle.verbose = 0
@@ -121,7 +116,7 @@ def draw(
         oracle._set_project_dir(folder, "search")
         while sum(one.status == "drawn" for one in found) < trials and len(found) < MAX_DRAWS * trials:
             trial = oracle.create_trial(str(len(found)))
-            if trial.status != "RUNNING":  # the space has no more
+            if trial.status != "RUNNING":  # the space is exhausted
                 break
             one = Candidate(len(found), dict(trial.hyperparameters.values), *space(trial.hyperparameters, config))
             found.append(_sized(one, input_shape, n_classes, max_multiply_adds))
@@ -131,26 +126,26 @@ def draw(
 def search(
     folder: Path, candidates: Sequence[Candidate], *, inputs: Inputs, workers: int | None = None
 ) -> pd.DataFrame:
-    """Train the drawn networks on every split.
+    """Train the drawn networks on every split [1]_.
 
-    A trial that raises an error or kills its process is marked, and the search goes on. Each result is cached: a
-    search that was killed, or has more trials, trains only what is missing. Delete its file to try a failed one again.
+    Trials that raise an error or kill their process are marked. Each result is cached: an interrupted or extended
+    search trains only the missing trials. Delete the file of a failed trial to repeat it.
 
     Parameters
     ----------
     folder : Path
-        For a small JSON file a trial. No weights are kept.
+        Folder of one small JSON file per trial. No weights are kept.
     candidates : sequence of Candidate
         From `draw`.
     inputs : Inputs
         Features and splits.
     workers : int, optional
-        Number of processes; the result does not depend on it.
+        Number of processes; does not affect the result.
 
     Returns
     -------
     pandas.DataFrame
-        One row a trial and fold: `trial`, `fold`, the hyperparameters, `parameters`, `multiply_adds`,
+        One row per trial and fold: `trial`, `fold`, the hyperparameters, `parameters`, `multiply_adds`,
         `validation_loss`, `validation_accuracy`, `best_epoch`, `epochs`, `seconds`, `status` ("done", "failed", "died"
         or "too large") and `reason`.
 
@@ -182,9 +177,9 @@ def search(
 
 
 def best(candidates: Sequence[Candidate], trials: pd.DataFrame) -> list[Candidate]:
-    """Return for each fold the candidate with the highest validation accuracy, of equals the one with the least loss.
+    """Return the candidate of each fold with the best validation accuracy, then the lowest loss.
 
-    Each fold chooses for itself, so that no clip is tested by a network that was chosen with its help.
+    Each fold chooses separately, so no clip is tested by a network that was chosen with it.
     """
     chosen = []
     for fold, rows in trials.groupby("fold"):
@@ -192,14 +187,14 @@ def best(candidates: Sequence[Candidate], trials: pd.DataFrame) -> list[Candidat
         if done.empty:
             tried = rows[rows.status != "too large"]
             reason = (tried if len(tried) else rows).reason.iloc[0]
-            raise RunError(f"None of the {len(rows)} trials of fold {fold} could be trained: {reason}")
+            raise RunError(f"All {len(rows)} trials of fold {fold} failed ({reason}); change the search space.")
         order = done.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True], kind="stable")
         chosen.append(candidates[int(order.trial.iloc[0])])
     return chosen
 
 
 def _declared(space: Space) -> "HyperParameters":
-    load_keras()  # quietly, before keras-tuner imports it
+    load_keras()  # without messages, before keras-tuner imports it
     from keras_tuner import HyperParameters
 
     hyperparameters = HyperParameters()
@@ -221,7 +216,7 @@ def _sized(one: Candidate, input_shape: tuple[int, int, int], n_classes: int, li
 
 
 def _train_all(tasks: list[tuple], workers: int | None) -> None:
-    """Run all trials. A killed process ends its whole pool: those that had begun then run again one by one."""
+    """Run all trials. A killed process ends its pool; the started trials then run again one by one."""
     while waiting := [task for task in tasks if not _finished(task)]:
         for path, *_ in waiting:
             _mark(path).unlink(missing_ok=True)
@@ -229,7 +224,7 @@ def _train_all(tasks: list[tuple], workers: int | None) -> None:
             list(parallel_map(_trial, waiting, workers=workers, describe="random search", isolate=True))
         except WorkerError:
             suspects = [task for task in waiting if _mark(task[0]).is_file() and not _finished(task)]
-            if not suspects:  # no process could be started
+            if not suspects:  # no process could start
                 raise
             for task in suspects:
                 _run_alone(task)
@@ -257,7 +252,7 @@ def _trial(path: Path, cache_key: str, train: Callable[..., dict[str, float]], a
 def _attempt(train: Callable[..., dict[str, float]], arguments: tuple) -> dict[str, Any]:
     try:
         found = train(*arguments)
-    except DiskError:  # no fault of the trial
+    except DiskError:  # not caused by the trial
         raise
     except Exception as error:
         text = " ".join(str(error).split())

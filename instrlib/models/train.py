@@ -1,4 +1,4 @@
-"""Training of every network: what it learns from, epoch by epoch, and which weights are kept."""
+"""Training of every network, epoch by epoch."""
 
 import dataclasses
 import functools
@@ -38,10 +38,10 @@ TIES = 1e-6
 
 
 class Initialisation(Protocol):
-    """First weights of a training that does not begin with random ones, such as `finetune.Pretrained`.
+    """Initial weights that are not random, such as `transfer.Pretrained`.
 
-    `rates` are factors of the learning rate for each row of the table, the last one for the scores; with `frozen_norm`
-    batch normalisation keeps its statistics, scale and shift; `fingerprint` hashes what decides the weights.
+    `rates` are factors of the learning rate for each row of the table, the last one for the scores. With `frozen_norm`,
+    batch normalisation keeps its statistics, scale and shift. `fingerprint` hashes what determines the weights.
     """
 
     rates: tuple[float, ...]
@@ -51,13 +51,13 @@ class Initialisation(Protocol):
     def fingerprint(self) -> str: ...  # noqa: D102
 
     def scaler(self, store: FeatureStore) -> Scaler:
-        """Return the scaling of features that the weights go with."""
+        """Return the feature scaling that belongs to the weights."""
         ...
 
     def begin(
         self, model: "keras.Model", store: FeatureStore, scaler: Scaler, train: pd.DataFrame, validation: pd.DataFrame
     ) -> None:
-        """Set the weights of a network that was just built."""
+        """Set the weights of a new network."""
         ...
 
 
@@ -73,32 +73,15 @@ def train_model(
     *,
     test: bool = False,
 ) -> Path:
-    """Train a network on the training part of a split and write it to a run folder, once.
+    """Train a network on the training part of a split and write it to a run folder, unless it is there already.
 
-    Parameters
-    ----------
-    folder : Path
-        Run folder; see `trained.write_network`. One that holds the same training already is left as it is.
-    store_folder, split_path : Path
-        Features and split.
-    spec : str or tuple of Layer
-        The network: a name of `layers.SPECS` or a table.
-    config : TrainConfig
-        How it is trained.
-    seed : int
-        Decides the first weights, the order of the examples, the augmentation and the dropout.
-    copies : Path, optional
-        A store of augmented copies of the same clips; in each epoch the original or one of them is drawn.
-    start : Initialisation, optional
-        First weights in the place of random ones.
-    test : bool
-        Whether it also answers the test part; see `answers.read_test`. Nothing is chosen by these answers.
+    `spec` is a name of `layers.SPECS` or a table. `seed` determines initial weights, order, augmentation and dropout.
+    `copies` is a store of augmented copies; each epoch draws the original or a copy. `start` replaces random initial
+    weights. With `test` the network also predicts the test part (see `answers.read_test`), which affects no choice.
 
-    Notes
-    -----
-    Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter, 2017,
-    arXiv:1608.03983). Without `patience` the weights of the last epoch are kept; otherwise those of the best epoch on
-    validation, by accuracy and, among equals, loss, or by loss alone for sigmoid outputs.
+    The optimizer is Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter,
+    2017, arXiv:1608.03983). Without `patience` the weights of the last epoch are kept; otherwise those of the best
+    validation epoch, by accuracy and then loss, or by loss alone for sigmoid outputs.
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
@@ -158,19 +141,18 @@ def fit(
     begin: Callable[["keras.Model"], None] | None = None,
     moved: tuple[Any, ...] = (),
 ) -> tuple[Graph, pd.DataFrame, int]:
-    """Train a network on examples.
+    """Train a network on the examples `known` and validate it on `held_out`.
 
-    `known` and `held_out` are what it is trained and validated on; `begin` sets its first weights, `moved` holds
-    `rates` and `frozen_norm` of an `Initialisation`.
+    `begin` sets initial weights; `moved` contains `rates` and `frozen_norm` of an `Initialisation`.
 
     Returns
     -------
     graph : Graph
-        Its `model` is the trained one until another training of this process uses the same graph.
+        Its `model` is the trained network until another training of this process uses the same graph.
     history : pandas.DataFrame
-        One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (NaN where it was not validated).
+        One row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (NaN without validation).
     best : int
-        The epoch whose weights were kept, from 1.
+        The epoch of the kept weights, from 1.
     """
     standardise = known.config is not None and known.config.scaling == "segment"
     dtype = known.versions[0][0].dtype.name
@@ -220,7 +202,7 @@ def fit(
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow and ask for deterministic operations: for trainings outside `fit`."""
+    """Seed Python, NumPy and TensorFlow and enable deterministic operations, for trainings outside `fit`."""
     keras = load_keras()
     import tensorflow as tf
 
@@ -229,9 +211,9 @@ def make_deterministic(seed: int) -> None:
 
 
 def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True) -> np.ndarray:
-    """Weight of each class: the inverse of its share, so that the weights of all examples sum to their number.
+    """Return class weights inverse to the shares, such that the weights of all examples sum to their number.
 
-    A class without examples has weight 0; without `balanced` all weights are 1.
+    Classes without examples have weight 0; without `balanced` all weights are 1.
 
     Examples
     --------
@@ -246,12 +228,12 @@ def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True)
 
 
 def config_for(store: FeatureStore, config: TrainConfig) -> TrainConfig:
-    """Return the settings, with sigmoid outputs where a clip may have several labels."""
+    """Return the settings, with sigmoid outputs if clips may have several labels."""
     return dataclasses.replace(config, output="sigmoid") if store.multilabel else config
 
 
 def check_labels(store: FeatureStore, segments: pd.DataFrame) -> None:
-    """Raise `SplitError` unless every class of several labels is present in some segments and absent in others."""
+    """Raise `SplitError` unless each of several labels is present in some segments and absent in others."""
     labels = store.label_matrix(segments)
     for value, word in ((1, "present"), (0, "absent")):
         never = [name for name, column in zip(store.classes, labels.T, strict=True) if not (column == value).any()]
@@ -269,7 +251,7 @@ def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
 
 
 def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:
-    """Loss and accuracy, weighted as in training."""
+    """Return loss and accuracy, weighted as in training."""
     targets, weighted = smoothed(held_out.labels, weights, config, held_out.labels)
     likely = np.clip(held_out.answers(graph.predict).astype(float), 1e-7, 1 - 1e-7)
     if weights is not None:

@@ -1,4 +1,4 @@
-"""Run folders of trained networks: how they are written, checked and read, and how networks answer clips."""
+"""Run folders of trained networks: writing, checking, reading, and predicting clips."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,13 +39,13 @@ def write_network(
     predict: Callable[[np.ndarray], Any] | None = None,
     predicted: dict[str, Any] | None = None,
 ) -> None:
-    """Write a trained network and its answers to the validation part to a run folder.
+    """Write a trained network and its validation predictions to a run folder.
 
     The folder gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and, last, `manifest.json`.
-    For sigmoid outputs `preprocessing.json` holds `thresholds`, the probability from which a class counts as present,
-    chosen on validation; `metrics.json` names the classes (`no_threshold`) that validation has not both present and
-    absent, whose threshold is .5. `metrics` and `made_of` go into `metrics.json` and the manifest; `predicted` replaces
-    the answers where a network is not validated on the clips of the validation part.
+    For sigmoid outputs, `preprocessing.json` contains `thresholds`, chosen on validation; `metrics.json` lists classes
+    (`no_threshold`) that validation does not have both present and absent, with threshold 0.5. `metrics` and `made_of`
+    go into `metrics.json` and the manifest; `predicted` replaces the predictions if other clips are used for
+    validation.
     """
     several = output_of(model) == "sigmoid"
     with atomic_path(folder / "model.keras") as path:
@@ -71,52 +71,51 @@ def write_network(
 
 
 def is_finished(folder: Path, key: str) -> bool:
-    """Return whether a run folder holds the finished training of this key; raise `RunError` for a damaged manifest."""
+    """Return whether a run folder holds the finished training of this key; damaged manifests raise `RunError`."""
     return (folder / COMPLETE).is_file() and read_manifest(folder)["key"] == key
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a finished training: `key`, `seed`, `store` and `split` (fingerprints), and more."""
+    """Return the manifest of a finished training: `key`, `seed`, fingerprints `store` and `split`, and more."""
     if not (folder / COMPLETE).is_file():
-        raise RunError(f"{folder} holds no finished training; run the notebook that trains it again.")
+        raise RunError(f"{folder} contains no finished training; re-run the notebook that trains it.")
     try:
         manifest = read_json(folder / COMPLETE)
         if {"key", "seed", "store", "split"} <= set(manifest):
             return manifest
     except (InstrlibError, TypeError):
         pass
-    raise RunError(f"{folder} is no training run: its {COMPLETE} is damaged or of something else; {_AGAIN}")
+    raise RunError(f"{folder} is not a training run or its {COMPLETE} is damaged; {_AGAIN}")
 
 
 def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[dict[str, Any], FeatureStore, Split]:
     """Return the manifest of a trained network, its features and its split.
 
-    Other features or another split than it was trained with raise `RunError`: its test part could hold clips that it
-    learned from.
+    Other features or another split raise `RunError`, because the test part could contain training clips.
     """
     trained, store = read_manifest(folder), open_store(store_folder)
     split = load_split(split_path, store.segments)
     for what, given in (("split", split.fingerprint), ("store", store.fingerprint)):
         if trained[what] != given:
             raise RunError(
-                f"{folder} was trained with the {what} {trained[what]}, not {given}; run the notebook that trains it "
-                "again."
+                f"{folder} was trained with the {what} {trained[what]}, not {given}; re-run the notebook that "
+                "trains it."
             )
     return trained, store, split
 
 
 def load_model(folder: Path) -> tuple["keras.Model", Scaler]:
-    """Load a network and the scaling of its input from a run folder; raise `RunError` when a file is damaged."""
+    """Load a network and its input scaling from a run folder; damaged files raise `RunError`."""
     scaler = load_scaler(folder)
     keras = load_keras()
     try:
         return keras.saving.load_model(folder / "model.keras", compile=False), scaler
-    except Exception as error:  # Keras raises whatever the reader of the damaged part raises
+    except Exception as error:  # Keras passes on any error of a reader
         raise RunError(f"model.keras in {folder} is missing or damaged; {_AGAIN}") from error
 
 
 def load_scaler(folder: Path) -> Scaler:
-    """Load the scaling of a network's input from its run folder; see `load_model`."""
+    """Load the input scaling of a network from its run folder; see `load_model`."""
     read_manifest(folder)
     try:
         return Scaler.from_dict(read_json(folder / "preprocessing.json")["scaler"])
@@ -125,17 +124,16 @@ def load_scaler(folder: Path) -> Scaler:
 
 
 def load_thresholds(folder: Path) -> np.ndarray | None:
-    """Load from which probability each class counts as present; None for softmax outputs. See `load_model`."""
+    """Load the probability from which each class counts as present; None for softmax outputs."""
     load_scaler(folder)
     thresholds = read_json(folder / "preprocessing.json").get("thresholds")
     return None if thresholds is None else np.asarray(thresholds, dtype=float)
 
 
 def learning_curves(folders: list[Path]) -> dict[str, Any]:
-    """Return the learning curves of several run folders as arguments of `charts.lines`.
+    """Return the learning curves of several run folders as arguments of `charts.lines`; the kept epoch is marked.
 
-    Where a network was not validated after each epoch, its curve joins the epochs in which it was. The epoch that was
-    kept is marked.
+    Curves connect the epochs with validation.
     """
     tables = [pd.read_csv(folder / "history.csv") for folder in folders]
     columns = (("loss", "val_loss"), ("accuracy", "val_accuracy"))
@@ -158,7 +156,7 @@ def learning_curves(folders: list[Path]) -> dict[str, Any]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return one flat row about a trained network: split, seed, epochs, time, validation scores, size."""
+    """Return one flat row about a trained network: split, seed, epochs, time, validation scores and size."""
     kept, manifest = read_json(folder / "metrics.json"), read_manifest(folder)
     names = ("accuracy", "mean_average_precision", "macro_f1", "log_loss")
     validation = {f"validation_{name}": kept["validation"][name] for name in names if name in kept["validation"]}
@@ -179,25 +177,25 @@ def predict_clips(
     *,
     several: bool = False,
 ) -> dict[str, Any]:
-    """Predict clips: the mean of the probabilities of their segments.
+    """Predict clips by averaging the probabilities of their segments.
 
     Parameters
     ----------
     predict : callable
-        From features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)], such as a network's
+        From features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)], such as
         `predict_on_batch`.
     store, scaler
         See `store.open_store` and `load_model`.
     segments : pandas.DataFrame
-        Rows of `store.segments`, all segments of a clip together.
+        Rows of `store.segments`, including all segments of a clip.
     several : bool
-        Whether to score several labels a clip even where the corpus has one, as for sigmoid outputs.
+        Whether to score several labels per clip even if the corpus has one, as for sigmoid outputs.
 
     Returns
     -------
     dict
         `clip_id`, `group` (str), `targets` (int) [shape=(n_clips,)] and `probabilities` [shape=(n_clips, n_classes)],
-        sorted by clip; with several labels a clip also `labels`, see `FeatureStore.label_matrix`.
+        sorted by clip; with several labels also `labels`, see `FeatureStore.label_matrix`.
     """
     parts = np.array_split(segments.row.to_numpy(), max(1, -(-len(segments) // _PREDICTED_AT_ONCE)))
     by_segment = np.concatenate([np.asarray(predict(store.read(rows, scaler))) for rows in parts])

@@ -1,4 +1,4 @@
-"""Transfer learning: probes on frozen embeddings, and fine-tuning of a network that was trained on another corpus."""
+"""Transfer learning: probes on frozen embeddings, and fine-tuning of networks from another corpus."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -46,23 +46,17 @@ class Probe:
     several: bool
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return the probabilities [n, n_classes] of vectors [n, dimension]."""
+        """Return the probabilities [n, n_classes] of embeddings [n, dimension]."""
         return (sigmoid if self.several else softmax)(x @ self.kernel + self.bias)
 
 
 def fit_probe(
     x: np.ndarray, labels: np.ndarray, held_x: np.ndarray, held_labels: np.ndarray, *, several: bool = False
 ) -> Probe:
-    """Fit a logistic regression on vectors scaled to 0 to 1; its penalty is chosen on validation.
+    """Fit a logistic regression on embeddings [n, dimension] scaled to 0 to 1; validation selects the penalty.
 
-    Parameters
-    ----------
-    x, held_x : ndarray [n, dimension]
-        Vectors of training and validation clips.
-    labels, held_labels : ndarray [n, n_classes]
-        1 present, 0 absent, NaN not observed.
-    several : bool
-        Whether a clip may have several labels: then one regression a class, on the clips in which it was observed.
+    `labels` [n, n_classes] are 1 present, 0 absent, NaN not observed; `held_x` and `held_labels` are the validation
+    clips. With `several`, each class gets a regression on the clips that observe it.
     """
     from sklearn.preprocessing import MinMaxScaler
 
@@ -76,7 +70,7 @@ def fit_probe(
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray, *, several: bool = False) -> float:
-    """Return the loss in nats: the mean over observed labels, or over classes that all weigh alike.
+    """Return the loss in nats: the mean over observed labels, or over equally weighted classes.
 
     Examples
     --------
@@ -92,10 +86,10 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray, *, several: boo
 
 
 def reduced(split: Split, clips: pd.DataFrame, size: int, *, seed: int) -> Split:
-    """Return the split with at most `size` training clips of each class; the other ones become `UNUSED`.
+    """Return the split with at most `size` training clips per class; all others become `UNUSED`.
 
-    Clips (`clip_id`, `label`, `group`) are drawn so that one of every group comes before a second of any. With the
-    same seed a smaller draw is part of a larger one.
+    Clips (`clip_id`, `label`, `group`) are drawn group by group in turn. Smaller draws are subsets of larger ones with
+    the same seed.
     """
     train = clips[clips.clip_id.map(split.parts) == "train"]
     ranked = train.assign(
@@ -122,23 +116,25 @@ def probe_predictions(
     Parameters
     ----------
     vectors : (ndarray of str [n], ndarray [n, dimension])
-        Vectors of at least the clips of the store.
+        Clip ids and embeddings, at least those of the store.
     store, splits
         Labels, groups and folds.
     seeds : sequence of int
-        With a `size`, each draws other training clips; otherwise all give the same probe, which is fitted once.
+        With a `size`, each seed draws other training clips; otherwise the probe is fitted once.
     size : int, optional
-        Training clips a class; see `reduced`.
+        Training clips per class; see `reduced`.
     """
     place = pd.Series(np.arange(len(vectors[0])), vectors[0])
     clips = store.clips.sort_values("clip_id", ignore_index=True)
     lost = clips.clip_id[~clips.clip_id.isin(place.index)]
     if len(lost):
-        raise EvaluationError(f"The clip {lost.iloc[0]!r} has no embedding; leave it out or compute it again.")
+        raise EvaluationError(
+            f"The clip {lost.iloc[0]!r} has no embedding; exclude the clip or recompute its embedding."
+        )
     x, labels = vectors[1][place[clips.clip_id].to_numpy()], store.label_matrix(clips)
     if not np.isfinite(x).all():
         bad = clips.clip_id[int((~np.isfinite(x).all(axis=1)).argmax())]
-        raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; compute it again.")
+        raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; recompute it.")
     used = seeds if size else seeds[:1]
     tasks = []
     for seed in used:
@@ -153,10 +149,10 @@ def probe_predictions(
 
 
 def embed_network(run: Path, store: FeatureStore, *, root: Path) -> Vectors:
-    """Embed the clips of a store by a network of ours: the mean over segments of the input of its last layer.
+    """Embed the clips of a store by a trained network: the mean over segments of the input of its last layer.
 
-    The store must have the features that the network was trained on; it may be of another corpus. The vectors are
-    cached in `root`.
+    The store must have the feature settings of the training, but may belong to another corpus. Embeddings are cached in
+    `root`.
     """
     _check_features(run, store)
     network = read_manifest(run)["key"]
@@ -172,9 +168,9 @@ def embed_network(run: Path, store: FeatureStore, *, root: Path) -> Vectors:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An initialisation for fine-tuning: the body of a trained network, with a probe fitted on it as the head.
+    """Initialisation for fine-tuning: the body of a trained network, and a probe fitted on it as the head.
 
-    A random head would send its first gradients through the body and distort it [1]_.
+    A random head would distort the body by its first gradients [1]_.
 
     Attributes
     ----------
@@ -183,7 +179,7 @@ class Pretrained:
     rate : float
         Factor of the learning rate of all rows.
     decay : float
-        Further factor with each row away from the scores [2]_; at 0 only the head is trained.
+        Further factor for each row away from the scores [2]_; 0 trains the head only.
     frozen_norm : bool
         Whether batch normalisation keeps its statistics, scale and shift.
 
@@ -207,7 +203,7 @@ class Pretrained:
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """Factors of the learning rate of the rows, the last one for the scores."""
+        """Factors of the learning rate of the rows; the last one is for the scores."""
         above = np.cumsum([row.units > 0 for row in self.spec][::-1])[::-1]
         return tuple(self.rate * float(self.decay**number) for number in (*above, 0))
 
@@ -218,7 +214,7 @@ class Pretrained:
         return cache.key("models", **settings)
 
     def scaler(self, store: FeatureStore) -> Scaler:
-        """Return the scaling that the body was trained with."""
+        """Return the input scaling of the body."""
         _check_features(self.folder, store)
         return load_scaler(self.folder)
 
@@ -235,12 +231,12 @@ class Pretrained:
 
 
 def _regression(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fit one multinomial regression whose classes weigh alike."""
+    """Fit one multinomial regression with equal class weights."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))
     kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.full(labels.shape[1], _ABSENT_LOGIT)
-    if len(model.classes_) == 2:  # scikit-learn keeps one column of two
+    if len(model.classes_) == 2:  # scikit-learn returns one column for two classes
         kernel[:, model.classes_[1]] = model.coef_[0]
         bias[model.classes_] = 0.0, model.intercept_[0]
     else:
@@ -249,7 +245,7 @@ def _regression(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.n
 
 
 def _regressions(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fit one regression a class; of a class that is always or never present, only its share is learned."""
+    """Fit one regression per class; for a class that is always or never present, only its share."""
     from sklearn.linear_model import LogisticRegression
 
     kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.zeros(labels.shape[1])
@@ -283,7 +279,7 @@ def _predict_fold(x: np.ndarray, labels: np.ndarray, clips: pd.DataFrame, severa
 def _check_features(run: Path, store: FeatureStore) -> None:
     if read_json(run / "preprocessing.json")["features"] != store.config.to_dict():
         raise StoreError(
-            f"{run} was trained on features of other settings than those in {store.folder}; use one profile for both."
+            f"{run} was trained with other feature settings than {store.folder}; use one profile for both."
         )
 
 
@@ -298,10 +294,10 @@ def _embed_store(run: Path, store_folder: Path) -> dict[str, np.ndarray]:
 def _embed_segments(
     model: "keras.Model", store: FeatureStore, scaler: Scaler, segments: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean vector of each clip [n_clips, dimension] and its labels; segments of a clip are adjacent."""
+    """Return the mean embedding of each clip [n_clips, dimension] and its labels; a clip's segments are adjacent."""
     body = load_keras().Model(model.input, model.layers[-1].input)
     parts = np.array_split(segments.row.to_numpy(), max(1, len(segments) // _BATCH))
-    # A call, not `predict`: making a graph of it takes longer than the few clips.
+    # A call, because tracing a graph for `predict` takes longer than the few clips.
     vectors = np.concatenate([np.asarray(body(store.read(rows, scaler), training=False)) for rows in parts])
     clips = segments.drop_duplicates("clip_id")
     number = pd.Series(np.arange(len(clips)), index=clips.clip_id)[segments.clip_id].to_numpy()

@@ -1,4 +1,4 @@
-"""Variants of a training compared: each one from several seeds on every fold, tested on the same clips."""
+"""Comparison of training variants: several seeds on every fold, tested on the same clips."""
 
 import itertools
 from collections.abc import Sequence
@@ -25,21 +25,17 @@ class Variant:
     Attributes
     ----------
     name : str
-        Its name in tables and figures.
+        Name in tables and figures.
     spec : str or tuple of Layer
         The network: a name of `layers.SPECS` or a table.
     config : TrainConfig
-        How it is trained.
-    store : Path
-        Folder of the features.
-    copies : Path, optional
-        Folder of a store of augmented copies; see `train.train_model`.
-    splits : tuple of Path, optional
-        Its own splits, when its clips are not those of the other variants.
-    seeds : tuple of int, optional
-        Its own seeds, when it has fewer than the other variants.
+        Training settings.
+    store, copies : Path
+        Folder of the features, and optionally of a store of augmented copies; see `train.train_model`.
+    splits, seeds : tuple, optional
+        Splits, if its clips differ from those of the other variants; seeds, if it has fewer.
     start : Initialisation, optional
-        First weights in the place of random ones.
+        Replaces random initial weights.
     """
 
     name: str
@@ -86,12 +82,12 @@ def run_variants(
 ) -> dict[str, Outcome]:
     """Train every variant from every seed on every split and predict the test parts.
 
-    All trainings run in parallel. Finished ones are kept, so that a killed run continues where it was.
+    All trainings run in parallel. Finished ones are kept, so an interrupted run continues.
 
     Parameters
     ----------
     folder : Path
-        Run folders are made in it; see `run_folder`.
+        Parent of the run folders; see `run_folder`.
     variants : sequence of Variant
         The variants.
     splits : sequence of Path
@@ -99,17 +95,17 @@ def run_variants(
     seeds : sequence of int
         One network is trained for each.
     workers : int, optional
-        Number of processes; the result does not depend on it.
+        Number of processes; does not affect the result.
 
     Returns
     -------
     dict of str to Outcome
-        By the variants' names.
+        By the name of the variant.
 
     Raises
     ------
     ConfigError
-        When two names would have the same run folder.
+        When two names have the same run folder.
     """
     check_names([variant.name for variant in variants])
     tasks = [
@@ -118,7 +114,7 @@ def run_variants(
         for seed in variant.seeds or seeds
         for fold, split in enumerate(variant.splits or splits)
     ]
-    # Trainings of one graph follow each other, so that a process builds it once.
+    # Trainings of one graph are adjacent, so that a process builds it once.
     order = sorted(range(len(tasks)), key=lambda number: _graph(tasks[number][1]))
     describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
     found = parallel_map(_train, [tasks[number] for number in order], workers=workers, describe=describe, isolate=True)
@@ -133,7 +129,7 @@ def run_variants(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise `ConfigError` when two names would have the same folder, such as "A, b" and "a b"."""
+    """Raise `ConfigError` if two names have the same run folder, such as "A, b" and "a b"."""
     taken: dict[str, str] = {}
     for name in names:
         if slug(name) in taken:
@@ -144,7 +140,7 @@ def check_names(names: Sequence[str]) -> None:
 def read_outcome(
     folders: Sequence[Sequence[Path]], *, store: Path, splits: Sequence[Path], workers: int | None = None
 ) -> Outcome:
-    """Return the outcome of networks that are trained already: run folders, first by seed, then by fold."""
+    """Return the outcome of trained networks from their run folders, first by seed, then by fold."""
     tasks = [(place, store, split) for by_fold in folders for place, split in zip(by_fold, splits, strict=True)]
     answers = parallel_map(read_test, tasks, workers=workers, describe="predicting the test part", isolate=True)
     found = zip([place for place, *_ in tasks], list(answers), strict=True)
@@ -152,7 +148,7 @@ def read_outcome(
 
 
 def make_outcome(answers: Sequence[Sequence[tuple[Path, Predictions]]]) -> Outcome:
-    """Return one outcome of run folders and predictions of networks, first by seed, then by fold."""
+    """Return one outcome from run folders and predictions of networks, first by seed, then by fold."""
     return Outcome(
         tuple(tuple(place for place, _ in by_fold) for by_fold in answers),
         join_seeds([[answer for _, answer in by_fold] for by_fold in answers]),
@@ -165,13 +161,10 @@ def answers(outcomes: dict[str, Outcome]) -> dict[str, Predictions]:
 
 
 def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
-    """Describe each variant by the mean over its trainings.
+    """Return a table with the means over the trainings of each variant.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a variant: `parameters`, `multiply_adds` (of a segment), `best_epoch`, `epochs`, `training_s`, the
-        validation scores and `n_trained`, the number of trainings.
+    Columns: `parameters`, `multiply_adds` (per segment), `best_epoch`, `epochs`, `training_s`, the validation scores
+    and `n_trained`, the number of trainings.
     """
     rows = {}
     for name, outcome in outcomes.items():
@@ -181,7 +174,7 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
 
 
 def _graph(variant: Variant) -> str:
-    """Return what decides the compiled graph of a training, for sorting."""
+    """Return the sort key of the compiled graph of a training."""
     moved = (variant.start.rates, variant.start.frozen_norm) if variant.start else ()
     return repr((variant.spec, str(variant.store), variant.config.output, moved))
 
