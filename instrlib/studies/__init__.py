@@ -1,1 +1,1 @@
-"""Studies that several notebooks share."""
+"""Studies shared by several notebooks."""

@@ -1,4 +1,4 @@
-"""The condition of an instrument, healthy, aged or broken, from acoustic measures by a model of plain numbers.
+"""Condition of an instrument (healthy, aged or broken), classified from acoustic measures.
 
 The model is a logistic regression that needs neither scikit-learn nor TensorFlow; notebook 12 trains it.
 """
@@ -31,15 +31,15 @@ _FARTHEST = 4.0
 
 
 def inputs(values: np.ndarray, preparation: Mapping[str, Any]) -> np.ndarray:
-    """Return the model's inputs from measures [n, n_measures]: standardised, squared, and indicators of missing ones.
+    """Return model inputs for measures [n, n_measures]: standardised, squared, and indicators of missing values.
 
-    Missing measures take the median of the training part; `preparation` comes from `fit_inputs`.
+    Missing measures are replaced by the median of the training part; `preparation` comes from `fit_inputs`.
     """
     told = _logged(values)
     missing = ~np.isfinite(told)
     filled = np.where(missing, numbers(preparation["median"]), told)
     scaled = (filled - numbers(preparation["mean"])) / numbers(preparation["deviation"])
-    # Outliers count no more than the rarest of the training part.
+    # Clip outliers to the range of the training part.
     scaled = np.clip(scaled, -_FARTHEST, _FARTHEST)
     return np.concatenate(
         [scaled, np.square(scaled), missing[:, numbers(preparation["indicators"]).astype(int)]], axis=1
@@ -47,7 +47,7 @@ def inputs(values: np.ndarray, preparation: Mapping[str, Any]) -> np.ndarray:
 
 
 def fit_inputs(values: np.ndarray) -> dict[str, str]:
-    """Return median, mean, deviation (after the logarithm) and the indices of measures with missing values."""
+    """Return median, mean, standard deviation (after the logarithm) and the indices of incomplete measures."""
     told = _logged(values)
     missing = ~np.isfinite(told)
     known = ~missing.all(axis=0)
@@ -64,7 +64,7 @@ def fit_inputs(values: np.ndarray) -> dict[str, str]:
 
 
 def plain_model(estimator: Any, preparation: dict[str, str], temperature: float = 1.0) -> dict[str, Any]:
-    """Return a scikit-learn pipeline of `scale` and `model` (logistic regression) as plain numbers."""
+    """Return a scikit-learn pipeline of `scale` and `model` (logistic regression) as numbers."""
     scale, model = estimator.named_steps["scale"], estimator.named_steps["model"]
     weights = model.coef_.T / scale.scale_[:, None]
     bias = model.intercept_ - scale.mean_ @ weights
@@ -77,7 +77,7 @@ def plain_model(estimator: Any, preparation: dict[str, str], temperature: float 
 
 
 def probabilities(values: np.ndarray, model: Mapping[str, Any]) -> np.ndarray:
-    """Return the probability of each condition [n, 3] from measures [n, n_measures] and a plain model."""
+    """Return the probability of each condition [n, 3] for measures [n, n_measures] and a `plain_model`."""
     x = inputs(np.asarray(values, dtype=np.float64), model["preparation"])
     weights = numbers(model["weights"]).reshape(-1, len(CONDITIONS))
     return softmax(x @ weights + numbers(model["bias"]), model["temperature"])
@@ -86,27 +86,11 @@ def probabilities(values: np.ndarray, model: Mapping[str, Any]) -> np.ndarray:
 def verdict(
     signal: np.ndarray, sample_rate_hz: int, model: Mapping[str, Any]
 ) -> tuple[str, dict[str, float], dict[str, float]]:
-    """Classify the condition of the instrument in a recording.
+    """Classify the condition of the instrument in a recording with the model in `condition.json`.
 
-    The model was trained on simulated damage; `model["about"]` says so and belongs beside every verdict.
-
-    Parameters
-    ----------
-    signal : ndarray [n_samples]
-        Mono; recordings longer than a segment of the training are measured in up to `MAX_SEGMENTS` segments.
-    sample_rate_hz : int
-        Resampled to the model's if it differs.
-    model : dict
-        The contents of `condition.json`.
-
-    Returns
-    -------
-    name : str
-        The most probable of `CONDITIONS`.
-    probabilities : dict of str to float
-        Calibrated; mean over the segments.
-    measures : dict of str to float
-        Median over the segments, NaN where undefined.
+    The recording is mono, at any rate; a long one is measured in up to `MAX_SEGMENTS` segments. Returns the most
+    probable of `CONDITIONS`, the calibrated probabilities (mean over the segments), and the measures (median over the
+    segments, NaN where undefined). Show `model["about"]` with every verdict: the model was trained on simulated damage.
     """
     rate_hz = int(check_model(model)["sample_rate_hz"])
     signal = np.asarray(signal, dtype=np.float32)
@@ -126,17 +110,17 @@ def verdict(
 
 
 def line(values: np.ndarray) -> str:
-    """Write numbers as one string with five significant digits; a JSON list would take a line for each."""
+    """Return numbers as one string with five significant digits, which is one line of JSON."""
     return " ".join(f"{value:.5g}" for value in np.ravel(values))
 
 
 def numbers(text: str) -> np.ndarray:
-    """Read what `line` wrote [shape=(n,)]."""
+    """Return the numbers in a string of `line` [shape=(n,)]."""
     return np.array(text.split(), dtype=np.float64)
 
 
 def check_model(model: Any) -> dict[str, Any]:
-    """Return the model if it was made for these measures; raise `RunError` otherwise."""
+    """Return the model if it uses these measures; otherwise raise `RunError`."""
     known = isinstance(model, dict) and model.get("format") == FORMAT and model.get("measures") == " ".join(MEASURES)
     if not known:
         raise RunError("condition.json was made by another version; re-run notebook 12_instrument_condition.")
@@ -148,13 +132,13 @@ def _logged(values: np.ndarray) -> np.ndarray:
     values = np.array(values, dtype=np.float64)
     values[:, columns] = np.log10(np.maximum(values[:, columns], 1e-6))
     place = list(MEASURES).index("inharmonicity")
-    # From 1e-5 (none) to 1e-2 (a short piano string): close to the logarithm, but at home around 0, too.
+    # From 1e-5 (none) to 1e-2 (a short piano string): close to the logarithm, but also defined around 0.
     values[:, place] = np.arcsinh(values[:, place] / 1e-4)
     return values
 
 
 def _segments(signal: np.ndarray, segment_s: float, rate_hz: int) -> list[np.ndarray]:
-    """Cut a long recording into segments spread evenly over it; the silent ones are left out where there are others."""
+    """Cut a long recording into evenly spaced segments; silent ones are left out if there are others."""
     n = round(segment_s * rate_hz)
     count = min(MAX_SEGMENTS, max(1, len(signal) // n))
     starts = np.linspace(0, max(0, len(signal) - n), count).round().astype(int)

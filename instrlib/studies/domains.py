@@ -1,7 +1,6 @@
-"""Domains: corpora with a sound of their own. Networks are trained on one and tested on the others.
+"""Domains: corpora with different recording conditions. Networks are trained on one and tested on the others.
 
-The networks of a domain predict its own test part and every clip of the other domains. Nothing is chosen on what they
-are tested on.
+The networks of a domain predict its own test part and all clips of the other domains, which affect no choice.
 """
 
 import dataclasses
@@ -52,25 +51,13 @@ _MEASURED = 1000
 
 @dataclass(frozen=True)
 class Domain:
-    """A corpus with its features and splits.
+    """A corpus with its features and splits."""
 
-    Attributes
-    ----------
-    name : str
-        Unique, also as a folder: the corpus, "folder <name>", or the soundfont that alone plays the built-in corpus.
-    corpus, store
-        Clips and features; all domains of a study have the same feature settings.
-    splits : tuple of Path
-        One split, or the folds of the study's own corpus; () for a corpus that is too small to be trained on.
-    fonts : frozenset of str
-        The soundfonts that play it; empty for recordings.
-    """
-
-    name: str
+    name: str  # unique
     corpus: Corpus
-    store: FeatureStore
-    splits: tuple[Path, ...] = ()
-    fonts: frozenset[str] = frozenset()
+    store: FeatureStore  # all domains of a study have the same feature settings
+    splits: tuple[Path, ...] = ()  # one split, or the folds of the study's corpus; () if too small for training
+    fonts: frozenset[str] = frozenset()  # soundfonts that play the corpus; empty for recordings
 
     @property
     def common(self) -> dict[str, str]:
@@ -81,9 +68,9 @@ class Domain:
 
 @dataclass(frozen=True)
 class Common:
-    """Classes that two domains share: their names, and for each class of either its index in `names` or -1.
+    """Classes that two domains share: `names`, and for each class of either domain its index in `names` or -1.
 
-    Where one domain distinguishes what is one class of the other (acoustic and electric guitar), both have one index.
+    Classes that the other domain does not distinguish (acoustic and electric guitar) share one index.
     """
 
     names: tuple[str, ...]
@@ -93,10 +80,10 @@ class Common:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Predictions of the networks of one domain for another, or for its own test part (then `adapted` is None).
+    """Predictions of the networks of one domain for another, or for its own test part (`adapted` is None).
 
     `predictions["targets"]` are classes of the target, `probabilities` [network, clip, class] those of the source;
-    `adapted` holds the same from copies whose batch normalisation was adapted to the target.
+    `adapted` contains predictions of copies whose batch normalisation was adapted to the target.
     """
 
     source: Domain
@@ -109,35 +96,35 @@ class Crossing:
 def at_hand(
     corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path, workers: int | None = None
 ) -> tuple[list[Domain], list[str]]:
-    """Open all domains on this machine; what is missing is made.
+    """Open all domains on this machine, and compute missing features and splits.
 
-    They are the study's own corpus (first in the list), the built-in corpus played by each soundfont alone, corpora
-    that `INSTRLIB_CORPORA` names, and those in the data folder. All but the study's own are split once.
+    Domains are the study's own corpus (first), the built-in corpus played by each single soundfont, the corpora in
+    `INSTRLIB_CORPORA`, and those in the data folder. All but the study's own are split once.
 
     Parameters
     ----------
     corpus, inputs
         The study's own corpus, with features and splits.
     profile : Profile
-        Of the study; `CLIPS_PER_CLASS` caps the other domains.
+        Profile of the study; `CLIPS_PER_CLASS` limits the other domains.
     folder : Path
-        The splits are kept in it.
+        Folder of the splits.
 
     Returns
     -------
     domains : list of Domain
     excluded : list of str
-        A sentence for each corpus that cannot be used, or not be trained on.
+        A sentence for each corpus that is excluded, or not used for training.
 
     Raises
     ------
     ConfigError
-        When a clip of the study's own corpus may have several labels, or `INSTRLIB_CORPORA` is malformed.
+        When clips of the study's own corpus may have several labels, or `INSTRLIB_CORPORA` is malformed.
     CorpusError, LeakError
-        When a corpus that it names is incomplete, or contains a recording of a domain before it.
+        When a corpus in `INSTRLIB_CORPORA` is incomplete, or shares a recording with an earlier domain.
     """
     if corpus.multilabel:
-        raise ConfigError(f"Clips of {corpus.name} have several labels; domains are compared by one label a clip.")
+        raise ConfigError(f"Clips of {corpus.name} have several labels; use a corpus with one label per clip.")
     cap = CLIPS_PER_CLASS[profile.name]
     smaller = dataclasses.replace(profile, clips_per_class=cap, max_clips_per_class=cap)
     own = frozenset(corpus.manifest.font) if corpus.name == "rendered" else frozenset()
@@ -177,16 +164,16 @@ def at_hand(
 
 
 def on_this_machine() -> dict[str, str]:
-    """Return a hash of each soundfont and corpus that `at_hand` would find besides the study's own corpus."""
+    """Return a hash of each soundfont and corpus that `at_hand` finds besides the study's own corpus."""
     fonts = {name: sources.font_hash(path) for name, path in sorted(sources.fonts().items())}
     return fonts | {f"{name} in {root}": hash_tree(root) for name, root, _ in _places()}
 
 
 def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[str]]:
-    """Return the pairs (trained on, tested on) that can be compared, and a sentence for each other two.
+    """Return the comparable pairs (trained on, tested on), and a sentence for each excluded pair.
 
-    Excluded are domains with fewer than two classes in common, and soundfonts that share samples: the network would
-    have been trained on what it is tested on.
+    Excluded are domains with fewer than two common classes, and soundfonts that share samples, because test sounds
+    would occur in training.
     """
     kept, excluded = set(), []
     for first, second in combinations(domains, 2):
@@ -202,7 +189,7 @@ def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[
 
 
 def in_common(source: Domain, target: Domain) -> Common:
-    """Return the classes that two domains have in common; of a domain with itself, all of its classes."""
+    """Return the classes that two domains share; a domain shares all classes with itself."""
     given, asked = source.store.classes, target.store.classes
     if source.name == target.name:
         place = np.arange(len(given))
@@ -228,8 +215,8 @@ def in_common(source: Domain, target: Domain) -> Common:
 def to_common(predictions: Predictions, common: Common) -> Predictions:
     """Return the predictions for clips of common classes only.
 
-    `targets` become indices into `common.names`; `probabilities` have a column for each of these names, summed over
-    the classes of the source that it stands for, then one for each other class of the source.
+    `targets` become indices into `common.names`. `probabilities` have one column for each of these names, summed over
+    the classes of the source with this name, then one for each other class of the source.
     """
     targets = common.of_target[predictions["targets"]]
     known = targets >= 0
@@ -246,7 +233,7 @@ def to_common(predictions: Predictions, common: Common) -> Predictions:
 
 
 def shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
-    """Return the soundfonts of the first that share a recording with one of the second."""
+    """Return the soundfonts in `first` that share a recording with one in `second`."""
     places = sources.fonts()
 
     def share(name: str, other: str) -> bool:
@@ -259,12 +246,9 @@ def shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
 def cross(
     folder: Path, domains: Sequence[Domain], outcomes: dict[str, Outcome], *, workers: int | None = None
 ) -> list[Crossing]:
-    """Predict each domain by the networks of every other, as trained and adapted; predictions are cached in `folder`.
+    """Predict each domain by the networks of every trained domain, original and adapted; cached in `folder`.
 
-    Returns
-    -------
-    list of Crossing
-        Every domain that was trained on with itself, then with the others, in the order of `domains`.
+    Each trained domain comes with itself first, then with the others, in the order of `domains`.
     """
     trained, asked = [domain for domain in domains if domain.name in outcomes], pairs(domains)[0]
     targets = {source.name: [target for one, target in asked if one is source] for source in trained}
@@ -291,9 +275,10 @@ def cross(
 
 
 def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras.Model":
-    """Copy a network with the statistics of its batch normalisation estimated on other segments, without labels [1]_.
+    """Copy a network with batch normalisation statistics estimated on other, unlabelled segments [1]_.
 
-    Layer by layer from the input, with the layers before already adapted; weights and input scaling stay.
+    Layers are adapted from the input to the output, each after those before it; weights and input scaling do not
+    change.
 
     References
     ----------
@@ -301,7 +286,7 @@ def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras
        2016. arXiv:1603.04779
     """
     if not len(rows):
-        raise EvaluationError("Batch normalisation cannot be adapted to no segments.")
+        raise EvaluationError("Adapting batch normalisation requires at least one segment.")
     model, scaler = load_model(run)
     spread = np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(int)
     measured = np.asarray(rows)[spread]
@@ -337,14 +322,14 @@ def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]
 
 
 def _shared_name(source: Domain, target: Domain, own: set[str], others: set[str]) -> str:
-    """Return the name of a common class: that of the domain that has one class of it, or the wider one."""
+    """Return the name of a common class: the name in the domain with one such class, or the wider name."""
     sides = [sorted({domain.common[label] for label in labels}) for domain, labels in ((source, own), (target, others))]
     _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
     return name
 
 
 def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
-    """Return whether a domain has the same clips, or others drawn from the same folder."""
+    """Return whether a domain has the same clips, or others from the same folder."""
     return any(
         corpus.fingerprint == one.corpus.fingerprint
         or (corpus.name == one.corpus.name and corpus.root.resolve() == one.corpus.root.resolve())
@@ -365,14 +350,14 @@ def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> Non
 
 
 def _free_name(wanted: str, domains: Sequence[Domain]) -> str:
-    """Return a name whose run folders are not taken."""
+    """Return a name whose run folders are unused."""
     taken = {slug(domain.name) for domain in domains}
     numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 3)))
     return next(name for name in numbered if slug(name) not in taken)
 
 
 def _places() -> Iterator[tuple[str, Path, bool]]:
-    """Yield name and folder of every corpus at hand, and whether `INSTRLIB_CORPORA` names it."""
+    """Yield name and folder of every corpus on this machine, and whether `INSTRLIB_CORPORA` names it."""
     known = [one for one in corpora.NAMES if one != "rendered"]
     for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(os.pathsep))):
         name, equals, place = (part.strip() for part in entry.partition("="))
@@ -382,7 +367,7 @@ def _places() -> Iterator[tuple[str, Path, bool]]:
             raise ConfigError(f"{VARIABLE} names the unknown corpus {name!r}; choose from {', '.join(known)}.")
         root = whole(place, VARIABLE)
         if not root.is_dir():
-            raise ConfigError(f"{VARIABLE} names {root} for {name}, but there is no such folder.")
+            raise ConfigError(f"{VARIABLE} names {root} for {name}, which is not a folder; correct the path.")
         yield name, root, True
     for name in known:
         root = folders().data / name

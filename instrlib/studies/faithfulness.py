@@ -1,9 +1,8 @@
-"""Whether a map is faithful to its network: deletion and insertion curves, and random weights.
+"""Faithfulness of saliency maps: deletion and insertion curves, and randomised weights.
 
-Deletion replaces by silence what a map marks, the most active first, and follows the probability of the answer;
-insertion puts it into silence in the same order (Petsiuk et al. 2018, arXiv:1806.07421). A map must do better than
-orders that know nothing of the network, and must change with the network's weights (Adebayo et al. 2018,
-arXiv:1810.03292).
+Deletion replaces the spectrogram by silence, the most salient parts first, and records the probability of the predicted
+class; insertion restores it in the same order (Petsiuk et al. 2018, arXiv:1806.07421). A faithful map outperforms
+orders that ignore the network, and depends on its weights (Adebayo et al. 2018, arXiv:1810.03292).
 """
 
 from collections.abc import Callable, Sequence
@@ -46,12 +45,12 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Measured:
-    """Curves of some segments, and what random weights leave of their maps.
+    """Deletion and insertion curves of segments, and map correlations under randomised weights.
 
-    `deletion` and `insertion` hold the probability of the class that was answered, for each of `ORDERS`
-    [shape=(n_seeds, n, n_fractions)]. `randomised` [shape=(n_seeds, n, n_layers)] is the absolute rank correlation of
-    the map with that of the intact network, with the weights of each of `layers` and all after it replaced; random
-    weights invert a map as often as not.
+    `deletion` and `insertion` [shape=(n_seeds, n, n_fractions)] hold probabilities of the predicted class for each of
+    `ORDERS`. `randomised` [shape=(n_seeds, n, n_layers)] is the absolute rank correlation with the original map after
+    replacing the weights of each of `layers` and all later ones. It is absolute, because random weights can invert a
+    map.
     """
 
     deletion: dict[str, np.ndarray]
@@ -65,8 +64,8 @@ def importance(
 ) -> dict[str, np.ndarray]:
     """Rank the values of each spectrogram [n, n_bins, n_frames] in each of `ORDERS`; rank 0 is deleted first.
 
-    Equal values stand in random order. Random blocks are the map's own values, shuffled over its cells; another clip's
-    map is that of the spectrogram half the list away. Random orders have an axis of draws, others one of length 1.
+    Ties are broken at random. Random blocks are the values of the map, shuffled over its cells. The map of another clip
+    is that of the spectrogram half the list away. Random orders have an axis of draws, others an axis of length 1.
     """
     rng = np.random.default_rng(seed)
     n = len(maps)
@@ -94,11 +93,11 @@ def curves(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return deletion and insertion curves [shape=(n_orders, n, n_fractions)]: probabilities of `targets`.
 
-    Values are replaced by silence in the order of their ranks [n_orders, n, n_bins, n_frames], and inserted into
-    silence in the same order. `answer` goes from scaled inputs [n, n_bins, n_frames, 1] to probabilities.
+    Values become silence in the order of their ranks [n_orders, n, n_bins, n_frames], and are inserted into silence in
+    the same order. `answer` maps scaled inputs [n, n_bins, n_frames, 1] to probabilities.
     """
     if config.kind != "log_mel":
-        raise ConfigError("Deletion needs log-mel features, in which silence is one value.")
+        raise ConfigError("Deletion requires log-mel features, in which silence is a single value.")
 
     def follow(kept: np.ndarray | bool) -> np.ndarray:
         x = scale(np.where(kept, level_db, -config.top_db), config, scaler)[..., None]
@@ -113,7 +112,7 @@ def curves(
 
 
 def weight_blocks(model: "keras.Model") -> list[list[str]]:
-    """Return the layers with weights from the output to the input, each with the normalisation that follows it."""
+    """Return the layers with weights from output to input, each with the normalisation after it."""
     blocks: list[list[str]] = []
     for layer in model.layers:
         if layer.weights and type(layer).__name__ == "BatchNormalization" and blocks:
@@ -124,10 +123,7 @@ def weight_blocks(model: "keras.Model") -> list[list[str]]:
 
 
 def randomised_maps(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, seeds: Sequence[int]) -> np.ndarray:
-    """Return the maps while weights are replaced by untrained ones, from the last of `weight_blocks` down.
-
-    The shape is (n_seeds, n_blocks, n, n_rows, n_columns).
-    """
+    """Return maps [n_seeds, n_blocks, n, n_rows, n_columns] with `weight_blocks` randomised cumulatively."""
     keras = load_keras()
     changed = keras.models.clone_model(model)
     below = channels(changed)
@@ -144,7 +140,7 @@ def randomised_maps(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *,
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of maps [..., n_rows, n_columns]; 0 where a map is constant."""
+    """Return Spearman's correlation of maps [..., n_rows, n_columns]; 0 for constant maps."""
     from scipy.stats import rankdata
 
     ranks = [rankdata(maps.reshape(*maps.shape[:-2], -1), axis=-1) for maps in (a, b)]
@@ -163,7 +159,7 @@ def measure(
     store: FeatureStore,
     workers: int | None = None,
 ) -> Measured:
-    """Measure some segments (positions in `explained`, ascending), with the class that each network answers."""
+    """Measure segments (ascending positions in `explained`) for the class that each network predicts."""
     rows, folds = (explained.segments[name].to_numpy()[chosen] for name in ("row", "fold"))
     parts = [np.flatnonzero(folds == fold) for fold in range(len(networks[0]))]
     tasks = []

@@ -1,4 +1,4 @@
-"""Networks for several instruments at once: how they are trained, and what they predict of mixtures and soundscapes."""
+"""Networks for several instruments: their training, and predictions for mixtures and soundscapes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,9 +24,9 @@ from instrlib.studies.mixtures import MixtureConfig, Mixtures
 
 
 def recipe(profile: Profile, config: MixtureConfig) -> TrainConfig:
-    """Return how a network is trained on mixtures: as the baseline, 1.5 times as long, with sigmoid outputs.
+    """Return the training settings for mixtures: the baseline with 1.5 times the epochs and sigmoid outputs.
 
-    Six batches in ten are mixed. Both numbers were chosen on the validation mixtures of the quick study.
+    60 % of the batches are mixed. Both numbers were chosen on the validation mixtures of the quick study.
     """
     layers = min(config.sources), max(config.sources)
     return replace(
@@ -47,12 +47,12 @@ def predict(
     *,
     workers: int | None = None,
 ) -> np.ndarray:
-    """Return the probabilities [n_seeds, n_mixtures, n_classes] that networks give mixtures, each those of its fold.
+    """Return predicted probabilities of mixtures [n_seeds, n_mixtures, n_classes] by the networks of their folds.
 
     Parameters
     ----------
     path : Path
-        An npz file to keep them in.
+        An npz file that caches the probabilities.
     networks : sequence of sequence of Path
         Run folders, first by seed, then by fold, trained on `inputs`.
     store : FeatureStore
@@ -61,7 +61,7 @@ def predict(
     Raises
     ------
     LeakError
-        When a source of a mixture is not in the mixture's part of the split, so that it may have been trained on.
+        When a source of a mixture is in another part of the split than the mixture.
     """
     sources = mixtures.sources[["mixture", "part", "fold", "clip_id"]]
 
@@ -104,11 +104,11 @@ def predictions(
     Parameters
     ----------
     probabilities : np.ndarray [n_seeds, n_mixtures, n_classes]
-        Of all mixtures.
+        For all mixtures.
     part : str
         "validation" or "test".
     threshold : float, optional
-        Probability from which an instrument counts as present; without one each seed, fold and class has the threshold
+        Probability from which an instrument counts as present; default: for each seed, fold and class the threshold
         with the best F1 on the validation mixtures.
     """
     table, labels, rows = mixtures.corpus.manifest, mixtures.corpus.labels, mixtures.rows(part)
@@ -138,21 +138,21 @@ def predict_windows(
     window_s: float,
     hop_s: float = 1.0,
 ) -> list[Windows]:
-    """Return what a network of a released model predicts in windows of each soundscape, in the manifest's order.
+    """Return the predictions of a released network for windows of each soundscape, in manifest order.
 
     Parameters
     ----------
     path : Path
-        An npz file to keep the predictions in.
+        An npz file that caches the predictions.
     split : Split
-        The split that the soundscapes were composed with.
+        The split of the soundscapes.
     trained_on : str
-        Fingerprint of the split that the network was trained with.
+        Fingerprint of the split of the network.
 
     Raises
     ------
     LeakError
-        When the network was trained with another split, so that it may have been trained on clips of a soundscape.
+        When both splits differ, so that clips of a soundscape may be training clips.
     """
     crossing = soundscapes.sources[soundscapes.sources.clip_id.map(split.parts) != soundscapes.sources.part]
     if trained_on != split.fingerprint or len(crossing):

@@ -1,6 +1,6 @@
-"""Acoustic measures of the condition of an instrument; each is tested against a value known in closed form.
+"""Acoustic measures of the condition of an instrument, tested against values in closed form.
 
-They need numpy alone, because the page computes them.
+They import only NumPy, because the web page computes them.
 """
 
 import functools
@@ -40,7 +40,7 @@ SOUNDING_DB = 40.0
 TREBLE_HZ = 2000.0
 ROLL_OFF = 0.95
 
-_FRAME_S = 0.186  # seven periods of the lowest fundamental; Boersma asks for six
+_FRAME_S = 0.186  # seven periods of the lowest fundamental; Boersma requires six
 _OCTAVE_COST = 0.01
 _HNR_RANGE_DB = (-20.0, 50.0)
 _SINC_REACH = 32
@@ -57,18 +57,15 @@ _SLOPE_RANGE_HZ = (500.0, 8000.0)
 
 
 def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
-    """Measure a few seconds of mono sound; no measure depends on its level.
+    """Measure a few seconds of mono sound; all measures are independent of the level.
 
-    Returns
-    -------
-    dict of str to float
-        In the order of `MEASURES`, NaN where a measure is undefined: `fundamental_hz` and `inharmonicity` of noise and
-        drums, `decay_rate_db_s` and `decay_variance` where nothing decays for a quarter of a second, all of silence.
+    Returns a dict in the order of `MEASURES`. NaN are: `fundamental_hz` and `inharmonicity` of noise and drums,
+    `decay_rate_db_s` and `decay_variance` without a decay of a quarter of a second, and all measures of silence.
 
-        Not defined elsewhere: `harmonic_to_noise_spread_db` is the interquartile range over frames (beating and
-        rattling come and go); `band_unevenness_db` how differently the levels of third-octave bands change between
-        frames; `treble_kurtosis` is 1.5 for a tone, 3 for noise, more for pulses; `treble_burstiness_db` the arithmetic
-        over the geometric mean of the treble's power in steps of 6 ms.
+    Defined only here are: `harmonic_to_noise_spread_db`, the interquartile range over frames (beating and rattling are
+    intermittent); `band_unevenness_db`, how differently the levels of third-octave bands change between frames;
+    `treble_kurtosis`, 1.5 for a tone, 3 for noise, more for pulses; `treble_burstiness_db`, the ratio of the arithmetic
+    to the geometric mean of the treble's power in steps of 6 ms.
 
     Examples
     --------
@@ -107,11 +104,10 @@ def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
 
 
 def harmonicity(signal: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return harmonic-to-noise ratio (dB, -20 to 50) and fundamental (Hz, NaN if aperiodic) of each frame.
+    """Return harmonic-to-noise ratio (dB, -20 to 50) and fundamental (Hz, NaN if aperiodic) of each frame [1]_.
 
-    The autocorrelation of a Hann-windowed frame, divided by that of the window, has its highest maximum r = H / (H + N)
-    at the period [1]_; the ratio is 10 log10(r / (1 - r)) dB. White noise is found at about -12 dB, because some lag
-    always fits best.
+    The autocorrelation of a Hann-windowed frame, divided by that of the window, has its maximum r = H / (H + N) at the
+    period; the ratio is 10 log10(r / (1 - r)) dB. White noise gives about -12 dB, because some lag always fits best.
 
     References
     ----------
@@ -125,10 +121,9 @@ def harmonicity(signal: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np
 
 
 def flatness(power: np.ndarray) -> np.ndarray:
-    """Return the spectral flatness of single power spectra [..., n_bins]: 0 for a tone, 1 in the mean for white noise.
+    """Return the spectral flatness of power spectra [..., n_bins]: 0 for a tone, on average 1 for white noise.
 
-    The geometric over the arithmetic mean of a periodogram of white noise is exp(-0.5772) = 0.56 (Euler's constant);
-    it is scaled by the inverse.
+    The ratio of geometric to arithmetic mean is divided by its value for white noise, exp(-0.5772) = 0.56.
     """
     power = np.asarray(power, dtype=np.float64)
     mean = np.maximum(power.mean(axis=-1), 1e-300)
@@ -137,10 +132,10 @@ def flatness(power: np.ndarray) -> np.ndarray:
 
 
 def decay(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float, float]:
-    """Return median rate (dB/s) and variance ((dB/s)²) of falling levels, and the flutter (dB) of all.
+    """Return median rate (dB/s) and variance ((dB/s)²) of falling levels, and the flutter (dB) of all levels.
 
-    A straight line is fitted to every quarter of a second of the level that sounds throughout; the falling ones give
-    rate and variance, the residuals of all the flutter. An exponential decay has variance 0.
+    Lines are fitted to all sounding quarters of a second: falling ones give rate and variance, residuals of all give
+    the flutter. An exponential decay has variance 0.
     """
     level_db, step_s = _level(signal, sample_rate_hz)
     n = round(_LINE_S / step_s)
@@ -161,9 +156,9 @@ def decay(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float, float]
 
 
 def modulation(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
-    """Return RMS depth (dB) of the level's modulation at 3 to 25 Hz, and the share of it at a single rate (0 to 1).
+    """Return RMS depth (dB) of the level modulation at 3 to 25 Hz, and the share of its main rate (0 to 1).
 
-    A level that swings by ± d dB has the depth d / sqrt(2). NaN for sounds shorter than half a second.
+    A modulation by ± d dB has depth d / sqrt(2). NaN for sounds shorter than half a second.
     """
     level_db, step_s = _level(signal, sample_rate_hz)
     if len(level_db) < 0.5 / step_s:
@@ -182,11 +177,10 @@ def modulation(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
 
 
 def inharmonicity(signal: np.ndarray, sample_rate_hz: int, fundamental_hz: float) -> tuple[float, int]:
-    """Return the inharmonicity B of a stiff string, f_n = n f0 sqrt(1 + B n²) [1]_, and the number of partials found.
+    """Return the inharmonicity B of a stiff string, f_n = n f0 sqrt(1 + B n²) [1]_, and the number of partials.
 
-    Partials are tracked one after the other in the three most energetic frames of 0.37 s; (f_n / n)² is a straight line
-    over n². B is NaN where fewer than five partials follow the law. Piano strings have 1e-4 to 1e-2, winds and bowed
-    strings 0.
+    Partials are tracked in the three most energetic frames of 0.37 s; (f_n / n)² is linear in n². B is NaN if fewer
+    than five partials fit. Piano strings have 1e-4 to 1e-2, winds and bowed strings 0.
 
     References
     ----------
@@ -197,7 +191,7 @@ def inharmonicity(signal: np.ndarray, sample_rate_hz: int, fundamental_hz: float
     n = _length(_PARTIAL_FRAME_S, sample_rate_hz, signal)
     frames = _frames(signal, n)
     frames = frames[np.argsort(-np.square(frames).sum(axis=1), kind="stable")[:3]]
-    # Zero-padded by four: the parabola through a peak then errs by less than a hundredth of a bin.
+    # Fourfold zero-padding: the error of parabolic interpolation is then below 0.01 bins.
     n_fft = 4 * n
     level_db = 10 * np.log10(np.square(np.abs(np.fft.rfft(frames * np.hanning(n), n_fft))) + 1e-30)
     found = [_fit_partials(one, sample_rate_hz / n_fft, fundamental_hz) for one in level_db]
@@ -206,13 +200,13 @@ def inharmonicity(signal: np.ndarray, sample_rate_hz: int, fundamental_hz: float
 
 
 def _length(duration_s: float, sample_rate_hz: int, signal: np.ndarray) -> int:
-    """Return the samples of a frame: the power of two nearest to its duration, and no more than there are."""
+    """Return the frame length in samples: the power of two nearest to a duration, within the signal."""
     wanted = round(math.log2(duration_s * sample_rate_hz))
     return 1 << max(3, min(wanted, int(math.log2(max(len(signal), 1)))))
 
 
 def _frames(signal: np.ndarray, n: int) -> np.ndarray:
-    """Frames of `n` samples, half of each shared with the next [shape=(n_frames, n)]; at least one."""
+    """Return frames of `n` samples with an overlap of half [shape=(n_frames, n)]; at least one."""
     if len(signal) < n:
         signal = np.pad(signal, (0, n - len(signal)))
     return np.lib.stride_tricks.sliding_window_view(signal, n)[:: n // 2]
@@ -220,14 +214,14 @@ def _frames(signal: np.ndarray, n: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _window(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a Hann window and its autocorrelation, padded to twice its length so that nothing wraps around."""
+    """Return a Hann window and its autocorrelation, padded to twice its length against wrap-around."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)
     n_fft = 2 * n
     return window, np.fft.irfft(np.square(np.abs(np.fft.rfft(window, n_fft))))
 
 
 def _periodicity(frames: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each frame's share of periodic energy, its period in samples, and its padded power spectrum."""
+    """Return the share of periodic energy, the period in samples and the padded power spectrum per frame."""
     n = frames.shape[1]
     window, norm = _window(n)
     power = np.square(np.abs(np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window, norm.size)))
@@ -241,7 +235,7 @@ def _periodicity(frames: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, n
     normal = (correlation[:, at] / whole) * (norm[0] / norm[at])
     left, top, right = (normal[:, reach + first + step : reach + last + step] for step in (-1, 0, 1))
     tops = (top >= left) & (top > right)
-    # Between samples a maximum is higher: without the parabola, a multiple that falls on a sample would win.
+    # Interpolate the maximum; otherwise a multiple of the period that falls on a sample would be higher.
     height = top + 0.125 * np.square(left - right) / np.where(tops, 2 * top - left - right, 1.0)
     worth = np.where(tops, height - _OCTAVE_COST * np.log2(np.arange(first, last) / first), -np.inf)
     best = worth.argmax(axis=1) + first
@@ -260,7 +254,7 @@ def _periodicity(frames: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, n
 
 @functools.lru_cache(maxsize=4)
 def _sinc(reach: int) -> np.ndarray:
-    """Weights of the neighbours for values between samples, at offsets from -1/2 to 1/2 [shape=(_FINE + 1, n)]."""
+    """Return interpolation weights at offsets from -1/2 to 1/2 [shape=(_FINE + 1, n)]."""
     distance = np.linspace(-0.5, 0.5, _FINE + 1)[:, None] - np.arange(-reach, reach + 1)
     return np.sinc(distance) * np.cos(0.5 * np.pi * distance / (reach + 1)) ** 2
 
@@ -292,7 +286,7 @@ def _bands(power: np.ndarray, bins_hz: np.ndarray, edges_hz: np.ndarray) -> np.n
 
 
 def _unevenness(spectra: np.ndarray, bins_hz: np.ndarray) -> float:
-    """Deviation over time of how each band's level changes beyond that of the whole, the median over loud bands."""
+    """Return the deviation over time of band level changes from the overall change, median over loud bands."""
     if len(spectra) < 4:
         return math.nan
     bands = _bands(spectra, bins_hz, _third_octaves(125.0, 8000.0, bins_hz))
@@ -301,13 +295,13 @@ def _unevenness(spectra: np.ndarray, bins_hz: np.ndarray) -> float:
     level_db = 10 * np.log10(bands[:, loud] + mean.max() * 1e-8)
     whole_db = 10 * np.log10(bands.sum(axis=1) + mean.max() * 1e-8)
     change_db = np.diff(level_db - whole_db[:, None], axis=0)
-    # Of the middle half: notes that set in change everything, and are no fault.
+    # Of the middle half, because onsets change all bands and are no damage.
     spread = np.subtract(*np.percentile(change_db, [75, 25], axis=0))
     return float(np.median(spread))
 
 
 def _level(signal: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, float]:
-    """Level in dB below the loudest frame, about every 10 ms, under Hann windows of 46 ms, and the exact step in s."""
+    """Return the level in dB below the maximum, about every 10 ms (Hann windows of 46 ms), and the step in s."""
     n = _length(_LEVEL_FRAME_S, sample_rate_hz, signal)
     hop = max(1, round(_LEVEL_HOP_S * sample_rate_hz))
     window, _ = _window(n)
@@ -317,10 +311,10 @@ def _level(signal: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, float]:
 
 
 def _treble(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
-    """Kurtosis and burstiness of what lies above `TREBLE_HZ`, medians over blocks of about 0.1 s."""
-    n_fft = -(-len(signal) // 4096) * 4096  # a multiple of a power of two is fast
+    """Return kurtosis and burstiness above `TREBLE_HZ`, medians over blocks of about 0.1 s."""
+    n_fft = -(-len(signal) // 4096) * 4096  # multiples of a power of two are fast
     bins_hz = np.fft.rfftfreq(n_fft, 1 / sample_rate_hz)
-    # A soft edge of half an octave, so that the filter does not ring.
+    # A transition of half an octave avoids ringing.
     edge = np.clip(2 * np.log2(np.maximum(bins_hz, 1.0) / min(TREBLE_HZ, sample_rate_hz / 4)) + 1, 0, 1)
     treble = np.fft.irfft(np.fft.rfft(signal, n_fft) * edge, n_fft)[: len(signal)]
     step = max(1, round(_BURST_S * sample_rate_hz))
@@ -341,7 +335,7 @@ def _treble(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
 
 
 def _fit_partials(level_db: np.ndarray, bin_hz: float, fundamental_hz: float) -> tuple[float, int]:
-    """Track partials in one spectrum in dB; return B (NaN when they do not follow the law) and how many there are."""
+    """Track partials in one spectrum in dB; return B (NaN if they do not fit) and their number."""
     floor_db = level_db.max() - _PARTIAL_RANGE_DB
     squared_hz, coefficient = fundamental_hz**2, 0.0
     numbers: list[int] = []
@@ -349,7 +343,7 @@ def _fit_partials(level_db: np.ndarray, bin_hz: float, fundamental_hz: float) ->
     misses = 0
     for number in range(1, _MAX_PARTIALS + 1):
         expected_hz = number * math.sqrt(max(squared_hz * (1 + coefficient * number**2), 1.0))
-        # A quarter of the distance of partials is searched, but at least the width of a peak.
+        # Search a quarter of the partial spacing, but at least the width of a peak.
         reach = max(0.25 * math.sqrt(max(squared_hz, 1.0)) / bin_hz, 8)
         low, high = round(expected_hz / bin_hz - reach), round(expected_hz / bin_hz + reach)
         if low < 1 or high >= len(level_db) - 1:
@@ -369,16 +363,16 @@ def _fit_partials(level_db: np.ndarray, bin_hz: float, fundamental_hz: float) ->
     if len(numbers) < _MIN_PARTIALS:
         return math.nan, len(numbers)
     predicted_hz = np.array(numbers) * np.sqrt(np.maximum(squared_hz * (1 + coefficient * np.square(numbers)), 0.0))
-    # Partials of another note, or of noise, do not lie on the line: off by a hundredth of the fundamental is enough.
+    # Peaks of another note or of noise deviate from the line by more than 1 % of the fundamental.
     if np.sqrt(np.mean(np.square(predicted_hz - found_hz))) > 0.01 * fundamental_hz + bin_hz:
         return math.nan, len(numbers)
     return float(coefficient), len(numbers)
 
 
 def _line(numbers: list[int], found_hz: list[float]) -> tuple[float, float]:
-    """Fit (f_n / n)² = f0² (1 + B n²), in which every partial's frequency counts alike; return f0² and B."""
+    """Fit (f_n / n)² = f0² (1 + B n²) with equal weight for all partial frequencies; return f0² and B."""
     n = np.array(numbers, dtype=float)
     y = np.square(np.array(found_hz) / n)
-    # The same error of f_n makes one of 2 f_n / n² in y, which falls as 1 / n: so a partial weighs as its number.
+    # An error of f_n changes y by 2 f_n / n², proportional to 1 / n, so the weight of a partial is its number.
     slope, squared = np.polyfit(np.square(n), y, 1, w=n)
     return float(squared), float(np.clip(slope / max(squared, 1.0), -1e-3, 0.05))

@@ -1,8 +1,7 @@
-"""Several instruments at once: mixtures of clips and whole soundscapes, planned and rendered.
+"""Mixtures of clips and whole soundscapes, planned and rendered.
 
-A plan has one row for each clip that sounds. `draw` plans short mixtures of one to four instruments; `compose` plans
-soundscapes, recordings in which instruments enter and rest. Both are rendered by `render`, and all clips of one mixture
-come from one part of a split.
+A plan has one row per source. `draw` plans mixtures of one to four instruments; `compose` plans soundscapes, in which
+instruments enter and rest. `render` renders both. All clips of a mixture come from one part of a split.
 """
 
 import itertools
@@ -32,7 +31,7 @@ PEAK_DB = -1.0
 GAP_S = 1.0
 """Gaps up to 1 s in what an instrument plays in a soundscape are bridged."""
 
-_SOUNDING_RANGE_DB = 40.0  # a frame sounds when it is at most so far below the loudest of its clip
+_SOUNDING_RANGE_DB = 40.0  # largest distance of a sounding frame to the loudest of its clip
 _FRAME_S = 0.02
 _FADE_S = 0.01
 _SHORTEST_CLIP_S = 0.5
@@ -48,14 +47,9 @@ _COLUMNS = (
 class Mixtures:
     """Rendered mixtures or soundscapes.
 
-    Attributes
-    ----------
-    corpus : Corpus
-        One clip a mixture, with its labels and the columns `fold` and `n_sources`.
-    sources : pandas.DataFrame
-        The plan as it was rendered, with `share_db`: a source's energy relative to that of the whole mixture.
-    activity : pandas.DataFrame
-        Who plays when: `mixture`, `label`, `onset_s`, `offset_s`, `level_db`.
+    `corpus` has one clip per mixture, with its labels, `fold` and `n_sources`. `sources` is the rendered plan, with
+    `share_db`, the energy of a source relative to the mixture. `activity` has `mixture`, `label`, `onset_s`, `offset_s`
+    and `level_db`.
     """
 
     corpus: Corpus
@@ -67,7 +61,7 @@ class Mixtures:
         return np.flatnonzero(self.corpus.manifest.split == part)
 
     def groups(self) -> np.ndarray:
-        """Return the groups of the sources of each mixture, str [n_mixtures, most sources]; "" where it has fewer."""
+        """Return the groups of the sources of each mixture, str [n_mixtures, max sources], padded with ""."""
         wide = self.sources.pivot_table(index="mixture", columns="source", values="of_group", aggfunc="first")
         return wide.loc[self.corpus.manifest.clip_id].fillna("").to_numpy(str)
 
@@ -77,7 +71,7 @@ class Mixtures:
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """How mixtures are drawn: numbers of sources, levels within plus and minus a range, onsets up to an offset."""
+    """Settings of mixtures: numbers of sources, level range (plus and minus), latest onset and duration."""
 
     sources: tuple[int, ...] = (1, 2, 3, 4)
     level_range_db: float = 12.0
@@ -87,9 +81,9 @@ class MixtureConfig:
     def __post_init__(self) -> None:
         """Check the settings."""
         if not self.sources or min(self.sources) < 1 or len(set(self.sources)) < len(self.sources):
-            raise ConfigError(f"sources must be different whole numbers of at least 1, not {self.sources!r}.")
+            raise ConfigError(f"sources must be distinct integers of at least 1, not {self.sources!r}.")
         if self.level_range_db < 0 or not 0 <= self.max_offset_s < self.duration_s:
-            raise ConfigError(f"level_range_db must be 0 or more and max_offset_s below the duration: {self!r}.")
+            raise ConfigError(f"level_range_db must be at least 0 and max_offset_s below duration_s: {self!r}.")
 
 
 def config_for(store: FeatureStore) -> MixtureConfig:
@@ -99,10 +93,10 @@ def config_for(store: FeatureStore) -> MixtureConfig:
 
 
 def draw(inputs: Inputs, clips: Corpus, n: int, *, config: MixtureConfig, seed: int) -> pd.DataFrame:
-    """Plan the validation and test mixtures of a study, `n` of each number of sources in each part over all folds.
+    """Plan the validation and test mixtures of a study, `n` per number of sources and part, over all folds.
 
-    Each class is in as many mixtures as the others, up to one; within a class its groups take turns, within a group its
-    clips. The classes of a mixture differ.
+    Classes occur equally often, up to one mixture; within a class, groups take turns, and within a group, clips. The
+    classes of a mixture are distinct.
     """
     rows: list[tuple] = []
     for fold, path in enumerate(inputs.splits):
@@ -112,7 +106,7 @@ def draw(inputs: Inputs, clips: Corpus, n: int, *, config: MixtureConfig, seed: 
             labels = [name for name in inputs.store.classes if name in set(segments.label)]
             if max(config.sources) > len(labels):
                 raise SplitError(
-                    f"A mixture of {max(config.sources)} sources needs as many classes, but the {part} part has "
+                    f"A mixture of {max(config.sources)} sources requires as many classes, but the {part} part has "
                     f"{len(labels)}; mix fewer sources or add classes."
                 )
             rng = np.random.default_rng([seed, fold, PARTS.index(part)])
@@ -120,7 +114,7 @@ def draw(inputs: Inputs, clips: Corpus, n: int, *, config: MixtureConfig, seed: 
             for n_sources in config.sources:
                 used = np.zeros(len(labels))
                 for number in range(-(-n // len(inputs.splits))):
-                    chosen = np.lexsort((rng.random(len(labels)), used))[:n_sources]  # the least used classes
+                    chosen = np.lexsort((rng.random(len(labels)), used))[:n_sources]  # the least frequent classes
                     used[chosen] += 1
                     levels_db = [0.0, *rng.uniform(-config.level_range_db, config.level_range_db, n_sources - 1)]
                     offsets_s = [0.0, *rng.uniform(0, config.max_offset_s, n_sources - 1)]
@@ -135,7 +129,7 @@ def draw(inputs: Inputs, clips: Corpus, n: int, *, config: MixtureConfig, seed: 
 
 
 def _deck(rng: np.random.Generator, segments: pd.DataFrame) -> Iterator[Any]:
-    """Yield segments of one class without end: groups take turns, and so do the clips of a group."""
+    """Yield segments of one class endlessly: groups take turns, and so do the clips of a group."""
 
     def turns(members: list[Any]) -> Iterator[Any]:
         while True:
@@ -151,11 +145,11 @@ def _deck(rng: np.random.Generator, segments: pd.DataFrame) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class SoundscapeConfig:
-    """How soundscapes are composed.
+    """Settings of soundscapes.
 
-    Each ensemble plays `per_ensemble` by part, of `duration_s` (shortest, longest), with `instruments` (fewest, most),
-    at most `at_once` at a time. An instrument plays for `entry_s` and rests for `rest_s`;
-    its level is drawn within `level_range_db`.
+    Each ensemble plays `per_ensemble` soundscapes per part, of `duration_s` (min, max), with `instruments` (min, max),
+    at most `at_once` at a time. An instrument plays for `entry_s` and rests for `rest_s`; levels vary by
+    `level_range_db`.
     """
 
     per_ensemble: dict[str, int]
@@ -173,7 +167,9 @@ class SoundscapeConfig:
             if not 0 < low <= high:
                 raise ConfigError(f"{name} must be two ascending numbers above 0, not {(low, high)!r}.")
         if self.rest_s[0] <= GAP_S or self.entry_s[1] + self.rest_s[0] > self.duration_s[0]:
-            raise ConfigError(f"Rests must be longer than {GAP_S:g} s, and an entry and a rest must fit: {self!r}.")
+            raise ConfigError(
+                f"Rests must exceed {GAP_S:g} s, and an entry and a rest must fit into the duration: {self!r}."
+            )
 
 
 def compose(
@@ -181,8 +177,7 @@ def compose(
 ) -> pd.DataFrame:
     """Plan the validation and test soundscapes of one split.
 
-    Ensembles share no group of clips, so intervals are taken over them. A player repeats its clips when they do not
-    suffice.
+    Ensembles share no group of clips, so intervals are computed over ensembles. A player repeats clips if necessary.
     """
     rows: list[tuple] = []
     for part in PARTS:
@@ -197,9 +192,11 @@ def compose(
 
 
 def _playable(store: FeatureStore, split: Split, part: str, clips: Corpus) -> pd.DataFrame:
-    """Return the segments of a part that last long enough, with `segment_s`."""
+    """Return the segments of a part that are long enough, with `segment_s`."""
     if clips.multilabel:
-        raise CorpusError(f"Clips of {clips.name} may hold several instruments, so a mixture's labels are unknown.")
+        raise CorpusError(
+            f"Clips of {clips.name} may contain several instruments; use a corpus with one label per clip."
+        )
     segments = part_segments(store, split, part).sort_values(["clip_id", "start_s"])
     end_s = clips.manifest.set_index("clip_id")[["start_s", "duration_s"]].sum(axis=1)
     segment_s = np.minimum(store.config.segment_s, segments.clip_id.map(end_s) - segments.start_s)
@@ -209,23 +206,23 @@ def _playable(store: FeatureStore, split: Split, part: str, clips: Corpus) -> pd
 def _ensembles(
     rng: np.random.Generator, segments: pd.DataFrame, instruments: tuple[int, int]
 ) -> list[list[pd.DataFrame]]:
-    """Deal the players of a part into ensembles of different classes; players that fit nowhere stay out."""
+    """Distribute the players of a part over ensembles of distinct classes; surplus players are left out."""
     waiting = {label: _players(rng, own) for label, own in segments.groupby("label")}
-    # With few classes fewer play, so that none plays in every soundscape.
+    # With few classes, fewer play, so that none plays in every soundscape.
     most = max(1, min(instruments[1], len(waiting) - 1))
     fewest = max(1, min(instruments[0], len(waiting) // 2))
     ensembles: list[list[pd.DataFrame]] = []
     while sum(map(bool, waiting.values())) >= fewest:
         size = fewest + len(ensembles) % (most - fewest + 1)
         labels = [label for label, players in waiting.items() if players]
-        # Classes of which most is left come first, so that they run out together.
+        # Classes with the most remaining players come first, so that all run out together.
         order = np.lexsort((rng.random(len(labels)), [-len(waiting[label]) for label in labels]))
         ensembles.append([waiting[labels[place]].pop() for place in order[:size]])
     return ensembles
 
 
 def _players(rng: np.random.Generator, segments: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return tables of segments: a group each, or several groups that have enough to play only together."""
+    """Return tables of segments, each of one group, or of several groups that are too short alone."""
     groups, players = [own for _, own in segments.groupby("group")], []
     for place in rng.permutation(len(groups)):
         if players and players[-1].segment_s.sum() < _ENOUGH_S:
@@ -236,9 +233,9 @@ def _players(rng: np.random.Generator, segments: pd.DataFrame) -> list[pd.DataFr
 
 
 def _soundscape(rng: np.random.Generator, players: list[pd.DataFrame], config: SoundscapeConfig) -> list[tuple]:
-    """Return the segments of one soundscape in their order: the plan's columns from `clip_id` on."""
+    """Return the segments of one soundscape in order: the columns of the plan from `clip_id` on."""
     duration_s = float(np.round(rng.uniform(*config.duration_s)))
-    sounding = np.zeros(int(duration_s), dtype=int)  # players a second
+    sounding = np.zeros(int(duration_s), dtype=int)  # players per second
     rows = []
     for place in rng.permutation(len(players)):
         level_db = round(float(rng.uniform(-1, 1)) * config.level_range_db / 2, 3)
@@ -275,11 +272,11 @@ def render(
     gap_s: float = 0.0,
     workers: int | None = None,
 ) -> Mixtures:
-    """Render a plan as FLAC files, or open them when they are there whole.
+    """Render a plan as FLAC files, or open them if they exist.
 
-    The level of a source is the RMS of the frames that sound. A source of which the end of the mixture would cut more
-    than half starts at once. The activity of `rendered` clips is that of their notes, from key down to key up; of other
-    clips it is where they sound. Gaps up to `gap_s` are bridged.
+    The level of a source is the RMS of its sounding frames. A source starts at 0 if the end of the mixture would cut
+    more than half of it. The activity of `rendered` clips follows their notes, from key down to key up; that of other
+    clips follows their level. Gaps up to `gap_s` are bridged.
 
     Parameters
     ----------
@@ -288,7 +285,7 @@ def render(
     clips : Corpus
         The corpus of the sources.
     root : Path
-        Folder of all mixtures; each plan has its own folder in it.
+        Parent of the folders of all plans.
     """
     if unknown := sorted(set(plan.clip_id) - set(clips.manifest.clip_id)):
         raise CorpusError(f"The plan mixes {unknown[0]!r}, which is not in {clips.name}; draw it again.")
@@ -325,7 +322,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _render(folder: Path, sources: pd.DataFrame, rate_hz: int) -> tuple[pd.DataFrame, list[list[Span]], str]:
-    """Render one mixture: its sources as they came out, when each sounds, and the hash of the file."""
+    """Render one mixture; return its rendered sources, when each sounds, and the hash of the file."""
     placed, spans, offsets_s = [], [], []
     duration_s = float(sources.duration_s.iloc[0])
     for one in sources.itertuples():
@@ -357,7 +354,7 @@ def _length(spans: list[Span], end_s: float = np.inf) -> float:
 
 
 def _faded(signal: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Fade a sound in and out over 10 ms, so that a cut makes no click."""
+    """Fade in and out over 10 ms to avoid clicks."""
     ramp = np.linspace(0, 1, round(_FADE_S * rate_hz))
     signal[: len(ramp)] *= ramp[: len(signal)]
     signal[-len(ramp) :] *= ramp[::-1][-len(signal) :]
@@ -365,7 +362,7 @@ def _faded(signal: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def sounding_rms(signal: np.ndarray, rate_hz: int) -> float:
-    """Return the RMS of the frames of 20 ms that are at most 40 dB below the loudest.
+    """Return the RMS of the 20 ms frames that are at most 40 dB below the loudest.
 
     Examples
     --------
@@ -377,21 +374,21 @@ def sounding_rms(signal: np.ndarray, rate_hz: int) -> float:
 
 
 def sounding_spans(signal: np.ndarray, rate_hz: int, *, gap_s: float = 0.1) -> list[Span]:
-    """Return begin and end in s of each stretch that sounds; gaps up to `gap_s` are bridged."""
+    """Return start and end in s of each sounding span; gaps up to `gap_s` are bridged."""
     frame_s, end_s = round(_FRAME_S * rate_hz) / rate_hz, len(signal) / rate_hz
     frames = np.flatnonzero(_frames(signal, rate_hz)[1]).tolist()
     return joined([(n * frame_s, min((n + 1) * frame_s, end_s)) for n in frames], gap_s=gap_s)
 
 
 def _frames(signal: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the power of each frame of 20 ms, and whether it sounds."""
+    """Return the power of each 20 ms frame, and whether it sounds."""
     size = round(_FRAME_S * rate_hz)
     power = np.square(np.pad(np.asarray(signal, float), (0, -len(signal) % size)).reshape(-1, size)).mean(axis=1)
     return power, (power >= power.max() * 10 ** (-_SOUNDING_RANGE_DB / 10)) & (power > 0)
 
 
 def joined(spans: Sequence[Span], *, gap_s: float) -> list[Span]:
-    """Join stretches that overlap, touch, or are at most `gap_s` apart.
+    """Join spans that overlap, touch, or are at most `gap_s` apart.
 
     Examples
     --------

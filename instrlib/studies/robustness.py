@@ -1,7 +1,7 @@
-"""How the released model does on degraded recordings and on other corpora.
+"""Robustness of the released model to degraded recordings and other corpora.
 
-Each degraded recording is written to a file that `predict.predict_file` reads, as `instrlib predict` does. Nothing is
-chosen here: temperature and thresholds are those of the model.
+Degraded recordings are written to files that `predict.predict_file` reads, as `instrlib predict` does. Temperature and
+thresholds are those of the model; nothing is tuned here.
 """
 
 import tempfile
@@ -45,9 +45,9 @@ _BATCH = 4
 def choose_clips(
     model: PublishedModel, corpus: Corpus, split: Split, *, per_class: int | None = None, seed: int = 0
 ) -> list[str]:
-    """Choose up to `per_class` test clips of each class, of as many groups as there are; sorted.
+    """Choose up to `per_class` test clips of each class from as many groups as possible; sorted.
 
-    `split` must be the one that the model was trained with.
+    `split` must be the split of the training.
     """
     table = corpus.manifest[corpus.manifest.clip_id.map(split.parts).eq("test")]
     _check_unseen(model, corpus, table.clip_id.to_list(), corpus, split)
@@ -58,7 +58,7 @@ def choose_clips(
 
 
 def name_of(degradation: str, level: float) -> str:
-    """Name a degradation at a level, as in tables and findings.
+    """Return the name of a degradation at a level in tables and findings.
 
     Examples
     --------
@@ -79,27 +79,27 @@ def predict_degraded(
     seed: int = 0,
     workers: int | None = None,
 ) -> dict[str, Predictions]:
-    """Predict test clips as they are and under every degradation at every level.
+    """Predict test clips without degradation, and under every degradation at every level.
 
     Parameters
     ----------
     folder : Path
         Cache, one file for each degradation.
     model, corpus, split
-        The model, see `published.open_model`, and what it was trained on and with.
+        The model, see `published.open_model`, and the corpus and split of its training.
     clips : sequence of str
-        From `choose_clips`; a clip that the model may have been trained on raises a `LeakError`.
+        From `choose_clips`; possible training clips raise `LeakError`.
     degradations : sequence of str
         Names in `effects.DEGRADATIONS`.
     seed : int
-        Of noise and rooms; each clip has its own, the same at all levels.
+        Seed of noise and rooms, which differ between clips, but not between levels.
     workers : int, optional
-        Number of processes; the result does not depend on it.
+        Number of processes; does not affect the result.
 
     Returns
     -------
     dict of str to dict
-        Predictions: `UNTOUCHED` first, then those of `name_of`, from mild to severe. No axis of seeds.
+        Predictions without an axis of seeds: first `UNTOUCHED`, then those of `name_of`, from mild to severe.
     """
     _check_unseen(model, corpus, clips, corpus, split)
     untouched = _predictions(folder / f"{UNTOUCHED}.npz", model, corpus, clips, workers)
@@ -122,12 +122,12 @@ def predict_domain(
     clips: Sequence[str] | None = None,
     workers: int | None = None,
 ) -> Predictions:
-    """Predict the clips of another corpus with one label a clip, or of the study's own; `path` is the cache.
+    """Predict clips of another corpus with one label per clip, or of the study's own; `path` is the cache.
 
-    Default are all clips of groups that the model was not trained on; of the study's own corpus, its test part. The
-    result also has `label`, the corpus's own class; `targets` is `UNKNOWN` where the model does not have it. Classes
-    that are wider than one of the model's are left out; see `class_of`. A corpus without any class of the model raises
-    an `EvaluationError`, a clip that it may have been trained on a `LeakError`.
+    By default, these are all clips of groups outside the training, and of the study's own corpus the test part. The
+    result also has `label`, the class in the corpus; `targets` is `UNKNOWN` if the model lacks it. Classes that are
+    wider than one of the model are left out; see `class_of`. A corpus without classes of the model raises
+    `EvaluationError`, possible training clips raise `LeakError`.
     """
     chosen = _unseen(corpus, study, split) if clips is None else corpus.manifest.clip_id.isin(set(clips))
     meaning = class_of(model, corpus)
@@ -139,9 +139,9 @@ def predict_domain(
 
 
 def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
-    """Return the model's class for each class of a corpus, None for those that it does not have.
+    """Return the model's class for each class of a corpus, None if the model lacks it.
 
-    A class that is wider than one of the model's (guitar, where the model has acoustic guitars) is left out.
+    Classes that are wider than one of the model (guitar for acoustic guitar) are left out.
     """
     trained_on = model.about["corpus"]["name"]
     if corpus.name == trained_on:
@@ -158,12 +158,10 @@ def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
 def scores(
     predictions: dict[str, Predictions], model: PublishedModel, *, n_resamples: int, seed: int = 0
 ) -> pd.DataFrame:
-    """Score several predictions on the clips whose class the model has.
+    """Score several predictions on the clips of known classes.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model` (the predictions' name), `score`, `estimate`, `low`, `high`, `n`, `n_groups`; see `SCORES`.
+    Returns columns `model` (name of the predictions), `score`, `estimate`, `low`, `high`, `n`, `n_groups`; see
+    `SCORES`.
     """
     draws = {"n_resamples": n_resamples, "seed": seed}
     tables = []
@@ -190,14 +188,14 @@ def scores(
 def abstentions(
     domains: dict[str, Predictions], model: PublishedModel, *, n_resamples: int, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare how often the model abstains on unknown and on known classes, in the domains that hold both.
+    """Compare abstentions on unknown and known classes, in the domains with both.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by domain: `n_known`, `n_unknown`, `known` and `unknown` (shares of abstentions); of their difference
         the columns of `statistics.compare` ("better": more often on unknown classes); and `auroc`, `auroc_low`,
-        `auroc_high`: how often a known clip has a higher top probability than an unknown one (chance: .5).
+        `auroc_high`: how often a known clip has a higher top probability than an unknown one (chance = 0.5).
     """
     draws, rows = {}, {}
     settings = {"n_resamples": statistics.enough_resamples(n_resamples, len(domains)), "seed": seed}
@@ -234,13 +232,11 @@ def abstentions(
 
 
 def _check_unseen(model: PublishedModel, corpus: Corpus, clips: Sequence[str], study: Corpus, split: Split) -> None:
-    """Refuse clips that the model may have been trained on, and other splits than its own."""
+    """Raise for clips that the model may have been trained on, and for other splits than its own."""
     if corpus.multilabel:
-        raise EvaluationError(f"{corpus.name} has several labels a clip; choose a corpus with one.")
+        raise EvaluationError(f"{corpus.name} has several labels per clip; choose a corpus with one.")
     if split.fingerprint != model.about["split"]:
-        raise LeakError(
-            f"{model.folder} was trained with another split; give the one of its fold ({model.about['fold']})."
-        )
+        raise LeakError(f"{model.folder} was trained with another split; use that of its fold ({model.about['fold']}).")
     table = corpus.manifest[corpus.manifest.clip_id.isin(set(clips)) & ~_unseen(corpus, study, split)]
     if len(table):
         raise LeakError(
@@ -250,12 +246,12 @@ def _check_unseen(model: PublishedModel, corpus: Corpus, clips: Sequence[str], s
 
 
 def _unseen(corpus: Corpus, study: Corpus, split: Split) -> np.ndarray:
-    """Say for each clip of a corpus whether its group was not trained on [n_clips]."""
+    """Return for each clip of a corpus whether its group is outside the training [n_clips]."""
     table, theirs = corpus.manifest, study.manifest.set_index("clip_id")
     shared = table.clip_id.isin(theirs.index)
-    if CONTENT in table and CONTENT in theirs:  # files of two folders may have one name
+    if CONTENT in table and CONTENT in theirs:  # files in two folders can have the same name
         shared &= table[CONTENT] == table.clip_id.map(theirs[CONTENT])
-    if not shared.any():  # other material, whose groups may have the same names
+    if not shared.any():  # other recordings, whose groups can have the same names
         return np.ones(len(table), dtype=bool)
     trained = theirs.group[theirs.index.map(split.parts).isin(["train", "validation"])]
     return ~table.group.isin(set(trained)).to_numpy()
@@ -286,7 +282,7 @@ def _probabilities(
     seed: int,
     workers: int | None,
 ) -> np.ndarray:
-    """Return probabilities [n_clips, n_levels, n_classes], under a degradation or, without a name, of the clips."""
+    """Return probabilities [n_clips, n_levels, n_classes] under a degradation, or without one if unnamed."""
     network, table = model.single, corpus.manifest.set_index("clip_id").loc[list(clips)]
     rows = [(one.Index, corpus.root / one.path, one.start_s, one.duration_s) for one in table.itertuples()]
     settings = [network.temperature, network.features.to_dict(), network.scaler.to_dict()]
@@ -327,7 +323,7 @@ def _predict_batch(
 def _predict(path: Path, model: PublishedModel) -> np.ndarray:
     try:
         return predict_file(path, model).probabilities
-    except AudioError:  # silent in every part that is analysed: no class is more probable than another
+    except AudioError:  # all analysed parts are silent: uniform probabilities
         return np.full(len(model.classes), 1 / len(model.classes))
 
 
@@ -338,7 +334,7 @@ def _right(predictions: Predictions) -> np.ndarray:
 def _mean(
     predictions: Predictions, values: np.ndarray, own: np.ndarray | None = None, *, n_resamples: int, seed: int
 ) -> np.ndarray:
-    """Return draws [1 + n_resamples] of the mean of values over all clips, or over `own` ones; NaN where none is."""
+    """Return draws [1 + n_resamples] of the mean of values over all clips, or over those in `own`; NaN if empty."""
     counts = np.ones(len(values)) if own is None else own.astype(float)
 
     def mean(weights: np.ndarray) -> dict[str, np.ndarray]:

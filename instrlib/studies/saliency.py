@@ -1,7 +1,7 @@
-"""Which part of a spectrogram speaks for a class: class activation maps and Grad-CAM.
+"""Saliency: class activation maps and Grad-CAM on spectrograms.
 
-Maps have the grid of the layer that they are read from: cells that are steps apart, each of which sees a field of the
-input. Maps belong to the logit, because the softmax of a confident answer is flat.
+Maps have the grid of their layer: cells at regular steps, each with a receptive field on the input. They explain the
+logit, because the gradient of a confident softmax vanishes.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,9 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a layer lie on the input.
+    """Positions of the cells of a layer on the input.
 
-    Centres are bins and frames, of which the outermost can lie beyond the input; a cell sees its field; `shape` is the
-    input's (n_bins, n_frames).
+    Centres are in bins and frames, and can lie outside the input; `shape` is that of the input (n_bins, n_frames).
     """
 
     centre_bin: np.ndarray
@@ -49,8 +48,8 @@ class Grid:
 class Explained:
     """Class activation maps of validation segments, by the networks of several seeds.
 
-    `segments` are rows of the store's, with `fold`; `probabilities` [shape=(n_seeds, n, n_classes)]; `maps`
-    [shape=(n_seeds, n, n_classes, n_rows, n_columns)] of every class, below 0 where they speak against it.
+    `segments` are rows of the store, with `fold`; `probabilities` [shape=(n_seeds, n, n_classes)]; `maps`
+    [shape=(n_seeds, n, n_classes, n_rows, n_columns)] of every class, negative where they lower its logit.
     """
 
     segments: pd.DataFrame
@@ -61,7 +60,7 @@ class Explained:
 
     @property
     def answers(self) -> np.ndarray:
-        """Class that each network answers [shape=(n_seeds, n)]."""
+        """Predicted class of each network [shape=(n_seeds, n)]."""
         return self.probabilities.argmax(axis=-1)
 
     @property
@@ -79,18 +78,18 @@ def picture_layers(model: "keras.Model") -> list[str]:
 
 
 def last_picture_layer(model: "keras.Model") -> str:
-    """Return the layer whose cells a class activation map is made of."""
+    """Return the layer that defines the cells of a class activation map."""
     names = picture_layers(model)
     if not names:
-        raise ConfigError("This network has no layer with a frequency and a time axis, so it has no map.")
+        raise ConfigError("This network has no map, because no layer has a frequency and a time axis.")
     return names[-1]
 
 
 def cell_grid(model: "keras.Model", layer: str) -> Grid:
-    """Return where the cells of a layer are centred on the input, and how much of it each sees (arXiv:1603.07285).
+    """Return the centres of the cells of a layer on the input, and their receptive field (arXiv:1603.07285).
 
-    A window of k samples that begins p before its input and moves on by s has the centre of cell i at ``i * s - p + (k
-    - 1) / 2``. With padding "same", TensorFlow puts half of what is missing, rounded down, in front.
+    For a window of k samples with step s that begins p before the input, cell i is centred at ``i * s - p + (k - 1) /
+    2``. With padding "same", TensorFlow puts half of the padding, rounded down, in front.
     """
     _check_layer(model, layer)
     shape = tuple(model.input.shape[1:3])
@@ -113,7 +112,7 @@ def cell_grid(model: "keras.Model", layer: str) -> Grid:
 
 
 def upsample(maps: np.ndarray, grid: Grid) -> np.ndarray:
-    """Bring maps [..., n_rows, n_columns] to the input's grid: linear between the centres, constant beyond them.
+    """Interpolate maps [..., n_rows, n_columns] to the input grid: linear, constant beyond the outer centres.
 
     Examples
     --------
@@ -126,13 +125,13 @@ def upsample(maps: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def downsample(spectra: np.ndarray, grid: Grid) -> np.ndarray:
-    """Bring spectrograms [..., n_bins, n_frames] to the cells: each is the mean of what `upsample` spreads it over."""
+    """Average spectrograms [..., n_bins, n_frames] over the cells, with the weights of `upsample`."""
     bins, frames = (hat / np.maximum(hat.sum(axis=0), 1e-12) for hat in _hats(grid))
     return bins.T @ spectra @ frames
 
 
 def shares(maps: np.ndarray, grid: Grid) -> np.ndarray:
-    """Scale the positive part of each map so that its `upsample` has the mean 1; NaN where nothing is above 0."""
+    """Scale the positive part of each map such that its `upsample` has mean 1; NaN if nothing is positive."""
     positive = np.maximum(maps, 0)
     bins, frames = (hat.mean(axis=0) for hat in _hats(grid))
     total = np.einsum("...rc,r,c->...", positive, bins, frames)[..., None, None]
@@ -142,7 +141,9 @@ def shares(maps: np.ndarray, grid: Grid) -> np.ndarray:
 def band_centres_hz(config: FeatureConfig) -> np.ndarray:
     """Return the centre of each mel band in Hz [shape=(n_mels,)]."""
     if config.kind != "log_mel":
-        raise ConfigError("A map over frequency needs log-mel features; cepstral coefficients have no frequency.")
+        raise ConfigError(
+            "A map over frequency requires log-mel features, because cepstral coefficients have no frequency axis."
+        )
     return mel_edges_hz(config)[1:-1]
 
 
@@ -152,8 +153,8 @@ def band_centres_hz(config: FeatureConfig) -> np.ndarray:
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
     """Compute the class activation map of every class [1]_.
 
-    The network must end with the mean over frequency and time and one dense layer. Its logit of class c is then the
-    mean over the cells of ``sum_k w[k, c] A[k]``, plus a bias; that sum, cell by cell, is the map.
+    The network must end with the mean over frequency and time and one dense layer. The logit of class c is the mean
+    over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is the map.
 
     Parameters
     ----------
@@ -173,23 +174,19 @@ def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
 
 
 def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer: str) -> np.ndarray:
-    """Compute Grad-CAM of one class for each input [1]_.
+    """Compute Grad-CAM of one class for each input [1]_; returns maps [shape=(n, n_rows, n_columns)].
 
-    The channels of the layer are summed with the mean over the cells of the gradient of the logit as weights; what is
-    below 0 becomes 0. At the last layer this is the positive part of the class activation map over the number of cells.
+    The channels of the layer are summed, weighted by the mean gradient of the logit over the cells, and clipped at 0.
+    At the last layer this is the positive part of the class activation map divided by the number of cells.
 
     Parameters
     ----------
     model : keras.Model
-        Its last layer is a dense one with a softmax.
+        It ends with a dense softmax layer.
     x : np.ndarray [shape=(n, n_bins, n_frames, 1)]
     targets : np.ndarray of int [shape=(n,)]
     layer : str
         One of `picture_layers`.
-
-    Returns
-    -------
-    np.ndarray [shape=(n, n_rows, n_columns)]
 
     References
     ----------
@@ -213,18 +210,18 @@ def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer:
 
 
 def channels(model: "keras.Model") -> "keras.Model":
-    """Return the network up to the channels whose mean the last layer weighs; it shares the weights."""
+    """Return the network up to the channels that the last layer averages; it shares the weights."""
     averages = [one for one in model.layers if type(one).__name__ == "GlobalAveragePooling2D"]
     if len(averages) != 1 or averages[0].output.shape != _last(model).input.shape:
         raise ConfigError(
-            "A class activation map needs a network that ends with the mean over frequency and time and one dense "
+            "A class activation map requires a network that ends with the mean over frequency and time and one dense "
             "layer; use grad_cam for this one."
         )
     return load_keras().Model(model.input, averages[0].input)
 
 
 def weighted_channels(active: np.ndarray, model: "keras.Model") -> np.ndarray:
-    """Sum channels [n, n_rows, n_columns, n_channels] with the last layer's weights: the map of every class."""
+    """Return the map of every class: channels [n, n_rows, n_columns, n_channels] times the last weights."""
     return np.einsum("nrck,kt->ntrc", active, _last(model).get_weights()[0], optimize=True)
 
 
@@ -243,7 +240,7 @@ def explain(
 ) -> Explained:
     """Return the maps of all classes for the validation segments of each split.
 
-    `networks` are run folders of finished trainings, by seed and fold; the maps of each are kept in `folder`.
+    `networks` are run folders of finished trainings, by seed and fold; maps are cached in `folder`.
     """
     tasks = [
         (folder / f"fold-{fold}" / f"maps-{seed}.npz", by_fold[fold], store.folder, split)
@@ -266,9 +263,9 @@ def explain(
 
 
 def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str], store: FeatureStore) -> dict[str, Any]:
-    """Arguments of `charts.spectrograms`: segments (values of the column `row`) with a map [n, n_bins, n_frames] each.
+    """Return arguments of `charts.spectrograms`: segments (column `row`) with a map [n, n_bins, n_frames] each.
 
-    Levels are whole dB and maps hundredths of their maxima, which keeps the saved arrays small.
+    Levels are rounded to dB and maps to hundredths of their maxima, which keeps the saved arrays small.
     """
     top = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12) if len(maps) else 1
     return {
@@ -299,7 +296,7 @@ def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path
 
 
 def _slices(n: int) -> list[slice]:
-    """Parts as equal as can be, so that one or two shapes are compiled."""
+    """Return slices of nearly equal length, so that at most two shapes are compiled."""
     edges = np.linspace(0, n, -(-n // _BATCH) + 1).round().astype(int)
     return [slice(first, last) for first, last in pairwise(edges)]
 
@@ -307,7 +304,7 @@ def _slices(n: int) -> list[slice]:
 def _last(model: "keras.Model") -> Any:
     last = model.layers[-1]
     if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", "") != "softmax":
-        raise ConfigError(f"The last layer of this network, {last.name}, is no dense layer with a softmax.")
+        raise ConfigError(f"The last layer {last.name!r} must be a dense softmax layer.")
     return last
 
 
@@ -318,9 +315,11 @@ def _check_layer(model: "keras.Model", layer: str) -> None:
 
 
 def _windows(layer: Any, before: Any) -> list[tuple[int, int]]:
-    """Size and step of a layer's window over each axis."""
+    """Return size and step of the window of a layer over each axis."""
     if layer.input is not before.output:
-        raise ConfigError(f"The layers up to {layer.name!r} are no chain, so its cells have no place on the input.")
+        raise ConfigError(
+            f"The layers up to {layer.name!r} are not sequential, so it has no cell positions; choose another layer."
+        )
     sizes, steps = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", (1, 1)), (1, 1)
     if sizes != (1, 1) or hasattr(layer, "strides"):
         wide = getattr(layer, "dilation_rate", (1, 1))
@@ -331,12 +330,12 @@ def _windows(layer: Any, before: Any) -> list[tuple[int, int]]:
         for side, size, step in zip(before.output.shape[1:3], sizes, steps, strict=True)
     ]
     if expected != list(layer.output.shape[1:3]):
-        raise ConfigError(f"How the layer {layer.name!r} moves its cells over the input is not known.")
+        raise ConfigError(f"The layer {layer.name!r} has an unknown window; choose another layer.")
     return list(zip(sizes, steps, strict=True))
 
 
 def _hats(grid: Grid) -> list[np.ndarray]:
-    """Weights of linear interpolation between the centres [shape=(n_bins, n_rows) and (n_frames, n_columns)]."""
+    """Return weights of linear interpolation between the centres, (n_bins, n_rows) and (n_frames, n_columns)."""
     return [
         np.stack([np.interp(np.arange(side), centres, unit) for unit in np.eye(len(centres))], axis=1)
         for side, centres in zip(grid.shape, (grid.centre_bin, grid.centre_frame), strict=True)

@@ -1,8 +1,8 @@
-"""Who plays when: from overlapping windows to the times in which each instrument sounds, and how well they are found.
+"""Timelines: from overlapping windows to the activity of each instrument, and their scores.
 
-Scores follow sed_eval [1]_: frames of one second are right or wrong for each instrument, and events are found when
-onset and offset are near enough. Every score is a function of the weights of recordings, so that
-`evaluation.statistics` gives intervals over the ensembles that play them.
+Scores follow sed_eval [1]_: frames of one second are right or wrong for each instrument, and events match if onset and
+offset are close enough. Scores are functions of recording weights, so that `evaluation.statistics` gives intervals over
+ensembles.
 
 References
 ----------
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 HOP_S = 1.0
 """Step between windows, and length of a frame."""
 
-COLLARS_S = (1.0, 0.5)  # largest error of an onset: what the frames can show, and half of that
-OFFSET_SHARE = 0.2  # largest error of an offset as a share of the event, where that is more than the collar
+COLLARS_S = (1.0, 0.5)  # largest onset errors: the frame length and half of it
+OFFSET_SHARE = 0.2  # largest offset error as a share of the event, if above the collar
 
 MEDIANS = (1, 3, 5, 7)
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
 SCORES = ("frame_micro_f1", "frame_macro_f1", "error_rate", "event_micro_f1", "event_macro_f1", "event_micro_f1_half_s")
-FEWEST_ENSEMBLES = 4  # with fewer, there is no interval
+FEWEST_ENSEMBLES = 4  # fewer give no interval
 
 Active = Sequence[np.ndarray]  # for each recording, bool [n_frames, n_classes]
 Event = tuple[int, float, float]  # class, onset and offset in s
@@ -47,11 +47,11 @@ class Decision:
     Attributes
     ----------
     median_windows : int
-        Length of the median filter over frames, odd; 1 filters nothing.
+        Odd length of the median filter over frames; 1 filters nothing.
     on, off : float or np.ndarray [n_classes]
-        An instrument is active while its score stays at `off` or above and somewhere reaches `on`.
+        An instrument is active while its score stays at `off` or above and reaches `on` at least once.
     pooling : {"max", "mean"}
-        How the windows' scores become one of the whole recording.
+        How the scores of windows become a score of the recording.
     recording : float or np.ndarray [n_classes]
         Score of the recording from which an instrument is listed.
     """
@@ -85,12 +85,12 @@ FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=
 
 
 def hop_s(windows: "Windows") -> float:
-    """Return the step between windows in s, the length of a frame; of a single window its own length."""
+    """Return the step between windows in s, the length of a frame; for a single window its length."""
     return float(windows.start_s[1] - windows.start_s[0]) if len(windows.start_s) > 1 else float(windows.window_s)
 
 
 def frame_scores(windows: "Windows") -> np.ndarray:
-    """Return the mean of the windows that contain each frame's centre [n_frames, n_classes].
+    """Return the mean over the windows that contain the centre of each frame [n_frames, n_classes].
 
     Examples
     --------
@@ -103,13 +103,13 @@ def frame_scores(windows: "Windows") -> np.ndarray:
     centre_s = (np.arange(int(np.ceil((windows.start_s[-1] + windows.window_s) / step_s - 1e-6))) + 0.5) * step_s
     after = np.searchsorted(windows.start_s, centre_s, side="right")
     first = np.searchsorted(windows.start_s, centre_s - windows.window_s, side="right")
-    first = np.minimum(first, after - 1)  # a frame between two windows takes the one before it
+    first = np.minimum(first, after - 1)  # frames between two windows use the one before
     sums = np.cumsum(np.pad(np.asarray(windows.probabilities, dtype=float), ((1, 0), (0, 0))), axis=0)
     return np.clip((sums[after] - sums[first]) / (after - first)[:, None], 0, 1)
 
 
 def recording_scores(windows: "Windows", pooling: Literal["max", "mean"]) -> np.ndarray:
-    """Score the whole recording [n_classes]: each class by its best window, or by the mean of all."""
+    """Return scores of the whole recording [n_classes]: the maximum or the mean over the windows."""
     return np.asarray(windows.probabilities).max(axis=0) if pooling == "max" else windows.probabilities.mean(axis=0)
 
 
@@ -119,20 +119,20 @@ def listed(windows: "Windows", decision: Decision) -> np.ndarray:
 
 
 def activity(windows: "Windows", decision: Decision) -> np.ndarray:
-    """Return in which frames each instrument sounds, bool [n_frames, n_classes]; one that is not listed never does."""
+    """Return the frames in which each instrument sounds, bool [n_frames, n_classes]; none if it is not listed."""
     smooth = smoothed(frame_scores(windows), decision.median_windows)
     return hysteresis(smooth, decision.on, decision.off) & listed(windows, decision)
 
 
 def smoothed(scores: np.ndarray, median_windows: int) -> np.ndarray:
-    """Return the median over time of each class [n_frames, n_classes]; the ends are repeated."""
+    """Return the median over time of each class [n_frames, n_classes], with repeated ends."""
     from scipy.ndimage import median_filter
 
     return median_filter(scores, size=(median_windows, 1), mode="nearest")
 
 
 def hysteresis(scores: np.ndarray, on: float | np.ndarray, off: float | np.ndarray) -> np.ndarray:
-    """Return where a score [n_frames, n_classes] stays at `off` or above and somewhere reaches `on`.
+    """Return where a score [n_frames, n_classes] stays at `off` or above and reaches `on` at least once.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def stretches(active: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores: np.ndarray) -> pd.DataFrame:
-    """Return a row for each stretch: `label`, `start_s`, `end_s` and `intensity`, the mean of `scores` in it.
+    """Return one row per active stretch: `label`, `start_s`, `end_s` and `intensity`, the mean of `scores`.
 
     Examples
     --------
@@ -183,24 +183,12 @@ def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores
 
 @dataclass(frozen=True)
 class Truth:
-    """What sounds in recordings.
-
-    Attributes
-    ----------
-    classes : tuple of str
-        The instruments.
-    frames : tuple of np.ndarray of bool [n_frames, n_classes]
-        Which instruments sound in each frame of `HOP_S`, for each recording.
-    events : tuple of list of Event
-        Class, onset and offset in s of each entry, for each recording.
-    groups : np.ndarray of str [n_recordings]
-        The ensembles, which share no clips.
-    """
+    """The instruments that sound in recordings."""
 
     classes: tuple[str, ...]
-    frames: tuple[np.ndarray, ...]
-    events: tuple[list[Event], ...]
-    groups: np.ndarray
+    frames: tuple[np.ndarray, ...]  # for each recording, bool [n_frames, n_classes], in frames of `HOP_S`
+    events: tuple[list[Event], ...]  # for each recording
+    groups: np.ndarray  # ensembles, which share no clips [n_recordings]
 
     def __getitem__(self, rows: np.ndarray) -> "Truth":
         """Return some of the recordings."""
@@ -214,7 +202,7 @@ class Truth:
 
 
 def truth_of(soundscapes: Mixtures) -> Truth:
-    """Return the truth of soundscapes, in the order of their manifest."""
+    """Return the truth of soundscapes, in manifest order."""
     classes, table = soundscapes.corpus.classes, soundscapes.corpus.manifest
     by_name = dict(list(soundscapes.activity.groupby("mixture")))
     entries = []
@@ -227,7 +215,7 @@ def truth_of(soundscapes: Mixtures) -> Truth:
 
 
 def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int, *, hop_s: float = HOP_S) -> np.ndarray:
-    """Mark every frame that an event touches, bool [n_frames, n_classes]."""
+    """Return the frames that events touch, bool [n_frames, n_classes]."""
     active = np.zeros((int(np.ceil(duration_s / hop_s - 1e-6)), n_classes), dtype=bool)
     for label, onset_s, offset_s in entries:
         active[int(onset_s / hop_s) : int(np.ceil(offset_s / hop_s - 1e-6)), label] = True
@@ -237,9 +225,9 @@ def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int, *, ho
 def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataFrame, pd.DataFrame]:
     """Choose the decision on validation soundscapes.
 
-    First the pooling whose list has the better micro F1 with its best threshold, then the median filter and the two
-    thresholds with the best micro F1 of the frames; of equally good ones the shortest filter and the thresholds nearest
-    to .5. Thresholds are the same for all classes, because each plays in a few soundscapes only.
+    First the pooling with the best micro F1 of the list, then the median filter and the two thresholds with the best
+    micro F1 of the frames. Ties prefer short filters and thresholds near 0.5. All classes share thresholds, because
+    each plays in few soundscapes.
 
     Returns
     -------
@@ -259,7 +247,7 @@ def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataF
     recording = float(lists.threshold[pooling])
     named = [recording_scores(one, pooling) >= recording for one in heard]
     scores = [frame_scores(one)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
-    # A frame that no threshold lets pass keeps stretches of one soundscape from running on into the next.
+    # A frame below all thresholds separates the stretches of consecutive soundscapes.
     true, named, *smooth = (
         np.concatenate([np.pad(one, ((0, 1), (0, 0)), constant_values=wall) for one in ones])
         for ones, wall in (
@@ -286,20 +274,20 @@ def _f1(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def find(heard: Sequence["Windows"], decision: Decision, truth: Truth) -> Active:
-    """Return the activity of each recording; windows may run past its end."""
+    """Return the activity of each recording; windows may extend beyond its end."""
     return [activity(one, decision)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
 
 
 def always(named: np.ndarray, truth: Truth) -> Active:
-    """Return activity in which the instruments of each list, bool [n_recordings, n_classes], play all the time."""
+    """Return activity in which listed instruments, bool [n_recordings, n_classes], play throughout."""
     return [np.broadcast_to(own, frames.shape) for own, frames in zip(named, truth.frames, strict=True)]
 
 
 def baselines(known: Truth, truth: Truth) -> dict[str, Active]:
     """Return activity that needs no audio.
 
-    "the most frequent" has as many of the most frequent instruments, all the time, as give the best F1 on `known`;
-    "oracle list" knows the instruments of each recording, but not when they play.
+    "the most frequent" plays the most frequent instruments throughout, in the number with the best F1 on `known`;
+    "oracle list" knows the instruments of each recording, but not their times.
     """
     every = np.concatenate(known.frames)
     order = np.argsort(-every.mean(axis=0), kind="stable")
@@ -320,10 +308,10 @@ def baselines(known: Truth, truth: Truth) -> dict[str, Active]:
 def match_events(
     reference: Sequence[Event], found: Sequence[Event], *, collar_s: float, offset_share: float = OFFSET_SHARE
 ) -> list[tuple[int, int]]:
-    """Return pairs (number in `reference`, number in `found`), as many as possible, each event in one pair at most.
+    """Return the largest set of pairs (index in `reference`, index in `found`); each event is in at most one.
 
-    A pair has the same class, onsets at most the collar apart, and offsets at most the collar or `offset_share` of the
-    true event's length.
+    Pairs have the same class, onsets within the collar, and offsets within the collar or `offset_share` of the length
+    of the reference event.
 
     Examples
     --------
@@ -347,7 +335,7 @@ Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # hits, found, true: each [n
 
 
 def frame_counts(truth: Truth, active: Active, where: Sequence[np.ndarray] | None = None) -> Counts:
-    """Return hits, found and true frames of each recording and class; only the frames in the masks `where` count."""
+    """Return hits, found and true frames of each recording and class, only in the masks `where` if given."""
     masks = [slice(None)] * len(truth.frames) if where is None else where
     pairs = [(true[own], found[own]) for true, found, own in zip(truth.frames, active, masks, strict=True)]
     hits = np.stack([(true & found).sum(axis=0) for true, found in pairs])
@@ -366,19 +354,19 @@ def event_counts(truth: Truth, active: Active, collar_s: float = COLLARS_S[0]) -
 
 
 def micro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
-    """Return the F1 of all classes together under each row of weights [n_draws, n_recordings]."""
+    """Return the F1 pooled over classes for each row of weights [n_draws, n_recordings]."""
     hits, found, true = (weights @ one.sum(axis=1) for one in counts)
     return 2 * hits / np.maximum(found + true, 1e-12)
 
 
 def class_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
-    """Return the F1 of each class under each row of weights [n_draws, n_classes]; NaN for a class that never sounds."""
+    """Return the F1 of each class for each row of weights [n_draws, n_classes]; NaN if it never sounds."""
     hits, found, true = (weights @ one for one in counts)
     return np.where(true > 0, 2 * hits / np.maximum(found + true, 1e-12), np.nan)
 
 
 def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of the classes that sound; one that is never found counts 0 (sed_eval leaves it out)."""
+    """Return the mean F1 of the classes that sound; one that is never found counts 0 (sed_eval omits it)."""
     f1 = class_f1(counts, weights)
     n = np.isfinite(f1).sum(axis=1)
     return np.where(n > 0, np.nansum(f1, axis=1) / np.maximum(n, 1), np.nan)
@@ -387,7 +375,7 @@ def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
 def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Return every score under draws of the ensembles [1, 1 + n_resamples].
 
-    The error rate is the sum of substitutions, deletions and insertions over what sounds.
+    The error rate is the sum of substitutions, deletions and insertions relative to the true activity.
     """
     frames, (wide, narrow) = frame_counts(truth, active), (event_counts(truth, active, one) for one in COLLARS_S)
     pairs = list(zip(truth.frames, active, strict=True))
@@ -404,9 +392,9 @@ def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[st
 
 
 def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: int = 0) -> dict[str, float]:
-    """Return the micro F1 (`estimate`, `low`, `high`) of counts, over the recordings in which anything counted sounds.
+    """Return the micro F1 (`estimate`, `low`, `high`) of counts, over recordings with true frames or events.
 
-    `n` is the number of true frames or events, `n_ensembles` that of the ensembles; see `FEWEST_ENSEMBLES`.
+    `n` is the number of true frames or events, `n_ensembles` that of their ensembles; see `FEWEST_ENSEMBLES`.
     """
     own = counts[2].sum(axis=1) > 0
     part, ensembles = tuple(one[own] for one in counts), groups[own]
@@ -421,7 +409,7 @@ def _interval(values: np.ndarray, n_ensembles: int) -> dict[str, float]:
 
 
 def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """Return `model`, `score`, `estimate`, `low` and `high` of each model and score, with intervals over ensembles."""
+    """Return `model`, `score`, `estimate`, `low` and `high`, with intervals over ensembles."""
     n = len(np.unique(truth.groups))
     return pd.DataFrame(
         [
@@ -442,7 +430,7 @@ def compare(
     n_resamples: int,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare timelines two by two on the same recordings; see `statistics.comparison_table`."""
+    """Compare timelines in pairs on the same recordings; see `statistics.comparison_table`."""
     n_resamples = statistics.enough_resamples(n_resamples, len(pairs))
     names = {name for pair in pairs for name in pair}
     draws = {name: _draws(truth, models[name], n_resamples, seed)[score] for name in names}
