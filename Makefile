@@ -6,7 +6,7 @@ SEEDS   ?= 3
 
 # The first interpreter of a supported version.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+	$$p -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 RUN = .venv/bin/python -m
 OPTIONS = --corpus "$(CORPUS)" --data "$(DATA)" --profile "$(PROFILE)" --seeds "$(SEEDS)"
 

@@ -32,6 +32,7 @@ def compose(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phr
 
     Examples
     --------
+    >>> from instrlib.data.rendered.voices import voices
     >>> phrase = compose(np.random.default_rng(1), voices("flute")[0], duration_s=3.0)
     >>> bool(phrase.notes[:, 2].min() >= 60 and phrase.notes[:, 1].max() <= 3.0)
     True
