@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEAST = 0.02  # bins with a smaller share are drawn hollow: their accuracy says little
-_FEW = 8  # up to so many places intervals are whiskers, at more they are bands
+_LEAST = 0.02  # bins with a smaller share are drawn hollow, because their accuracy is uncertain
+_FEW = 8  # intervals are whiskers at up to this many places, otherwise bands
 
 
 @chart
@@ -48,14 +48,14 @@ def lines(
     xlog: bool = False,
     columns: int = 3,
 ) -> "Figure":
-    """Draw lines with intervals over a common axis, in one panel or several.
+    """Draw lines with intervals in one panel or several.
 
     Parameters
     ----------
     x : ndarray [n_x] or [n_panels, n_x]
         Numbers, or strings for named places.
     values, low, high : ndarray [n_x], [n_lines, n_x] or [n_panels, n_lines, n_x]
-        Intervals are whiskers at up to eight places, bands at more. NaN leaves out.
+        NaN values are not drawn.
     names : ndarray of str [n_lines], optional
         Lines of one name (such as seeds) share a colour.
     panels : ndarray of str [n_panels], optional
@@ -63,9 +63,9 @@ def lines(
     styles : ndarray of str [n_lines], optional
         matplotlib's line styles and markers, such as "o-", "--" or "o".
     marked : ndarray of bool, shaped like `values`
-        Points drawn large, such as the epoch that was kept.
+        Points drawn large, such as the chosen epoch.
     ticks : ndarray of str, shaped like `x`, optional
-        What stands at the places of `x`.
+        Texts of the ticks.
     references : ndarray [n_references] or [n_panels, n_references]
         Horizontal lines, with `reference_names` in the legend.
     xlabel, ylabel : str or ndarray of str [n_panels]
@@ -104,7 +104,7 @@ def lines(
                 look |= {"markeredgecolor": "white", "markersize": 8, "label": marked_name or None}
                 axes.plot(at[own], values[number, line, own], "o", **look)
         if xlog:
-            axes.set_xscale("log") if ticks is not None else log_axis(axes, "x")
+            axes.set_xscale("log") if ticks is not None else log_axis(axes)
             axes.minorticks_off()
         axes.set_ylim(*(end if np.isfinite(end) else None for end in ylim[number]))
         axes.set_title("" if panels is None else label(panels[number], wrap=90 // columns))
@@ -118,7 +118,7 @@ def lines(
 
 
 def _places(axes: "Axes", x: np.ndarray, ticks: np.ndarray | None) -> np.ndarray:
-    """Return where points stand, and name the places that have names."""
+    """Set the ticks and return the positions of the points."""
     named = x.dtype.kind not in "biuf"
     places = np.arange(len(x), dtype=float) if named else x.astype(float)
     if named or ticks is not None:
@@ -129,7 +129,7 @@ def _places(axes: "Axes", x: np.ndarray, ticks: np.ndarray | None) -> np.ndarray
 
 
 def _dodge(places: np.ndarray, xlog: bool) -> float:
-    """Return how far apart lines are drawn at one place, so that their intervals do not cover each other."""
+    """Return the shift between lines at one place, so that their intervals do not overlap."""
     if len(places) < 2:
         return 0.1
     return 0.04 if xlog else 0.06 * float(np.min(np.abs(np.diff(places))) or 1)
@@ -153,11 +153,10 @@ def pareto(
     high: np.ndarray | None = None,
     limit: float | None = None,
     limit_name: str = "",
-    xlog: bool = True,
     xlabel: str = "",
     ylabel: str = "",
 ) -> "Figure":
-    """Draw cost against score; points that no other beats in both are joined, numbered and named.
+    """Draw cost (logarithmic) against score; the points of the Pareto front are joined, numbered and named.
 
     Parameters
     ----------
@@ -169,7 +168,7 @@ def pareto(
     low, high : ndarray [n], optional
         Interval of the score.
     limit : float, optional
-        A horizontal line, such as the lowest score that is accepted.
+        A horizontal line, such as the lowest acceptable score.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     kinds = np.asarray([""] * len(x) if kinds is None else kinds, dtype=str)
@@ -190,10 +189,9 @@ def pareto(
         place = {"textcoords": "offset points", "ha": "right", "fontsize": 8, "fontweight": "bold"}
         axes.annotate(str(number), (x[one], y[one]), (-5, 5), **place)
         axes.plot([], [], linestyle="none", label=f"{number}  {label(names[one], wrap=28)}")
-    if xlog:
-        axes.set_xscale("log")
-        axes.margins(x=0.08)
-        log_axis(axes, "x")
+    axes.set_xscale("log")
+    axes.margins(x=0.08)
+    log_axis(axes)
     axes.grid()
     axes.set(xlabel=label(xlabel, wrap=70), ylabel=label(ylabel))
     figure.legend(loc="outside right upper", handlelength=1.2)
@@ -201,7 +199,7 @@ def pareto(
 
 
 def pareto_front(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the points than which none costs at most as much and scores more, cheapest first."""
+    """Return the points of the Pareto front, cheapest first."""
     order = np.lexsort((-y, x))
     best = np.maximum.accumulate(np.where(np.isfinite(y[order]), y[order], -np.inf))
     return order[np.diff(best, prepend=-np.inf) > 0]
@@ -216,21 +214,19 @@ def reliability(
     ece: float | np.ndarray,
     panels: np.ndarray | None = None,
     of: str = "clips",
-    xlabel: str = "confidence",
-    ylabel: str = "accuracy",
 ) -> "Figure":
-    """Draw accuracy against confidence; a calibrated model lies on the diagonal.
+    """Draw accuracy against confidence; points of a calibrated model are on the diagonal.
 
     Parameters
     ----------
     confidence, accuracy, share : ndarray [n_bins] or [n_panels, n_bins]
-        Means of each bin of equal width, and the share of all that it holds.
+        Means in bins of equal width, and the share of all predictions in each bin.
     ece : float or ndarray [n_panels]
         Expected calibration error.
     panels : ndarray of str [n_panels], optional
         Titles.
     of : str
-        What is counted.
+        What is counted, for labels.
     """
     confidence, accuracy, share = (np.atleast_2d(np.asarray(one, dtype=float)) for one in (confidence, accuracy, share))
     n, n_bins = share.shape
@@ -241,16 +237,16 @@ def reliability(
         top.set_title(f"{head}calibration error {np.broadcast_to(ece, n)[number]:.3f}")
         top.bar((np.arange(n_bins) + 0.5) / n_bins, share[number], width=0.9 / n_bins, color=GREY)
         axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfectly calibrated")
-        for enough, style, text in ((True, "o-", ylabel), (False, "o", f"fewer than {_LEAST:.0%} of the {of}")):
+        for enough, style, text in ((True, "o-", "accuracy"), (False, "o", f"fewer than {_LEAST:.0%} of the {of}")):
             own = np.isfinite(accuracy[number]) & ((share[number] >= _LEAST) == enough)
             fill = "full" if enough else "none"
             axes.plot(
                 confidence[number, own], accuracy[number, own], style, color=BLUE, fillstyle=fill, label=label(text)
             )
-        axes.set(xlabel=label(xlabel), xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid()
     tops[0].set_ylabel(f"share of\n{of}")
-    bottoms[0].set_ylabel(label(ylabel))
+    bottoms[0].set_ylabel("accuracy")
     legend_of(figure, bottoms[0], loc="outside lower center", ncols=3 if n > 1 else 2)
     return figure
 
@@ -261,20 +257,17 @@ def histogram(
     values: np.ndarray,
     reference: float | None = None,
     reference_name: str = "",
-    log: bool = False,
     xlabel: str = "",
     ylabel: str = "",
 ) -> "Figure":
-    """Draw how often values occur, beside a reference."""
+    """Draw a histogram with a reference value."""
     values = np.asarray(values, dtype=float)
     every = values if reference is None else np.append(values, reference)
-    low, high = (every.min() / 1.25, every.max() * 1.25) if log else (every.min() - 0.5, every.max() + 0.5)
+    low, high = every.min() - 0.5, every.max() + 0.5
     figure = new_figure(height=2.5)
     axes = figure.subplots()
-    axes.hist(values, bins=np.geomspace(low, high, 41) if log else np.linspace(low, high, 41), color=BLUE)
+    axes.hist(values, bins=np.linspace(low, high, 41), color=BLUE)
     axes.set(xlabel=label(xlabel), ylabel=label(ylabel), xlim=(low, high))
     if reference is not None:
         reference_line(axes, reference, reference_name)
-    if log:
-        log_axis(axes, "x")
     return figure

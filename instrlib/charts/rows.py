@@ -41,14 +41,14 @@ def dots(
     limits: np.ndarray | None = None,
     xlabel: str = "",
 ) -> "Figure":
-    """Draw one row a name: points with intervals, and the numbers on the right.
+    """Draw points with intervals, one row per name, with the numbers on the right.
 
     Parameters
     ----------
     names : ndarray of str [n]
         From top to bottom.
     values, low, high : ndarray [n] or [n, n_series]
-        NaN ends draw no interval.
+        With NaN ends no interval is drawn.
     kinds : ndarray of str [n], optional
         Colours the rows; better, worse, equivalent, inconclusive and baseline have colours of their own.
     series : ndarray of str [n_series], optional
@@ -58,7 +58,7 @@ def dots(
     margin : float or ndarray [n]
         Half the width of a grey band around the reference: the margin of equivalence.
     signed : bool
-        The values are differences: signs are written and the axis is symmetric around 0.
+        The values are differences: numbers have signs and the axis is symmetric around 0.
     """
     n = len(names)
     values = np.asarray(values, dtype=float).reshape(n, -1)
@@ -118,9 +118,9 @@ def bars(
     names : ndarray of str [n]
     values : ndarray [n] or [n_series, n]
     series : ndarray of str [n_series], optional
-        With "panels" they name the axes of the panels, otherwise they stand in the legend.
+        Names of the panels, or of the colours in the legend.
     layout : str
-        "panels" draws the series side by side, each on its own axis; "stacked" on top of each other.
+        "panels" for one panel per series, or "stacked".
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     texts, rows, stacked = [label(name) for name in names], np.arange(len(names)), layout == "stacked"
@@ -150,14 +150,13 @@ def box(
     kinds: np.ndarray,
     panels: np.ndarray,
     log: np.ndarray | Sequence[bool] = (),
-    columns: int = 2,
 ) -> "Figure":
-    """Draw how measures are spread in each kind: median, middle half, and 5th to 95th percentile.
+    """Draw the distribution of measures by kind: median, quartiles, and 5th to 95th percentile.
 
     Parameters
     ----------
     values : ndarray [n, n_measures]
-        NaN leaves out.
+        NaN values are left out.
     kinds : ndarray of str [n]
     panels : ndarray of str [n_measures]
         Names of the measures, with units.
@@ -167,7 +166,7 @@ def box(
     values, kinds = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str)
     drawn = colours_of(kinds)
     height = 0.5 + 0.17 * len(drawn)
-    figure, grid_panels = grid(len(panels), columns=columns, row_height=height, margin=0.1, sharey=True)
+    figure, grid_panels = grid(len(panels), columns=2, row_height=height, margin=0.1, sharey=True)
     for number, axes in enumerate(grid_panels):
         for row, (kind, (colour, _)) in enumerate(drawn.items()):
             own = values[(kinds == kind) & np.isfinite(values[:, number]), number]
@@ -177,7 +176,7 @@ def box(
                 axes.hlines(row, ends[1], ends[3], color=colour, linewidth=8, alpha=0.5)
                 axes.plot(ends[2], row, "|", color=INK, markersize=9, markeredgewidth=2)
         if len(log) and log[number]:
-            log_axis(axes, "x")
+            log_axis(axes)
         else:
             axes.locator_params(axis="x", nbins=6)
             axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
@@ -194,7 +193,6 @@ def heat_map(
     rows: np.ndarray,
     columns: np.ndarray,
     text: np.ndarray | None = None,
-    framed: np.ndarray | None = None,
     limits: np.ndarray = (0.0, 1.0),
     xlabel: str = "",
     ylabel: str = "",
@@ -207,9 +205,7 @@ def heat_map(
     values : ndarray [n_rows, n_columns]
         NaN cells are hatched.
     text : ndarray of str [n_rows, n_columns], optional
-        What stands in the cells, over several lines if it has them; the values when left out.
-    framed : ndarray of bool [n_rows, n_columns], optional
-        Cells with a frame.
+        Texts of the cells, on several lines if needed; default the values.
     limits : ndarray [2]
         Ends of the colours.
     """
@@ -220,15 +216,15 @@ def heat_map(
     text = np.vectorize("{:.2f}".format)(values) if text is None else np.asarray(text, dtype=str)
     cells = [str(one).split("\n") for one in text.ravel()]
     names = [label(name, wrap=24) for name in rows]
-    # Inches a cell: as wide as its text, as high as its lines, square where there is one line.
+    # The size of a cell in inches follows from its text; cells with one line are square.
     small = float(np.interp(max(values.shape), [12, 41], [7.5, 5]))
     width = np.clip(0.0086 * small * max(len(line) for cell in cells for line in cell) + 0.1, 0.17, 1.2)
     width = max(width, 0.36) if max(values.shape) <= 20 else width
     height = max(map(len, cells)) * 0.02 * small + 0.08 if max(map(len, cells)) > 1 else width
     turned = values.shape[1] > 6
-    beside, below = (0.075 * max(len(str(name)) for name in one) for one in (rows, columns))
+    left, below = (0.075 * max(len(str(name)) for name in one) for one in (rows, columns))
     figure = new_figure(
-        width=max(beside + 1.4 + width * values.shape[1], 3.4),
+        width=max(left + 1.4 + width * values.shape[1], 3.4),
         height=0.6 + (below if turned else 0.3) + height * values.shape[0],
     )
     axes = figure.subplots()
@@ -239,8 +235,6 @@ def heat_map(
     )  # fmt: skip
     for row, column in np.argwhere(~np.isfinite(values)):
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor="#F4F4F4", edgecolor=LIGHT, hatch="///", linewidth=0))
-    for row, column in np.argwhere([] if framed is None else framed):
-        axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, fill=False, edgecolor=INK, linewidth=1.4))
     axes.set_xticks(np.arange(len(columns)) + 0.5, [label(name, wrap=24) for name in columns], rotation=90 * turned)
     axes.set_yticks(np.arange(len(rows)) + 0.5, names, rotation=0)
     axes.tick_params(length=0, labelsize=8 if max(values.shape) <= 20 else 6)

@@ -1,4 +1,4 @@
-"""Charts with one purpose: who plays when, what a search tried, and a map of clips."""
+"""Timeline, parallel coordinates of a search, and scatter plot of an embedding."""
 
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ def timeline(
     truth_end_s: np.ndarray = (),
     width: float = WIDTH,
 ) -> "Figure":
-    """Draw which instruments play when, one row for each that was found or is there.
+    """Draw which instruments play when, one row per instrument that was found or plays.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def timeline(
     names = [str(classes[row]) for row in rows]
     figure = new_figure(height=1.5 + 0.3 * max(len(rows), 1), width=width)
     axes = figure.subplots()
-    # Without its palest part, so that a low score also shows.
+    # Without the palest part of the colour map, so that low scores are visible.
     shades = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256)))
     scale = {"cmap": shades, "norm": Normalize(0, 1)}
     for place, row in enumerate(rows):
@@ -100,18 +100,18 @@ def parallel_coordinates(
     score_name: str,
     highlighted_name: str = "",
 ) -> "Figure":
-    """Draw each trial of a search as a line across its hyperparameters to its score; grey but for the highlighted.
+    """Draw each trial of a search as a line through its hyperparameters to its score.
 
     Parameters
     ----------
     names : ndarray of str [n_parameters]
     values : ndarray [n_trials, n_parameters]
     score : ndarray [n_trials]
-        NaN for a trial that failed; it is left out and counted below the axis.
+        NaN for a failed trial, which is counted in the legend.
     log : ndarray of bool [n_parameters]
         Which hyperparameters have a logarithmic axis.
     highlighted : ndarray of bool [n_trials]
-        Such as the best three.
+        Trials drawn in red, such as the best three.
     """
     values, score = np.asarray(values, dtype=float), np.asarray(score, dtype=float)
     done, n = np.isfinite(score), len(names)
@@ -130,7 +130,7 @@ def parallel_coordinates(
             text = {"textcoords": "offset points", "va": "center", "fontsize": 7, "zorder": 6}
             back = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
             axes.annotate(f"{tick:.2g}", (at, place), (4, 0), bbox=back, **text)
-    # A little apart, so that trials with the same values do not hide each other.
+    # Shifted a little, so that trials with the same values do not hide each other.
     table[:, :-1] += np.linspace(-0.025, 0.025, len(table))[np.argsort(np.argsort(table[:, -1]))][:, None]
     axes.plot(table[~chosen].T, color=GREY, linewidth=0.9, alpha=0.55, zorder=1)
     axes.plot(table[chosen].T, color=RED, linewidth=2.0, zorder=3)
@@ -153,12 +153,9 @@ def scatter(
     y: np.ndarray,
     kinds: np.ndarray,
     panels: np.ndarray | None = None,
-    columns: int = 4,
     frameless: bool = False,
-    xlabel: str = "",
-    ylabel: str = "",
 ) -> "Figure":
-    """Draw points coloured by kind; with `panels`, one panel for each of its values with the other points in grey.
+    """Draw points coloured by kind, in one panel for each value of `panels` with the other points in grey.
 
     Parameters
     ----------
@@ -166,12 +163,12 @@ def scatter(
     kinds, panels : ndarray of str [n]
         Twelve classes of four domains are readable as `kinds=domain, panels=class`.
     frameless : bool
-        Leave out the axes' numbers, which mean nothing in an embedding.
+        Omit the numbers of the axes, which have no meaning in an embedding.
     """
     x, y, kinds = np.asarray(x, dtype=float), np.asarray(y, dtype=float), np.asarray(kinds, dtype=str)
     names = [""] if panels is None else sorted(set(np.asarray(panels, dtype=str).tolist()))
     figure, grid_panels = grid(
-        len(names), columns=columns, row_height=4.0 if len(names) == 1 else 1.75, sharex=True, sharey=True
+        len(names), columns=4, row_height=4.0 if len(names) == 1 else 1.75, sharex=True, sharey=True
     )
     size = float(np.interp(len(x), [100, 1000], [26, 8])) / (1 if len(names) == 1 else 1.6)
     for name, axes in zip(names, grid_panels, strict=True):
@@ -180,13 +177,11 @@ def scatter(
         for kind, (colour, marker) in colours_of(kinds).items():
             both = own & (kinds == kind)
             axes.scatter(x[both], y[both], s=size, color=colour, marker=marker, alpha=0.8, linewidths=0)
-        axes.set_title(label(name, wrap=90 // columns), fontsize=8)
+        axes.set_title(label(name, wrap=22), fontsize=8)
         if frameless:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=GREY)
     for kind, (colour, marker) in colours_of(kinds).items():
         grid_panels[0].scatter([], [], s=26, color=colour, marker=marker, label=label(kind, wrap=60))
-    figure.supxlabel(label(xlabel, wrap=90), fontsize=9)
-    figure.supylabel(label(ylabel), fontsize=9)
     legend_of(figure, grid_panels[0], ncols=5)
     return figure

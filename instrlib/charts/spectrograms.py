@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STEPS = 10  # shades of a map: more cannot be told apart, and the file is half as large
+_STEPS = 10  # shades of a map; more are indistinguishable and double the size of the file
 
 
 @chart
@@ -29,16 +29,16 @@ def spectrograms(
     xlabel: str = "time (s)",
     width: float = WIDTH,
 ) -> "Figure":
-    """Draw spectrograms side by side; with `maps`, the sound is grey and the map is drawn in colour on top.
+    """Draw spectrograms side by side; with `maps`, the spectrogram is grey and the map is drawn in colour on top.
 
     Parameters
     ----------
     spectra : ndarray [n, n_bins, n_frames], dB
-        Smaller ones are padded with NaN. With n = 0 the figure says that there is none.
+        Smaller ones are padded with NaN. With n = 0 the figure is a note.
     titles : ndarray of str [n]
     hop_s : float or ndarray [n], s
     frequencies_hz : ndarray [n_bins] or [n, n_bins], Hz
-        Centres of the bands, ascending; a row of NaN where the bands have none (cepstral coefficients).
+        Centres of the bands, ascending; NaN for cepstral coefficients.
     maps : ndarray [n, n_bins, n_frames], optional
         At least 0; each is drawn relative to its own maximum, with a line at half of it.
     shared : bool
@@ -49,7 +49,7 @@ def spectrograms(
     n = len(spectra)
     if not n:
         figure = new_figure(height=0.8)
-        figure.text(0.5, 0.5, "there is none", ha="center", va="center")
+        figure.text(0.5, 0.5, "no examples", ha="center", va="center")
         return figure
     hops, frequencies = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz)
     one_axis = len(frequencies) == 1
@@ -63,7 +63,7 @@ def spectrograms(
     for number, axes in enumerate(panels):
         image = _picture(axes, drawn[number], hops[number], start_s, "gray" if maps is not None else cmap, limits)
         if not np.isfinite(frequencies[0 if one_axis else number]).any():
-            # Cepstra: the first two, level and tilt, are many times the others.
+            # The first two cepstral coefficients, level and tilt, are much larger than the others.
             image.set_clim(*np.nanpercentile(drawn[number][2:], [2, 98]))
         if maps is not None:
             image = _map(axes, np.asarray(maps[number], dtype=float), image.get_extent())
@@ -88,7 +88,7 @@ def _picture(axes: "Axes", picture: np.ndarray, hop_s: float, start_s: float, cm
     known = np.isfinite(picture)
     picture = picture[np.ix_(known.any(axis=1), known.any(axis=0))]
     n_bins, n_frames = picture.shape
-    # Frames are centred on their time, so the picture begins half a step before the first.
+    # Frames are centred on their time, so the picture begins half a step earlier.
     extent = (start_s - 0.5 * hop_s, start_s + (n_frames - 0.5) * hop_s, -0.5, n_bins - 0.5)
     low, high = limits or np.percentile(picture, [1, 99.5])
     return axes.imshow(
@@ -102,7 +102,7 @@ def _map(axes: "Axes", values: np.ndarray, extent: tuple) -> Any:
 
     values = values / (values.max() or 1)
     shades = colormaps["viridis"](np.linspace(0, 1, _STEPS))
-    shades[:, -1] = np.linspace(0, 0.75, _STEPS)  # where the map is low, the sound shows
+    shades[:, -1] = np.linspace(0, 0.75, _STEPS)  # the spectrogram remains visible where the map is low
     image = axes.imshow(
         values, origin="lower", aspect="auto", extent=extent, cmap=ListedColormap(shades), vmin=0, vmax=1
     )
@@ -117,7 +117,7 @@ def _frequency_ticks(axes: "Axes", frequencies_hz: np.ndarray, *, n_ticks: int) 
     if not len(frequencies_hz):
         return
     bands, chosen = np.arange(len(frequencies_hz)), []
-    # From the top, so that the highest, which the bands resolve best, is there.
+    # From the top, so that the highest frequency is included.
     for tick in round_steps(frequencies_hz[0], frequencies_hz[-1])[::-1]:
         place = float(np.interp(tick, frequencies_hz, bands))
         if not chosen or chosen[-1][0] - place >= 0.8 * len(bands) / n_ticks:

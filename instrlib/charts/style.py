@@ -1,8 +1,7 @@
-"""One style for all charts, and how figures are stored, drawn again and written.
+"""The style of all charts, and functions to store, redraw and save figures.
 
-A chart takes keyword arguments that an npz file holds without pickle (numbers, strings, arrays of them) and returns a
-`matplotlib.figure.Figure` that pyplot does not know. Colours are those of Okabe and Ito, which colour-blind readers
-can tell apart (https://jfly.uni-koeln.de/color/).
+The arguments of a chart are numbers, strings and arrays of them, which an npz file holds without pickle. Colours are
+those of Okabe and Ito for colour-blind readers (https://jfly.uni-koeln.de/color/).
 """
 
 import functools
@@ -31,10 +30,10 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY, "baseline": GREY, "trivial": GREY}
-"""Kinds that have the same colour in every chart."""
+"""Colours of kinds that are the same in every chart."""
 
 WIDTH, DPI = 7.2, 150
-"""Width of a figure in inches, that of a notebook's or a page's column, and its resolution."""
+"""Width of a figure in inches, and its resolution."""
 
 CHARTS: dict[str, Callable[..., "Figure"]] = {}
 """Every chart by the name of its function."""
@@ -42,7 +41,7 @@ CHARTS: dict[str, Callable[..., "Figure"]] = {}
 _STYLE = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.labelsize": 9.0,
@@ -70,13 +69,13 @@ _SHOWN_DPI = 100
 
 
 def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-    """Register a function in `CHARTS`; it draws in the study's style, whatever the user's settings are."""
+    """Register a function in `CHARTS` and let it draw in the study's style."""
 
     @functools.wraps(draw)
     def styled(**arguments: Any) -> "Figure":
         with style():
             figure = draw(**arguments)
-            # Laid out once, so that a notebook and both files show the same picture.
+            # The layout is fixed, so that notebook, PNG and SVG show the same picture.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         return figure
@@ -87,7 +86,7 @@ def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Set the study's style for the length of a block; one thread at a time."""
+    """Use the study's style inside a block, in one thread at a time."""
     import matplotlib.style
 
     with _LOCK, matplotlib.style.context(_STYLE, after_reset=True):
@@ -95,7 +94,7 @@ def style() -> Iterator[None]:
 
 
 def store(path: Path, draw: Callable[..., "Figure"], **arguments: Any) -> None:
-    """Write a chart's name and arguments to an npz file; arguments that are None are left out."""
+    """Write the name and the arguments of a chart to an npz file, without those that are None."""
     arrays = {}
     for name, value in arguments.items():
         array = np.asarray(value)
@@ -106,13 +105,7 @@ def store(path: Path, draw: Callable[..., "Figure"], **arguments: Any) -> None:
 
 
 def draw_stored(path: Path) -> "Figure":
-    """Draw a figure from what `store` wrote.
-
-    Raises
-    ------
-    InstrlibError
-        When the file is missing, unreadable or not from this version.
-    """
+    """Draw a figure from a file of `store`; raise `InstrlibError` if it is unreadable or of another version."""
     # 0-d arrays become numbers and strings again.
     arguments = {name: value.item() if value.ndim == 0 else value for name, value in read_arrays(path).items()}
     try:
@@ -124,7 +117,7 @@ def draw_stored(path: Path) -> "Figure":
 
 
 def save(figure: "Figure", folder: Path, stem: str) -> tuple[Path, Path]:
-    """Write `<stem>.png` and `<stem>.svg`, which hold no date: the same figure gives the same bytes."""
+    """Write `<stem>.png` and `<stem>.svg` without dates, so that equal figures give equal bytes."""
     png, vector = Path(folder) / f"{stem}.png", Path(folder) / f"{stem}.svg"
     with atomic_path(png) as temporary:
         temporary.write_bytes(_png(figure))
@@ -142,7 +135,7 @@ def svg(figure: "Figure") -> str:
 
 
 def _png(figure: "Figure") -> bytes:
-    """Return a figure as PNG with a palette, a third of the bytes."""
+    """Return a figure as PNG with a palette, a third of the size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -156,7 +149,7 @@ def _png(figure: "Figure") -> bytes:
 
 @functools.cache
 def _figure_type() -> type["Figure"]:
-    """Return a figure class that shows itself in notebooks, which show only figures that pyplot knows."""
+    """Return a figure class that notebooks show without pyplot."""
     from matplotlib.figure import Figure
 
     class ShownFigure(Figure):
@@ -180,7 +173,7 @@ def grid(
     width: float = WIDTH,
     **shared: Any,
 ) -> tuple:
-    """Return a figure and its `n` panels, at most `columns` side by side; the unused ones are hidden."""
+    """Return a figure and its `n` panels, at most `columns` in a row; unused panels are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
     figure = new_figure(height=margin + row_height * rows, width=width)
@@ -202,7 +195,7 @@ def colours_of(kinds: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def label(name: object, *, wrap: int = 34) -> str:
-    """Make a text fit to be drawn: wrapped, no underscores, no mathematics, no letter that the font lacks."""
+    """Prepare a text for drawing: wrapped, without underscores, mathematics and letters that the font lacks."""
     known = _letters()
     rows = []
     for line in str(name).replace("_", " ").split("\n"):
@@ -219,13 +212,13 @@ def _letters() -> frozenset[int]:
 
 
 def rows_height(texts: Sequence[str]) -> float:
-    """Return the inches that rows with these labels need: more for each when there are few."""
+    """Return the height in inches of rows with these labels; few rows are higher."""
     n_lines = sum(max(1.0, 0.8 * (text.count("\n") + 1)) for text in texts)
     return n_lines * float(np.interp(len(texts), [3, 12, 41], [0.36, 0.26, 0.19]))
 
 
 def name_rows(axes: "Axes", texts: Sequence[str]) -> None:
-    """Name the rows of a chart, the first on top."""
+    """Label the rows of a chart, the first on top."""
     size = float(np.interp(len(texts), [12, 41], [8.5, 7]))
     axes.set_yticks(np.arange(len(texts)), texts, fontsize=size)
     axes.set_ylim(len(texts) - 0.4, -0.6)
@@ -240,7 +233,7 @@ def reference_line(axes: "Axes", value: float, name: str) -> None:
 
 
 def legend_of(figure: "Figure", axes: "Axes", *, loc: str = "outside upper center", ncols: int = 3) -> None:
-    """Draw one legend for all panels, with one entry for each name."""
+    """Draw one legend for all panels, with one entry per name."""
     handles = {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True) if text}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc=loc, ncols=ncols, handletextpad=0.4)
@@ -253,18 +246,17 @@ def round_steps(low: float, high: float) -> np.ndarray:
     return steps[(steps >= low) & (steps <= high)]
 
 
-def log_axis(axes: "Axes", which: str) -> None:
-    """Make an axis logarithmic, with few plain numbers at its ticks."""
+def log_axis(axes: "Axes") -> None:
+    """Make the horizontal axis logarithmic, with few plain numbers as ticks."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
     ticks = round_steps(low, high)
     if len(ticks) > 5:
         ticks = ticks[np.isclose(np.log10(ticks) % 1, 0) | np.isclose(np.log10(ticks) % 1, 1)]
-    axis = axes.xaxis if which == "x" else axes.yaxis
     if len(ticks) < 2:
         ticks = np.round(np.geomspace(low, high, 5)[1:-1], 3 - int(np.ceil(np.log10(high))))
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
-    axis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from instrlib.core.config import FeatureConfig
 
 MAX_DURATION_S = 600.0
-"""Longer recordings are for `instrlib predict`: a figure of them would show nothing."""
+"""Longer recordings cannot be shown in one figure; use `instrlib predict` for them."""
 
 MAX_CHANNELS = 32
-"""The memory of a block grows with the channels."""
+"""Limits the memory of a block."""
 
 _EXAMPLE_RATE_HZ, _BEAT_S, _VIOLIN = 44_100, 0.42, 40
 _TUNE = (
@@ -36,11 +36,11 @@ _TUNE = (
 """MIDI pitch and beats of each note of the example."""
 
 FIELDS = {
-    "file.name": "name of the file; over the page without some special characters",
+    "file.name": "name of the file; the web page removes some special characters",
     "file.duration_s": "length of the recording, seconds",
     "file.sha256": "SHA-256 of the file",
     "analysed_at": "time of the analysis, ISO 8601, UTC",
-    "answer": "the instrument, for a recording of one; null when no class reaches its threshold",
+    "answer": "the instrument, for a recording of one; null if no class reaches its threshold",
     "probabilities": "calibrated probability of each class for the whole recording; they sum to 1",
     "thresholds": "the probability from which each class is reported",
     "segment.start_s": "start of the segment with the highest probability of the top class, seconds",
@@ -66,8 +66,8 @@ FIELDS = {
 class Segment:
     """The segment with the highest probability of the top class, and the class activation map on it.
 
-    `level_db` [n_bins, n_frames] is relative to the loudest value; `activation` (same shape, at least 0) is None for a
-    network without such maps.
+    `level_db` [n_bins, n_frames] is relative to the loudest value; `activation` has the same shape, or is None if the
+    network has no maps.
     """
 
     label: str
@@ -102,10 +102,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything about one recording; timeline and condition are None where the model has none.
+    """The analysis of one recording; timeline and condition are None if the model does not support them.
 
-    `name` is that of the file (shown, never used as a path), `sha256` the hash of its bytes; `thresholds` holds the
-    probability from which each class is reported.
+    `name` is shown and never used as a path; `sha256` is the hash of the file; `thresholds` holds the probability from
+    which each class is reported.
     """
 
     name: str
@@ -145,18 +145,14 @@ def analyse(
     model : PublishedModel
         See `published.open_model`.
     name : str, optional
-        Name to show; default the file's own.
+        Name to show; default the name of the file.
     on_progress : callable
-        Receives the share that is done, 0 to 1, and the current stage.
-
-    Returns
-    -------
-    Analysis
+        Receives the progress, 0 to 1, and the current stage.
 
     Raises
     ------
     AudioError
-        When the file cannot be used or is too long.
+        If the file cannot be used or is too long.
     """
     path = Path(path)
 
@@ -185,7 +181,7 @@ def analyse(
 
 
 def to_dict(analysis: Analysis) -> dict[str, Any]:
-    """Return an analysis as plain values for JSON; `FIELDS` explains each of them."""
+    """Return an analysis as values for JSON; see `FIELDS`."""
     prediction, played, condition = analysis.prediction, analysis.timeline, analysis.condition
     about = analysis.model.about
     short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
@@ -249,11 +245,11 @@ def _sine(duration_s: float, pitch: float) -> np.ndarray:
 def _check_size(path: Path) -> None:
     info = decode.probe(path)
     if info.n_channels > MAX_CHANNELS:
-        raise AudioError(f"{path}: {info.n_channels} channels, at most {MAX_CHANNELS} are analysed; mix them down.")
+        raise AudioError(f"{path}: {info.n_channels} channels, at most {MAX_CHANNELS} are supported; mix them down.")
     if info.duration_s > MAX_DURATION_S:
         raise AudioError(
-            f"{path}: {info.duration_s / 60:.1f} minutes, at most {MAX_DURATION_S / 60:.0f} are analysed; cut the "
-            "file, or use `instrlib predict`, which takes any length."
+            f"{path}: {info.duration_s / 60:.1f} minutes, at most {MAX_DURATION_S / 60:.0f} are supported; cut the "
+            "file, or use `instrlib predict`, which has no limit."
         )
 
 
@@ -282,7 +278,7 @@ def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, 
     network = model.single
     config = network.features
     top = int(prediction.probabilities.argmax())
-    # Never a silent window: those have probability 0 for every class.
+    # This cannot be a silent window, because silence has probability 0 for every class.
     start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
     signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
     level_db = features.extract(signal[: config.segment_samples], config)
@@ -299,7 +295,7 @@ def _condition(path: Path, model: PublishedModel) -> Condition | None:
     if model.condition is None:
         return None
     rate_hz = model.single.features.sample_rate_hz
-    # Block by block: all channels at the file's own rate can take a hundred times the memory.
+    # In blocks, because all channels at the rate of the file can need a hundred times the memory.
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
     verdict, probabilities, measures = condition.verdict(signal, rate_hz, model.condition)
     return Condition(verdict, probabilities, measures, model.condition["recall"], model.condition["about"])

@@ -1,4 +1,4 @@
-"""Conversion of a trained network to the file that is released, its calibration on validation, and its test."""
+"""Converts a trained network to the released file, calibrates it on validation and tests it."""
 
 import functools
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from instrlib.studies import saliency
 FILE = "network.tflite"
 
 MIN_AGREEMENT = 0.9
-"""Share of the validation examples for which a converted file must give the answer of its network."""
+"""Smallest share of the validation examples on which a converted file must agree with its network."""
 
 NEARLY = 0.05
-"""Two answers agree when the network gives them probabilities this close: one-byte weights decide near ties anew."""
+"""Predictions agree if the network's probabilities for them differ by at most this: 8-bit weights can break ties."""
 
 _KIND = "dynamic int8"
 
@@ -90,7 +90,7 @@ Calibrated = tuple[float, np.ndarray, dict[str, Any]]
 
 
 def _calibrate(plain: Network, store: FeatureStore, split: Split, network: Path) -> Calibrated:
-    """Calibrate softmax outputs on the clips of the validation part."""
+    """Calibrate softmax outputs on the validation clips."""
     segments = part_segments(store, split, "validation")
     logits, _ = published.logits(plain)(store.read(segments.row.to_numpy(), plain.scaler))
     clips, clip_index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
@@ -109,7 +109,7 @@ def _calibrate(plain: Network, store: FeatureStore, split: Split, network: Path)
 
 
 def _calibrate_labels(plain: Network, store: FeatureStore, split: Split, network: Path) -> Calibrated:
-    """Calibrate sigmoid outputs on the examples that the network was validated on, such as mixtures."""
+    """Calibrate sigmoid outputs on the validation examples of the network, such as mixtures."""
     kept = read_manifest(network)["train"]
     augment = kept["augment"] | {"layers": tuple(kept["augment"]["layers"])}
     recipe = TrainConfig.from_dict(kept | {"augment": AugmentConfig.from_dict(augment)})

@@ -1,7 +1,7 @@
-"""The web page for one's own recordings: Gradio on this machine only.
+"""The web page for your own recordings, served by Gradio on this machine.
 
-It listens on 127.0.0.1, has no sharing link and contacts no other host. An upload is removed after its analysis. The
-result, with figures and downloads, is part of the page: the server keeps no file that another user could fetch.
+The server accepts connections from 127.0.0.1 only and contacts no other host. Uploads are removed after the analysis.
+Results are embedded in the page, so that no other user can fetch them from the server.
 """
 
 import atexit
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 MAX_MB = 200
-"""Ten minutes of stereo at CD quality are 106 MB."""
+"""Ten minutes of stereo at CD quality have 106 MB."""
 
 _AT_ONCE = 2
 _MAX_WAITING = 20
 _KEPT_SESSIONS = 50
-_STRAY_AGE_S = 900  # an upload that was broken off, or whose page was closed before its analysis
+_STRAY_AGE_S = 900  # of uploads that were interrupted, or whose page was closed before the analysis
 _SWEEP_EVERY_S = 60
 _TITLE = "Which instrument is it?"
 _INTRO = """<div class="intro"><h1>{}</h1><p>Upload a recording to see its instrument, a timeline, a saliency map
@@ -64,9 +64,9 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
     Parameters
     ----------
     folder : Path, optional
-        A model folder; default see `published.open_model`.
+        Model folder; for the default see `published.open_model`.
     port : int, optional
-        Port on 127.0.0.1; default the first free one from 7860.
+        Default: the first free port from 7860.
     """
     model = open_model(folder)
     with TemporaryDirectory(prefix="instrlib-page-") as uploads, _environment(uploads):
@@ -76,7 +76,7 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
             _, address, _ = page.launch(**_launch_settings(port))
         except OSError as error:
             if port is not None and not _is_free(port):
-                raise ConfigError(f"Port {port} is taken; choose another with --port.") from error
+                raise ConfigError(f"Port {port} is in use; choose another one with --port.") from error
             raise ConfigError(f"The page cannot be served: {error}") from error
         try:
             with kept.swept():
@@ -86,11 +86,11 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
 
 
 def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], None]) -> None:
-    """Serve the page until the process is ended; `on_ready` receives the address."""
-    for name in ("SIGTERM", "SIGHUP"):  # the second, from a terminal that is closed, is not known on Windows
+    """Serve the page until the process ends; `on_ready` receives the address."""
+    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP, sent when a terminal is closed, does not exist on Windows
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
-            signal.signal(number, signal.default_int_handler)  # ends as Ctrl-C does: uploads are removed
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # set by nohup
+            signal.signal(number, signal.default_int_handler)  # like Ctrl-C, so that uploads are removed
     with contextlib.suppress(KeyboardInterrupt), opened(folder, port=port) as address:
         on_ready(address)
         threading.Event().wait()
@@ -107,10 +107,7 @@ def show(folder: Path | None = None, *, height: int = 900) -> Any:
 
 
 def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
-    """Return the HTML of an analysis with its figures and downloads; `sound` is the recording as mp3, for a player.
-
-    Everything that came with the recording, such as its name, is escaped.
-    """
+    """Return an analysis as HTML with figures and downloads; `sound` is an mp3 for a player. File names are escaped."""
     wide, narrow = (pdf.drawn(analysis, width=width) for width in (charts.WIDTH, pdf.NARROW))
     files = {
         "pdf": _data_address("application/pdf", pdf.pdf(analysis, wide)),
@@ -131,7 +128,7 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
         images=images,
         files=files,
     )
-    # Gradio replaces these brackets; in a file name they are text.
+    # Gradio would replace these brackets in a file name.
     return page.replace("${", "&#36;{").replace("{{", "&#123;{")
 
 
@@ -169,9 +166,9 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
         gradio.HTML(_HINT)
         status = gradio.HTML(elem_id="status")
         result = gradio.HTML(first, elem_id="result")
-        # A recording given during an analysis waits for its turn; the last one is never lost.
+        # A recording that is given during an analysis waits; the last one is never lost.
         settings = {"api_visibility": "private", "trigger_mode": "always_last"}
-        # The last result is removed first, so that progress is shown in its place.
+        # The last result is removed first, so that the progress is shown in its place.
         emptied = {"fn": empty, "inputs": recording, "outputs": [status, result], "show_progress": "hidden", **settings}
         recording.clear(**emptied)
         gradio.on([recording.upload, recording.stop_recording], **emptied).then(
@@ -221,7 +218,7 @@ def _launch_settings(port: int | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _environment(uploads: str) -> Iterator[None]:
-    """Set what Gradio reads from the environment: the folder of uploads, no analytics, no proxy for this machine."""
+    """Set environment variables for Gradio: the folder of uploads, no analytics, no proxy for this machine."""
     known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     no_proxy = dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, [known, HOST, "localhost"])))
     before = dict(os.environ)
@@ -241,10 +238,9 @@ def _is_free(port: int) -> bool:
 
 
 class _Guard:
-    """Serve only what the page itself requests.
+    """Serves only what the page itself requests.
 
-    Gradio also serves documentation, proxies addresses and fetches files given as addresses; none of that passes.
-    Requests of other sites from the same browser are recognised by their origin.
+    Blocks Gradio's documentation, its proxy, files given by address, and requests from other origins.
     """
 
     _SERVED = (
@@ -265,7 +261,7 @@ class _Guard:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
         if origin is not None and origin != b"http://" + headers.get(b"host", b""):
-            await PlainTextResponse("Only this page itself is answered.", 403)(scope, receive, send)
+            await PlainTextResponse("Only requests of this page are accepted.", 403)(scope, receive, send)
             return
         path = scope["path"]
         if path != "/" and not path.startswith(self._SERVED):
@@ -281,7 +277,7 @@ class _Guard:
 
 
 def _names_an_address(body: bytes) -> bool:
-    """Whether a call gives a file by an address on the network instead of the path of an upload."""
+    """Return whether a call names a file by a URL instead of the path of an upload."""
 
     def look(value: Any) -> bool:
         if isinstance(value, dict):
@@ -305,10 +301,10 @@ def _replayed(body: bytes, receive: Any) -> Any:
 
 
 class _Uploads:
-    """Uploads until their analysis; each is removed when nobody needs it any more.
+    """Uploads, each removed when no page needs it any more.
 
-    Gradio names an upload's folder by its content, so two users can share a path. Of several uploads that a page makes
-    while it waits, the last is analysed.
+    Gradio names the folder of an upload by its content, so two users can share a path. If a page makes several uploads
+    while it waits, only the last one is analysed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -359,7 +355,7 @@ class _Uploads:
             thread.join()
 
     def sweep(self) -> None:
-        """Remove old files that are neither queued nor being analysed: Gradio forgets uploads that were broken off."""
+        """Remove old files that are neither queued nor being analysed, such as interrupted uploads."""
         oldest = time.time() - _STRAY_AGE_S
         with self._lock:
             needed = {path for path, users in self._used.items() if users}.union(*self._waiting.values())
@@ -374,12 +370,12 @@ class _Uploads:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        """Remove an upload and the folder that Gradio made for it; files elsewhere are left alone."""
+        """Remove an upload and its folder; files outside the folder of uploads are kept."""
         if not path.is_relative_to(self.folder):
             return
         path.unlink(missing_ok=True)
         if path.parent != self.folder:
-            with contextlib.suppress(OSError):  # not empty: the same file was given twice, under two names
+            with contextlib.suppress(OSError):  # not empty if the same file was given under two names
                 path.parent.rmdir()
 
 

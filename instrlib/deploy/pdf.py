@@ -1,4 +1,4 @@
-"""What the page and the PDF show of an analysis: texts, figures, and the PDF itself, set by typst in this process."""
+"""Texts and figures of an analysis for the web page and the PDF, and the PDF itself, made with typst."""
 
 import importlib.resources
 import json
@@ -25,7 +25,7 @@ TOP = 3
 
 
 def drawn(analysis: "Analysis", *, width: float = charts.WIDTH) -> dict[str, str]:
-    """Draw the segment with its saliency map and, where there is one, the timeline; return SVG by name."""
+    """Draw the segment with its saliency map, and the timeline if there is one; return SVG by name."""
     segment, played = analysis.segment, analysis.timeline
     figures = {
         "segment": charts.spectrograms(
@@ -81,7 +81,7 @@ def content(analysis: "Analysis") -> dict[str, Any]:
 
 
 def pdf(analysis: "Analysis", figures: dict[str, str]) -> bytes:
-    """Return the analysis as PDF, one or two pages of A4; the same analysis gives the same bytes."""
+    """Return the analysis as a PDF of one or two A4 pages; the same analysis gives the same bytes."""
     return _compiled(analysis, figures, format="pdf")
 
 
@@ -92,7 +92,7 @@ def pages(analysis: "Analysis", figures: dict[str, str]) -> list[bytes]:
 
 
 def percent(share: float) -> str:
-    r"""Return a probability in per cent; none is shown as certain or impossible.
+    r"""Return a probability in per cent, never as 0 or 100 %.
 
     Examples
     --------
@@ -120,9 +120,9 @@ def _answer(analysis: "Analysis", best: str, probability: float) -> str:
         return f"Most probable: {spaced(best)}, {percent(probability)} (reported from {threshold})."
     several = analysis.timeline is not None and len(analysis.timeline.instruments) > 1
     return (
-        f"The model abstains: no instrument reaches its threshold. The nearest is {spaced(best)} with "
+        f"The model abstains, because no instrument reaches its threshold. The most probable is {spaced(best)} with "
         f"{percent(probability)}, reported from {threshold}."
-        + (" Several instruments were found one by one, see below." if several else "")
+        + (" The timeline below lists several instruments." if several else "")
     )
 
 
@@ -206,7 +206,7 @@ def _compiled(analysis: "Analysis", figures: dict[str, str], **output: Any) -> A
         "footer": f"instrlib {instrlib.__version__}, musical instrument recognition",
         "bars_note": f"Calibrated probabilities{f', the {MAX_BARS} highest of {len(classes)}' if more > 0 else ''}. "
         "The mark shows the threshold from which an instrument is reported.",
-        "limits": f"An estimate by a program. It knows these classes only: {listed(spaced(one) for one in classes)}.",
+        "limits": f"An estimate by a program that knows only these classes: {listed(spaced(one) for one in classes)}.",
     }
     for part in ("timeline", "segment"):
         if data[part] is not None:

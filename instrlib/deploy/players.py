@@ -25,7 +25,7 @@ class Players:
     Parameters
     ----------
     captions : DataFrame
-        One row a sound, shown beside the players.
+        One row per sound, shown next to the players.
     signals : mapping of str to sequence of ndarray [n_samples]
         Columns of players by name.
     sample_rate_hz : int

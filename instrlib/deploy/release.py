@@ -1,6 +1,6 @@
-"""The released model: chosen on validation, converted, calibrated, and tested as the file that it is.
+"""Release of a model: the network is chosen on validation, converted, calibrated and tested.
 
-The result is a model folder, which `models.published` reads.
+The result is a model folder for `models.published`.
 """
 
 import json
@@ -42,7 +42,7 @@ MAX_BYTES = 200_000
 """Largest size of a committed model folder, without its card."""
 
 MAX_PARAMETERS = 90_000
-"""Largest network that is chosen: two of them, one byte a weight, fit into `MAX_BYTES`."""
+"""Largest network that can be chosen: two of them with one byte per weight fit into `MAX_BYTES`."""
 
 NOISES = ("white noise", "pink noise", "brown noise", "mains hum", "clicks")
 N_NOISES = 20
@@ -50,7 +50,7 @@ N_NOISES = 20
 
 MORE_CLIPS = "compact CNN, more clips"
 MORE_CLIPS_SEEDS = 2
-"""Networks trained on more rendered clips: one of them is kept, and each takes long."""
+"""Number of networks trained on more rendered clips, of which one is released."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Candidate:
     notebook, name : str
         The notebook that trained them, and their name in it.
     folders : tuple of tuple of Path
-        Run folders, first by seed, then by fold.
+        Run folders by seed and fold.
     inputs : Inputs, optional
-        Features and splits that they were trained with, where these are not the study's; see `more_clips`.
+        Their features and splits, if these are not the study's; see `more_clips`.
     """
 
     notebook: str
@@ -75,10 +75,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The network that was chosen, and `table`: all candidates, the best first.
+    """The chosen network, and a table of all candidates, the best first.
 
-    The columns of the table are `notebook`, `name`, `parameters`, `networks` (their number), the mean validation score,
-    and `fits` (small enough).
+    Columns: `notebook`, `name`, `parameters`, `networks` (their number), the mean validation score, and `fits` (small
+    enough).
     """
 
     candidate: Candidate
@@ -118,24 +118,9 @@ class Release:
 
 
 def candidates(run: "Run", notebooks: Sequence[str], inputs: Inputs) -> list[Candidate]:
-    """List the networks of other notebooks that can be released.
+    """List the models declared by other notebooks (`run.models`) that can be released.
 
-    These are the models that the notebooks declare (`run.models`), where a network of each seed and split was trained
-    on the study's features.
-
-    Parameters
-    ----------
-    run : Run
-        The run that releases.
-    notebooks : sequence of str
-        Names of the notebooks.
-    inputs : Inputs
-        Features and splits of the study.
-
-    Raises
-    ------
-    RunError
-        When there is none.
+    These have a network for each seed and split, trained on the study's features. `RunError` if there are none.
     """
     fold_of = {load_split(path, inputs.store.segments).fingerprint: fold for fold, path in enumerate(inputs.splits)}
     found = []
@@ -161,7 +146,7 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
     Parameters
     ----------
     found : sequence of Candidate
-        Of equally good ones the first is chosen. Those with more than `MAX_PARAMETERS` are not, unless all have more.
+        Of equally good ones the first is chosen. Networks above `MAX_PARAMETERS` are chosen only if all are.
     score : str
         A validation score; higher is better.
     fold : int, optional
@@ -187,7 +172,7 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
 
 
 def more_clips(run: "Run", inputs: Inputs, *, workers: int | None = None) -> Candidate:
-    """Train the baseline's network on many more rendered clips of the same groups, as the run's profile says."""
+    """Train the baseline network on more rendered clips of the same groups; the profile gives their number."""
     profile = run.profile
     more = enlarge(inputs, run.folder / "more_clips", clips_per_class=profile.released_clips_per_class, workers=workers)
     variant = Variant(MORE_CLIPS, "compact", profile.released, more.store.folder)
@@ -197,9 +182,9 @@ def more_clips(run: "Run", inputs: Inputs, *, workers: int | None = None) -> Can
 
 
 def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int, workers: int | None = None) -> Inputs:
-    """Add rendered clips to all parts of a study of the rendered corpus, each to the part of its group.
+    """Add rendered clips to a study of the rendered corpus, each to the part of its group.
 
-    Groups that the study lacks are added to the training part. The splits are kept in `folder`. `ConfigError` when the
+    Groups that the study lacks are added to the training part. The splits are saved in `folder`. `ConfigError` if the
     enlarged corpus lacks a clip of the study.
     """
     data, known = folders().data, inputs.store.clips
@@ -233,33 +218,31 @@ def publish(
 ) -> Release:
     """Make a model folder from the chosen networks.
 
-    Each network is converted to one-byte weights. Temperature and thresholds are fitted to the file's predictions of
-    the validation part, which must agree with those of the network. The calibrated file for one instrument then
-    predicts the test part of its split, once. The folder is complete when it is put in its place.
+    Networks are converted to one-byte weights. Temperature and thresholds are fitted on the validation part, where the
+    files must agree with their networks. The calibrated file for one instrument predicts the test part of its split
+    once.
 
     Parameters
     ----------
     folder : Path
-        The model folder, which is replaced as a whole. Working files are kept in `published/` beside it.
+        The model folder, which is replaced. Working files are kept in `published/` next to it.
     single : Choice
         A network with softmax outputs, for one instrument.
     several : Choice, optional
-        A network with sigmoid outputs, trained on mixtures, for several instruments; of the same fold.
+        A network with sigmoid outputs, trained on mixtures, of the same fold.
     run : Run
         The run that releases.
     inputs : Inputs
-        Features and splits of the study. Candidates with their own are tested on these; the parts hold the same groups.
+        Features and splits of the study, on which the file is tested.
     n_resamples : int
-        Of the bootstrap over groups.
-    workers : int, optional
-        Number of processes.
+        Bootstrap samples.
 
     Raises
     ------
     RunError
-        When a run folder is unfinished, damaged or of another split, or when the networks are of different folds.
+        If a run folder is unfinished, damaged or of another split, or the networks are of different folds.
     EvaluationError
-        When a file does not agree with its network.
+        If a file does not agree with its network.
     """
     if several is not None and several.fold != single.fold:
         raise RunError(
@@ -322,7 +305,7 @@ def publish(
 
 
 def note(folder: Path, **sections: Any) -> None:
-    """Add or replace sections of `about` in a model folder, such as `timeline`, and write its card again."""
+    """Add or replace sections of `about` in a model folder, such as `timeline`, and update its card."""
     record = published.read_sealed(folder / RECORD)
     _write_record(folder, record | {"about": record["about"] | sections})
 
@@ -333,19 +316,10 @@ def size_bytes(folder: Path) -> pd.Series:
 
 
 def noise_rejection(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) -> pd.DataFrame:
-    """Predict noises, which hold no instrument.
+    """Predict `n` segments of each kind of noise.
 
-    Parameters
-    ----------
-    model : PublishedModel
-        The model.
-    n, seed : int
-        Segments of each kind, and what decides them.
-
-    Returns
-    -------
-    DataFrame
-        By kind: `abstained` (share of the segments), mean `confidence`, and `answer`, the most frequent top class.
+    Returns a table by kind: `abstained` (share of the segments), mean `confidence`, and `answer`, the most frequent
+    class.
     """
     config, predict = model.single.features, published.predictor(model.single)
     rng = np.random.default_rng(seed)
@@ -362,7 +336,7 @@ def noise_rejection(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) 
 
 
 def _settings(made: dict[str, Any], single: dict[str, Any]) -> dict[str, Any]:
-    """Return how a file is used, with its own scaler where it was trained on other clips than the first network."""
+    """Return the settings of a file, with its own scaler if that differs from the first network's."""
     own = {} if made["scaler"] == single["scaler"] else {"scaler": made["scaler"]}
     return made["settings"] | own
 
@@ -373,7 +347,7 @@ def _origin(choice: Choice, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _published_before(folder: Path, identity: str) -> str:
-    """Return when the same networks were released before, or ""; equal releases are equal to the byte."""
+    """Return the date of an earlier release of the same networks, or "", so that equal releases have equal bytes."""
     try:
         about = published.read_sealed(folder / RECORD)["about"]
         return about["published_at"] if about["id"] == identity else ""

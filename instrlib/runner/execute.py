@@ -1,4 +1,4 @@
-"""Executes one notebook with papermill: one time limit for all of it, and errors that name notebook and cell."""
+"""Executes a notebook with papermill, with one time limit, and errors that name notebook and cell."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import write_text
 
 _QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
-"""An executed notebook holds no progress bar."""
+"""Variables that keep warnings and progress bars out of executed notebooks."""
 
 
 def execute(
@@ -31,19 +31,18 @@ def execute(
     environment: dict[str, str] | None = None,
     on_cell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Execute a notebook in a kernel of its own, in the notebook's folder, and write the executed copy to `output`.
+    """Execute a notebook in a new kernel, in the notebook's folder, and write the executed copy to `output`.
 
-    `parameters` are set after the cell tagged `parameters`. `limit_s` holds for the whole notebook. `environment` is
-    added to the variables of this process. `on_cell` is called with the number of finished cells and of all. After a
+    `parameters` are set after the cell tagged `parameters`; `limit_s` applies to the whole notebook; `environment` is
+    added to the variables of this process; `on_cell` receives the number of finished cells and of all cells. After a
     failure the copy ends with the cell that failed.
 
     Raises
     ------
     RunError
-        When a cell raises, the kernel dies or does not start, or the time is up; an `InstrlibError` of a cell keeps
-        its kind.
+        If a cell raises, the kernel dies or does not start, or the time is up. An `InstrlibError` keeps its class.
     KeyboardInterrupt
-        On SIGINT and SIGTERM; the kernel is ended.
+        On SIGINT and SIGTERM, after the kernel was ended.
     """
     papermill = _papermill()
     with warnings.catch_warnings(), tempfile.TemporaryFile("w+", errors="replace") as console:
@@ -71,14 +70,14 @@ def execute(
 
 @functools.cache
 def _papermill() -> Any:
-    """Import papermill, silence its logger and add an engine to it."""
+    """Import papermill, disable its logger and register an engine."""
     import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
-    for name in ("papermill", "asyncio"):  # asyncio reports what waited for an interrupted kernel
+    for name in ("papermill", "asyncio"):  # asyncio reports tasks that waited for an interrupted kernel
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     class Client(PapermillNotebookClient):
@@ -89,7 +88,7 @@ def _papermill() -> Any:
                 super().papermill_execute_cells()
             except BaseException:
                 self.exit_status = self.km.provisioner.process.poll()
-                # A kernel in the middle of a cell would not answer, and its worker processes would outlive it.
+                # A busy kernel does not answer, and its worker processes would outlive it.
                 self.shutdown_kernel = "immediate"
                 self.kill()
                 raise
@@ -136,7 +135,7 @@ def _papermill() -> Any:
                 timeout_func=lambda cell: max(deadline - time.monotonic(), 0.01),
                 log=logging.getLogger("papermill"),
             )
-            save()  # so that a run that is killed is known to have begun
+            save()  # marks the run as started
             try:
                 with _terminable():
                     client.execute(**start)
@@ -160,9 +159,9 @@ def _papermill() -> Any:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does."""
+    """Treat SIGTERM like Ctrl-C inside the block."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # handlers belong to the main thread
+        yield  # only the main thread can set handlers
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -172,22 +171,22 @@ def _terminable() -> Iterator[None]:
 
 
 def _raise_from(cell: Any, where: str, output: Path) -> None:
-    """Raise the error of a cell: a user's error as its own kind, any other with its last line."""
+    """Raise the error of a cell: an `InstrlibError` with its class, any other with its last line."""
     error = next((out for out in cell.outputs if out.output_type == "error"), None)
     if error is None:
         raise RunError(f"{where} failed; open {output}.")
     kind = getattr(errors, error.ename, None)
     if isinstance(kind, type) and issubclass(kind, InstrlibError):
         raise kind(f"{where}: {error.evalue}")
-    said = _last_line(error.evalue.splitlines())
-    raise RunError(f"{where} failed: {error.ename}{': ' * bool(said)}{said}; see {output}.")
+    message = _last_line(error.evalue.splitlines())
+    raise RunError(f"{where} failed: {error.ename}{': ' * bool(message)}{message}; see {output}.")
 
 
 def _death(status: int | None) -> str:
     if status is None or status >= 0:
         return f"it ended with status {status}"
     if status == -signal.SIGKILL:
-        return "it was killed, most often because memory ran out; a smaller profile or INSTRLIB_WORKERS=1 needs less"
+        return "it was killed, usually for lack of memory; use a smaller profile or INSTRLIB_WORKERS=1"
     return f"it crashed ({signal.Signals(-status).name})"
 
 

@@ -1,4 +1,4 @@
-"""A notebook as a file: its code, parameters, title and question, its executed copy and its HTML page."""
+"""Notebook files: code, parameters, title and question, the executed copy and the HTML page."""
 
 import ast
 import json
@@ -15,7 +15,7 @@ _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name":
 _CHECKED = "nbval-check-output"
 _COMPARED = re.compile(r"no, \S+ against \S+|nothing is recorded yet")
 
-# What nbconvert's page would fetch from other hosts: require.js, MathJax, Mermaid and widgets.
+# nbconvert's page would load require.js, MathJax, Mermaid and widgets from other hosts.
 _OFFLINE = """\
 {%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
@@ -27,7 +27,7 @@ _OFFLINE = """\
 
 @dataclass(frozen=True)
 class Notebook:
-    """What is known of a notebook without running it: `text` is a hash of all cells, `parameters` its defaults."""
+    """A notebook; `text` is a hash of all cells, `parameters` are the default values."""
 
     path: Path
     name: str
@@ -39,7 +39,7 @@ class Notebook:
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Read a notebook; raise `RunError` when it is none, or when its parameters are not plain literals."""
+    """Read a notebook; raise `RunError` if the file is no notebook or its parameters are not literals."""
     raw = read_json(path)
     if not (isinstance(raw, dict) and isinstance(raw.get("cells"), list)):
         raise RunError(f"{path} is not a notebook; restore it from the repository.")
@@ -58,11 +58,11 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def numbered_notebooks() -> list[Notebook]:
-    """Read the notebooks of the study, `notebooks/NN_*.ipynb`, in order; raise `RunError` when there is none."""
+    """Read the notebooks of the study, `notebooks/NN_*.ipynb`, in order; raise `RunError` if there are none."""
     folder = folders().notebooks
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise RunError(f"No numbered notebook in {folder}; restore the folder or set INSTRLIB_ROOT.")
+        raise RunError(f"No numbered notebooks in {folder}; restore the folder or set INSTRLIB_ROOT.")
     numbers = [path.name[:2] for path in paths]
     if twins := [path.name for path in paths if numbers.count(path.name[:2]) > 1]:
         raise RunError(f"{' and '.join(twins)} have the same number; rename one of them.")
@@ -70,9 +70,9 @@ def numbered_notebooks() -> list[Notebook]:
 
 
 def take_outputs(path: Path, executed: Path) -> None:
-    """Give a notebook the outputs of its executed copy, without what differs from run to run.
+    """Copy the outputs of the executed copy into a notebook, without times, paths and versions.
 
-    Cells that compare a number with the published one say "yes": with this copy the number is published.
+    Cells that compare a number with the published one print "yes", because this copy is then the published one.
     """
     raw = read_json(path)
     cells = _with_outputs(raw["cells"], read_json(executed)["cells"])
@@ -82,11 +82,12 @@ def take_outputs(path: Path, executed: Path) -> None:
                 part["execution_count"] = count
             if _CHECKED in _tags(cell) and "text" in part:
                 part["text"] = _COMPARED.sub("yes", "".join(part["text"])).splitlines(keepends=True)
-    _write(path, stripped(raw | {"cells": cells}))
+    text = json.dumps(stripped(raw | {"cells": cells}), indent=1, sort_keys=True, ensure_ascii=False)
+    write_text(path, text + "\n")
 
 
 def stripped(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a notebook, as JSON, without times, paths and versions of the kernel."""
+    """Return a copy of a notebook (as JSON) without times, paths and versions."""
     raw = json.loads(json.dumps(raw))
     for part in [raw, *raw["cells"]]:
         for name in ("papermill", "execution", "widgets"):
@@ -99,7 +100,7 @@ def stripped(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_page(path: Path, executed: Path) -> None:
-    """Write an HTML page beside the executed copy: its outputs, with the current words; it fetches nothing."""
+    """Write the notebook with the outputs of its executed copy as an HTML page that works offline."""
     import warnings
 
     with warnings.catch_warnings():
@@ -118,14 +119,9 @@ def write_page(path: Path, executed: Path) -> None:
     write_text(executed.with_suffix(".html"), page)
 
 
-def _write(path: Path, raw: dict[str, Any]) -> None:
-    """Write a notebook in Jupyter's layout."""
-    write_text(path, json.dumps(raw, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
 def _with_outputs(cells: list[dict[str, Any]], executed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ran = (cell for cell in executed if cell["cell_type"] == "code" and not _is_injected(cell))
-    empty = {"outputs": [], "execution_count": None}  # of a cell that was written while the notebook ran
+    empty = {"outputs": [], "execution_count": None}  # for a cell that was added while the notebook ran
     return [
         cell | {name: run[name] for run in [next(ran, empty)] for name in ("outputs", "execution_count")}
         if cell["cell_type"] == "code"
@@ -156,7 +152,7 @@ def _parameters(name: str, source: str) -> dict[str, Any]:
 
 
 def _title_and_question(words: str) -> tuple[str, str]:
-    """Return the first heading without its mark, and the first paragraph below it."""
+    """Return the first heading and the first paragraph below it."""
     _, mark, after = f"\n{words}".partition("\n# ")
     if not mark:
         return "", ""

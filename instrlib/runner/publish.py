@@ -1,12 +1,13 @@
-"""From finished runs to `results.json`, figures and model of a study, and from there to `reports/` and `figures/`."""
+"""Collects the results of finished runs in `results.json`, and copies a study to `reports/` and `figures/`."""
 
 import json
 import platform
 import shutil
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
-from instrlib.core.cache import code_hash, versions
+from instrlib.core.cache import code_hash
 from instrlib.core.config import folders
 from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import atomic_path, disk_errors, hash_json, read_json
@@ -16,10 +17,10 @@ _DIGITS = 8
 
 
 def collect(study: Path, notebooks: Iterable[str]) -> None:
-    """Bring what notebooks of one study have made together in its folder `runs/<study>`; unchanged files stay.
+    """Collect the results of notebooks in the folder `runs/<study>`; unchanged files are not written.
 
-    `results.json` holds the primary comparisons and, by notebook, the other declarations and the manifest. Arrays,
-    figures and model files that no notebook has any more are removed.
+    `results.json` holds the primary comparisons, and the other declarations and the manifest of each notebook. Arrays,
+    figures and model files of earlier runs are removed.
     """
     runs = [study / name for name in notebooks]
     primary, entries = [], {}
@@ -28,7 +29,7 @@ def collect(study: Path, notebooks: Iterable[str]) -> None:
         primary += [{"notebook": run.name, **row} for row in declared.pop("primary", [])]
         entries[run.name] = declared | {"manifest": read_json(run / "manifest.json")}
     text = json.dumps({"study": study.name, "primary": primary, "notebooks": entries})
-    # Digits that no two machines share make the file a third larger; NaN is not JSON.
+    # Digits beyond the precision that machines share make the file a third larger; NaN is not JSON.
     shorter = json.loads(text, parse_constant=lambda _: None, parse_float=lambda x: float(f"{float(x):.{_DIGITS}g}"))
     for kind in ("arrays", "figures", "model"):
         _mirror([path for run in runs for path in (run / kind).glob("[!.]*.*")], study / kind)
@@ -36,13 +37,13 @@ def collect(study: Path, notebooks: Iterable[str]) -> None:
 
 
 def drawing_key() -> str:
-    """Return a hash of what decides the bytes of a figure besides its arrays."""
-    packages = {name: versions().get(name) or _version(name) for name in ("numpy", "matplotlib", "seaborn", "pillow")}
+    """Return a hash of everything besides its arrays that a figure depends on."""
+    packages = {name: version(name) for name in ("numpy", "matplotlib", "seaborn", "pillow")}
     return hash_json([code_hash("charts"), packages, platform.system(), platform.machine()])
 
 
 def redraw(arrays: Path, figures: Path) -> list[bool]:
-    """Draw the figures again from their stored arrays, on all cores; return for each whether this version draws it."""
+    """Redraw figures from their arrays, on all cores; return for each whether this version can draw it."""
     stored = sorted(arrays.glob("[!.]*.npz"))
     with disk_errors(figures):
         figures.mkdir(parents=True, exist_ok=True)
@@ -50,10 +51,7 @@ def redraw(arrays: Path, figures: Path) -> list[bool]:
 
 
 def publish(study: str) -> list[Path]:
-    """Copy a finished study from `runs/` to `reports/` and `figures/`, and return these folders.
-
-    Each folder is replaced as a whole; after a kill the next call finishes.
-    """
+    """Copy a finished study to `reports/` and `figures/`, and return these folders; both are replaced atomically."""
     source = folders().runs / study
     if not (source / "results.json").is_file():
         raise RunError(f"No results in {source}; run the study first.")
@@ -69,10 +67,10 @@ def publish(study: str) -> list[Path]:
 
 
 def _replace(folder: Path, parts: Iterable[Path]) -> None:
-    """Replace a folder by copies of files and folders."""
+    """Replace a folder by copies of files and folders, also after an earlier call was killed."""
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     if old.exists() and not folder.exists():
-        old.rename(folder)  # a kill came between the two renames below
+        old.rename(folder)  # an earlier call was killed between the two renames below
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     new.mkdir(parents=True)
@@ -93,15 +91,9 @@ def _redraw(arrays: Path, folder: Path) -> bool:
     try:
         figure = charts.draw_stored(arrays)
     except InstrlibError:
-        return False  # published by another version
+        return False  # made by another version
     charts.save(figure, folder, arrays.stem)
     return True
-
-
-def _version(name: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(name)
 
 
 def _mirror(sources: Iterable[Path], folder: Path) -> None:

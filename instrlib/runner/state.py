@@ -1,4 +1,4 @@
-"""What a study is at the moment: its parameters, its lock, what each run was made from, and what has changed since."""
+"""The state of a study: its parameters, its lock, the inputs of each run, and what has changed since."""
 
 import contextlib
 import os
@@ -16,43 +16,42 @@ from instrlib.data import corpora
 from instrlib.runner.notebooks import Notebook, numbered_notebooks
 
 RECORD = "study.json"
-"""In a run's folder: what it was made from. A run opened by hand has none, so a study executes it again."""
+"""File in the folder of a run with its inputs. Runs outside a study have none, so a study repeats them."""
 
 SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
-"""The notebooks that a corpus of several instruments a clip is run through."""
+"""The notebooks for corpora with several instruments per clip."""
 
 HELD = "INSTRLIB_STUDY"
-"""Tells a kernel that the process which started it holds the study's lock."""
+"""Environment variable with the name of the study whose lock the parent process holds."""
 
 _FAILED, _FINISHED = {"failed"}, {"parts", "key", "text", "files", "keeps", "drawn"}
 
 
 def checked(*, corpus: str, data: Any, profile: str, seeds: int) -> dict[str, Any]:
-    """Return the parameters of a study, `data` as an absolute path; refuse an unknown corpus, folder or profile."""
+    """Return the parameters of a study, `data` as an absolute path; raise if corpus, folder or profile is unknown."""
     known = corpora.info(corpus)
     get_profile(profile)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
     place = str(expanded(str(data)).absolute()) if data not in ("", None) else ""
     root = Path(place) if place else folders().data / corpus
-    made_here = corpus == "rendered"  # in a folder that need not exist yet
+    made_here = corpus == "rendered"  # its folder need not exist yet
     if root.is_file() or (not made_here and not (root.is_dir() and any(root.iterdir()))):
         raise CorpusError(f"No clips of {corpus!r} in {root}. {known.how_to_get}")
     return {"corpus": corpus, "data": place, "profile": profile, "seeds": seeds}
 
 
 def why_unsuited(corpus: str, notebook: str) -> str:
-    """Return why a notebook is not run for a corpus; "" when it is."""
+    """Return why a notebook is not run for a corpus, or ""."""
     several = corpus in corpora.NAMES and corpora.info(corpus).multilabel
-    return "it is made for one instrument a clip" if several and notebook not in SEVERAL_LABELS else ""
+    return "it needs clips of one instrument" if several and notebook not in SEVERAL_LABELS else ""
 
 
 @dataclass(frozen=True)
 class State:
-    """State of a notebook in a study.
+    """State of a notebook in a study, with what changed, how it failed, or why it is left out in `detail`.
 
-    `state` is "done", "changed" (it would be executed again), "failed", "running", "stopped", "never run", "left out"
-    or "unknown"; `detail` says what changed, how it failed, or why it is left out.
+    `state` is done, changed (it would be executed again), failed, running, stopped, never run, left out or unknown.
     """
 
     study: str
@@ -65,14 +64,14 @@ class State:
 
 @dataclass(frozen=True)
 class Current:
-    """What a notebook depends on now, and why it must be executed ("" when it need not)."""
+    """What a notebook depends on, and why it has to be executed ("" if it need not)."""
 
     parts: dict[str, Any]
     why: str
 
 
 class Look:
-    """Compares the notebooks of a study with their records, in order, since each may depend on those before it."""
+    """Compares the notebooks of a study with their records, in order: each may depend on earlier ones."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, str], dict[str, str]] = {}
@@ -97,14 +96,14 @@ class Look:
 
 
 def _files(corpus: str, data: str) -> dict[str, str]:
-    """Return fingerprints of the corpus, and of what else on this machine notebooks use."""
+    """Return fingerprints of the corpus and of the other files that notebooks use."""
     from instrlib.models.embeddings import available, weights_folder
     from instrlib.models.pretrained import find
     from instrlib.studies.domains import on_this_machine
 
     if handles := os.environ.get("INSTRLIB_HUB"):
-        available()  # fetched now: the files would otherwise count as changed after the run
-    # The rendered corpus is made by code and a seed; its files are a cache.
+        available()  # download now, otherwise the files would count as changed after the run
+    # The rendered corpus depends on code and a seed only; its files are a cache.
     files = {"files of the corpus": hash_tree(Path(data or folders().data / corpus))} if corpus != "rendered" else {}
     if find(weights_folder()):
         files[f"networks in {weights_folder()}"] = hash_tree(weights_folder())
@@ -126,7 +125,7 @@ def _why(record: dict[str, Any], parts: dict[str, Any], study: Path) -> str:
         return f"changed: {', '.join(changed)}"
     lost = [name for name, size in record["files"].items() if _size(study / name) != size]
     lost += [str(folders().data / name) for name in record["keeps"] if not (folders().data / name).exists()]
-    return f"lost or altered: {', '.join(lost)}" if lost else ""
+    return f"missing or changed: {', '.join(lost)}" if lost else ""
 
 
 def status() -> list[State]:
@@ -177,7 +176,7 @@ def folder_of(study: str) -> Path:
 
 
 def copy_of(study: str, notebook: str) -> Path:
-    """Return where the executed copy of a notebook is."""
+    """Return the path of the executed copy of a notebook."""
     return folder_of(study) / f"{notebook}.ipynb"
 
 
@@ -192,22 +191,22 @@ def sizes_of(folder: Path, copy: Path) -> dict[str, int]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what is known of a run; nothing when its record is missing or damaged, so that it is made again."""
+    """Return the record of a run, or {} if it is missing or damaged, so that the notebook is run again."""
     try:
         record = read_json(folder / RECORD)
     except InstrlibError:
         return {}
     ended = {"ended", "duration_s"}
-    whole = isinstance(record, dict) and any(ended | kind <= set(record) for kind in (_FAILED, _FINISHED))
-    return record if whole else {}
+    complete = isinstance(record, dict) and any(ended | kind <= set(record) for kind in (_FAILED, _FINISHED))
+    return record if complete else {}
 
 
 @contextlib.contextmanager
 def locked(study: str) -> Iterator[None]:
-    """Hold the lock of a study, which ends with the process; raise `RunError` when another process holds it."""
+    """Hold the lock of a study; raise `RunError` if another process holds it. The lock ends with the process."""
     import filelock
 
-    if os.environ.get(HELD) == study:  # a kernel of the run that holds it
+    if os.environ.get(HELD) == study:  # the parent process holds it
         yield
         return
     path = folder_of(study) / ".lock"
@@ -217,7 +216,7 @@ def locked(study: str) -> Iterator[None]:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise RunError(f"The study {study} is running already; wait for it or stop it first.") from None
+            raise RunError(f"The study {study} is already running; wait for it or stop it first.") from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The study: runs the numbered notebooks in order, each only when something that decides its results has changed."""
+"""Runs the numbered notebooks in order, each only if something that its results depend on has changed."""
 
 import contextlib
 import os
@@ -45,19 +45,18 @@ def run_study(
     notebooks: Collection[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[str, ...]:
-    """Run the numbered notebooks, or those named, in order; bring their results together in `runs/<study>`.
+    """Run the numbered notebooks, or those named, in order, and collect their results in `runs/<study>`.
 
-    A notebook is skipped when its run is whole and nothing has changed of its code, the library's code that makes
-    numbers, its parameters, the installed versions, the files of the corpus, the pretrained networks and other corpora
-    on this machine, and the runs of other notebooks that it uses. Returns the notebooks that were executed; `say` is
-    called with a line for each.
+    A finished notebook is skipped unless its code, the library, its parameters, package versions, the corpus,
+    pretrained networks, other corpora on this machine, or runs that it uses have changed. Returns the notebooks that
+    were executed; `say` receives the progress as lines of text.
 
     Raises
     ------
     ConfigError, CorpusError
-        When a parameter cannot be meant; nothing has been discarded then.
+        If a parameter is invalid; existing results are kept.
     RunError
-        When the study is running already, a notebook is unknown or lacks a parameter, or a cell fails.
+        If the study is already running, a notebook is unknown or lacks a parameter, or a cell fails.
     """
     parameters = checked(corpus=corpus, data=data, profile=profile, seeds=seeds)
     everything = numbered_notebooks()
@@ -90,21 +89,21 @@ def run_study(
 
 
 def make(notebook: str, parameters: dict[str, Any]) -> None:
-    """Run one notebook of a study in a process of its own, as `run.other` does for a run that it needs."""
+    """Run one notebook of a study in a new process, for `run.other`."""
     options = [f"--{name}={value}" for name, value in parameters.items()]
     command = [sys.executable, "-m", "instrlib.runner.cli", "study", f"--only={notebook}", *options]
     run = subprocess.run(command, env=os.environ | _environment(), capture_output=True, text=True, check=False)
     if run.returncode:
         lines = run.stderr.strip().splitlines() or [f"it ended with status {run.returncode}"]
-        raise RunError(f"{notebook}, whose results are needed here, failed. {lines[-1].removeprefix('Error: ')}")
+        raise RunError(f"{notebook}, whose results are needed, failed. {lines[-1].removeprefix('Error: ')}")
 
 
 def publish_study(study: str) -> list[Path]:
-    """Publish a finished study; the notebooks and README show it where it is the study of their parameters."""
+    """Publish a finished study, and show it in the notebooks if it was run with their own parameters."""
     with locked(study):
         states = [state for state in states_of(study, numbered_notebooks()) if state.state != "left out"]
         if unfinished := [f"{state.notebook} ({state.state})" for state in states if state.state != "done"]:
-            raise RunError(f"The study {study} is not finished: {', '.join(unfinished)}. Run it first.")
+            raise RunError(f"The study {study} is not finished: {', '.join(unfinished)}. Run `instrlib study` first.")
         written = publish.publish(study)
         own = [one for one in numbered_notebooks() if _shows(one, study)]
         for notebook in own:
@@ -170,16 +169,18 @@ def _execute(study: str, notebook: Notebook, current: Current, variables: dict[s
     try:
         with tqdm(desc=notebook.name, unit="cell", leave=False, disable=None) as bar:
 
-            def tell(done: int, total: int) -> None:
+            def advance(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
             limit_s = get_profile(parameters["profile"]).notebook_limit_s
-            execute(notebook.path, copy, parameters=parameters, limit_s=limit_s, environment=environment, on_cell=tell)
+            execute(
+                notebook.path, copy, parameters=parameters, limit_s=limit_s, environment=environment, on_cell=advance
+            )
         if not (folder / "manifest.json").is_file():
             raise RunError(f"{notebook.name} ended without run.finish(); call it in the last cell.")
     except KeyboardInterrupt:
-        raise RunError(f"Stopped in {notebook.name}; the same command goes on there.") from None
+        raise RunError(f"Stopped in {notebook.name}; run the same command again to continue.") from None
     except InstrlibError as error:
         write_json(folder / RECORD, {"failed": str(error), **_times(began)})
         raise
@@ -200,7 +201,7 @@ def _execute(study: str, notebook: Notebook, current: Current, variables: dict[s
 
 
 def _show(study: str, notebook: Notebook) -> None:
-    """Bring page and figures of a finished notebook up to date; nothing is computed."""
+    """Update the page and the figures of a finished notebook without running it."""
     folder, copy = folder_of(study) / notebook.name, copy_of(study, notebook.name)
     record, drawn = read_record(folder), publish.drawing_key()
     if record["drawn"] != drawn:
@@ -212,28 +213,24 @@ def _show(study: str, notebook: Notebook) -> None:
 
 
 def _collect(study: str, notebooks: Sequence[Notebook], parameters: dict[str, Any]) -> None:
-    """Collect the results of the notebooks that were run with these parameters, so that no two data sets mix."""
-    done = []
-    for notebook in notebooks:
-        record = read_record(folder_of(study) / notebook.name)
-        if record.get("parts", {}).get("parameters") == parameters:
-            done.append(notebook.name)
+    """Collect the results of the notebooks that were run with these parameters."""
+    records = {notebook.name: read_record(folder_of(study) / notebook.name) for notebook in notebooks}
+    done = [name for name, one in records.items() if one.get("parts", {}).get("parameters") == parameters]
     publish.collect(folder_of(study), done)
 
 
 def _chosen(everything: Sequence[Notebook], names: Collection[str] | None) -> list[Notebook]:
-    there = [notebook.name for notebook in everything]
-    if unknown := sorted(set(names or ()) - set(there)):
-        raise RunError(f"Unknown notebook {', '.join(unknown)}; choose from: {', '.join(there)}.")
+    known = [notebook.name for notebook in everything]
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise RunError(f"Unknown notebook {', '.join(unknown)}; choose from: {', '.join(known)}.")
     return [notebook for notebook in everything if names is None or notebook.name in names]
 
 
 def _environment() -> dict[str, str]:
-    """Return the folders in force as absolute paths, since a kernel works in the folder of its notebook."""
-    there = folders()
-    moved = {name: getattr(there, name).absolute() for name in ("data", "runs", "reports", "figures")}
-    moved["root"] = there.notebooks.absolute().parent
-    return {f"INSTRLIB_{name.upper()}": str(path) for name, path in moved.items()}
+    """Return the folders as absolute paths, because a kernel runs in the folder of its notebook."""
+    places = {name: getattr(folders(), name).absolute() for name in ("data", "runs", "reports", "figures")}
+    places["root"] = folders().notebooks.absolute().parent
+    return {f"INSTRLIB_{name.upper()}": str(path) for name, path in places.items()}
 
 
 def duration(seconds: float) -> str:
@@ -244,12 +241,9 @@ def duration(seconds: float) -> str:
     >>> duration(7.4), duration(125), duration(7_260)
     ('7 s', '2 min 5 s', '2 h 1 min')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    minutes, left_s = divmod(round(seconds), 60)
+    hours, left_min = divmod(minutes, 60)
+    return f"{hours} h {left_min} min" if hours else f"{minutes} min {left_s} s" if minutes else f"{left_s} s"
 
 
 def _times(began: float) -> dict[str, Any]:
@@ -259,7 +253,7 @@ def _times(began: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _processes() -> Iterator[dict[str, str]]:
-    """Let all kernels of a study use the same worker processes, unless there are others to use."""
+    """Let all kernels of a study share worker processes, unless others are configured."""
     if os.environ.get("INSTRLIB_SCHEDULER") or os.environ.get("INSTRLIB_PROCESSES"):
         yield {}
     else:

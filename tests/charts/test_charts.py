@@ -23,7 +23,7 @@ EXAMPLES = {
     "dots": {"names": NAMES, "values": SCORES, "low": SCORES - 0.1, "high": SCORES + 0.1, "reference": 0.25},
     "lines": {"x": [1, 2, 3, 4], "values": [SCORES, SCORES / 2], "low": [SCORES - 0.1] * 2, "high": [SCORES + 0.1] * 2},
     "bars": {"names": NAMES, "values": [[1, 2, 3, 4], [4, 3, 2, 1]], "series": ["clips", "groups"]},
-    "histogram": {"values": RNG.lognormal(1, 1, 50), "reference": 3.0, "log": True},
+    "histogram": {"values": RNG.lognormal(1, 1, 50), "reference": 3.0},
     "heat_map": {"values": [[0.9, 0.1], [0.3, np.nan]], "rows": ["a", "b"], "columns": ["a", "b"]},
     "pareto": {"x": [1.0, 2.0, 4.0, 8.0], "y": SCORES, "names": NAMES, "low": SCORES - 0.1, "high": SCORES + 0.1},
     "reliability": {"confidence": [0.2, 0.5, 0.8], "accuracy": [0.3, 0.5, 0.6], "share": [0.3, 0.69, 0.01], "ece": 0.1},
