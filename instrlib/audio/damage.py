@@ -192,7 +192,6 @@ def _added(signal: np.ndarray, part: np.ndarray, severity: float) -> np.ndarray:
 
 
 def _resonant(signal: np.ndarray, sample_rate_hz: int, centre_hz: float, *, quality: float) -> np.ndarray:
-    """Filter by one resonance: a causal second-order band-pass."""
     centre_hz = min(centre_hz, 0.4 * sample_rate_hz)
 
     def gain(frequency_hz: np.ndarray) -> np.ndarray:

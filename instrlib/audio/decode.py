@@ -175,7 +175,6 @@ def _not_decodable(path: Path) -> AudioError:
 
 
 def _read(file: "soundfile.SoundFile", n_frames: int) -> np.ndarray:
-    """Decode up to `n_frames` frames to mono."""
     parts = [np.zeros(0, np.float32)]
     while n_frames > 0:
         n_block = min(n_frames, _BLOCK_FRAMES)

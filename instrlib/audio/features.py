@@ -37,7 +37,6 @@ def extract(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
     signal : np.ndarray [shape=(n,)]
         Mono samples at `config.sample_rate_hz`; shorter ones are padded, longer ones raise `ValueError`.
     config : FeatureConfig
-        The settings.
 
     Returns
     -------

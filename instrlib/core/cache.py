@@ -103,7 +103,6 @@ def code_hash(layer: str) -> str:
 
 @functools.cache
 def _package_hash(folder: Path) -> str:
-    """Hash the modules of a subpackage and its data files, such as the taxonomy."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
     return hash_json(
         {

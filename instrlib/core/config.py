@@ -93,7 +93,6 @@ class FeatureConfig(Settings):
     scaling: Literal["fixed", "segment", "train"] = "train"
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for settings that are out of range or inconsistent."""
         super().__post_init__()
         for name, value in self.to_dict().items():
             if name not in ("kind", "scaling", "fmin_hz"):
@@ -155,7 +154,6 @@ class AugmentConfig(Settings):
     retake: float = 0.0  # share of the examples that get recording augmentation
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for settings that are out of range."""
         super().__post_init__()
         _require(self.beta > 0, "beta must be above 0", self.beta)
         for name in ("share", "retake"):
@@ -200,7 +198,6 @@ class TrainConfig(Settings):
     output: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for settings that are inconsistent."""
         super().__post_init__()
         if self.augment.mix == "layers" and self.output != "sigmoid":
             raise ConfigError('mix="layers" gives several labels per clip and requires output="sigmoid".')

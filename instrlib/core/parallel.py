@@ -171,8 +171,6 @@ class _KernelEnded(Exception):
 
 
 def _serve(connection: Any) -> None:
-    """Run the tasks of one call of a kernel and send back the results or the error."""
-
     def look() -> None:
         if connection.poll():  # kernels send nothing after their tasks, so the connection was closed
             raise _KernelEnded

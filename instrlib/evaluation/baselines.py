@@ -48,7 +48,6 @@ def several_labels(labels: np.ndarray, n_test: int) -> dict[str, np.ndarray]:
     labels : np.ndarray [shape=(n_train, n_classes)]
         Labels of the training clips: 1 present, 0 absent, NaN not observed.
     n_test : int
-        Number of test clips.
 
     Returns
     -------

@@ -342,7 +342,6 @@ def _ranking(answers: np.ndarray, present: np.ndarray, weights: np.ndarray) -> t
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, 0 for an empty whole, NaN where the whole is NaN."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=~(whole <= 0))
 
 

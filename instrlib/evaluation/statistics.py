@@ -35,7 +35,6 @@ def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: 
     predictions : dict of str to dict
         Predictions by name of the model; see `predictions.Predictions`.
     n_resamples, seed : int
-        Number and seed of the bootstrap draws.
 
     Returns
     -------

@@ -62,7 +62,6 @@ def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     level_db : np.ndarray [shape=(n, n_mels, n_frames)]
         Stored log-mel spectrograms in dB.
     config : FeatureConfig
-        Settings of the spectrograms.
     """
     from librosa import feature
 
@@ -240,7 +239,6 @@ def answer_all(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress warnings about convergence and about folds without a class."""
     from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
     with warnings.catch_warnings():

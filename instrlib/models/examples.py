@@ -38,7 +38,6 @@ class Examples:
     scaler: Scaler | None = None
 
     def __len__(self) -> int:
-        """Return the number of examples."""
         return len(self.labels)
 
     @property

@@ -120,7 +120,6 @@ def export_networks(
     inputs : Inputs
         Features and splits of their training.
     workers : int, optional
-        Number of processes.
 
     Returns
     -------

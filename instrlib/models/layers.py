@@ -124,7 +124,6 @@ def build(
     Parameters
     ----------
     spec : tuple of Layer
-        The table.
     input_shape : tuple of int
         (n_bins, n_frames, 1).
     n_classes : int

@@ -64,7 +64,6 @@ class Pruning:
     schedule: Schedule = "progressive"
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"The sparsity must be at least 0 and below 1, not {self.sparsity!r}.")
         if self.schedule not in get_args(Schedule):
@@ -100,14 +99,12 @@ def prune_networks(
     dense : sequence of sequence of Path
         Run folders of the trained networks, first by seed, then by fold.
     prunings : sequence of Pruning
-        The ways.
     inputs : Inputs
         Features and splits of their training.
     config : TrainConfig
         Fine-tuning: epochs, batch size, learning rate (cosine decay to 0), class weights and label smoothing.
         Augmentation and early stopping are not used, because the schedule has to finish.
     workers : int, optional
-        Number of processes; does not affect the result.
 
     Returns
     -------

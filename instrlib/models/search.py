@@ -136,11 +136,8 @@ def search(
     folder : Path
         Folder of one small JSON file per trial. No weights are kept.
     candidates : sequence of Candidate
-        From `draw`.
     inputs : Inputs
-        Features and splits.
     workers : int, optional
-        Number of processes; does not affect the result.
 
     Returns
     -------

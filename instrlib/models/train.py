@@ -251,7 +251,6 @@ def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
 
 
 def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:
-    """Return loss and accuracy, weighted as in training."""
     targets, weighted = smoothed(held_out.labels, weights, config, held_out.labels)
     likely = np.clip(held_out.answers(graph.predict).astype(float), 1e-7, 1 - 1e-7)
     if weights is not None:

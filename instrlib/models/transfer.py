@@ -175,7 +175,6 @@ class Pretrained:
     Attributes
     ----------
     folder : Path
-        Run folder of the network.
     rate : float
         Factor of the learning rate of all rows.
     decay : float
@@ -231,7 +230,6 @@ class Pretrained:
 
 
 def _regression(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fit one multinomial regression with equal class weights."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))

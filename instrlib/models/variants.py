@@ -25,11 +25,9 @@ class Variant:
     Attributes
     ----------
     name : str
-        Name in tables and figures.
     spec : str or tuple of Layer
         The network: a name of `layers.SPECS` or a table.
     config : TrainConfig
-        Training settings.
     store, copies : Path
         Folder of the features, and optionally of a store of augmented copies; see `train.train_model`.
     splits, seeds : tuple, optional
@@ -89,13 +87,11 @@ def run_variants(
     folder : Path
         Parent of the run folders; see `run_folder`.
     variants : sequence of Variant
-        The variants.
     splits : sequence of Path
         One split, or the folds of a cross-validation.
     seeds : sequence of int
         One network is trained for each.
     workers : int, optional
-        Number of processes; does not affect the result.
 
     Returns
     -------

@@ -303,7 +303,6 @@ def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras
 
 
 def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]) -> dict[str, dict[str, Predictions]]:
-    """Predict every clip of other domains by a network as trained and adapted; by domain, then by way."""
     scaler, network = load_scaler(run), read_manifest(run)["key"]
     found: dict[str, dict[str, Predictions]] = {}
     for name, folder in targets:
@@ -338,7 +337,6 @@ def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
 
 
 def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> None:
-    """Raise LeakError when a file of a corpus is byte for byte one of another domain."""
     for one in domains:
         sides = [one.corpus.manifest, corpus.manifest]
         if all(CONTENT in side for side in sides) and (same := set(sides[0][CONTENT]) & set(sides[1][CONTENT])):
@@ -350,7 +348,6 @@ def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> Non
 
 
 def _free_name(wanted: str, domains: Sequence[Domain]) -> str:
-    """Return a name whose run folders are unused."""
     taken = {slug(domain.name) for domain in domains}
     numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 3)))
     return next(name for name in numbered if slug(name) not in taken)

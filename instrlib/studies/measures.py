@@ -280,7 +280,6 @@ def _third_octaves(low_hz: float, high_hz: float, bins_hz: np.ndarray) -> np.nda
 
 
 def _bands(power: np.ndarray, bins_hz: np.ndarray, edges_hz: np.ndarray) -> np.ndarray:
-    """Sum power spectra within bands [shape=(n, n_bands)]."""
     total = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
     return np.diff(total[:, np.searchsorted(bins_hz, edges_hz)], axis=1)
 

@@ -79,7 +79,6 @@ class MixtureConfig:
     duration_s: float = 3.0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         if not self.sources or min(self.sources) < 1 or len(set(self.sources)) < len(self.sources):
             raise ConfigError(f"sources must be distinct integers of at least 1, not {self.sources!r}.")
         if self.level_range_db < 0 or not 0 <= self.max_offset_s < self.duration_s:
@@ -161,7 +160,6 @@ class SoundscapeConfig:
     level_range_db: float = 12.0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         for name in ("duration_s", "instruments", "entry_s", "rest_s"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -192,7 +190,6 @@ def compose(
 
 
 def _playable(store: FeatureStore, split: Split, part: str, clips: Corpus) -> pd.DataFrame:
-    """Return the segments of a part that are long enough, with `segment_s`."""
     if clips.multilabel:
         raise CorpusError(
             f"Clips of {clips.name} may contain several instruments; use a corpus with one label per clip."
@@ -281,9 +278,7 @@ def render(
     Parameters
     ----------
     plan : pandas.DataFrame
-        From `draw` or `compose`.
     clips : Corpus
-        The corpus of the sources.
     root : Path
         Parent of the folders of all plans.
     """
@@ -354,7 +349,6 @@ def _length(spans: list[Span], end_s: float = np.inf) -> float:
 
 
 def _faded(signal: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Fade in and out over 10 ms to avoid clicks."""
     ramp = np.linspace(0, 1, round(_FADE_S * rate_hz))
     signal[: len(ramp)] *= ramp[: len(signal)]
     signal[-len(ramp) :] *= ramp[::-1][-len(signal) :]
@@ -442,6 +436,5 @@ def _manifest(sources: pd.DataFrame, contents: list[str], classes: tuple[str, ..
 
 
 def _present(sources: pd.DataFrame, mixtures: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
-    """Return which classes have a source in each mixture, float32 [n_mixtures, n_classes]: 1 or 0."""
     counts = pd.crosstab(sources.mixture, sources.label).reindex(index=mixtures, columns=list(classes), fill_value=0)
     return (counts.to_numpy() > 0).astype(np.float32)

@@ -94,7 +94,6 @@ def predict_degraded(
     seed : int
         Seed of noise and rooms, which differ between clips, but not between levels.
     workers : int, optional
-        Number of processes; does not affect the result.
 
     Returns
     -------

@@ -315,7 +315,6 @@ def _check_layer(model: "keras.Model", layer: str) -> None:
 
 
 def _windows(layer: Any, before: Any) -> list[tuple[int, int]]:
-    """Return size and step of the window of a layer over each axis."""
     if layer.input is not before.output:
         raise ConfigError(
             f"The layers up to {layer.name!r} are not sequential, so it has no cell positions; choose another layer."

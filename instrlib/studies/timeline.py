@@ -63,7 +63,6 @@ class Decision:
     recording: float | np.ndarray
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         if self.median_windows < 1 or self.median_windows % 2 == 0:
             raise ConfigError(f"median_windows must be odd and at least 1, not {self.median_windows!r}.")
         if np.any(np.asarray(self.off) > np.asarray(self.on)):
@@ -191,7 +190,6 @@ class Truth:
     groups: np.ndarray  # ensembles, which share no clips [n_recordings]
 
     def __getitem__(self, rows: np.ndarray) -> "Truth":
-        """Return some of the recordings."""
         frames, entries = (tuple(one[row] for row in rows) for one in (self.frames, self.events))
         return Truth(self.classes, frames, entries, self.groups[rows])
 
