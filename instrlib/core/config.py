@@ -54,43 +54,21 @@ def _require(holds: bool, rule: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class FeatureConfig(Settings):
-    """Feature settings; stored with every model.
+    """Feature settings; stored with every model. Frames and mel bands follow librosa (Hann, centred, Slaney)."""
 
-    Attributes
-    ----------
-    kind : {"log_mel", "mfcc", "pcen"}
-        Mel spectrogram in dB; its cepstral coefficients; mel spectrogram with per-channel energy normalisation.
-    sample_rate_hz : int
-        Rate to which every file is resampled.
-    segment_s, segment_hop_s : float
-        Length of a segment, and time between the starts of two; longer clips give several segments.
-    max_segments : int
-        Maximum number of segments per clip, evenly spaced over it.
-    n_fft, hop_length : int
-        Frame length and step in samples (Hann window, centred frames, as in librosa).
-    n_mels, n_mfcc : int
-        Number of mel bands (Slaney's scale and area normalisation, as in librosa) and of coefficients.
-    fmin_hz, fmax_hz : float
-        Lower and upper edge of the mel bands.
-    top_db : float
-        Dynamic range: values are in dB below the loudest value of the segment, clipped at -top_db.
-    scaling : {"fixed", "segment", "train"}
-        See `audio.features.scale`.
-    """
-
-    kind: Literal["log_mel", "mfcc", "pcen"] = "log_mel"
-    sample_rate_hz: int = 22_050
+    kind: Literal["log_mel", "mfcc", "pcen"] = "log_mel"  # dB; cepstral coefficients; per-channel energy normalisation
+    sample_rate_hz: int = 22_050  # files are resampled to this rate
     segment_s: float = 3.0
-    segment_hop_s: float = 3.0
-    max_segments: int = 6
-    n_fft: int = 2048
-    hop_length: int = 512
+    segment_hop_s: float = 3.0  # between the starts of two segments; longer clips give several
+    max_segments: int = 6  # per clip, evenly spaced
+    n_fft: int = 2048  # samples
+    hop_length: int = 512  # samples
     n_mels: int = 64
     n_mfcc: int = 20
-    fmin_hz: float = 30.0
-    fmax_hz: float = 11_025.0
-    top_db: float = 80.0
-    scaling: Literal["fixed", "segment", "train"] = "train"
+    fmin_hz: float = 30.0  # lower edge of the mel bands
+    fmax_hz: float = 11_025.0  # upper edge of the mel bands
+    top_db: float = 80.0  # values are dB below the loudest value of the segment, clipped at -top_db
+    scaling: Literal["fixed", "segment", "train"] = "train"  # see `audio.features.scale`
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The corpora by name: what is known of each, and how to load, download and check it."""
+"""The corpora by name: information, loading, download and validation."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,7 +23,7 @@ NAMES = ("rendered", "fsdkaggle2018", "irmas", "openmic2018", "nsynth", "kaggle_
 
 
 def info(name: str) -> CorpusInfo:
-    """Return what is known of a corpus before it is on disk.
+    """Return name, licence, citation and source of a corpus.
 
     Examples
     --------
@@ -48,13 +48,13 @@ def load(
     name : str
         One of `NAMES`.
     data : Path or str, optional
-        Its folder; `data/<name>` when left out or empty.
+        Folder of the corpus; default: `data/<name>`.
     profile : Profile
-        Decides how many clips a class has.
+        Sets the number of clips per class.
     seed : int
-        Seed of what is rendered or drawn.
+        Seed for rendering and drawing.
     classes : sequence of str, optional
-        Classes to use; all when left out.
+        Classes to use; default: all.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def load(
     ConfigError
         When the corpus or a class is unknown.
     CorpusError
-        When it is missing or not whole, or more than 5 % of its clips are unusable.
+        When the corpus is missing or incomplete, or more than 5 % of its clips are unusable.
     """
     module, root = _module(name), _root(name, data)
     if name == "rendered":
@@ -84,24 +84,24 @@ def read(
     max_clips_per_class: int | None = None,
     seed: int = 0,
 ) -> Corpus:
-    """Read a corpus from its folder, however many of its clips are unusable; see `dataset.build`."""
+    """Read a corpus from its folder, for any number of unusable clips; see `dataset.build`."""
     module, root = _module(name), Path(root)
     capped = {"classes": classes, "max_clips_per_class": max_clips_per_class, "seed": seed}
     return build(module.INFO, root, module.find(root), **capped)
 
 
 def on_disk(name: str, data: Path | str | None = None) -> str:
-    """Say in one line what there is of a corpus on disk, such as "221 audio files in data/fsdkaggle2018"."""
+    """Return one line on the state of a corpus on disk, such as "221 audio files in data/fsdkaggle2018"."""
     known, root = info(name), _root(name, data)
     n_files = sum(1 for _ in walk_audio(root))
     return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}. {known.how_to_get}"
 
 
 def download(name: str, data: Path | str | None = None) -> None:
-    """Download what is missing of a corpus into its folder, check it and unpack it.
+    """Download the missing files of a corpus, check and unpack them; remove the unpacked archives.
 
-    An interrupted download resumes; archives are removed once they are unpacked. Raises ConfigError when the publisher
-    does not let a program download it, CorpusError when a file is damaged or what is on disk is not whole.
+    Interrupted downloads resume. Raises `ConfigError` if the publisher does not allow automatic downloads,
+    `CorpusError` for damaged or incomplete files.
     """
     module, root = _module(name), _root(name, data)
     archives, index = _remotes(name)
@@ -122,9 +122,9 @@ def download(name: str, data: Path | str | None = None) -> None:
 
 
 def validate(name: str, data: Path | str | None = None) -> list[str]:
-    """List what is wrong with a corpus on disk, one line for each finding; empty when all is well.
+    """Return one line for each fault of a corpus on disk.
 
-    Every file is decoded to its end; where `download` has fetched mirdata's index, its MD5 is compared as well.
+    Every file is decoded completely. If `download` has fetched the index of mirdata, MD5 hashes are compared as well.
     """
     module, root = _module(name), _root(name, data)
     if name == "rendered":
@@ -143,7 +143,7 @@ def _all_found(module: ModuleType, root: Path) -> list[Found]:
 
 
 def _remotes(name: str) -> tuple[tuple[Remote, ...], Remote | None]:
-    """Return the archives of a corpus, and mirdata's index of their files where there is one."""
+    """Return the archives of a corpus, and mirdata's index of their files if there is one."""
     if hasattr(_module(name), "INDEXED"):
         return mirdata_index.remotes(name)
     return tuple(Remote(**one) for one in KNOWN.get(name, {}).get("archives", ())), None

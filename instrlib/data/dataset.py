@@ -1,4 +1,4 @@
-"""A corpus is a table with one row a clip; all corpora on disk go through one pipeline: choose, draw, probe, check."""
+"""Corpora as tables with one row per clip, from one pipeline: choose classes, draw clips, probe and check files."""
 
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -29,9 +29,9 @@ _EXCLUDED = ("clip_id", "path", "reason", "usable")
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """What is known of a corpus before it is on disk; licence and citation are printed and repeated in the report.
+    """Description of a corpus; licence and citation also appear in the report.
 
-    `name` is the one on the command line; `how_to_get` is a sentence with the command or the steps.
+    `name` is used on the command line; `how_to_get` is a sentence with the command or the steps.
     """
 
     name: str
@@ -45,12 +45,12 @@ class CorpusInfo:
 
 
 def known(name: str) -> CorpusInfo:
-    """Return what `corpora.toml` says of a corpus."""
+    """Return the description of a corpus in `corpora.toml`."""
     return CorpusInfo(name, **{key: value for key, value in KNOWN[name].items() if key != "archives"})
 
 
 def excluded_table(rows: Iterable[tuple[str, str, str, bool]] = ()) -> pd.DataFrame:
-    """Clips that are not in the manifest: `clip_id`, `path`, `reason`, and `usable` where nothing is wrong with it."""
+    """Return the table of excluded clips: `clip_id`, `path`, `reason`, and `usable` if nothing is wrong with them."""
     table = pd.DataFrame(sorted(rows, key=lambda row: (row[3], row)), columns=list(_EXCLUDED))
     return table.astype({"clip_id": str, "path": str, "reason": str, "usable": bool})
 
@@ -59,22 +59,11 @@ def excluded_table(rows: Iterable[tuple[str, str, str, bool]] = ()) -> pd.DataFr
 class Corpus:
     """A corpus on disk.
 
-    Attributes
-    ----------
-    info : CorpusInfo
-        Name, licence, citation.
-    root : Path
-        Folder that `path` in the manifest is relative to.
-    manifest : pandas.DataFrame
-        One row a clip: `clip_id` (unique), `path`, `start_s` (in the file), `duration_s`, `label` (one of `classes`;
-        see `strata` where a clip has several), `group` (recording, session, performer or instrument: whatever must not
-        cross a split) and `split` ("train", "validation" or "test" where the publisher fixed it, else "").
-    classes : tuple of str
-        The labels, in the order of the network's outputs.
-    excluded : pandas.DataFrame
-        See `excluded_table`.
-    labels : np.ndarray [shape=(n_clips, n_classes), float32], optional
-        Of a corpus with several labels a clip: 1 present, 0 absent, NaN not observed.
+    `manifest` has one row per clip: `clip_id` (unique), `path` (relative to `root`), `start_s` (in the file),
+    `duration_s`, `label` (one of `classes`; with several labels see `strata`), `group` (recording, session, performer
+    or instrument, which must not cross a split) and `split` (the publisher's "train", "validation" or "test", else "").
+    `classes` are in the order of the network outputs. `labels` [shape=(n_clips, n_classes), float32] exist with several
+    labels per clip: 1 present, 0 absent, NaN not observed. `excluded` is an `excluded_table`.
     """
 
     info: CorpusInfo
@@ -100,7 +89,7 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """The corpus's name on the command line."""
+        """Name on the command line."""
         return self.info.name
 
     @property
@@ -115,12 +104,12 @@ class Corpus:
 
     @property
     def n_unusable(self) -> int:
-        """Number of excluded clips that cannot be used, without those that were excluded on purpose."""
+        """Number of unusable clips, without those excluded on purpose."""
         return int((~self.excluded.usable).sum())
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the manifest, the class list and the labels: the same on every machine for the same clips."""
+        """Hash of the manifest, the classes and the labels, independent of the machine."""
         columns = [*COLUMNS, CONTENT] if CONTENT in self.manifest else list(COLUMNS)
         table = self.manifest[columns].round({"start_s": 4, "duration_s": 4})
         several = {} if self.labels is None else {"labels": self.labels}
@@ -129,12 +118,11 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Found:
-    """What a corpus's tables and folders name, before any audio file is opened.
+    """Clips in the tables and folders of a corpus, before any audio file is opened.
 
-    `clips` has `clip_id`, `path` (where the file is, or should be, in the root), `label`, `group`, `split`, and columns
-    of the corpus's own. With several labels a clip, `labels` is as in `Corpus`, `classes` names its columns, and no
-    column `label` is needed. `excluded` are rows of `excluded_table`. `validate` reports `notes`, and audio files in
-    `folders` that nothing names.
+    `clips` has `clip_id`, `path` (relative to the root), `label`, `group`, `split` and further columns. With several
+    labels, `labels` is that of `Corpus`, `classes` names its columns, and `label` is not required. `excluded` are rows
+    of `excluded_table`. `validate` reports `notes`, and audio files in `folders` that are not in `clips`.
     """
 
     clips: pd.DataFrame
@@ -154,10 +142,10 @@ def build(
     max_clips_per_class: int | None = None,
     seed: int = 0,
 ) -> Corpus:
-    """Choose classes, draw clips, probe their files and join the groups of identical files.
+    """Choose classes, draw clips, probe their files and merge the groups of identical files.
 
-    Training clips whose group is also in the official test part are excluded, and so are identical files in two
-    classes. Raises ConfigError for an unknown class or a cap below 1, CorpusError when a class has no usable clip.
+    Excluded are training clips whose group is in the official test part, and identical files in two classes. Raises
+    `ConfigError` for an unknown class or a limit below 1, `CorpusError` for a class without usable clips.
     """
     clips, labels = found.clips.assign(_row=np.arange(len(found.clips))), None
     wanted = choose_classes(found.classes or clips.label, classes)
@@ -179,7 +167,7 @@ def build(
         torn = usable.groupby(CONTENT).label.transform("nunique") > 1
         excluded += _reasons(usable[torn], TWO_CLASSES)
         usable = usable[~torn]
-    in_test = reaches_into_test(usable)  # once more: copies have joined groups
+    in_test = reaches_into_test(usable)  # again, because copies merged groups
     excluded += _reasons(usable[in_test], IN_TEST)
     usable = usable[~in_test].sort_values("clip_id", ignore_index=True)
     empty = [] if labels is not None else sorted(set(wanted) - set(usable.label))
@@ -196,7 +184,7 @@ def build(
 
 
 def validate(root: Path, found: Found) -> list[str]:
-    """List what is wrong with a corpus on disk, one line each; every file is decoded to its end."""
+    """Return one line for each fault of a corpus on disk; every file is decoded completely."""
     usable, problems = probe_clips(root, found.clips)
     problems += undecodable(root, usable)
     problems += [row[:3] for row in found.excluded]
@@ -213,7 +201,7 @@ def validate(root: Path, found: Found) -> list[str]:
 
 
 def choose_classes(found: Iterable[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the classes to use, sorted: those chosen, else all that were found; at least two."""
+    """Return the classes to use, sorted: `chosen`, else all; at least two."""
     there = sorted(set(found))
     unknown = sorted(set(chosen or ()) - set(there))
     if unknown:
@@ -225,11 +213,11 @@ def choose_classes(found: Iterable[str], chosen: Sequence[str] | None) -> tuple[
 
 
 def draw_clips(clips: pd.DataFrame, max_clips_per_class: int | None, *, seed: int) -> pd.DataFrame:
-    """Draw at most so many clips of each class, one of every group before a second of any.
+    """Draw at most `max_clips_per_class` clips of each class, group by group in turn.
 
-    An official test part and the rest keep their shares of the class, but the rest gets at least half of the cap where
-    it can. The draw follows hashes of the seed and the names, class by class: it is the same on every machine, for any
-    order of the rows and any choice of classes. Raises ConfigError when the cap is below 1.
+    An official test part and the rest keep their shares of the class, but the rest gets at least half of the limit if
+    possible. The draw follows hashes of seed and names per class, so it is independent of the machine, the order of
+    rows and the choice of classes. Raises `ConfigError` for a limit below 1.
     """
     if max_clips_per_class is None:
         return clips
@@ -250,12 +238,12 @@ def draw_clips(clips: pd.DataFrame, max_clips_per_class: int | None, *, seed: in
 
 
 def reaches_into_test(clips: pd.DataFrame) -> pd.Series:
-    """Whether each clip is a training clip of a group that is also in the official test part."""
+    """Return whether each clip is a training clip of a group that is in the official test part."""
     return clips.group.isin(clips.group[clips.split == "test"]) & (clips.split == "train")
 
 
 def join_copies(clips: pd.DataFrame) -> np.ndarray:
-    """Each clip's group, where groups that share a file of the same bytes are one, named by the first of them."""
+    """Return the group of each clip; groups with identical files are merged under the first name."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -270,10 +258,10 @@ def join_copies(clips: pd.DataFrame) -> np.ndarray:
 
 
 def strata(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
-    """Give each clip of several labels one class, by which clips are drawn, split and counted: its rarest one.
+    """Return for each clip with several labels its rarest class, which is used for drawing, splitting and counting.
 
-    It is the rarest class present; of a clip in which none is known to be present, the rarest class observed. So every
-    class keeps its share in each part of a split.
+    For clips without a known present class, it is the rarest observed class. So every class keeps its share in each
+    part.
 
     Examples
     --------
@@ -290,7 +278,7 @@ def strata(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
 
 
 def check_unusable_share(name: str, n_unusable: int, n_clips: int) -> None:
-    """Raise CorpusError when more than `MAX_UNUSABLE_SHARE` of all clips are unusable."""
+    """Raise `CorpusError` if more than `MAX_UNUSABLE_SHARE` of all clips are unusable."""
     if n_unusable > MAX_UNUSABLE_SHARE * n_clips:
         raise CorpusError(
             f"{name}: {n_unusable} of {n_clips} clips are unusable, more than {MAX_UNUSABLE_SHARE:.0%}. "
@@ -299,16 +287,16 @@ def check_unusable_share(name: str, n_unusable: int, n_clips: int) -> None:
 
 
 def check_unique(place: Path | str, clip_ids: pd.Series) -> None:
-    """Raise CorpusError when a clip is named twice."""
+    """Raise `CorpusError` for duplicate clip ids."""
     twice = clip_ids[clip_ids.duplicated()].unique()
     if len(twice):
         raise CorpusError(f"{place} names {len(twice)} clips more than once, such as {twice[0]}; keep one row of each.")
 
 
 def parts_on_disk(info: CorpusInfo, root: Path, parts: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
-    """Return the parts of a release that are whole on disk, and a note on each that is there in part.
+    """Return the complete parts of a release on disk, and a note on each incomplete one.
 
-    Raises CorpusError, which says how to get the corpus, when no part is whole.
+    Raises `CorpusError` if no part is complete.
     """
     lacking = {part: [name for name in names if not (root / name).exists()] for part, names in parts.items()}
     whole = [part for part, names in lacking.items() if not names]
@@ -320,7 +308,7 @@ def parts_on_disk(info: CorpusInfo, root: Path, parts: dict[str, tuple[str, ...]
 
 
 def get_it(info: CorpusInfo) -> str:
-    """Where a corpus comes from, with size and licence: the end of a message."""
+    """Return where to get a corpus, with size and licence, as the end of an error message."""
     return f"{info.how_to_get} Size: {info.size}. Licence: {info.licence}. Page: {info.url}"
 
 

@@ -1,4 +1,4 @@
-"""Downloads that resume and are checked, and archives that cannot write outside their folder."""
+"""Downloads with resume and checksums, and safe unpacking of archives."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ _WAIT_S = 1.0
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch: its address, its name on disk, "md5:..." or "sha256:...", and the folder that it unpacks to."""
+    """A file to download: address, file name, checksum ("md5:..." or "sha256:...") and folder to unpack to."""
 
     url: str
     filename: str
@@ -33,11 +33,11 @@ class Remote:
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
-    """Download a file, resuming where an earlier attempt or run stopped, and check it.
+    """Download a file, resuming earlier attempts, and check it.
 
-    The bytes gather in `<filename>.part`; the file gets its name once its checksum is right. Where the publisher gives
-    no checksum, that of the first fetch is recorded in `<filename>.sha256` and holds from then on. Raises CorpusError
-    when the server refuses or cannot be reached, or the checksum differs; a part with a wrong checksum is removed.
+    Data go to `<filename>.part`, which is renamed after the check. Without a published checksum, that of the first
+    download is recorded in `<filename>.sha256`. Raises `CorpusError` if the server fails or the checksum differs; a
+    part with a wrong checksum is removed.
     """
     whole = Path(folder) / remote.filename
     if whole.exists():
@@ -57,17 +57,17 @@ def fetch(remote: Remote, folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path, name: str = "") -> list[Path]:
-    """Unpack a zip or tar archive into a folder, each top-level entry whole or not at all, and return these, sorted.
+    """Unpack a zip or tar archive into a folder; return its top-level entries, sorted, each complete or absent.
 
-    With `name`, an archive that has no top-level entry of that name goes into a folder of that name. What is already
-    there stays as it is. A member that would land outside the folder is not written. Raises CorpusError when the
-    archive is damaged, or a tar archive has such a member.
+    An archive without a top-level entry `name` is unpacked into a folder of that name. Existing entries are kept.
+    Members outside the folder are not written. Raises `CorpusError` for damaged archives, and tar archives with such
+    members.
     """
     archive, folder = Path(archive), Path(folder)
     temporary = folder / f".unpacking-{archive.name}"
-    only_inside = {} if archive.suffix.lower() == ".zip" else {"filter": "data"}  # shutil's zips know nothing else
+    only_inside = {} if archive.suffix.lower() == ".zip" else {"filter": "data"}  # shutil has no filter for zip files
     with disk_errors(folder):
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
         temporary.mkdir(parents=True)
         try:
             shutil.unpack_archive(archive, temporary, **only_inside)
@@ -79,7 +79,7 @@ def unpack(archive: Path, folder: Path, name: str = "") -> list[Path]:
                 if not (folder / entry.name).exists():
                     entry.rename(folder / entry.name)
         except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
-            if getattr(error, "errno", None) is not None:  # of the disk: damage, and encryption, have no number
+            if getattr(error, "errno", None) is not None:  # disk errors; damage and encryption have no errno
                 raise
             raise CorpusError(f"{archive} cannot be unpacked ({error}); delete it and download it again.") from None
         finally:
@@ -98,7 +98,7 @@ def _fetch_part(remote: Remote, part: Path) -> None:
         except requests.RequestException as error:
             failures = 0 if _size(part) > before else failures + 1
             if failures == _ATTEMPTS:
-                cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))  # without the library's own wrapping
+                cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))  # without the wrapping of the library
                 raise CorpusError(
                     f"Cannot fetch {remote.url} ({cause[1] if cause else error}); {_size(part):,} bytes are kept in "
                     f"{part}. Run the same command again to resume."
@@ -107,9 +107,9 @@ def _fetch_part(remote: Remote, part: Path) -> None:
 
 
 def _transfer(remote: Remote, part: Path) -> None:
-    """Ask for what is missing and append it; raises requests' errors when it breaks off.
+    """Request the missing bytes and append them; requests' errors pass through.
 
-    If-Range names the version that the part was begun with, so a file that was changed meanwhile is sent whole.
+    If-Range names the version of the part, so the server sends a changed file completely.
     """
     import requests
 
@@ -119,7 +119,7 @@ def _transfer(remote: Remote, part: Path) -> None:
         headers["If-Range"] = known
     with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         status, sent = response.status_code, response.headers.get("Content-Range", "")
-        if not (status == 416 and sent.endswith(f"/{have}")):  # else nothing is missing
+        if not (status == 416 and sent.endswith(f"/{have}")):  # otherwise nothing is missing
             if status == 416 or (status == 206 and not sent.startswith(f"bytes {have}-")):
                 part.unlink()
                 raise requests.RequestException("the part does not fit the file on the server")

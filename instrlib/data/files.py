@@ -1,4 +1,4 @@
-"""Audio files and tables of corpora on disk: find, read, probe and decode them."""
+"""Audio files and tables of corpora: finding, reading, probing and decoding."""
 
 import json
 import os
@@ -22,16 +22,16 @@ _CHUNK = 128
 
 
 def is_audio(path: Path) -> bool:
-    """Whether a file is meant as audio: by its ending, and not hidden."""
+    """Return whether a file is audio by its suffix, and not hidden."""
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def walk_audio(root: Path) -> Iterator[Path]:
-    """All audio files below a folder, also behind links to folders; hidden folders are skipped."""
+    """Yield all audio files below a folder, also behind links; hidden folders are skipped."""
     seen = set()
     for folder, names, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above it
+        if real in seen:  # a link to a parent folder
             names.clear()
             continue
         seen.add(real)
@@ -40,28 +40,28 @@ def walk_audio(root: Path) -> Iterator[Path]:
 
 
 def audio_files(folder: Path) -> dict[str, str]:
-    """Name of each audio file of a folder (not below it) by its stem; of several endings the first of `ENDINGS`."""
+    """Return the name of each audio file in a folder by its stem; the first of `ENDINGS` wins."""
     found = [path for path in folder.iterdir() if is_audio(path)] if folder.is_dir() else []
     ranked = sorted(found, key=lambda path: (ENDINGS.index(path.suffix.lower()), path.name), reverse=True)
     return {path.stem: path.name for path in ranked}
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file as text; nothing is taken for a missing value, for a class may be called "None".
+    """Read a CSV file as text without missing values, because a class can be called "None".
 
-    Raises CorpusError when the file is missing, is no table in UTF-8 or lacks one of the columns.
+    Raises `CorpusError` if the file is missing, is no UTF-8 table or lacks one of the columns.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except FileNotFoundError:
-        raise CorpusError(f"{path} is missing.") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        raise CorpusError(f"{path} is missing; download or copy it again.") from None
+    except (OSError, ValueError) as error:  # the parser errors of pandas and UnicodeDecodeError are ValueErrors
         reason = str(error).splitlines()[0]
-        raise CorpusError(f"{path} is not readable as a table of comma-separated values in UTF-8 ({reason}).") from None
+        raise CorpusError(f"{path} is not a CSV table in UTF-8 ({reason}); save it again in this format.") from None
     missing = [name for name in columns if name not in table]
     if missing:
         there = ", ".join(map(str, table.columns))
-        raise CorpusError(f"{path} lacks the column {', '.join(missing)}; it has: {there}.")
+        raise CorpusError(f"{path} lacks the column {', '.join(missing)} (it has {there}); add it.")
     return table
 
 
@@ -69,11 +69,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Learn each file's duration from its header, and the hash of its bytes.
+    """Return the usable clips with `start_s` (0), `duration_s` and `content` (hash), and the reasons for the others.
 
-    `clips` has `clip_id` and `path`. Returns the rows whose file can be used, with `start_s` (0), `duration_s` and
-    `content`, and (clip_id, path, reason) of the others. What was learnt is kept in `probes/` of the data folder by
-    path, size and time of change.
+    `clips` has `clip_id` and `path`; the reasons are (clip_id, path, reason). Results are cached in `probes/` of the
+    data folder by path, size and modification time.
     """
     root = Path(root).absolute()
     cache = folders().data / "probes" / f"{hash_bytes(str(root).encode(errors='surrogateescape'))[:16]}.jsonl"
@@ -101,7 +100,7 @@ def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tup
         found |= {row[0]: answer for row, answer in good}
         with disk_errors(cache):
             cache.parent.mkdir(parents=True, exist_ok=True)
-            with cache.open("a", encoding="utf-8") as file:  # an empty line ends what a kill left
+            with cache.open("a", encoding="utf-8") as file:  # an empty line ends an incomplete line of a killed run
                 file.write("\n" + "".join(json.dumps([*row, *answer]) + "\n" for row, answer in good))
 
     usable = clips[clips.path.isin(found.keys())]
@@ -111,7 +110,7 @@ def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tup
 
 
 def _read_probes(cache: Path) -> dict[str, tuple]:
-    """Kept answers by path; a line that a kill cut short, or that is something else, is skipped."""
+    """Return cached results by path; incomplete or foreign lines are skipped."""
     known = {}
     text = cache.read_text(encoding="utf-8", errors="replace") if cache.is_file() else ""
     for line in text.splitlines():
@@ -124,21 +123,21 @@ def _read_probes(cache: Path) -> dict[str, tuple]:
 
 
 def undecodable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Decode every clip to its end, for a header does not tell of silence or NaN; those that cannot be used."""
+    """Decode every clip completely, because headers do not show silence or NaN; return the unusable ones."""
     chunks = in_parts(clips.path.tolist(), _CHUNK)
     answers = [answer for chunk in _examined(Path(root).absolute(), chunks, whole=True) for answer in chunk]
     return [row for row in zip(clips.clip_id, clips.path, answers, strict=True) if isinstance(row[2], str)]
 
 
 def _examined(root: Path, chunks: list[list[str]], *, whole: bool = False) -> Iterator[list]:
-    """Examine chunks of files, in processes where there are many."""
+    """Examine chunks of files, in several processes if there are many."""
     tasks = [([str(root / path) for path in chunk], whole) for chunk in chunks]
     workers = 1 if len(tasks) < 4 else None
     return parallel_map(_examine, tasks, workers=workers, describe="decoding" if whole else "probing")
 
 
 def _examine(paths: list[str], whole: bool) -> list[tuple[float, str] | str]:
-    """Each file's duration and hash, or why it cannot be used; `whole`: decoded to its end instead of hashed."""
+    """Return duration and hash of each file, or why it is unusable; `whole` decodes it instead of hashing."""
     from instrlib.audio import decode
 
     answers: list[tuple[float, str] | str] = []
@@ -149,7 +148,9 @@ def _examine(paths: list[str], whole: bool) -> list[tuple[float, str] | str]:
                 pass
             answers.append((float(probed.duration_s), "" if whole else hash_file(path)[:16]))
         except AudioError as error:
-            answers.append(str(error).removeprefix(f"{path}: "))  # without the folder: these tables are published
+            answers.append(
+                str(error).removeprefix(f"{path}: ")
+            )  # without the folder, because these tables are published
         except OSError as error:
             answers.append(f"the file cannot be read ({error.strerror})")
     return answers

@@ -27,17 +27,11 @@ GAP = 100
 def id_clusters(ids: Sequence[int] | np.ndarray, *, gap: int = GAP) -> np.ndarray:
     """Return for each Freesound id of one class the smallest id of its cluster, int64 [shape=(n,)].
 
-    Freesound numbers uploads in order of arrival, so the takes that one person uploads in one session, usually of one
-    instrument in one room, have near ids. The release names no uploader; ids that are chained by steps of at most
-    `gap` therefore count as one session. On the 9,473 training rows the number of clusters falls as the gap grows:
-
-    ======== ===== ===== ===== ===== ===== ===== =====
-    gap          1    10    30    50   100   200  1000
-    clusters  6039  4324  3939  3837  3689  3488  2524
-    ======== ===== ===== ===== ===== ===== ===== =====
-
-    Below 10, sessions are still in pieces; above 200, unrelated uploads merge. 100 is at the careful end of the flat
-    part in between: joining two sessions costs the split a little freedom, cutting one makes its test part dishonest.
+    Freesound ids increase with time, so uploads of one person in one session, usually of one instrument in one room,
+    have similar ids. The release has no uploader names; ids connected by steps of at most `gap` count as one session.
+    The 9,473 training rows have 6039 clusters for a gap of 1, 4324 for 10, 3939 for 30, 3689 for 100, 3488 for 200 and
+    2524 for 1000. Below 10, sessions are divided; above 200, unrelated uploads merge. 100 is at the careful end of the
+    plateau, because a divided session leaks into the test part, while merged ones only restrict the split.
 
     Examples
     --------
@@ -53,18 +47,18 @@ def id_clusters(ids: Sequence[int] | np.ndarray, *, gap: int = GAP) -> np.ndarra
 
 
 def find(root: Path) -> Found:
-    """List the clips that the tables of the parts on disk name; `group` is the class and the cluster of near ids.
+    """List the clips in the tables of the parts on disk; `group` is the class and the cluster of similar ids.
 
-    Further columns: `freesound_id`, `licence`, `manually_verified` (bool; all test clips are) and `usage` ("Public" or
-    "Private" for test clips, else ""). With both parts on disk, 59 % of the test clips have a training clip of their
-    class within 100 ids: these training clips are excluded.
+    Further columns: `freesound_id`, `licence`, `manually_verified` (bool; True for test clips) and `usage` ("Public" or
+    "Private" for test clips, else ""). If both parts are on disk, training clips in a cluster of a test clip are
+    excluded: 59 % of the test clips have training clips of their class within 100 ids.
     """
     parts, notes = parts_on_disk(INFO, root, {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES})
     clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
     check_unique(root / META, clips.clip_id)
     clusters = clips.groupby("label").freesound_id.transform(lambda ids: id_clusters(ids.to_numpy()))
     clips = clips.assign(group=clips.label + "/" + clusters.astype(str), split=clips.split if len(parts) == 2 else "")
-    # The test folder may also hold clips that were never scored.
+    # The test folder may contain clips that were never scored.
     return Found(clips, notes=notes, folders=tuple(_FOLDERS[part] for part in parts if part == "train"))
 
 
@@ -72,10 +66,10 @@ def _read_part(root: Path, part: str) -> pd.DataFrame:
     path = root / _TABLES[part]
     table = read_table(path, _COLUMNS[part])
     table = table.assign(**({"manually_verified": "1"} if part == "test" else {"usage": ""}))
-    table = table[table.usage != "Ignored"]  # clips that pad the competition's test part
+    table = table[table.usage != "Ignored"]  # clips that pad the test part of the competition
     wrong = table.fname[~table.freesound_id.str.fullmatch(r"\d{1,18}")]
     if len(wrong):
-        raise CorpusError(f"{path}: the freesound_id of {wrong.iloc[0]} is not a whole number.")
+        raise CorpusError(f"{path}: the freesound_id of {wrong.iloc[0]} is not an integer; download the table again.")
     files = audio_files(root / _FOLDERS[part])
     stems = [Path(name).stem for name in table.fname]
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What notebook 01 hands on: features and splits; and the same with every segment as a clip of its own."""
+"""Features and splits from notebook 01, also with every segment as a separate clip."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from instrlib.data.store import FeatureStore, derive_store, open_store
 
 @dataclass(frozen=True)
 class Inputs:
-    """Features, one split or those of a cross-validation in which each clip is tested once, and their fingerprint."""
+    """Features, one split or the folds of a cross-validation, and their fingerprint."""
 
     store: FeatureStore
     splits: tuple[Path, ...]
@@ -21,18 +21,17 @@ class Inputs:
 
 
 def open_inputs(preprocessing: Any) -> Inputs:
-    """Return the features and the splits of the finished run of notebook 01."""
+    """Return the features and splits of the finished run of notebook 01."""
     store = open_store(Path(str(preprocessing.arrays("inputs")["store"])))
     splits = tuple(sorted(preprocessing.folder.glob("splits/fold-*.json")))
     return Inputs(store, splits, fingerprint_of([load_split(path, store.segments) for path in splits]))
 
 
 def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0) -> Inputs:
-    """Make every segment a clip of its own, so that the same code trains and tests on segments.
+    """Turn every segment into a separate clip, so that the same code trains and tests on segments.
 
-    With `keep_groups` each segment stays in its clip's group and part. Otherwise it is a group of its own, and parts of
-    the same sizes are drawn from all segments of a class: the protocol of many published scores. New splits are written
-    to `folder`.
+    With `keep_groups`, segments stay in the group and part of their clip. Otherwise each is its own group, and parts of
+    the same sizes are drawn from all segments of a class, as in many published protocols. New splits go to `folder`.
     """
     cut = segment_store(inputs.store, keep_groups=keep_groups)
     clips, random = cut.clips, np.random.default_rng(seed)
@@ -46,7 +45,7 @@ def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0
 
 
 def segment_store(store: FeatureStore, *, keep_groups: bool) -> FeatureStore:
-    """Return a store of the same features in which every segment is a clip of its own, "<clip>#<number>"."""
+    """Return a store of the same features in which every segment is a clip "<clip>#<number>"."""
 
     def rename(segments: pd.DataFrame) -> pd.DataFrame:
         number = segments.groupby("clip_id").cumcount().astype(str).str.zfill(4)
@@ -57,9 +56,9 @@ def segment_store(store: FeatureStore, *, keep_groups: bool) -> FeatureStore:
 
 
 def describe_segments(inputs: Inputs, clips: pd.DataFrame) -> dict[str, Any]:
-    """Return sizes of the parts, and `same_group`: the share of tested segments with their group in training.
+    """Return the sizes of the parts, and `same_group`, the share of test segments whose group is in training.
 
-    `inputs` are by segment (see `by_segment`), `clips` has the true `group` of each `clip_id`. Means over the splits.
+    `inputs` come from `by_segment`; `clips` has the true `group` of each `clip_id`. Values are means over the splits.
     """
     segments = inputs.store.segments
     of = segments.assign(group=clip_of_segment(segments.clip_id).map(clips.set_index("clip_id").group))

@@ -30,16 +30,16 @@ _DRUMS = {"dru": "yes", "nod": "no", None: ""}
 def find(root: Path) -> Found:
     """List the training excerpts, each with one predominant instrument.
 
-    `group` is the recording's number, which the file name holds: "[pia][dru][jaz_blu]1234__2" and
+    `group` is the number of the recording in the file name: "[pia][dru][jaz_blu]1234__2" and
     "012__[vio][nod][jaz_blu]1234__1" are excerpts of recording 1234. Further columns: `genre` ("cla", "cou_fol",
-    "jaz_blu", "lat_sou" or "pop_roc") and `drums` ("yes", "no", or "" where it is not stated).
+    "jaz_blu", "lat_sou" or "pop_roc") and `drums` ("yes", "no", or "" if unknown).
     """
     training = root / TRAINING
     names = sorted(path.name for path in training.glob("[!.]*") if path.is_dir())
     strangers = sorted(set(names) - set(INSTRUMENTS))
     if strangers:
         raise CorpusError(
-            f"{training} holds the folder {', '.join(strangers)}, which is no instrument of {INFO.title} "
+            f"{training} contains the folder {', '.join(strangers)}, which is no instrument of {INFO.title} "
             f"({', '.join(INSTRUMENTS)}); move it away."
         )
     rows, unnamed = [], []
@@ -54,38 +54,37 @@ def find(root: Path) -> Found:
                     (*place.values(), f"its name does not state its recording, as [{label}][cla]0016__2", False)
                 )
     if not rows:
-        raise CorpusError(f"{INFO.title}: {training} holds no excerpt. {get_it(INFO)}")
+        raise CorpusError(f"{INFO.title}: {training} contains no excerpt. {get_it(INFO)}")
     notes = [f"{TRAINING}/{name} is missing." for name in INSTRUMENTS if name not in names]
     notes += [f"{part} of the official test set is missing." for part in TESTING if not (root / part).is_dir()]
     return Found(pd.DataFrame(rows).assign(split=""), excluded=unnamed, notes=notes)
 
 
 def load_test(root: Path) -> Corpus:
-    """Load the official test set: 5 to 20 seconds of music a clip, with all predominant instruments.
+    """Load the official test set as a corpus with several labels: 5 to 20 s of music per clip.
 
-    A corpus of its own, since its clips have several labels. `group` is the recording: the file name without the number
-    of the excerpt. `split` is "test".
+    `group` is the recording: the file name without the number of the excerpt. `split` is "test".
     """
     return build(INFO, Path(root), find_test(Path(root)))
 
 
 def find_test(root: Path) -> Found:
-    """List the test excerpts, which have a text file beside them with one instrument a line."""
-    # The release nests its folders (Part1/Part1, Part2/IRTestingData-Part2), and unpackers differ in how they do.
+    """List the test excerpts, each with a text file that has one instrument per line."""
+    # The release has nested folders (Part1/Part1, Part2/IRTestingData-Part2), and unpackers treat them differently.
     folders = sorted({path.parent for part in TESTING if (root / part).is_dir() for path in walk_audio(root / part)})
     rows, excluded = [], []
     for folder in folders:
         for stem, name in sorted(audio_files(folder).items()):
             path = (folder / name).relative_to(root).as_posix()
             instruments = _read_annotation(folder / f"{stem}.txt")
-            # One recording may be written in two ways of Unicode, and in two parts of the set.
+            # A recording can occur in two Unicode forms and in two parts of the set.
             group = unicodedata.normalize("NFC", re.sub(r"-\d+$", "", stem))
             if instruments:
                 rows.append((path.removesuffix(Path(name).suffix), path, group, "test", instruments))
             else:
                 excluded.append((path.removesuffix(Path(name).suffix), path, "it has no annotation beside it", False))
     if not rows:
-        raise CorpusError(f"{INFO.title}: {root} holds no annotated excerpt of the test set. {get_it(INFO)}")
+        raise CorpusError(f"{INFO.title}: {root} contains no annotated excerpt of the test set. {get_it(INFO)}")
     clips = pd.DataFrame(rows, columns=["clip_id", "path", "group", "split", "instruments"])
     named = clips.pop("instruments")
     classes = tuple(name for name in INSTRUMENTS if any(name in names for names in named))
@@ -94,7 +93,7 @@ def find_test(root: Path) -> Found:
 
 
 def find_all(root: Path) -> list[Found]:
-    """List all that `validate` looks at: the training set, and the test set where it is on disk."""
+    """List the training set, and the test set if it is on disk, for `validate`."""
     there = any((root / part).is_dir() for part in TESTING)
     return [find(root), *([find_test(root)] if there else [])]
 

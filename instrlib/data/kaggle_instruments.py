@@ -59,10 +59,10 @@ _SERIES = tuple(
 
 
 def group_of(name: str) -> str:
-    """Return which recordings belong together by their file's name: of one instrument, room, kit, player or series.
+    """Return the group of a file by its name: one instrument, room, kit, player or series.
 
-    The sources are not documented, so names that differ only in numbers (of takes, copies, tempi or uploads) are one
-    group. Two sessions with unlike names cannot be recognised as one.
+    The sources are undocumented, so names that differ only in numbers (of takes, copies, tempi or uploads) form one
+    group. Two sessions with different names cannot be recognised as one.
 
     Examples
     --------
@@ -81,14 +81,14 @@ def group_of(name: str) -> str:
     words = stem.split("-")
     while len(words) > 1 and re.fullmatch(r"\d+(bpm)?", words[-1]):
         words.pop()
-    # A last number that sticks to its word counts too: muvibeat8, muvibeat9.
+    # Also a last number without separator: muvibeat8, muvibeat9.
     return re.sub(r"(?<=[a-z])\d+$", "", "-".join(words))
 
 
 def find(root: Path) -> Found:
-    """List the recordings of the parts on disk; `clip_id` is the part and the file's name without its ending.
+    """List the recordings of the parts on disk; `clip_id` is the part and the file name without its suffix.
 
-    Column `named_by` is "table", or "file name" for the violins that the table lacks.
+    `named_by` is "table", or "file name" for the violins that the table lacks.
     """
     parts, notes = parts_on_disk(INFO, root, {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES})
     clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
@@ -126,6 +126,6 @@ def _read_part(root: Path, part: str) -> pd.DataFrame:
 
 
 def _folder(root: Path, part: str) -> str:
-    """Return the folder of a part's recordings: the download has them in a folder of the same name within it."""
+    """Return the folder of the recordings of a part, which the download nests in a folder of the same name."""
     name = _FOLDERS[part]
     return f"{name}/{name}" if (root / name / name).is_dir() else name

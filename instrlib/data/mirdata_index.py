@@ -1,4 +1,4 @@
-"""What mirdata knows of a corpus: where its archives are, and the MD5 of each of its files."""
+"""Archives of a corpus and MD5 hashes of its files, from mirdata."""
 
 import contextlib
 import functools
@@ -15,10 +15,10 @@ from instrlib.data.files import audio_files, is_audio
 
 
 def remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
-    """Return the archives of a corpus, and mirdata's index of the files in them."""
+    """Return the archives of a corpus, and mirdata's index of their files."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    with contextlib.redirect_stdout(None):  # mirdata prints, and changes Python's logging
+    with contextlib.redirect_stdout(None):  # mirdata prints, and changes the logging of Python
         module = import_module(f"mirdata.datasets.{name}")
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -31,9 +31,9 @@ def remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
 
 
 def compare(index: Path, folder: Path, *, hashes: bool = True) -> list[str]:
-    """List the files of mirdata's index that are missing, or altered, in a folder; paths may begin with its name.
+    """List the files of mirdata's index that are missing or altered in a folder, with paths in or above it.
 
-    An audio file that is there with another ending was converted; it is neither missing nor altered.
+    Audio files with another suffix were converted and count as neither.
     """
     if not index.is_file():
         return [f"{index.name} is missing, so no checksum was compared; `instrlib download` fetches it."]

@@ -23,10 +23,10 @@ _FIELDS = ("note_str", "instrument_str", "instrument_family_str", "instrument_so
 def find(root: Path) -> Found:
     """List the acoustic notes of `FAMILIES` in those of `nsynth-train`, `nsynth-valid` and `nsynth-test` on disk.
 
-    All notes of an instrument come from one sample pack, so `group` is the instrument. The publisher keeps the
-    instruments of `nsynth-train` apart from those of the other two, but these two hold different notes of the *same*
-    instruments. Both together are therefore the official test part here; column `part` tells them apart. Validation is
-    drawn from `nsynth-train`. Further columns: `pitch` and `velocity` (MIDI).
+    `group` is the instrument, whose notes come from one sample pack. The instruments of `nsynth-train` are separate,
+    but `nsynth-valid` and `nsynth-test` have different notes of the *same* instruments. Both are therefore the official
+    test part here (column `part` names the original); validation is drawn from `nsynth-train`. Further columns: `pitch`
+    and `velocity` (MIDI).
     """
     names = {part: (f"nsynth-{part}/examples.json", f"nsynth-{part}/audio") for part in ("train", "valid", "test")}
     parts, notes = parts_on_disk(INFO, root, names)
@@ -45,11 +45,11 @@ def _read_part(root: Path, part: str) -> pd.DataFrame:
 
 
 def _read_notes(path: Path) -> list[tuple]:
-    """Return `_FIELDS` of every note; the other fields are dropped while reading, for the file is large."""
+    """Return `_FIELDS` of every note; other fields are dropped while reading, because the file is large."""
     fields = itemgetter(*_FIELDS)
 
     def keep(entry: dict[str, Any]) -> Any:
-        return fields(entry) if "note_str" in entry else entry  # the outermost object has no such field
+        return fields(entry) if "note_str" in entry else entry  # except the outermost object
 
     try:
         with path.open(encoding="utf-8") as file:
@@ -57,7 +57,7 @@ def _read_notes(path: Path) -> list[tuple]:
     except KeyError as error:
         raise CorpusError(f"{path}: a note lacks the field {error.args[0]}; unpack the archive again.") from None
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{path} is not readable as JSON ({error}); unpack the archive again.") from None
+        raise CorpusError(f"{path} is not valid JSON ({error}); unpack the archive again.") from None
     if not isinstance(notes, dict) or not notes:
         raise CorpusError(f"{path} names no notes; unpack the archive again.")
     strange = next((name for name, note in notes.items() if not _agrees(name, note)), None)
@@ -67,7 +67,7 @@ def _read_notes(path: Path) -> list[tuple]:
 
 
 def _agrees(name: str, note: Any) -> bool:
-    """Whether an entry's fields are those that its name states; no path can hide in such a name."""
+    """Return whether the fields of an entry match its name; a matching name contains no path."""
     if not isinstance(note, tuple) or not all(isinstance(number, int) for number in note[4:]):
         return False
     note_str, instrument, family, source, pitch, velocity = note

@@ -28,11 +28,11 @@ VGGISH_SHAPE = (10, 128)
 
 
 def find(root: Path) -> Found:
-    """List the clips with their partial labels; `group` is the artist, or the clip where no artist is known.
+    """List the clips with their partial labels; `group` is the artist, or the clip if unknown.
 
-    Labels come from the table of aggregated answers: 1 from a relevance of `PRESENT` on, 0 below, NaN for instruments
-    that nobody was asked about in a clip (the zeros of `Y_mask` in `openmic-2018.npz`, made from this table, which
-    cannot be read without unpickling). `split` is the official part. Further columns: `artist`, `title`, `licence`.
+    Labels come from the table of aggregated answers: 1 from a relevance of `PRESENT` on, 0 below, NaN for unrated
+    instruments (the zeros of `Y_mask` in `openmic-2018.npz`, which requires unpickling). `split` is the official part.
+    Further columns: `artist`, `title`, `licence`.
     """
     base = _base(root)
     lacking = [name for name in (LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]
@@ -47,9 +47,9 @@ def find(root: Path) -> Found:
 
 
 def vggish_features(root: Path, clip_ids: Sequence[str]) -> np.ndarray:
-    """Return the release's VGGish embeddings of clips such as "000046_3840", uint8 [shape=(n_clips, 10, 128)].
+    """Return the released VGGish embeddings of clips such as "000046_3840", uint8 [shape=(n_clips, 10, 128)].
 
-    There is one for each 0.96 s, after VGGish's own PCA and 8-bit quantisation.
+    There is one per 0.96 s, after the PCA and 8-bit quantisation of VGGish.
     """
     tracked = track(clip_ids, total=len(clip_ids), describe="reading VGGish embeddings")
     values = [_read_vggish(_base(Path(root)), clip_id) for clip_id in tracked]
@@ -57,12 +57,12 @@ def vggish_features(root: Path, clip_ids: Sequence[str]) -> np.ndarray:
 
 
 def _base(root: Path) -> Path:
-    """Return the folder that holds the tables: the root, or the folder of the release's name in it."""
+    """Return the folder with the tables: the root, or the folder of the release in it."""
     return root / FOLDER if (root / FOLDER).is_dir() else root
 
 
 def _describe(base: Path, keys: list[str]) -> pd.DataFrame:
-    """Return a row for each clip, with its official part and its artist."""
+    """Return one row per clip, with its official part and artist."""
     parts = pd.concat(
         [_read_partition(base / name).to_frame("key").assign(part=part) for part, name in PARTITIONS.items()]
     )
@@ -77,7 +77,7 @@ def _describe(base: Path, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "clip_id": keys,
-            # Two artists of one name are joined, which costs little; one artist on both sides would be a leak.
+            # Merging two artists of one name costs little; an artist on both sides would be a leak.
             "group": [f"artist/{artist.casefold()}" if artist else f"clip/{key}" for key, artist in artists.items()],
             "split": part_of.to_numpy(),
             "artist": artists.to_numpy(),
@@ -90,18 +90,20 @@ def _describe(base: Path, keys: list[str]) -> pd.DataFrame:
 def _read_partition(path: Path) -> pd.Series:
     try:
         return pd.read_csv(path, header=None, dtype=str, encoding="utf-8-sig")[0].str.strip()
-    except ValueError:  # also no line at all, and bytes that are not UTF-8
-        raise CorpusError(f"{path} is not a list of clips, one a line, in UTF-8.") from None
+    except ValueError:  # also for empty files and bytes that are not UTF-8
+        raise CorpusError(f"{path} is not a UTF-8 list with one clip per line; download it again.") from None
 
 
 def _read_labels(path: Path) -> tuple[list[str], tuple[str, ...], np.ndarray]:
-    """Return the clips and the classes, sorted, and the labels from the table of aggregated answers."""
+    """Return the clips and the classes, sorted, and the labels in the table of aggregated answers."""
     table = read_table(path, ("sample_key", "instrument", "relevance"))
     relevance = pd.to_numeric(table.relevance, errors="coerce").to_numpy(dtype=float)
     wrong = np.flatnonzero(~((relevance >= 0) & (relevance <= 1)))
     if len(wrong):
         row = table.iloc[wrong[0]]
-        raise CorpusError(f"{path}: the relevance of {row.instrument} in {row.sample_key} is not between 0 and 1.")
+        raise CorpusError(
+            f"{path}: the relevance of {row.instrument} in {row.sample_key} is not between 0 and 1; download it again."
+        )
     check_unique(path, table.sample_key + " (" + table.instrument + ")")
     keys, classes = pd.Categorical(table.sample_key), pd.Categorical(table.instrument)
     labels = np.full((len(keys.categories), len(classes.categories)), np.nan, dtype=np.float32)
@@ -112,11 +114,13 @@ def _read_labels(path: Path) -> tuple[list[str], tuple[str, ...], np.ndarray]:
 def _read_vggish(base: Path, clip_id: str) -> np.ndarray:
     path = base / "vggish" / clip_id[:3] / f"{clip_id}.json"
     if not path.is_file():
-        raise CorpusError(f"There is no embedding of {clip_id}: {path} is missing.")
+        raise CorpusError(f"The embedding of {clip_id} in {path} is missing; download it again.")
     try:
         values = np.array(read_json(path)["features"])
     except (InstrlibError, KeyError, TypeError, ValueError):
         values = np.empty(0)
     if values.shape != VGGISH_SHAPE or values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
-        raise CorpusError(f"{path} does not hold {VGGISH_SHAPE} whole numbers from 0 to 255; get it from {INFO.url}.")
+        raise CorpusError(
+            f"{path} does not contain {VGGISH_SHAPE} integers from 0 to 255; download it from {INFO.url}."
+        )
     return values

@@ -1,4 +1,4 @@
-"""Training, validation and test parts that no group crosses, and that every class is in."""
+"""Training, validation and test parts that contain every class and that no group crosses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,16 +43,16 @@ class Split:
 def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
     """Split a corpus by groups: about 60 % training, 20 % validation and 20 % test of each class.
 
-    No group is in two parts, and every class has at least one group in every part. A validation or test part that the
-    publisher fixed (column `split`) is kept. Groups are dealt by scikit-learn's StratifiedGroupKFold, separately for
-    classes that share no groups, so leaving one out does not move the clips of the others.
+    No group is in two parts, and every class has a group in every part. Validation or test parts of the publisher
+    (column `split`) are kept. scikit-learn's StratifiedGroupKFold assigns the groups, separately for classes without
+    common groups, so excluding one class does not move the clips of others.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
         Columns `clip_id`, `label`, `group`, `split`.
     seed : int
-        Another seed makes another split.
+        Seed of the split.
 
     Returns
     -------
@@ -61,9 +61,9 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
     Raises
     ------
     SplitError
-        When a class has fewer groups than there are parts, or no split is found in which every class is everywhere.
+        When a class has fewer groups than there are parts, or no split has every class in every part.
     LeakError
-        When the publisher's own parts share a group.
+        When the parts of the publisher share a group.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
     """
     unknown = sorted(set(manifest.split) - {"", *PARTS})
     if unknown:
-        raise SplitError(f"The corpus has a part {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
+        raise SplitError(f"The corpus has an unknown part {unknown[0]!r}; use {', '.join(PARTS)}.")
     parts = manifest.split.where(manifest.split.isin(PARTS[1:]), "train")
     given = [name for name in PARTS[1:] if (parts == name).any()]
     asked = [name for name in ("test", "validation") if name not in given]
@@ -83,15 +83,15 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
         chosen = _hold_out(left, 0.2 if n_later == 2 else _VALIDATION, leave=n_later, seed=seed)
         parts = parts.where(~manifest.group.isin(chosen) | (parts != "train"), name)
     split = _checked(manifest, pd.Series(parts.to_numpy(), index=manifest.clip_id.to_numpy()), seed)
-    check_classes(manifest, split.parts, tuple(manifest.label.unique()))  # the publisher's may lack one
+    check_classes(manifest, split.parts, tuple(manifest.label.unique()))  # parts of the publisher may lack a class
     return split
 
 
 def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
-    """Split a corpus k times, so that each clip is in the test part exactly once.
+    """Split a corpus k times, such that each clip is in the test part exactly once.
 
-    In split i fold i is tested; of the other groups a quarter validates. A publisher's own parts are not used. Raises
-    SplitError when k is below 3 or a class has fewer than k groups.
+    Fold i is the test part of split i; a quarter of the other groups is for validation. Parts of the publisher are
+    ignored. Raises `SplitError` if k is below 3 or a class has fewer than k groups.
     """
     if k < 3:
         raise SplitError(f"k must be at least 3 (test, validation and training), not {k}.")
@@ -109,10 +109,10 @@ def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
 
 
 def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> list[Split]:
-    """Split once, or into 3 to 5 folds where the test part would have too few clips or groups.
+    """Split once, or into 3 to 5 folds if the test part would have too few clips or groups.
 
-    The test part is large enough with `min_test_clips` clips in a quarter as many groups. There are as many folds as
-    the scarcest class has groups.
+    The test part needs `min_test_clips` clips in a quarter as many groups. The number of folds is the smallest number
+    of groups of a class.
     """
     split = make_split(manifest, seed=seed)
     tested = manifest[manifest.clip_id.map(split.parts) == "test"]
@@ -123,9 +123,9 @@ def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> l
 
 
 def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
-    """Raise LeakError when a group is in two parts, SplitError when a clip has no part, two, or an unknown one.
+    """Raise `LeakError` if a group is in two parts, `SplitError` unless each clip has one known part.
 
-    `manifest` has one row a clip or a segment (`clip_id`, `group`); `parts` is indexed by clip id.
+    `manifest` has one row per clip or segment (`clip_id`, `group`); `parts` is indexed by clip id.
     """
     if parts.index.has_duplicates or set(parts.index) != set(manifest.clip_id):
         wrong = parts.index[parts.index.duplicated()].union(parts.index.symmetric_difference(manifest.clip_id.unique()))
@@ -142,7 +142,7 @@ def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
 
 
 def check_classes(manifest: pd.DataFrame, parts: pd.Series, classes: Sequence[str]) -> None:
-    """Raise SplitError when a class has no clip in a part."""
+    """Raise `SplitError` if a class has no clip in a part."""
     of_row = manifest.clip_id.map(parts)
     for part in PARTS:
         missing = ", ".join(sorted(set(classes) - set(manifest.label[of_row == part])))
@@ -151,7 +151,7 @@ def check_classes(manifest: pd.DataFrame, parts: pd.Series, classes: Sequence[st
 
 
 def same_group_share(segments: pd.DataFrame, parts: pd.Series) -> float:
-    """Return the share of test segments that have a segment of their group in training: 0 for a split by groups.
+    """Return the share of test segments whose group is in training; 0 for a split by groups.
 
     Examples
     --------
@@ -160,12 +160,12 @@ def same_group_share(segments: pd.DataFrame, parts: pd.Series) -> float:
     """
     in_test = segments.group[parts == "test"]
     if in_test.empty:
-        raise SplitError("The test part has no segment.")
+        raise SplitError("The test part has no segment; make the split again.")
     return float(in_test.isin(segments.group[parts == "train"]).mean())
 
 
 def fingerprint_of(splits: Sequence[Split]) -> str:
-    """Return the fingerprint of one split, or one for all of a cross-validation."""
+    """Return the fingerprint of one split, or of all folds of a cross-validation."""
     prints = [split.fingerprint for split in splits]
     return prints[0] if len(prints) == 1 else hash_json(prints)[:16]
 
@@ -176,7 +176,7 @@ def save_split(split: Split, path: Path) -> None:
 
 
 def save_splits(splits: Sequence[Split], folder: Path) -> list[Path]:
-    """Write splits as `fold-0.json`, `fold-1.json`, ... into a folder of their own; others in it are removed."""
+    """Write splits as `fold-0.json`, `fold-1.json`, ... into their own folder, and remove others in it."""
     paths = [folder / f"fold-{number}.json" for number in range(len(splits))]
     for stale in set(folder.glob("fold-*.json")) - set(paths):
         stale.unlink()
@@ -186,19 +186,20 @@ def save_splits(splits: Sequence[Split], folder: Path) -> list[Path]:
 
 
 def load_split(path: Path, manifest: pd.DataFrame) -> Split:
-    """Read what `save_split` wrote, for a table with one row a clip or a segment (`clip_id`, `group`).
+    """Read a split of `save_split`, for a table with one row per clip or segment (`clip_id`, `group`).
 
-    Raises SplitError when the file is no split, was altered or is of other clips, LeakError when a group is in two
-    parts.
+    Raises `SplitError` if the file is invalid, altered or for other clips, `LeakError` if a group is in two parts.
     """
     stored = read_json(path)
     try:
         split = _checked(manifest, pd.Series(stored["parts"], dtype=str), stored["seed"])
         fingerprint = stored["fingerprint"]
     except (KeyError, TypeError, AttributeError):
-        raise SplitError(f"{path} does not hold a split; delete it and run that step again.") from None
+        raise SplitError(f"{path} is not a split; delete it and run the step that writes it again.") from None
     if fingerprint != split.fingerprint:
-        raise SplitError(f"{path} was altered: its fingerprint does not fit. Delete it and run that step again.")
+        raise SplitError(
+            f"{path} was altered, because its fingerprint differs; delete it and run the step that writes it again."
+        )
     return split
 
 
@@ -208,7 +209,7 @@ def _checked(manifest: pd.DataFrame, parts: pd.Series, seed: int) -> Split:
 
 
 def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
-    """Raise SplitError when a class has fewer groups than it needs."""
+    """Raise `SplitError` if a class has fewer groups than it needs."""
     for label, n in clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0).items():
         if n < n_needed:
             raise SplitError(
@@ -218,7 +219,7 @@ def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
 
 
 def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
-    """Cut clips into tables whose classes share no groups, each sorted by clip: the order of rows must not matter."""
+    """Divide clips into tables without common groups, sorted by clip, so that the row order has no effect."""
     from scipy.sparse.csgraph import connected_components
 
     holds = (pd.crosstab(clips.group, clips.label) > 0).astype(int)
@@ -228,7 +229,7 @@ def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _hold_out(clips: pd.DataFrame, share: float, *, leave: int, seed: int) -> set[str]:
-    """Choose groups with about `share` of each class's clips, so that each class keeps `leave` other groups."""
+    """Choose groups with about `share` of the clips of each class, which keeps `leave` other groups."""
     chosen: set[str] = set()
     for part in _components(clips):
         n = int(min(round(1 / share), part.groupby("label").group.nunique().min()))
@@ -238,20 +239,22 @@ def _hold_out(clips: pd.DataFrame, share: float, *, leave: int, seed: int) -> se
 
 
 def _fold(clips: pd.DataFrame, n: int, *, seed: int, leave: int = 2, share: float | None = None) -> dict[str, int]:
-    """Return the fold of each group, so that each class has a group in every fold and `leave` groups outside it.
+    """Return the fold of each group, such that each class has a group in every fold and `leave` groups outside it.
 
-    With a `share`, only fold 0 has to be so, and it is one of those that come nearest to it; n may then get smaller.
+    With a `share`, only fold 0 must do so, and its size is among the nearest to the share; n may then decrease.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels, groups = clips.label.to_numpy(), clips.group.to_numpy()
-    # Leaving a class out must not change the seed of the others.
+    # Excluding a class must not change the seed of the others.
     own_seed = int(hash_bytes(f"{seed}".encode(), *(name.encode() for name in np.unique(labels)))[:8], 16)
     for attempt in range(_ATTEMPTS):
         n_now = n if share is None else max(2, n - 4 * attempt // _ATTEMPTS)
         dealer = StratifiedGroupKFold(n_now, shuffle=True, random_state=(own_seed + attempt) % 2**32)
         folds = [set(groups[test]) for _, test in dealer.split(labels, labels, groups)]
-        np.random.default_rng(own_seed + attempt).shuffle(folds)  # the first would have each class's largest group
+        np.random.default_rng(own_seed + attempt).shuffle(
+            folds
+        )  # otherwise the first has the largest group of each class
         fit = [fold for fold in folds if _covers(clips, fold, leave)]
         if share is not None and fit:
             off = [round(20 * abs(clips.group.isin(fold).mean() - share)) for fold in fit]  # steps of 5 %
@@ -265,7 +268,7 @@ def _fold(clips: pd.DataFrame, n: int, *, seed: int, leave: int = 2, share: floa
 
 
 def _covers(clips: pd.DataFrame, fold: set[str], leave: int) -> bool:
-    """Whether each class has a group in the fold, and `leave` outside."""
+    """Return whether each class has a group in the fold, and `leave` outside."""
     inside = clips.group.isin(fold)
     counts = [clips[part].groupby("label").group.nunique() for part in (inside, ~inside)]
     n_classes = clips.label.nunique()

@@ -1,8 +1,8 @@
-"""Features of a corpus, computed once and kept as one memory-mapped array beside the table of its segments.
+"""Features of a corpus as one memory-mapped array beside the table of its segments.
 
-A store is the folder `<fingerprint>-<key>`: `features.npy` (float16, before scaling), `segments.csv`, `excluded.csv`,
-`store.json`. The fingerprint names corpus and settings, the key the code and the packages that make the values. A store
-is built in a hidden folder; each finished batch leaves a note there, so that an interrupted build resumes.
+A store is the folder `<fingerprint>-<key>` with `features.npy` (float16, before scaling), `segments.csv`,
+`excluded.csv` and `store.json`. The fingerprint identifies corpus and settings, the key identifies code and packages. A
+store is built in a hidden folder, in which each finished batch is recorded, so an interrupted build resumes.
 """
 
 import contextlib
@@ -41,22 +41,10 @@ _FEATURES, _SEGMENTS, _EXCLUDED, _RECORD = "features.npy", "segments.csv", "excl
 class FeatureStore:
     """Stored features of a corpus.
 
-    Attributes
-    ----------
-    folder : Path
-        Where the store is.
-    config : FeatureConfig
-        The settings that it was built with, and is read with.
-    classes : tuple of str
-        Labels in the order of `target`.
-    segments : pandas.DataFrame
-        The usable segments: `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target`, `group`,
-        `split`; in a store of changed copies `copy`, from 1; with several labels a clip `labels`, a character a class:
-        "1" present, "0" absent, "?" not observed.
-    excluded : pandas.DataFrame
-        Clips without a usable segment; see `dataset.excluded_table`.
-    fingerprint : str
-        Corpus, settings and, if there is one, change: "<16 hex>-<16 hex>[-<hash>]", the same on every machine.
+    `segments` has `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index in `classes`),
+    `group`, `split`; with changed copies `copy`, from 1; with several labels `labels`, one character per class: "1"
+    present, "0" absent, "?" not observed. `excluded` is a `dataset.excluded_table` of clips without usable segments.
+    `fingerprint` identifies corpus, settings and change on every machine: "<16 hex>-<16 hex>[-<hash>]".
     """
 
     folder: Path
@@ -73,7 +61,7 @@ class FeatureStore:
 
     @property
     def clips(self) -> pd.DataFrame:
-        """The usable clips: `clip_id`, `label`, `target`, `group`, `split`, and `labels` where there are several."""
+        """The usable clips: `clip_id`, `label`, `target`, `group`, `split`, and `labels` if there are several."""
         columns = ["clip_id", "label", "target", "group", "split", *([_LABELS] if self.multilabel else [])]
         return self.segments[columns].drop_duplicates("clip_id").reset_index(drop=True)
 
@@ -83,21 +71,21 @@ class FeatureStore:
         return _LABELS in self.segments
 
     def label_matrix(self, segments: pd.DataFrame) -> np.ndarray:
-        """Labels of rows of `segments` or `clips` [shape=(n, n_classes), float32]: 1, 0, or NaN where not observed."""
+        """Return the labels of `segments` or `clips` [shape=(n, n_classes), float32]: 1, 0 or NaN (not observed)."""
         if not self.multilabel:
             return np.eye(len(self.classes), dtype=np.float32)[segments.target.to_numpy()]
         rows = [[_LABEL_VALUES[one] for one in labels] for labels in segments[_LABELS]]
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes))
 
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
-        """Read segments as a network sees them [shape=(n, n_bins, n_frames, 1), float32], scaled by `config.scaling`.
+        """Return segments as network inputs [shape=(n, n_bins, n_frames, 1), float32], by `config.scaling`.
 
-        `rows` are values of the column `row`, in any order; the scaling "train" needs a scaler (`fit_scaler`).
+        `rows` are values of the column `row`, in any order; the scaling "train" requires a scaler (`fit_scaler`).
         """
         return scale(self.features[np.asarray(rows)], self.config, scaler)[..., None]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the mapped array out, so that a store sent to another process stays small."""
+        """Omit the mapped array, which keeps pickles small."""
         return {name: value for name, value in self.__dict__.items() if name != "features"}
 
 
@@ -109,20 +97,20 @@ def build_store(
     workers: int | None = None,
     change: Change | None = None,
 ) -> FeatureStore:
-    """Compute the features of a corpus, or open them when they are there; a damaged store is built again.
+    """Compute the features of a corpus, or open them if they exist; a damaged store is rebuilt.
 
     Parameters
     ----------
     corpus : Corpus
         The clips.
     config : FeatureConfig
-        The settings; `scaling` may differ from those a store was built with.
+        The settings; `scaling` may differ from that of an existing store.
     root : Path
         Folder of all stores.
     workers : int, optional
         Number of processes.
     change : Change, optional
-        Store changed copies of every segment instead of the segment itself; see `effects.Change`.
+        Stores changed copies of every segment instead; see `effects.Change`.
 
     Returns
     -------
@@ -131,9 +119,9 @@ def build_store(
     Raises
     ------
     CorpusError
-        When too many clips are unusable, or all of a class. Once they are repaired, only their batches are repeated.
+        When too many clips, or all of a class, are unusable. After a repair, only their batches are repeated.
     DiskError
-        When the disk is full, read-only or forbidden; finished batches are kept where they can be.
+        When the disk is full, read-only or forbidden; finished batches are kept if possible.
     """
 
     def fill(folder: Path) -> None:
@@ -141,14 +129,14 @@ def build_store(
 
     fingerprint = _fingerprint(corpus.fingerprint, config, change and change.fingerprint)
     store = _kept(Path(root), fingerprint, config, corpus.classes, fill)
-    _check_share(corpus, len(store.excluded))  # the corpus may have lost more clips since
+    _check_share(corpus, len(store.excluded))  # the corpus may have lost more clips
     return dataclasses.replace(store, config=config)
 
 
 def open_store(folder: Path) -> FeatureStore:
-    """Open a store. Raises StoreError when it is missing, damaged, or made by other code or packages.
+    """Open a store; raise `StoreError` if it is missing, damaged, or from other code or packages.
 
-    Files of the recorded size are read, and their hash compared, only when they are newer than the record.
+    Hashes of files are only compared if a file is newer than the record.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -174,10 +162,10 @@ def open_store(folder: Path) -> FeatureStore:
 
 
 def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFrame], *, mark: str) -> FeatureStore:
-    """Make, or open, a store of the same features whose segments have other clips, groups or parts.
+    """Make or open a store of the same features with other clips, groups or parts of its segments.
 
-    The features are the same file under another name where the disk allows it. `rename` maps the table of all segments
-    (without `row`) to the new one, row by row; `mark` names what it does, in the fingerprint.
+    The features are a link to the same file if possible. `rename` maps the table of segments (without `row`) to the new
+    one, row by row; `mark` identifies it in the fingerprint.
     """
 
     def fill(folder: Path) -> None:
@@ -185,7 +173,7 @@ def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFr
             (folder / name).unlink(missing_ok=True)
             try:
                 (folder / name).hardlink_to(store.folder / name)
-            except OSError:  # a file system without links
+            except OSError:  # the file system has no links
                 shutil.copy2(store.folder / name, folder / name)
         rename(_read_segments(store.folder)).to_csv(folder / _SEGMENTS, index=False)
 
@@ -194,12 +182,12 @@ def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFr
 
 
 def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
-    """Return the rows [n_segments, n_copies] of a store of changed copies that belong to segments of the originals.
+    """Return the rows [n_segments, n_copies] of a store of changed copies that belong to given segments.
 
-    Copies are made of every clip (see `instrlib.audio.effects.ChangedCopies`); a training reads those of its clips.
+    Copies exist for every clip (see `audio.effects.ChangedCopies`); a training reads those of its clips.
     """
     if "copy" not in copies.segments:
-        raise StoreError(f"{copies.folder} holds no changed copies; build it with `change`.")
+        raise StoreError(f"{copies.folder} contains no changed copies; build it with `change`.")
     table = copies.segments.pivot(index=["clip_id", "start_s"], columns="copy", values="row")
     found = table.reindex(pd.MultiIndex.from_frame(segments[["clip_id", "start_s"]]))
     absent = found.isna().to_numpy().any(axis=1)
@@ -212,14 +200,14 @@ def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
 
 
 def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
-    """Compute mean and deviation of each band over the given rows, those of the training part, block by block.
+    """Return mean and standard deviation of each band over the given rows, those of the training part.
 
-    A band that never changes has deviation 1.
+    Constant bands have standard deviation 1.
     """
     from sklearn.preprocessing import StandardScaler
 
     if len(rows) == 0:
-        raise ValueError("a scaler needs at least one segment")
+        raise ValueError("A scaler requires at least one segment; check the training part.")
     fitted = StandardScaler()
     for block in in_parts(np.sort(rows), _SCALER_ROWS):
         values = np.moveaxis(store.features[block], 1, 2).reshape(-1, store.config.shape[0])
@@ -241,9 +229,9 @@ def _key(fingerprint: str) -> str:
 def _kept(
     root: Path, fingerprint: str, config: FeatureConfig, classes: tuple[str, ...], fill: Callable[[Path], None]
 ) -> FeatureStore:
-    """Open the store of a fingerprint; where it is missing or damaged, one process makes it and others wait.
+    """Open the store of a fingerprint; if it is missing or damaged, one process builds it and others wait.
 
-    It is filled in a hidden folder, where a killed run leaves what it has done.
+    It is filled in a hidden folder, which keeps the finished batches of a killed run.
     """
     from filelock import FileLock
 
@@ -255,8 +243,8 @@ def _kept(
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
             with contextlib.suppress(StoreError):
-                return open_store(folder)  # another process may have made it meanwhile
-            for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or made by other code
+                return open_store(folder)  # another process may have built it
+            for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or from other code
                 shutil.rmtree(old, ignore_errors=True)
             made.mkdir(parents=True, exist_ok=True)
             fill(made)
@@ -270,7 +258,7 @@ def _kept(
 
 
 def _is_intact(path: Path, size: int, digest: str) -> bool:
-    """Whether a file is as recorded; it is read only when it changed after the record."""
+    """Return whether a file matches its record; only files newer than the record are read."""
     if not path.is_file() or path.stat().st_size != size:
         return False
     return path.stat().st_mtime_ns <= path.with_name(_RECORD).stat().st_mtime_ns or _digest(path) == digest
@@ -289,7 +277,7 @@ def _read_segments(folder: Path) -> pd.DataFrame:
 
 
 def _fill(folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | None, change: Change | None) -> None:
-    """Write the features and the tables of a store, going on with what a killed run left in its folder."""
+    """Write the features and tables of a store, continuing from the finished batches in its folder."""
     clips = corpus.manifest
     starts = [segment_starts(duration_s, config) for duration_s in clips.duration_s]
     n_copies = change.n_copies if change else 1
@@ -316,7 +304,7 @@ def _fill(folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | No
     outcome = [clip for note in notes.values() for clip in read_json(note)]
     lost = [at for at, clip in enumerate(outcome) if not any(clip["usable"])]
     excluded = excluded_table((*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
-    for at in lost:  # so that the files can be repaired and the same command run again
+    for at in lost:  # so that repaired files are read by the same command
         notes[at // _BATCH_CLIPS * _BATCH_CLIPS].unlink(missing_ok=True)
     _check_share(corpus, len(lost))
     _check_classes(corpus, excluded)
@@ -341,7 +329,7 @@ def _check_share(corpus: Corpus, n_lost: int) -> None:
 
 
 def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
-    """Raise CorpusError when a class lost all clips in which it is present, or, of several labels, absent."""
+    """Raise `CorpusError` if a class lost all clips in which it is present or, with several labels, absent."""
     kept = ~corpus.manifest.clip_id.isin(excluded.clip_id).to_numpy()
     labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
     for name, column in zip(corpus.classes, labels.T, strict=True):
@@ -356,9 +344,9 @@ def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
 def _extract_batch(
     features: Path, first_row: int, note: Path, sounds: list[tuple], config: FeatureConfig, change: Change | None
 ) -> None:
-    """Write the features of a batch of clips to their place, then the note that says which segments are usable.
+    """Write the features of a batch of clips, then the note that lists its usable segments.
 
-    They go through `write`, not through a memory map: on a full disk that would be a bus error and no message.
+    It uses `write` instead of a memory map, which would cause a bus error on a full disk.
     """
     values, outcome = [], []
     for clip_id, *sound, offsets in sounds:
@@ -384,7 +372,7 @@ def _extract_batch(
 def _signals(
     path: Path, start_s: float, duration_s: float, offsets: np.ndarray, config: FeatureConfig
 ) -> Iterator[np.ndarray | str]:
-    """Yield for each segment of a clip its samples, or the reason why it cannot be used."""
+    """Yield the samples of each segment of a clip, or why it is unusable."""
 
     def load(offset_s: float, part_s: float) -> np.ndarray | str:
         try:

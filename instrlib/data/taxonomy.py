@@ -1,9 +1,9 @@
-"""Common names of the classes of all corpora, and the families they belong to; the table is `taxonomy.csv`.
+"""Common names and families of the classes of all corpora, from the table `taxonomy.csv`.
 
-The families are the eleven of NSynth [1]_, which sort instruments by how they sound, and `percussion`, which NSynth
-lacks: drums, cymbals, bells, gongs. `bass` holds bass guitars and notes of upright and synthetic basses, `reed` also
+The families are the eleven of NSynth [1]_, which classify instruments by sound, and `percussion`, which NSynth lacks:
+drums, cymbals, bells, gongs. `bass` contains bass guitars and notes of upright and synthetic basses, `reed` also
 accordion and harmonica, `string` bowed strings and the harp. A row of `taxonomy.csv` is an instrument or a family, with
-its class in each corpus, the wider instrument it is a kind of, and other spellings that people give to class folders.
+its class in each corpus, its wider instrument, and other spellings of class folders.
 
 References
 ----------
@@ -34,10 +34,10 @@ _MEANINGS = {
 
 
 def common_name(corpus: str, label: str) -> str | None:
-    """Return the common name of a class: an instrument, a family where it is wider than one, None for anything else.
+    """Return the common name of a class: an instrument, a wider family, or None for anything else.
 
-    In a corpus outside the table, such as a folder of recordings, a class counts as the instrument that it is named
-    after, in any case and with spaces, hyphens or underscores.
+    In a corpus outside the table, such as a folder, a class is matched by its name, in any case and with spaces,
+    hyphens or underscores.
 
     Examples
     --------
@@ -57,12 +57,11 @@ def common_classes(
     classes_a: Sequence[str] | None = None,
     classes_b: Sequence[str] | None = None,
 ) -> dict[str, str]:
-    """Map each class of one corpus to the narrowest class of another that holds it, in the order of the first.
+    """Map each class of one corpus to the narrowest class of another that contains it, in the order of the first.
 
-    An acoustic guitar is a guitar where the other corpus has no acoustic ones, and belongs to a family where it has
-    families only. Several classes may map to one, and the reverse mapping may differ: a keyboard of NSynth need not be
-    a piano. Classes without a counterpart are left out. `classes_a` and `classes_b` must be given for a corpus that is
-    not in the table.
+    An acoustic guitar maps to guitar if the other corpus has no acoustic ones, or to its family. Several classes may
+    map to one, and the reverse mapping may differ: a keyboard of NSynth need not be a piano. Classes without a match
+    are omitted. `classes_a` and `classes_b` are required for corpora outside the table.
 
     Examples
     --------
@@ -81,7 +80,7 @@ def common_classes(
 
 
 def _meaning(corpus: str, label: str) -> tuple[str, str] | None:
-    """Return the common name of a class, and whether that is an instrument or a family."""
+    """Return the common name of a class, and whether it is an instrument or a family."""
     if corpus in _CORPORA:
         return _MEANINGS[corpus].get(label)
     name = _SPELLINGS.get(" ".join(label.lower().replace("_", " ").replace("-", " ").split()))
@@ -89,7 +88,7 @@ def _meaning(corpus: str, label: str) -> tuple[str, str] | None:
 
 
 def _widening(meaning: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
-    """Yield what a class is, from the narrowest word for it to the widest."""
+    """Yield the names of a class from the narrowest to the widest."""
     if meaning:
         yield meaning
         if meaning[1] == "instrument":
@@ -102,5 +101,5 @@ def _classes(corpus: str, chosen: Sequence[str] | None) -> list[str]:
     if chosen is not None:
         return list(chosen)
     if corpus not in _CORPORA:
-        raise ConfigError(f"The classes of the corpus {corpus!r} are not known; name them.")
+        raise ConfigError(f"The classes of the corpus {corpus!r} are unknown; pass them.")
     return sorted(_MEANINGS[corpus])

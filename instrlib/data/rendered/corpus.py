@@ -1,6 +1,6 @@
-"""The built-in corpus: phrases played by sampled instruments, rendered on demand and the same for the same seed.
+"""The built-in corpus: phrases played by sampled instruments, rendered on demand and reproducible by seed.
 
-Soundfonts take turns. A group is a sampled instrument with all its registers, as far as the fonts allow: see `groups`.
+Soundfonts take turns. A group is a sampled instrument with all its registers, as far as possible; see `groups`.
 """
 
 import functools
@@ -25,13 +25,13 @@ from instrlib.data.rendered.voices import CLASSES, Voice, voices
 SAMPLE_RATE_HZ = 22_050
 DURATION_S = 3.0
 _MANIFEST_COLUMNS = (*COLUMNS, "font", "program", "register", CONTENT, "seed")
-_BATCH = 12  # clips of a class that are rendered together
+_BATCH = 12  # clips of a class per task
 _FILE_BYTES = 44 + 2 * round(DURATION_S * SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True)
 class Players:
-    """The soundfonts that take turns, and the share of clips (drums apart) that are exercises instead of phrases."""
+    """The soundfonts, and the share of clips (except drums) that are exercises instead of phrases."""
 
     fonts: tuple[str, ...] = ("TimGM6mb", "Merlin")
     exercises: float = 0.5
@@ -41,7 +41,7 @@ PLAYERS = Players()
 
 
 def info(players: Players = PLAYERS) -> CorpusInfo:
-    """Describe the corpus as these fonts play it."""
+    """Describe the corpus as played by these fonts."""
     fonts = {name: sources.FONTS[name] for name in players.fonts if name in sources.FONTS}
     licences = "; ".join(f"{name}: {font.licence}" for name, font in fonts.items())
     return CorpusInfo(
@@ -70,25 +70,11 @@ def load(
     players: Players = PLAYERS,
     workers: int | None = None,
 ) -> Corpus:
-    """Return the built-in corpus; clips that are missing under `root` are rendered first.
+    """Return the built-in corpus; clips missing under `root` are rendered first.
 
-    A clip depends on its class, its number, the seed and the players, and is rendered once: the first 12 clips of a
-    class are the same files in a corpus of 12 and of 600.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of all rendered clips; a change of code, fonts or package versions renders them again.
-    clips_per_class : int
-        Number of clips; they are spread evenly over fonts, programs and registers.
-    seed : int
-        Seed, 0 or above; another one gives other phrases.
-    classes : sequence of str, optional
-        Some of `CLASSES`.
-    players : Players
-        The soundfonts, and how much of what they play are exercises.
-    workers : int, optional
-        Number of processes.
+    A clip depends on its class, its number, the seed and the players: the first 12 clips of a class are the same files
+    in a corpus of 12 or 600. Clips are evenly spread over fonts, programs and registers. Changes of code, fonts or
+    package versions render them again.
     """
     if clips_per_class < 1:
         raise ConfigError(f"clips_per_class must be at least 1, not {clips_per_class!r}.")
@@ -99,7 +85,7 @@ def load(
     chosen = tuple(label for label in CLASSES if label in (classes or CLASSES))
     folder = Path(root) / _folder_key(seed, players)
     batches = [(label, number) for label in chosen for number in range(-(-clips_per_class // _BATCH))]
-    for old in Path(root).glob(f"{folder.name[:8]}-*"):  # of other code, fonts or package versions
+    for old in Path(root).glob(f"{folder.name[:8]}-*"):  # from other code, fonts or package versions
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)
     missing = [(folder, *batch, seed, players) for batch in batches if not _is_whole(folder, *batch)]
@@ -111,7 +97,7 @@ def load(
 
 
 def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:
-    """Return the notes of a clip: onset and release in s (the sound may ring on), MIDI pitch and velocity."""
+    """Return the notes of a clip: onset and release in s (the sound may decay later), MIDI pitch and velocity."""
     label, index = clip_id.split("-")[:2] if clip_id.count("-") == 2 else ("", "0")
     batch = int(index) // _BATCH
     path = _record(corpus.root, label, batch)
@@ -127,7 +113,7 @@ def _notes(path: Path, _changed_ns: int) -> dict[str, list]:
 
 
 def validate(root: Path) -> list[str]:
-    """Return a sentence for each rendered file under `root` that is missing or altered."""
+    """Return one sentence for each rendered file under `root` that is missing or altered."""
     records = sorted(Path(root).rglob("notes/*.json"))
     if not records:
         return [f"Nothing in {root} yet. {INFO.how_to_get}"]
@@ -186,9 +172,9 @@ def render(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS)
 
 
 def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
-    """Record a dry sound in a room: reverberation, tone colour, noise and level are drawn.
+    """Simulate the recording of a dry sound in a room, with random reverberation, equaliser, noise and level.
 
-    One clip in five has no reverberation, one in four no noise; noise lies 30 to 60 dB below the signal, and the peak
+    One clip in five has no reverberation, and one in four no noise. Noise is 30 to 60 dB below the signal, and the peak
     1 to 20 dB below full scale.
     """
     from scipy.signal import oaconvolve
@@ -211,10 +197,10 @@ def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def groups(label: str, players: Players = PLAYERS) -> dict[tuple[str, int, int], str]:
-    """Return the group of each (font, program, register) of a class: what must not cross a split.
+    """Return the group of each (font, program, register) of a class, which must not cross a split.
 
-    It is the coarsest of these that leaves three groups: the program, whichever font plays it (fonts share samples);
-    the sampled instrument; the program in one register. The last one separates pitches, not instruments.
+    It is the first of these with at least three groups: the program in all fonts (they share samples); the sampled
+    instrument; the program in one register, which separates pitches instead of instruments.
     """
     cast = [(font, voice.program, voice.register) for font in players.fonts for voice in _cast(label, font)]
     named: dict[tuple[str, int, int], str] = {}
@@ -236,7 +222,7 @@ def _cast(label: str, font: str) -> list[Voice]:
 
 
 def _audible(phrase: phrases.Phrase, voice: Voice, font: str) -> phrases.Phrase:
-    """Move notes from keys for which the font has no sound to the nearest that has one."""
+    """Move notes on keys without sound in the font to the nearest key with sound."""
     place = sources.find_soundfont(font)
     silent = sampler.silent_keys(place, voice.program, voice.low, voice.high, drums=voice.drums)
     sounding = np.array([key for key in range(voice.low, voice.high + 1) if key not in silent])
@@ -246,7 +232,7 @@ def _audible(phrase: phrases.Phrase, voice: Voice, font: str) -> phrases.Phrase:
 
 
 def _generators(label: str, index: int, seed: int, players: Players) -> tuple[np.random.Generator, np.random.Generator]:
-    """Return a generator for what is played and one for how it is recorded; other players play other phrases."""
+    """Return random generators for the music and the recording; other players get other phrases."""
     sequence = np.random.SeedSequence([_number(players), seed, CLASSES.index(label), index])
     first, second = sequence.spawn(2)
     return np.random.default_rng(first), np.random.default_rng(second)
@@ -280,7 +266,7 @@ def _is_whole(folder: Path, label: str, batch: int) -> bool:
 
 
 def _render_batch(folder: Path, label: str, batch: int, seed: int, players: Players) -> None:
-    """Render some clips of a class; their record, which is written last, says that they are whole."""
+    """Render some clips of a class; their record, written last, marks them as complete."""
     clips = []
     for index in range(batch * _BATCH, (batch + 1) * _BATCH):
         clip_id = f"{label}-{index:05d}-{hash_json([seed, players])[:6]}"

@@ -43,7 +43,7 @@ def groove(
 ) -> list[tuple[float, float, int, float]]:
     """Return a groove as (beat, length in beats, key, accent); most have a fill and a crash.
 
-    Register 1 is straight (four steps a beat), 2 swung (three).
+    Register 1 is straight (four steps per beat), 2 is swung (three).
     """
     key = {name: int(rng.choice(keys)) for name, (keys, _) in _KIT.items()}
     bars, fills = _GROOVES[register], _FILLS[register]

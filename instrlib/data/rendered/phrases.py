@@ -1,7 +1,7 @@
-"""Short phrases for each instrument, composed from a random generator: pitches, times, dynamics and bends.
+"""Random short phrases for each instrument: pitches, times, dynamics and bends.
 
-A phrase has a key, a tempo, a chord progression and a texture that suits the instrument: a melody, a run, broken
-chords, strumming, a chorale, a riff, a drum groove with its fill. Its notes lie in one register.
+A phrase has a key, a tempo, a chord progression and a texture of the instrument: a melody, a run, broken chords,
+strumming, a chorale, a riff, or a drum groove with a fill. Its notes are in one register.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NOTE_COLUMNS = ("onset_s", "offset_s", "pitch", "velocity")
 
 @dataclass(frozen=True)
 class Phrase:
-    """What to play: `notes` has the columns `NOTE_COLUMNS`; `bends` a time in s and the cents from then on."""
+    """The music: `notes` has the columns `NOTE_COLUMNS`; `bends` has a time in s and the cents from then on."""
 
     notes: np.ndarray  # [n_notes, 4], sorted by onset
     bends: np.ndarray  # [n_bends, 2]
@@ -47,7 +47,7 @@ def compose(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phr
 
 
 def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phrase:
-    """Compose what shows how an instrument sounds: one note, a repeated note, or a scale; often followed by silence."""
+    """Compose one note, a repeated note or a scale, which show the timbre; often followed by silence."""
     kind = _pick(rng, ("note", "note", "repeated", "scale"))
     step_s, gate = (rng.uniform(0.3, 3.2), 1.0) if kind == "note" else (rng.uniform(0.15, 0.9), rng.uniform(0.4, 1))
     onset = np.arange(rng.uniform(0, 0.3), duration_s - 0.1, step_s)[: 1 if kind == "note" else rng.integers(2, 9)]
@@ -66,7 +66,7 @@ def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Ph
 
 
 class Mode(NamedTuple):
-    """A scale in semitones, chord progressions as degrees from 0, and the tones of melodies when they differ."""
+    """A scale in semitones, chord progressions as degrees from 0, and the tones of melodies if they differ."""
 
     scale: tuple[int, ...]
     progressions: tuple[tuple[int, ...], ...]
@@ -84,7 +84,7 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Piece:
-    """Key, time and harmony of a phrase; beats are counted from 0."""
+    """Key, time and harmony of a phrase; beats count from 0."""
 
     tonic: int
     mode: Mode
@@ -133,7 +133,7 @@ def _new_piece(rng: np.random.Generator, style: Style, duration_s: float, *, run
 
 
 def _voicing(chord: Sequence[int], low: int, high: int, n_notes: int, near: float) -> list[int]:
-    """Stack chord tones, wide below and close above, with their mean near `near`; complete chords on the root first."""
+    """Stack chord tones, wide below and close above, with a mean near `near`; complete root positions first."""
 
     def stack(bass: int) -> list[int]:
         found = [bass]
@@ -154,7 +154,7 @@ def _voicing(chord: Sequence[int], low: int, high: int, n_notes: int, near: floa
 
 
 class Event(NamedTuple):
-    """A written note: begin and length in beats, MIDI pitch, accent in steps of velocity."""
+    """A written note: start and length in beats, MIDI pitch, accent in velocity steps."""
 
     beat: float
     length: float
@@ -185,7 +185,7 @@ def _rhythm(rng: np.random.Generator, piece: Piece) -> list[tuple[float, float]]
 
 
 def _line(rng: np.random.Generator, piece: Piece, ladder: list[int]) -> list[Event]:
-    """Walk a ladder of pitches mostly by step along a contour, with chord tones on the beats and at the end."""
+    """Walk along a ladder of pitches, mostly by step, with chord tones on the beats and at the end."""
     rhythm, top = _rhythm(rng, piece), len(ladder) - 1
     aims = np.interp([beat for beat, _ in rhythm], np.linspace(0, piece.n_beats, 3), rng.uniform(0, top, 3)).tolist()
     here, events = round(aims[0]), []
@@ -240,7 +240,7 @@ _FIGURES = ((0, 1, 2, 3), (0, 2, 1, 3, 2, 4), (0, 1, 2, 1), (0, 1, 2, 0), (0, 1,
 
 
 def _run(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
-    """Play even notes in a figure that is repeated up or down the scale, into a longer last note."""
+    """Play even notes in a figure, repeated up or down the scale, into a longer last note."""
     ladder = piece.ladder(voice.low, voice.high)
     top, figure = len(ladder) - 1, _pick(rng, _FIGURES)
     notes_a_beat = _pick(rng, [n for n in (2, 3, 4, 4) if n / piece.beat_s < 9.5])
@@ -282,7 +282,7 @@ _RIFFS = ("x.xx.xx.", "xx.xx.x.", "x..x..x.", "xxxx.xx.", "x.x.xxx.", "xxxxxxxx"
 
 
 def _hits(rng: np.random.Generator, piece: Piece, patterns: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Return beat, length and letter of the strokes of one of the patterns, repeated to the end of the phrase."""
+    """Return beat, length and letter of the strokes of one pattern, repeated to the end of the phrase."""
     pattern = _pick(rng, patterns)
     eighths = [eighth for eighth in range(2 * piece.n_beats) if pattern[eighth % 8] != "."]
     ends = [*eighths[1:], 2 * piece.n_beats]
@@ -408,7 +408,7 @@ def _perform(
 
 
 def _playable(notes: np.ndarray, duration_s: float) -> np.ndarray:
-    """Keep notes within the clip, and release each key before it is struck again."""
+    """Keep notes within the clip, and release each key before it is played again."""
     notes = notes[notes[:, 0] <= duration_s - 0.08]
     notes[:, 1] = np.minimum(notes[:, 1], duration_s)
     notes = notes[np.lexsort((notes[:, 0], notes[:, 2]))]
@@ -419,14 +419,14 @@ def _playable(notes: np.ndarray, duration_s: float) -> np.ndarray:
 
 
 def _swung(beat: np.ndarray, swing: float) -> np.ndarray:
-    """Move what lies between the beats so that the second eighth falls at `swing` of the beat."""
+    """Move times between the beats such that the second eighth falls at `swing` of the beat."""
     whole = np.floor(beat + 1e-9)
     part = beat - whole
     return whole + np.where(part < 0.5, 2 * part * swing, swing + (2 * part - 1) * (1 - swing))
 
 
 def _express(rng: np.random.Generator, notes: np.ndarray, style: Style, duration_s: float) -> np.ndarray:
-    """Return the bends [n_bends, 2] of a single line: vibrato that grows on long notes, and scoops."""
+    """Return the bends [n_bends, 2] of a single line: vibrato that increases on long notes, and scoops."""
     if not (style.vibrato_cents or style.scoop):
         return np.zeros((0, 2))
     time_s = np.arange(0, duration_s, 0.01)

@@ -1,4 +1,4 @@
-"""Notes become sound: sampled instruments of a soundfont, played by TinySoundFont or by FluidSynth."""
+"""Synthesis of notes with a soundfont, by TinySoundFont or FluidSynth."""
 
 import contextlib
 import functools
@@ -11,13 +11,13 @@ import numpy as np
 from instrlib.core.errors import CorpusError
 from instrlib.data.rendered.sources import DRUM_BANK
 
-RATE_HZ = 44_100  # the fonts' own rate; neither engine filters what would alias, so resampling comes afterwards
+RATE_HZ = 44_100  # native rate of the fonts; neither engine has an anti-aliasing filter, so resampling follows
 BEND_RANGE_CENTS = 200.0
 _DRUM_CHANNEL = 9
 
 
 class TinySoundFont:
-    """TinySoundFont, through the tinysoundfont package: fast, and the same bytes in every process."""
+    """TinySoundFont, through the package tinysoundfont: fast, with the same bytes in every process."""
 
     def __init__(self, font: Path) -> None:
         import tinysoundfont
@@ -26,17 +26,17 @@ class TinySoundFont:
         self._font = self.synth.sfload(str(font))
 
     def start(self, program: int, channel: int) -> None:
-        """Forget everything that was played and select a program."""
+        """Reset all state and select a program."""
         for used in (0, _DRUM_CHANNEL):
             self.synth.sounds_off(used)
-        self.synth.generate_simple(4096)  # a voice that is cut off fades over 10 ms
+        self.synth.generate_simple(4096)  # stopped voices fade over 10 ms
         drums = channel == _DRUM_CHANNEL
         self.synth.program_select(channel, self._font, DRUM_BANK if drums else 0, program, drums)
         self.synth.pitchbend_range(channel, BEND_RANGE_CENTS / 100)
         self.synth.pitchbend(channel, 8192)
 
     def bend(self, channel: int, wheel: int) -> None:
-        """Set the pitch wheel, 0 to 16383; 8192 is the middle."""
+        """Set the pitch wheel, 0 to 16383; 8192 is the centre."""
         self.synth.pitchbend(channel, wheel)
 
     def play(self, n_samples: int) -> np.ndarray:
@@ -45,9 +45,9 @@ class TinySoundFont:
 
 
 class FluidSynth:
-    """FluidSynth, through pyfluidsynth and the system's library, without reverb and chorus.
+    """FluidSynth, through pyfluidsynth and the system library, without reverb and chorus.
 
-    It mixes blocks of 64 samples, so an event can come up to 1.5 ms late.
+    It mixes blocks of 64 samples, so events can be up to 1.5 ms late.
     """
 
     def __init__(self, font: Path) -> None:
@@ -55,21 +55,21 @@ class FluidSynth:
         self.synth = self._open()
 
     def _open(self) -> Any:
-        with contextlib.redirect_stdout(None):  # it prints its place when the variable CI is set
+        with contextlib.redirect_stdout(None):  # it prints its path if the variable CI is set
             import fluidsynth
 
         off = {"synth.reverb.active": 0, "synth.chorus.active": 0}
         return fluidsynth.Synth(gain=0.4, samplerate=RATE_HZ, channels=16, **off)
 
     def start(self, program: int, channel: int) -> None:
-        """Open a new synthesiser, because a reset leaves filters and dither as they were."""
+        """Open a new synthesiser, because a reset keeps the state of filters and dither."""
         self.synth.delete()
         self.synth = self._open()
         bank = DRUM_BANK if channel == _DRUM_CHANNEL else 0
         self.synth.program_select(channel, self.synth.sfload(str(self._font)), bank, program)
 
     def bend(self, channel: int, wheel: int) -> None:
-        """Set the pitch wheel; its width after a reset is `BEND_RANGE_CENTS`."""
+        """Set the pitch wheel, whose range after a reset is `BEND_RANGE_CENTS`."""
         self.synth.pitch_bend(channel, wheel - 8192)
 
     def play(self, n_samples: int) -> np.ndarray:
@@ -82,9 +82,9 @@ _ENGINES: dict[str, Any] = {"tinysoundfont": TinySoundFont, "fluidsynth": FluidS
 
 @functools.cache
 def engine_name() -> str:
-    """Return "tinysoundfont", or "fluidsynth" where only that can be imported; raise `CorpusError` without either."""
+    """Return "tinysoundfont", or "fluidsynth" if only that is installed; raise `CorpusError` without either."""
     for name in _ENGINES:
-        with contextlib.suppress(ImportError, OSError):  # pyfluidsynth raises either when the library is missing
+        with contextlib.suppress(ImportError, OSError):  # pyfluidsynth raises either if the library is missing
             importlib.import_module(name)
             return name
     raise CorpusError(
@@ -95,13 +95,13 @@ def engine_name() -> str:
 
 @functools.cache
 def open_engine(name: str, font: Path) -> TinySoundFont | FluidSynth:
-    """Return a synthesiser with a font loaded; each process loads it once."""
+    """Return a synthesiser with a loaded font, once per process."""
     return _ENGINES[name](font)
 
 
 @functools.cache
 def silent_keys(font: Path, program: int, low: int, high: int, *, drums: bool = False) -> frozenset[int]:
-    """Return the keys from `low` to `high` for which a font has no sound, in gaps between its samples."""
+    """Return the keys from `low` to `high` without sound in a font, in gaps between its samples."""
     struck = {key: np.array([[0.0, 0.05, key, 100]]) for key in range(low, high + 1)}
     return frozenset(
         key for key, note in struck.items() if not play(font, note, program=program, duration_s=0.05, drums=drums).any()
@@ -120,20 +120,11 @@ def play(
     tuning_cents: float = 0.0,
     engine: TinySoundFont | FluidSynth | None = None,
 ) -> np.ndarray:
-    """Play notes on one instrument; the sound does not depend on what the engine played before.
+    """Play notes on one instrument [round(duration_s * sample_rate_hz)], mono float32, not normalised.
 
-    Parameters
-    ----------
-    notes : np.ndarray [n_notes, 4]
-        Onset and offset in s, MIDI pitch, MIDI velocity.
-    program : int
-        General MIDI program from 0, or the number of a drum kit.
-    bends : np.ndarray [n_bends, 2], optional
-        Time in s, and cents from then on; with `tuning_cents` limited to `BEND_RANGE_CENTS`.
-
-    Returns
-    -------
-    np.ndarray [round(duration_s * sample_rate_hz)], mono float32, not normalised
+    `notes` [n_notes, 4] are onset and offset in s, MIDI pitch and velocity; `program` counts from 0, or is a drum kit.
+    `bends` [n_bends, 2] are times in s and cents from then on, limited with `tuning_cents` to `BEND_RANGE_CENTS`. The
+    result does not depend on what the engine played before.
     """
     import soxr
 

@@ -1,4 +1,4 @@
-"""Where the sampled instruments of the built-in corpus come from: soundfonts, their terms, and what they contain."""
+"""Soundfonts of the built-in corpus: their location, terms and contents."""
 
 import contextlib
 import functools
@@ -16,10 +16,10 @@ DRUM_BANK = 128
 
 @dataclass(frozen=True)
 class Font:
-    """A General MIDI soundfont: the places it may have (relative ones lie in `package`) and its terms."""
+    """A General MIDI soundfont: its possible paths (relative ones are in `package`) and its terms."""
 
     place: tuple[str, ...]
-    package: str  # as it is imported; "" when a system package brings the font
+    package: str  # import name; "" if a system package provides the font
     how_to_get: str
     licence: str
     citation: str
@@ -61,14 +61,14 @@ _SAME_SAMPLES = {
 
 
 def instrument(font: str, program: int) -> str:
-    """Return the name of the sampled instrument that a font plays a program with; the same samples, the same name."""
+    """Return the name of the sampled instrument for a font and program; equal samples have equal names."""
     font, program = _SAME_SAMPLES.get((font, program), (font, program))
     return f"{font}-p{program:03d}"
 
 
 @functools.cache
 def find_soundfont(name: str = "TimGM6mb") -> Path:
-    """Return the file of a soundfont in `FONTS`; raise `CorpusError` when it is unknown or not installed.
+    """Return the file of a soundfont in `FONTS`; raise `CorpusError` if it is unknown or not installed.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def fonts() -> dict[str, Path]:
 
 @functools.cache
 def font_hash(font: Path) -> str:
-    """Return the SHA-256 of a soundfont, read once a process."""
+    """Return the SHA-256 of a soundfont, cached per process."""
     return hash_file(font)
 
 
@@ -112,17 +112,16 @@ def presets(font: Path) -> frozenset[tuple[int, int]]:
     """
     row = np.dtype([("name", "S20"), ("program", "<u2"), ("bank", "<u2"), ("rest", "S14")])
     start, size = _chunk(font, b"phdr")
-    table = np.fromfile(font, row, size // row.itemsize, offset=start)[:-1]  # the last row marks the end
+    table = np.fromfile(font, row, size // row.itemsize, offset=start)[:-1]  # the last row is a terminator
     return frozenset(zip(table["bank"].tolist(), table["program"].tolist(), strict=True))
 
 
 @functools.cache
 def shared_samples(font: Path, other: Path) -> float:
-    """Return the share (0 to 1) of a soundfont's sound that `other` contains sample for sample.
+    """Return the share (0 to 1) of a soundfont that `other` contains sample for sample.
 
-    Soundfonts borrow from each other; one that is tested on must not contain what was trained on. Compared are
-    stretches of 16 samples that move, one in 97 of `font` with all of `other`; copies at another rate or level are not
-    found.
+    Soundfonts copy from each other, and test sounds must not occur in training. Every 97th non-constant stretch of 16
+    samples of `font` is searched in `other`; copies at another rate or level are not found.
     """
     width, moves = 16, 600
     own, held = (np.fromfile(path, "<i2", _chunk(path, b"smpl")[1] // 2, offset=_chunk(path, b"smpl")[0]) for path in
@@ -130,7 +129,7 @@ def shared_samples(font: Path, other: Path) -> float:
     windows = np.lib.stride_tricks.sliding_window_view(own, width)[::97]
     windows = windows[np.abs(np.diff(windows.astype(np.int32), axis=1)).sum(axis=1) > moves]
     asked = {window.tobytes() for window in windows}
-    begins = np.zeros(1 << 24, dtype=bool)  # a filter on the first four samples keeps the search short
+    begins = np.zeros(1 << 24, dtype=bool)  # a filter on the first four samples speeds up the search
     begins[_hash24(np.ascontiguousarray(windows[:, :4]).view(np.uint64).ravel())] = True
     found = set()
     for offset in range(4):
@@ -145,7 +144,7 @@ def _hash24(values: np.ndarray) -> np.ndarray:
 
 
 def _chunk(font: Path, name: bytes) -> tuple[int, int]:
-    """Return where a chunk of a soundfont (a RIFF file) begins and its size in bytes; lists are walked into."""
+    """Return offset and size in bytes of a chunk of a soundfont (a RIFF file), searching inside lists."""
     with font.open("rb") as file:
         head, at, end = file.read(12), 12, font.stat().st_size
         while head[:4] == b"RIFF" and head[8:] == b"sfbk" and at + 8 <= end:
@@ -154,4 +153,4 @@ def _chunk(font: Path, name: bytes) -> tuple[int, int]:
             if kind == name:
                 return at + 8, size
             at += 12 if kind == b"LIST" else 8 + size + size % 2
-    raise CorpusError(f"{font} is not a soundfont (SF2).")
+    raise CorpusError(f"{font} is not a soundfont (SF2); install it again.")

@@ -1,4 +1,4 @@
-"""The voices of the built-in corpus: who plays which class, in which registers and how."""
+"""The voices of the built-in corpus: programs, registers and playing styles of each class."""
 
 import functools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ JAZZY: tuple[Rhythm, ...] = ((0.5, 0.5), (0.5, 0.5), (1,), (0.5, 1, 0.5), (1.5, 
 
 @dataclass(frozen=True)
 class Style:
-    """How an instrument plays; texts hold names, each as likely as it is often named."""
+    """How an instrument plays; tuples contain names, repeated in proportion to their probability."""
 
     textures: str
     tempo_bpm: tuple[float, float] = (66, 132)
@@ -113,7 +113,7 @@ CLASSES = tuple(_PARTS)
 
 @functools.cache
 def voices(label: str) -> tuple[Voice, ...]:
-    """Return the voices of a class, ordered so that the first few differ in register and in program.
+    """Return the voices of a class, ordered such that the first ones differ in register and program.
 
     Examples
     --------
