@@ -1,4 +1,4 @@
-"""DATA_CARD.md and MODEL_CARD.md of a study, from what its notebooks declare and what is known of its corpus."""
+"""Data card and model card of a study, from the declarations of its notebooks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ _DECLARED = "<!-- From here on: declared by the notebooks of the study. -->"
 
 
 def write_cards(study: Study) -> dict[str, Path]:
-    """Write the data card, and the sections of the model card that notebooks declare where the study has a model."""
+    """Write the data card, and add declared sections to the model card if the study has a model."""
     written = {"data card": study.folder / DATA_CARD}
     write_text(written["data card"], data_card(study))
     path = study.folder / "model" / MODEL_CARD
@@ -27,7 +27,7 @@ def write_cards(study: Study) -> dict[str, Path]:
 
 
 def data_card(study: Study) -> str:
-    """Return the data card: what the clips are, whose they are, how they were split, and what they cannot show."""
+    """Return the data card: contents, source, groups, intended use and limits."""
     about, corpus = study.about(), study.manifest().get("corpus", {})
     known = about_corpus(study.manifest()["parameters"]["corpus"])
     commit = about.pop("commit")

@@ -1,4 +1,4 @@
-"""Markdown sentences as pieces that HTML and PDF set alike, with works numbered as they are cited."""
+"""Splits Markdown sentences into parts for HTML and PDF, and numbers the cited works."""
 
 import functools
 import importlib.resources
@@ -19,7 +19,7 @@ _PERCENT = re.compile(r"(?<=\d) ?%")
 
 
 def typeset(text: str) -> str:
-    r"""Return a text with minus signs, and no line break before per cent signs.
+    r"""Return a text with minus signs and with fixed spaces before per cent signs.
 
     Examples
     --------
@@ -30,18 +30,13 @@ def typeset(text: str) -> str:
 
 
 class Citations:
-    """The works that a document cites, in order of their first mention."""
+    """The works that a document cites, in order of citation."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
     def pieces(self, text: str) -> list[Piece]:
-        """Cut Markdown (code, strong, links, `[@key; @other]`) into pieces.
-
-        Raises
-        ------
-        InstrlibError
-            When `templates/references.bib` does not hold a work that is cited.
+        """Split Markdown (code, strong, links, `[@key; @other]`); raise `InstrlibError` if a cited work is unknown.
 
         Examples
         --------
@@ -66,18 +61,18 @@ class Citations:
         return [piece for piece in found if piece["text"]]
 
     def works(self) -> list[dict[str, object]]:
-        """Return number, key and pieces of the works cited so far."""
+        """Return number, key and text of the works cited so far."""
         return [{"number": number, "key": key, "pieces": _formatted()[key]} for key, number in self.numbers.items()]
 
     def _number(self, key: str) -> int:
         if key not in _formatted():
-            raise InstrlibError(f"{key!r} is cited, but templates/references.bib does not hold it. Add it there.")
+            raise InstrlibError(f"{key!r} is cited but missing in templates/references.bib. Add it there.")
         return self.numbers.setdefault(key, len(self.numbers) + 1)
 
 
 @functools.cache
 def _formatted() -> dict[str, list[Piece]]:
-    """Return every work in the plain style of BibTeX."""
+    """Return all works in BibTeX's plain style."""
     from pybtex.backends.html import Backend
     from pybtex.database import parse_string
     from pybtex.style.formatting.unsrt import Style
@@ -88,7 +83,7 @@ def _formatted() -> dict[str, list[Piece]]:
 
 
 class _Pieces(HTMLParser):
-    """Read the few tags that pybtex writes."""
+    """Reads the tags that pybtex writes."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,8 +1,7 @@
-"""Two studies, or two versions of one, side by side: settings, primary comparisons and numbers that differ.
+"""Compares two studies, or two versions of one: settings, primary comparisons and numbers that differ.
 
-Single answers are not in `results.json`, so a change cannot be paired: its interval is put together from the two that
-the studies give (MOVER; Zou and Donner, Statistics in Medicine 27, 2008, doi:10.1002/sim.3095), as if they were
-independent.
+`results.json` has no single predictions, so changes are not paired. Their intervals are computed from those of the two
+studies as if these were independent (MOVER; Zou and Donner, Statistics in Medicine 27, 2008, doi:10.1002/sim.3095).
 """
 
 import math
@@ -23,12 +22,12 @@ Rows = list[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between two studies; each table is a list of rows of texts.
+    """Differences between two studies; each table is a list of rows of texts.
 
     Attributes
     ----------
     first, second : Study
-        What is compared.
+        The studies.
     settings : list of (name, first, second)
         Corpus, facts, parameters, commits and versions that differ.
     primary : list of (question, first, second, change, verdicts)
@@ -54,23 +53,20 @@ class Comparison:
 
 
 def compare(first: str | Path, second: str | Path) -> Comparison:
-    """Compare two studies; see `summary.open_study` for what names one."""
+    """Compare two studies; for their names see `summary.open_study`."""
     one, other = open_study(first), open_study(second)
     return Comparison(one, other, _settings(one, other), list(_primary(one, other)), _numbers(one, other))
 
 
 def agreement(first: Study, second: Study) -> str:
-    """Return in one sentence how far the primary verdicts of two studies agree.
-
-    The family is that of both studies: a comparison that one of them lacks counts as not in agreement.
-    """
+    """Return in one sentence how many primary verdicts of two studies agree; a missing comparison does not agree."""
     one, other = (_by_question(study) for study in (first, second))
     every = {**one, **other}
     same = [key for key in every if key in one and key in other and one[key]["verdict"] == other[key]["verdict"]]
     changes = [abs(_change(one[key], other[key])) for key in every if key in one and key in other]
     known = [change for change in changes if math.isfinite(change)]
     largest = f"; the largest change of a difference is {numbers.rounded(max(known))}" if known else ""
-    return f"{len(same)} of {len(every)} primary verdicts are those of {second.label}{largest}."
+    return f"{len(same)} of {len(every)} primary verdicts agree with {second.label}{largest}."
 
 
 def write_page(comparison: Comparison) -> Path:
@@ -155,7 +151,7 @@ def _numbers(first: Study, second: Study) -> Rows:
         }
         for study in (first, second)
     )
-    # Where one study lacks a notebook, all its numbers would differ; the settings name the notebooks.
+    # If a study lacks a notebook, all its numbers would differ; the settings list the notebooks.
     both = set(first.notebooks) & set(second.notebooks)
     return [(*key, *texts) for key, *texts in _differing(one, other) if key[0] in both]
 

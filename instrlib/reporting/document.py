@@ -1,4 +1,4 @@
-"""A study's report as plain values, which HTML and PDF set alike."""
+"""The report of a study as plain values, from which HTML and PDF are made."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from instrlib.reporting.summary import Study, text_of
 TITLE = "Musical instrument recognition"
 
 Block = dict[str, Any]
-"""What stands in a section: `kind` is "text", "question", "list", "code", "figure" or "table"."""
+"""Part of a section; `kind` is "text", "question", "list", "code", "figure" or "table"."""
 
 _MOST_COLUMNS = 8
 
@@ -21,7 +21,7 @@ PRIMARY_HEADER = ("Question", "Comparison", "Difference", "95 % CI", "p", "Margi
 
 
 class Document:
-    """Numbers figures, tables and works in the order in which they are written."""
+    """A document whose figures, tables and cited works are numbered in order."""
 
     def __init__(self, title: str, label: str, about: dict[str, str] | None = None) -> None:
         self.title, self.label, self.about = title, label, about or {}
@@ -53,7 +53,7 @@ class Document:
         }
 
     def figure(self, path: Path, caption: str, source: list[Piece]) -> Block:
-        """Return a figure with its number; `path` is that of its files without ending."""
+        """Return a figure with its number; `path` is that of its files without suffix."""
         return {
             "kind": "figure",
             "number": self._count("figure"),
@@ -144,7 +144,7 @@ def _figure(document: Document, study: Study, notebook: str, declared: dict[str,
 
 
 def as_table(value: Any, *, most_rows: int = 24) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:
-    """Return header and rows of a declared table; None where it is none, or too large for a page.
+    """Return header and rows of a declared table, or None if it is no table or too large for a page.
 
     Examples
     --------
@@ -168,7 +168,9 @@ def _reproduce(document: Document, study: Study) -> Iterator[Block]:
     parameters = manifest["parameters"]
     data = f" DATA=path/to/{parameters['data']}" if parameters["data"] else ""
     command = f"make study CORPUS={parameters['corpus']}{data} PROFILE={parameters['profile']}"
-    yield document.text("The same commit, corpus and packages give the same numbers; `results.json` holds all of them.")
+    yield document.text(
+        "The same commit, corpus and packages give the same numbers. All numbers are in `results.json`."
+    )
     yield {"kind": "code", "text": f"{command} SEEDS={parameters['seeds']}"}
     corpus = manifest.get("corpus", {})
     yield document.table("Corpus.", (), [(name.replace("_", " "), text) for name, text in corpus.items() if text])
@@ -176,7 +178,7 @@ def _reproduce(document: Document, study: Study) -> Iterator[Block]:
         (name, entry["manifest"].get("commit") or "unknown", ", ".join(map(" ".join, _inputs(entry["manifest"]))))
         for name, entry in study.notebooks.items()
     ]
-    yield document.table("What each notebook was made from.", ("Notebook", "Commit", "Inputs"), rows)
+    yield document.table("Commit and inputs of each notebook.", ("Notebook", "Commit", "Inputs"), rows)
 
 
 def _inputs(manifest: dict[str, Any]) -> list[tuple[str, str]]:

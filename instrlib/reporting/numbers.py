@@ -1,15 +1,15 @@
-"""The one way in which a number is written in findings, report, README and cards."""
+"""Formats numbers in findings, report, README and cards."""
 
 import math
 
 
 def is_known(value: float | None) -> bool:
-    """Tell whether a number is there and finite."""
+    """Return whether a number is neither None nor infinite nor NaN."""
     return value is not None and math.isfinite(value)
 
 
 def score(value: float | None, *, signed: bool = False) -> str:
-    """Return a score or a difference with three decimals; a dash where there is none.
+    """Return a score or a difference with three decimals, or a dash if it is unknown.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""The two parts of README.md that are made by `python -m instrlib.reporting.readme`: notebooks and results.
+"""Updates the list of notebooks and the results in README.md: `python -m instrlib.reporting.readme`.
 
-A pair of comments marks each. That of the results names a published study and one of its figures:
+Comments mark both parts. The one of the results names a published study and one of its figures:
 `<!-- results: rendered-quick 08_honest_and_leaky -->`.
 """
 
@@ -19,13 +19,7 @@ _HEADING = re.compile(r"^# (?P<title>.+?)\s*$\n+(?P<question>[^\n#][^\n]*)?", re
 
 
 def renewed(text: str) -> str:
-    """Return README's text with both parts made again.
-
-    Raises
-    ------
-    InstrlibError
-        When a pair of marks is missing, or the study lacks the figure.
-    """
+    """Return the text of README with both parts updated; raise `InstrlibError` if a mark or the figure is missing."""
     text = _between(text, "notebooks", notebooks_table)
     return _between(text, "results", results)
 
@@ -43,11 +37,11 @@ def notebooks_table() -> str:
 
 
 def results(name: str, figure: str) -> str:
-    """Return figure and findings of a published study: key findings first, then primary verdicts, at most five."""
+    """Return figure and at most five findings of a published study: key findings, then primary verdicts."""
     study = open_study(name)
     captions = {one["name"]: one["caption"] for entry in study.notebooks.values() for one in entry.get("figures", [])}
     if figure not in captions:
-        raise InstrlibError(f"The study {name} has no figure {figure}. README's mark of the results names it.")
+        raise InstrlibError(f"The study {name} has no figure {figure}. Correct the mark of the results in README.md.")
     about = study.about()
     facts = ", ".join(f"{about[fact.replace('_', ' ')]} {fact.replace('_', ' ')}" for fact in study.facts)
     seeds = f"{about['seeds']} seed{'s' if about['seeds'] != '1' else ''}"
@@ -75,7 +69,7 @@ def _between(text: str, mark: str, make: Callable[..., str]) -> str:
 
 
 def main() -> None:
-    """Write both parts into README.md."""
+    """Update both parts of README.md."""
     path = Path(folders().notebooks).parent / "README.md"
     write_text(path, renewed(path.read_text(encoding="utf-8")))
 

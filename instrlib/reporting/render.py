@@ -1,4 +1,4 @@
-"""A document as one HTML file and as a PDF; neither asks another host for anything."""
+"""Writes a document as one HTML file and as a PDF; both work offline."""
 
 import base64
 import importlib.resources
@@ -13,12 +13,12 @@ from instrlib.core.io import atomic_path, write_text
 from instrlib.reporting.document import report
 from instrlib.reporting.summary import Study
 
-# The same document gives the same bytes: the file holds no date.
+# The file has a fixed date, so that equal documents give equal bytes.
 _NO_TIME = datetime(1980, 1, 1, tzinfo=UTC)
 
 
 def write_report(study: Study) -> tuple[Path, Path]:
-    """Write `report.html` and `report.pdf` into the study's folder; both say the same."""
+    """Write `report.html` and `report.pdf` into the folder of the study."""
     document = report(study)
     return (
         write_html(document, study.folder / "report.html"),
@@ -27,7 +27,7 @@ def write_report(study: Study) -> tuple[Path, Path]:
 
 
 def write_html(document: dict[str, Any], path: Path) -> Path:
-    """Write a document as one HTML file with its figures inside."""
+    """Write a document as one HTML file with embedded figures."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -39,7 +39,7 @@ def write_html(document: dict[str, Any], path: Path) -> Path:
 
 
 def write_pdf(document: dict[str, Any], path: Path) -> Path:
-    """Write a document as a PDF on A4, the same to the byte for the same document."""
+    """Write a document as an A4 PDF; equal documents give equal bytes."""
     import typst
 
     figures = {
@@ -54,7 +54,7 @@ def write_pdf(document: dict[str, Any], path: Path) -> Path:
         sys_inputs={"data": json.dumps(document | {"drawn": figures})},
         ignore_system_fonts=True,
         timestamp=_NO_TIME,
-        pdf_tags=False,  # they take a third of the file; the HTML is the form for screen readers
+        pdf_tags=False,  # a third of the file; screen readers can use the HTML
     )
     with atomic_path(path) as temporary:
         temporary.write_bytes(pdf)

@@ -53,7 +53,7 @@ class Study:
         return {name: value for entry in self.notebooks.values() for name, value in entry.get("facts", {}).items()}
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the first notebook; raise `RunError` where another was made from other data."""
+        """Return the manifest of the first notebook; raise `RunError` if another one has other parameters."""
         manifests = {name: entry["manifest"] for name, entry in self.notebooks.items()}
         first, *_ = manifests.values()
         mixed = [name for name, one in manifests.items() if one["parameters"] != first["parameters"]]
@@ -62,15 +62,15 @@ class Study:
         return first
 
     def about(self) -> dict[str, str]:
-        """Return what a reader needs first: corpus, facts, profile, seeds and commits."""
+        """Return corpus, facts, profile, seeds and commits."""
         manifest = self.manifest()
         parameters = manifest["parameters"]
         commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in self.notebooks.values())
         title = manifest.get("corpus", {}).get("title", "")
         facts = {name.replace("_", " "): text_of(value) for name, value in self.facts.items()}
-        whole = about_corpus(parameters["corpus"]).get("clips", 0)
-        if 0 < self.facts.get("clips", 0) < whole:
-            facts["clips"] += f" of {whole:,}"
+        released = about_corpus(parameters["corpus"]).get("clips", 0)
+        if 0 < self.facts.get("clips", 0) < released:
+            facts["clips"] += f" of {released:,}"
         return {
             "corpus": f"{title} ({parameters['corpus']})" if title else parameters["corpus"],
             **facts,
@@ -95,7 +95,7 @@ class Study:
         ]
 
     def verdict_counts(self) -> str:
-        """Return how the primary comparisons came out, in one sentence; "" without any."""
+        """Return the counts of the primary verdicts in one sentence, or ""."""
         found = [row["verdict"] for row in self.primary]
         counts = [f"{found.count(name)} {name}" for name in verdicts.VERDICTS if name in found]
         return f"Of {len(found)} primary comparisons: {', '.join(counts)}." if found else ""
@@ -107,12 +107,9 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def open_study(place: str | Path) -> Study:
-    """Open a study: the name of a published one, a folder with `results.json`, that file, or "NAME@REVISION" of git.
+    """Open a study by the name of a published one, a folder, a `results.json`, or "NAME@REVISION" of git.
 
-    Raises
-    ------
-    RunError
-        When there is none.
+    `RunError` if there are no results.
     """
     text = str(place)
     path = expanded(text)
@@ -126,9 +123,11 @@ def open_study(place: str | Path) -> Study:
     elif name:
         results, path, mark = _committed(name, revision), folders().reports / name / "results.json", f"@{revision}"
     else:
-        raise RunError(f"No results of {text} in {folders().reports}. Run `make study`, or name a results.json.")
+        raise RunError(
+            f"No results of {text} in {folders().reports}. Run `make study`, or give the path of a results.json."
+        )
     if not (isinstance(results, dict) and isinstance(results.get("notebooks"), dict) and results["notebooks"]):
-        raise RunError(f"{text} holds no results of a study. Name a results.json that a study has written.")
+        raise RunError(f"{text} has no results of a study. Give the path of a results.json.")
     study = results.get("study", path.parent.name)
     own = path.parent / "figures"
     return Study(
@@ -146,12 +145,12 @@ def _committed(name: str, revision: str) -> Any:
         return json.loads(shown.stdout)
     except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
         raise RunError(
-            f"git has no results of {name} at {revision}. `git log -- reports/{name}` lists them."
+            f"git has no results of {name} at {revision}; `git log -- reports/{name}` lists the revisions."
         ) from error
 
 
 def about_corpus(name: str) -> dict[str, Any]:
-    """Return what, groups, blind, use and limits of a corpus, from `templates/corpora.toml`.
+    """Return the texts on a corpus in `templates/corpora.toml`.
 
     Examples
     --------
@@ -164,7 +163,7 @@ def about_corpus(name: str) -> dict[str, Any]:
 
 
 def text_of(value: Any) -> str:
-    """Return a declared value as it is written in a table.
+    """Return a declared value as text for a table.
 
     Examples
     --------
