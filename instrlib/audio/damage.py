@@ -130,7 +130,7 @@ def simulate(
     if kind not in CONDITION_OF:
         raise ConfigError(f"Unknown kind of damage {kind!r}; choose one of {', '.join(CONDITION_OF)}.")
     if not 0 <= severity <= 1:
-        raise ConfigError(f"The severity must lie between 0 and 1, not {severity!r}.")
+        raise ConfigError(f"severity must be between 0 and 1, not {severity!r}.")
     signal = np.asarray(signal)
     if severity == 0 or not rms(signal) > 0:
         return signal.copy()

@@ -44,7 +44,7 @@ def n_workers(requested: int | None = None) -> int:
     if requested is None:
         text = os.environ.get("INSTRLIB_WORKERS", "")
         if text and not (text.isascii() and text.isdigit()):
-            raise ConfigError(f"INSTRLIB_WORKERS must be a whole number, not {text!r}.")
+            raise ConfigError(f"INSTRLIB_WORKERS must be an integer, not {text!r}.")
         requested = int(text or 0)
     if requested > 0:
         return requested

@@ -151,7 +151,7 @@ def _remotes(name: str) -> tuple[tuple[Remote, ...], Remote | None]:
 
 def _module(name: str) -> ModuleType:
     if name not in NAMES:
-        raise ConfigError(f"Unknown corpus {name!r}. Choose from: {', '.join(NAMES)}.")
+        raise ConfigError(f"Unknown corpus {name!r}; choose one of {', '.join(NAMES)}.")
     return import_module(f"instrlib.data.{name}")
 
 

@@ -74,16 +74,18 @@ class Corpus:
     labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a manifest that is empty, lacks a column or names a clip twice, and labels that do not fit."""
+        """Check the columns, clip ids and labels; raise `CorpusError` if one is wrong."""
         missing = [name for name in COLUMNS if name not in self.manifest]
         if missing:
-            raise CorpusError(f"{self.info.name}: the manifest lacks the column {', '.join(missing)}.")
+            raise CorpusError(f"{self.info.name}: the manifest lacks the column {', '.join(missing)}; add it.")
         if self.manifest.empty:
             raise CorpusError(f"{self.info.name}: no usable clip in {self.root}. {self.info.how_to_get}")
         check_unique(self.info.name, self.manifest.clip_id)
         unknown = sorted(set(self.manifest.label) - set(self.classes))
         if unknown:
-            raise CorpusError(f"{self.info.name}: label outside the list of classes: {', '.join(unknown)}.")
+            raise CorpusError(
+                f"{self.info.name}: the manifest has unknown labels ({', '.join(unknown)}); add them to the classes."
+            )
         if self.labels is not None:
             _check_labels(self.info.name, self.labels, len(self.manifest), self.classes)
 
@@ -173,8 +175,8 @@ def build(
     empty = [] if labels is not None else sorted(set(wanted) - set(usable.label))
     if empty:
         raise CorpusError(
-            f"{info.title}: no usable clip of {', '.join(empty)} in {root}. "
-            f"Run `instrlib validate {info.name}` to list the reasons."
+            f"{info.title}: no usable clip of {', '.join(empty)} in {root}; "
+            f"run `instrlib validate {info.name}` to list the reasons."
         )
     own = [name for name in found.clips if name not in COLUMNS]
     manifest = usable[[*COLUMNS, *own, CONTENT]]
@@ -205,10 +207,10 @@ def choose_classes(found: Iterable[str], chosen: Sequence[str] | None) -> tuple[
     there = sorted(set(found))
     unknown = sorted(set(chosen or ()) - set(there))
     if unknown:
-        raise ConfigError(f"Unknown class {', '.join(unknown)}. Choose from: {', '.join(there)}.")
+        raise ConfigError(f"Unknown class {', '.join(unknown)}; choose from {', '.join(there)}.")
     wanted = tuple(there if chosen is None else sorted(set(chosen)))
     if len(wanted) < 2:
-        raise ConfigError(f"At least two classes are needed, not {len(wanted)}. Choose from: {', '.join(there)}.")
+        raise ConfigError(f"At least two classes are required, not {len(wanted)}; choose from {', '.join(there)}.")
     return wanted
 
 
@@ -281,8 +283,8 @@ def check_unusable_share(name: str, n_unusable: int, n_clips: int) -> None:
     """Raise `CorpusError` if more than `MAX_UNUSABLE_SHARE` of all clips are unusable."""
     if n_unusable > MAX_UNUSABLE_SHARE * n_clips:
         raise CorpusError(
-            f"{name}: {n_unusable} of {n_clips} clips are unusable, more than {MAX_UNUSABLE_SHARE:.0%}. "
-            f"Run `instrlib validate {name}` to list the reasons."
+            f"{name}: {n_unusable} of {n_clips} clips are unusable, more than {MAX_UNUSABLE_SHARE:.0%}; "
+            f"run `instrlib validate {name}` to list the reasons."
         )
 
 
@@ -322,9 +324,9 @@ def _rank(seed: int, name: str) -> str:
 
 def _check_labels(name: str, labels: np.ndarray, n_clips: int, classes: tuple[str, ...]) -> None:
     if labels.shape != (n_clips, len(classes)):
-        raise CorpusError(f"{name}: the labels are of shape {labels.shape}, not {(n_clips, len(classes))}.")
+        raise CorpusError(f"{name}: labels must have the shape {(n_clips, len(classes))}, not {labels.shape}.")
     if not np.isin(labels[np.isfinite(labels)], (0, 1)).all():
-        raise CorpusError(f"{name}: a label must be 1 (present), 0 (absent) or NaN (not observed).")
+        raise CorpusError(f"{name}: labels must be 1 (present), 0 (absent) or NaN (not observed).")
     for value, word in ((1, "present"), (0, "absent")):
         never = [one for one, column in zip(classes, labels.T, strict=True) if not (column == value).any()]
         if never:

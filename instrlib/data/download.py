@@ -101,7 +101,7 @@ def _fetch_part(remote: Remote, part: Path) -> None:
                 cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))  # without the wrapping of the library
                 raise CorpusError(
                     f"Cannot fetch {remote.url} ({cause[1] if cause else error}); {_size(part):,} bytes are kept in "
-                    f"{part}. Run the same command again to resume."
+                    f"{part}; run the same command again to resume."
                 ) from None
             time.sleep(_WAIT_S * 2 ** max(failures - 1, 0))
 
@@ -127,8 +127,8 @@ def _transfer(remote: Remote, part: Path) -> None:
                 raise requests.RequestException(f"the server answers {status}")
             if not response.ok:
                 raise CorpusError(
-                    f"The server answers {status} {response.reason} for {remote.url}. If the file has moved, save it "
-                    f"by hand as {part.with_suffix('')}."
+                    f"The server answers {status} {response.reason} for {remote.url}; download it "
+                    f"manually and save it as {part.with_suffix('')}."
                 )
             if status != 206:
                 tag, changed = response.headers.get("ETag", "W/"), response.headers.get("Last-Modified", "")
@@ -150,8 +150,8 @@ def _check(remote: Remote, path: Path) -> None:
     found = hash_file(path, algorithm=algorithm)
     if found != expected:
         raise CorpusError(
-            f"{path} from {remote.url} has the {algorithm} {found}, not {expected}: it is damaged, or its publisher "
-            "changed it. Delete it if it is still there and run the same command again."
+            f"{path} from {remote.url} has the {algorithm} {found}, not {expected}, so it is damaged or "
+            "was changed by its publisher; delete it and run the same command again."
         )
 
 

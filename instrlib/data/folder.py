@@ -68,7 +68,7 @@ def _read_groups(path: Path, clip_ids: set[str]) -> tuple[dict[str, str], list[s
             raise CorpusError(f"{path}: {entry} has two groups, {groups[clip_id]!r} and {group!r}; keep one.")
     if len(strangers) > MAX_UNUSABLE_SHARE * len(table):
         raise CorpusError(
-            f"{path}: {len(strangers)} of {len(table)} entries name no clip (the first: {strangers[0]}). "
-            "Entries are paths relative to that folder, such as cello/take 1.wav."
+            f"{path}: {len(strangers)} of {len(table)} entries match no clip (the first: {strangers[0]}); "
+            "enter paths relative to that folder, such as cello/take 1.wav."
         )
     return groups, strangers

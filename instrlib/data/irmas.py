@@ -103,5 +103,5 @@ def _read_annotation(path: Path) -> list[str]:
         return []
     names = path.read_text(encoding="utf-8", errors="replace").split()
     if set(names) - set(INSTRUMENTS):
-        raise CorpusError(f"{path} names no instrument of {INFO.title} ({', '.join(INSTRUMENTS)}).")
+        raise CorpusError(f"{path} names no instrument of {INFO.title} ({', '.join(INSTRUMENTS)}); download it again.")
     return names

@@ -69,7 +69,9 @@ def _describe(base: Path, keys: list[str]) -> pd.DataFrame:
     check_unique(base / "partitions", parts.key)
     part_of = parts.set_index("key").part.reindex(keys)
     if part_of.isna().any():
-        raise CorpusError(f"{base / 'partitions'}: no part names the clip {part_of.index[part_of.isna()][0]}.")
+        raise CorpusError(
+            f"{base / 'partitions'}: no part contains the clip {part_of.index[part_of.isna()][0]}; download it again."
+        )
     table = read_table(base / METADATA, ("sample_key", "artist_name", "track_title", "license_title"))
     check_unique(base / METADATA, table.sample_key)
     known = table.set_index("sample_key").reindex(keys, fill_value="")

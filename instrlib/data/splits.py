@@ -129,7 +129,7 @@ def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
     """
     if parts.index.has_duplicates or set(parts.index) != set(manifest.clip_id):
         wrong = parts.index[parts.index.duplicated()].union(parts.index.symmetric_difference(manifest.clip_id.unique()))
-        raise SplitError(f"The split and the corpus have different clips: {wrong[0]!r} is missing in one, or is twice.")
+        raise SplitError(f"The clip {wrong[0]!r} is missing or duplicated in the split or the corpus; split again.")
     wrong = parts[~parts.isin((*PARTS, UNUSED))]
     if len(wrong):
         raise SplitError(f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; the parts are {PARTS}.")
@@ -213,7 +213,7 @@ def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
     for label, n in clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0).items():
         if n < n_needed:
             raise SplitError(
-                f"The class {label!r} has groups: {n}, but {n_needed} parts need one each. Add clips of it from other "
+                f"The class {label!r} has groups: {n}, but {n_needed} are required; add clips from other "
                 "recordings or sessions, or leave the class out."
             )
 
@@ -262,8 +262,8 @@ def _fold(clips: pd.DataFrame, n: int, *, seed: int, leave: int = 2, share: floa
         if len(fit) == len(folds):
             return {group: number for number, fold in enumerate(folds) for group in fold}
     raise SplitError(
-        f"No split was found in which {', '.join(np.unique(labels))} are in every part. Their groups hold several "
-        "classes at once: add recordings of these classes or leave one out."
+        f"No split has {', '.join(np.unique(labels))} in every part, because their groups contain several "
+        "classes; add recordings of these classes or leave one out."
     )
 
 

@@ -193,8 +193,8 @@ def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
     absent = found.isna().to_numpy().any(axis=1)
     if absent.any():
         raise StoreError(
-            f"{copies.folder} holds no copy of clip {segments.clip_id[absent].iloc[0]}: it belongs to another corpus "
-            "or other settings. Build the copies again."
+            f"{copies.folder} has no copy of clip {segments.clip_id[absent].iloc[0]}, because it belongs to another "
+            "corpus or settings; build the copies again."
         )
     return found.to_numpy(np.int64)
 
@@ -337,7 +337,7 @@ def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
             if (column == value).any() and not (column[kept] == value).any():
                 raise CorpusError(
                     f"{corpus.name}: no usable clip is left {word} {name}; {len(excluded)} are unusable (the first, "
-                    f"{excluded.path.iloc[0]}: {excluded.reason.iloc[0]}). Replace them or leave that class out."
+                    f"{excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or leave that class out."
                 )
 
 

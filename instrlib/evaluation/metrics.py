@@ -289,7 +289,7 @@ def checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
 def check_names(classes: tuple[str, ...], n_classes: int) -> None:
     """Raise `EvaluationError` unless there is one name per column."""
     if len(classes) != n_classes:
-        raise EvaluationError(f"There are {len(classes)} class names for {n_classes} columns.")
+        raise EvaluationError(f"{len(classes)} class names do not match {n_classes} columns; pass one name per column.")
 
 
 def _label_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds) -> Terms:
@@ -320,8 +320,8 @@ def _label_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thres
 def _all_valid(answers: np.ndarray, valid: np.ndarray) -> np.ndarray:
     if not valid.all():
         raise EvaluationError(
-            f"{(~valid).sum()} of {len(valid)} clips have no valid probabilities, the first in row {valid.argmin()}. "
-            "If they come from a network, its training diverged: lower the learning rate."
+            f"{(~valid).sum()} of {len(valid)} clips have invalid probabilities, the first in row {valid.argmin()}; "
+            "if a network diverged in training, lower its learning rate."
         )
     return answers
 

@@ -78,9 +78,11 @@ def reader(path: Path, form: str, name: str) -> Reader:
         raise
     except Exception as error:  # every library raises other errors for damaged files
         reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{path} cannot be used as {title} ({reason}); get it again from its publisher.") from error
+        raise RunError(f"{path} cannot be used as {title} ({reason}); download it again from its publisher.") from error
     if n_values != DIMENSIONS[name]:
-        raise RunError(f"{path} is not {title}: it returns {n_values} values a window, not {DIMENSIONS[name]}.")
+        raise RunError(
+            f"{path} is not {title}: it returns {n_values} values per window, not {DIMENSIONS[name]}; use another."
+        )
     return read_all
 
 
@@ -161,7 +163,9 @@ def _with_pca(read: Reader, path: Path) -> Reader:
         kept = read_arrays(path)
         rotation, means = kept["pca_eigen_vectors"], kept["pca_means"]
     except (InstrlibError, KeyError) as error:
-        raise RunError(f"{path} does not hold VGGish's PCA ({error}); get it again from its publisher.") from error
+        raise RunError(
+            f"{path} does not contain the PCA of VGGish ({error}); download it again from its publisher."
+        ) from error
     return lambda signal: postprocess(read(signal), rotation, means).astype(np.float32)
 
 

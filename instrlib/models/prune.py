@@ -176,7 +176,7 @@ def prune(
         if not all(np.isfinite(values).all() for values in (losses, *outputs)):
             raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged; lower the learning rate.")
         if (difference := np.abs(outputs[0] - outputs[1]).max()) > SAME_OUTPUT:
-            raise RunError(f"Pruning {dense}: outputs differ by {difference:.1e} between Keras 3 and tf_keras.")
+            raise RunError(f"Pruning {dense}: outputs of Keras 3 and tf_keras differ by {difference:.1e}.")
         _check_sparsity(model, pruning, dense)
         metrics = {
             "epochs": config.epochs,
@@ -270,7 +270,7 @@ def _check_sparsity(model: "keras.Model", pruning: Pruning, dense: Path) -> None
     # The number of weights is an integer, and at least one is kept.
     wrong = table[(table.zeros - (pruning.sparsity * table.weights).clip(upper=table.weights - 1)).abs() > 1]
     if len(wrong):
-        raise RunError(f"Pruning {dense} ({pruning.name}) left another number of zeros in {', '.join(wrong.index)}.")
+        raise RunError(f"Pruning {dense} ({pruning.name}) left a wrong number of zeros in {', '.join(wrong.index)}.")
 
 
 def _tf_keras() -> Any:

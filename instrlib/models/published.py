@@ -185,8 +185,8 @@ def _last_published() -> Path:
     }
     if not found:
         raise RunError(
-            f"No published model in {folders().reports}. Name one with `--model FOLDER`; `make study` makes one in "
-            "runs/<study>/model."
+            f"No published model in {folders().reports}; name one with `--model FOLDER`, such as "
+            "runs/<study>/model after `make study`."
         )
     return max(found, key=found.__getitem__)
 

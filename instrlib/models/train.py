@@ -245,9 +245,9 @@ def check_labels(store: FeatureStore, segments: pd.DataFrame) -> None:
 
 def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
     if store.multilabel and config.output != "sigmoid":
-        raise ConfigError('A clip of these features may have several labels: train with output="sigmoid".')
+        raise ConfigError('Clips of these features may have several labels; train with output="sigmoid".')
     if store.config.kind != "log_mel" and (config.augment.mix == "layers" or config.augment.retake):
-        raise ConfigError(f"Mixtures and recording augmentation need log-mel spectrograms, not {store.config.kind}.")
+        raise ConfigError(f"Mixtures and recording augmentation require log-mel spectrograms, not {store.config.kind}.")
 
 
 def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:

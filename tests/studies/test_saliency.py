@@ -177,7 +177,7 @@ def test_layers_whose_cells_have_no_known_place_are_refused():
     keras = load_keras()
     inputs = keras.Input(SHAPE)
     one, other = keras.layers.Conv2D(2, 3, name="one")(inputs), keras.layers.Conv2D(2, 3, name="other")(inputs)
-    with pytest.raises(ConfigError, match="chain"):
+    with pytest.raises(ConfigError, match="sequential"):
         saliency.cell_grid(keras.Model(inputs, keras.layers.Add(name="sum")([one, other])), "sum")
     with pytest.raises(ConfigError, match="wider"):
         saliency.cell_grid(keras.Model(inputs, keras.layers.ZeroPadding2D(2, name="wider")(inputs)), "wider")

@@ -79,7 +79,7 @@ def load(
     if clips_per_class < 1:
         raise ConfigError(f"clips_per_class must be at least 1, not {clips_per_class!r}.")
     if seed < 0:
-        raise ConfigError(f"The seed must be 0 or above, not {seed!r}.")
+        raise ConfigError(f"seed must be at least 0, not {seed!r}.")
     if unknown := sorted(set(classes or ()) - set(CLASSES)):
         raise ConfigError(f"rendered: unknown class {unknown[0]!r}; choose from {', '.join(CLASSES)}.")
     chosen = tuple(label for label in CLASSES if label in (classes or CLASSES))
@@ -103,7 +103,7 @@ def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:
     path = _record(corpus.root, label, batch)
     played = _notes(path, path.stat().st_mtime_ns) if path.is_file() else {}
     if clip_id not in played:
-        raise CorpusError(f"{corpus.name}: no clip {clip_id!r} in {corpus.root}.")
+        raise CorpusError(f"{corpus.name}: no clip {clip_id!r} in {corpus.root}; load the corpus again.")
     return pd.DataFrame(played[clip_id], columns=list(phrases.NOTE_COLUMNS))
 
 
