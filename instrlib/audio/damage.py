@@ -50,10 +50,7 @@ def uneven_decay(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: 
 
 
 def detuned(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Detuned strings of one note: a copy that is flat by 8 to 30 cents times the severity causes beating.
-
-    The copy is read more slowly, so it never precedes an attack; a sharp copy would.
-    """
+    """Detuned strings: a delayed copy, flat by 8 to 30 cents times the severity, causes beating."""
     cents = rng.uniform(8, 30) * severity
     at = np.arange(len(signal), dtype=float)
     return signal + 0.9 * severity * np.interp(at * 2 ** (-cents / 1200), at, signal)
@@ -162,10 +159,7 @@ def split_version(version: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class DamageSimulation(Change):
-    """Damaged versions of the clips of a corpus, named by `version_id`.
-
-    Each version has one kind of damage, drawn from those of its condition, at a severity from `SEVERITIES`.
-    """
+    """Damaged versions of clips, named by `version_id`: one kind per version, at a severity from `SEVERITIES`."""
 
     def damage(self, version: str) -> Damage:
         """Return the damage of a version."""

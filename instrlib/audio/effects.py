@@ -101,10 +101,7 @@ def equaliser_db(
     largest_db: float = 10.0,
     tilt_db: tuple[float, float] = (-2.5, 2.5),
 ) -> np.ndarray:
-    """Draw `n` smooth equaliser curves in dB [n, n_bins]: broad bells, up or down, and a tilt in dB per octave.
-
-    `octaves` [n_bins] are relative to `CENTRE_HZ`.
-    """
+    """Draw `n` equaliser curves in dB [n, n_bins] at `octaves` from `CENTRE_HZ`: broad bells and a tilt per octave."""
     centre = rng.uniform(-3, 3.3, (bells, n, 1))
     width = rng.uniform(0.3, 1.5, (bells, n, 1))
     height_db = rng.uniform(-largest_db, largest_db, (bells, n, 1))
@@ -176,10 +173,7 @@ def stretch(
 
 
 def encode(signal: np.ndarray, sample_rate_hz: int, **settings: str | float) -> io.BytesIO:
-    """Encode mono samples in memory, with the `settings` of `soundfile.SoundFile`.
-
-    A sample rate that the format does not support raises a `ConfigError`.
-    """
+    """Encode mono samples in memory with `settings` of `soundfile.SoundFile`; `ConfigError` for unsupported rates."""
     import soundfile
 
     encoded = io.BytesIO()
@@ -341,10 +335,7 @@ COPY_RT60_S = (0.15, 0.8)
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Changed copies of every segment of a corpus; passed to a feature store as `change`.
-
-    Copies depend on the seed, the clip, the offset of the segment and the number of the copy only.
-    """
+    """Changed copies of every segment, determined by seed, clip, offset and number; a store takes them as `change`."""
 
     seed: int = 0
     n_copies: int = 1

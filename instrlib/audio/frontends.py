@@ -72,10 +72,7 @@ def log_mel(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 @functools.cache
 def mel_matrix() -> np.ndarray:
-    """Return the weight of each FFT bin in each mel band [1 + N_FFT // 2, N_MELS].
-
-    It equals `tf.signal.linear_to_mel_weight_matrix`. librosa's `mel(htk=True, norm=None)` is linear in Hz instead.
-    """
+    """Return the matrix of `tf.signal.linear_to_mel_weight_matrix` [1 + N_FFT // 2, N_MELS], linear in mel."""
     bins = _mel(np.arange(N_FFT // 2 + 1) * SAMPLE_RATE_HZ / N_FFT)[:, None]
     edges = np.linspace(_mel(FMIN_HZ), _mel(FMAX_HZ), N_MELS + 2)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]

@@ -69,16 +69,10 @@ def key(layer: str, **inputs: Any) -> str:
 
 
 def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
-    """Return the result stored at `path` under this key, or compute and store it atomically.
+    """Return the result stored at `path` under this `key`, or compute it with `make` and store it atomically.
 
-    Parameters
-    ----------
-    path : Path
-        A ".npz" file (`make` returns named arrays) or a ".json" file (`make` returns JSON values).
-    key : str
-        From `key`. A damaged result, or one with another key, is recomputed.
-    make : callable
-        Computes the result.
+    `path` ends with ".npz" (`make` returns named arrays) or ".json" (`make` returns JSON values). A damaged result, or
+    one with another key, is recomputed.
     """
     arrays = path.suffix == ".npz"
     try:
@@ -132,10 +126,7 @@ def source_hash(source: str) -> str:
 
 
 def _syntax(node: Any, wording: frozenset[str] = frozenset()) -> Any:
-    """Return a syntax tree as tuples, without empty fields, which differ between versions of Python.
-
-    Assignments to the names in `wording` are omitted; these hold parts of error messages.
-    """
+    """Return a syntax tree as tuples, without empty fields and without assignments to the names in `wording`."""
     if isinstance(node, list):
         return [_syntax(one, wording) for one in node if not _is_wording(one, wording)]
     if not isinstance(node, ast.AST):

@@ -153,10 +153,7 @@ def hash_file(path: Path, *, algorithm: str = "sha256") -> str:
 
 
 def hash_tree(root: Path) -> str:
-    """Return a hash of the names, sizes and modification times of all files under a folder.
-
-    Links to folders are followed. Hidden files and unfinished downloads (".part") are ignored.
-    """
+    """Return a hash of names, sizes and times of the files below a folder, except hidden and ".part" files."""
     rows, seen = [], set()
     for folder, names, files in os.walk(root, followlinks=True):
         above = os.path.realpath(folder) in seen  # a link to a folder that was visited already

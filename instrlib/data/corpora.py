@@ -56,10 +56,6 @@ def load(
     classes : sequence of str, optional
         Classes to use; default: all.
 
-    Returns
-    -------
-    Corpus
-
     Raises
     ------
     ConfigError

@@ -29,10 +29,7 @@ _EXCLUDED = ("clip_id", "path", "reason", "usable")
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """Description of a corpus; licence and citation also appear in the report.
-
-    `name` is used on the command line; `how_to_get` is a sentence with the command or the steps.
-    """
+    """Description of a corpus; `name` is that on the command line, `how_to_get` a sentence."""
 
     name: str
     title: str
@@ -296,10 +293,7 @@ def check_unique(place: Path | str, clip_ids: pd.Series) -> None:
 
 
 def parts_on_disk(info: CorpusInfo, root: Path, parts: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
-    """Return the complete parts of a release on disk, and a note on each incomplete one.
-
-    Raises `CorpusError` if no part is complete.
-    """
+    """Return complete parts of a release and notes on incomplete ones; `CorpusError` if none is complete."""
     lacking = {part: [name for name in names if not (root / name).exists()] for part, names in parts.items()}
     whole = [part for part, names in lacking.items() if not names]
     if not whole:

@@ -107,10 +107,7 @@ def _fetch_part(remote: Remote, part: Path) -> None:
 
 
 def _transfer(remote: Remote, part: Path) -> None:
-    """Request the missing bytes and append them; requests' errors pass through.
-
-    If-Range names the version of the part, so the server sends a changed file completely.
-    """
+    """Request and append the missing bytes; If-Range makes the server send a changed file completely."""
     import requests
 
     have, version = _size(part), part.with_name(f"{remote.filename}.version.part")

@@ -61,10 +61,7 @@ def find(root: Path) -> Found:
 
 
 def load_test(root: Path) -> Corpus:
-    """Load the official test set as a corpus with several labels: 5 to 20 s of music per clip.
-
-    `group` is the recording: the file name without the number of the excerpt. `split` is "test".
-    """
+    """Load the official test set: 5 to 20 s per clip, several labels; `group` is the recording, `split` "test"."""
     return build(INFO, Path(root), find_test(Path(root)))
 
 

@@ -31,7 +31,7 @@ def remotes(name: str) -> tuple[tuple[Remote, ...], Remote]:
 
 
 def compare(index: Path, folder: Path, *, hashes: bool = True) -> list[str]:
-    """List the files of mirdata's index that are missing or altered in a folder, with paths in or above it.
+    """List missing or altered files of mirdata's index in a folder; paths may begin with the folder name.
 
     Audio files with another suffix were converted and count as neither.
     """

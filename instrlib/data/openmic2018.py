@@ -47,10 +47,7 @@ def find(root: Path) -> Found:
 
 
 def vggish_features(root: Path, clip_ids: Sequence[str]) -> np.ndarray:
-    """Return the released VGGish embeddings of clips such as "000046_3840", uint8 [shape=(n_clips, 10, 128)].
-
-    There is one per 0.96 s, after the PCA and 8-bit quantisation of VGGish.
-    """
+    """Return released VGGish embeddings of clips, uint8 [n_clips, 10, 128]: one per 0.96 s, after PCA, quantised."""
     tracked = track(clip_ids, total=len(clip_ids), describe="reading VGGish embeddings")
     values = [_read_vggish(_base(Path(root)), clip_id) for clip_id in tracked]
     return np.array(values, dtype=np.uint8).reshape(len(values), *VGGISH_SHAPE)

@@ -54,10 +54,6 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
     seed : int
         Seed of the split.
 
-    Returns
-    -------
-    Split
-
     Raises
     ------
     SplitError
@@ -241,7 +237,7 @@ def _hold_out(clips: pd.DataFrame, share: float, *, leave: int, seed: int) -> se
 def _fold(clips: pd.DataFrame, n: int, *, seed: int, leave: int = 2, share: float | None = None) -> dict[str, int]:
     """Return the fold of each group, such that each class has a group in every fold and `leave` groups outside it.
 
-    With a `share`, only fold 0 must do so, and its size is among the nearest to the share; n may then decrease.
+    With a `share`, only fold 0 does so, with a size near the share; n may then decrease.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -112,10 +112,6 @@ def build_store(
     change : Change, optional
         Stores changed copies of every segment instead; see `effects.Change`.
 
-    Returns
-    -------
-    FeatureStore
-
     Raises
     ------
     CorpusError
@@ -134,10 +130,7 @@ def build_store(
 
 
 def open_store(folder: Path) -> FeatureStore:
-    """Open a store; raise `StoreError` if it is missing, damaged, or from other code or packages.
-
-    Hashes of files are only compared if a file is newer than the record.
-    """
+    """Open a store; raise `StoreError` if it is missing, damaged, or from other code or packages."""
     folder = Path(folder)
     if not folder.is_dir():
         raise StoreError(f"There is no feature store in {folder}; run notebook 01_preprocessing, which builds it.")
@@ -200,10 +193,7 @@ def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
 
 
 def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
-    """Return mean and standard deviation of each band over the given rows, those of the training part.
-
-    Constant bands have standard deviation 1.
-    """
+    """Return mean and deviation of each band over rows of the training part; constant bands have deviation 1."""
     from sklearn.preprocessing import StandardScaler
 
     if len(rows) == 0:
@@ -229,10 +219,7 @@ def _key(fingerprint: str) -> str:
 def _kept(
     root: Path, fingerprint: str, config: FeatureConfig, classes: tuple[str, ...], fill: Callable[[Path], None]
 ) -> FeatureStore:
-    """Open the store of a fingerprint; if it is missing or damaged, one process builds it and others wait.
-
-    It is filled in a hidden folder, which keeps the finished batches of a killed run.
-    """
+    """Open a store, or build it in one process while others wait; a killed build resumes in its hidden folder."""
     from filelock import FileLock
 
     folder = root / f"{fingerprint}-{_key(fingerprint)}"
@@ -344,10 +331,7 @@ def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
 def _extract_batch(
     features: Path, first_row: int, note: Path, sounds: list[tuple], config: FeatureConfig, change: Change | None
 ) -> None:
-    """Write the features of a batch of clips, then the note that lists its usable segments.
-
-    It uses `write` instead of a memory map, which would cause a bus error on a full disk.
-    """
+    """Write the features of a batch of clips, then the note that lists its usable segments."""
     values, outcome = [], []
     for clip_id, *sound, offsets in sounds:
         usable, reasons = [], []
@@ -363,6 +347,7 @@ def _extract_batch(
             values.extend(extract(one, config).astype(np.float16) for one in stored)
         outcome.append({"usable": usable, "reason": reasons[0] if reasons else ""})
     stored = np.load(features, mmap_mode="r", allow_pickle=False)
+    # Not through a memory map, which would cause a bus error on a full disk.
     with disk_errors(features), features.open("r+b") as file:
         file.seek(stored.offset + first_row * stored.strides[0])
         file.write(np.ascontiguousarray(values))

@@ -41,18 +41,10 @@ def single_label(
 
 
 def several_labels(labels: np.ndarray, n_test: int) -> dict[str, np.ndarray]:
-    """Predict test clips that may have several labels, at thresholds of 0.5.
+    """Predict `n_test` clips that may have several labels, at thresholds of 0.5 [shape=(n_test, n_classes)].
 
-    Parameters
-    ----------
-    labels : np.ndarray [shape=(n_train, n_classes)]
-        Labels of the training clips: 1 present, 0 absent, NaN not observed.
-    n_test : int
-
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(n_test, n_classes)]
-        "all present", "none present", and "prior": the share of each class in the training clips that observe it.
+    `labels` [shape=(n_train, n_classes)] are 1 present, 0 absent, NaN not observed. The predictions are "all present",
+    "none present", and "prior", the share of each class in the training clips that observe it.
     """
     labels = np.asarray(labels, dtype=float)
     if labels.ndim != 2 or not np.isfinite(labels).any(axis=0).all():

@@ -33,12 +33,10 @@ def draw(
     n_resamples: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Draw groups and evaluate the statistics under each draw.
+    """Draw groups and evaluate the statistics, one per training seed, under each draw.
 
     Parameters
     ----------
-    statistics : sequence of callable
-        One for each training seed.
     groups : np.ndarray of str [shape=(n_clips,) or (n_clips, k)]
         Group of each clip; for a mixture the groups of its sources, "" where it has fewer. The weight of a mixture is
         the product of their weights, which makes intervals slightly too wide [1]_.
@@ -106,10 +104,7 @@ def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
 def group_weights(
     groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the group numbers of the clips [shape of groups] and weights [shape=(1 + n_resamples, n_groups)].
-
-    The first row contains ones, the others draws; draws of a single group are NaN.
-    """
+    """Return group numbers of clips and weights [1 + n_resamples, n_groups]: ones, then draws (NaN for one group)."""
     names, codes = np.unique(groups, return_inverse=True)
     codes = codes.reshape(np.shape(groups))
     if codes.ndim > 1:

@@ -183,10 +183,10 @@ def clip_probabilities(segment_probabilities: np.ndarray, clip_index: np.ndarray
 
 
 def confusion(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> np.ndarray:
-    """Count answers: rows are true classes, columns answered ones.
+    """Count predictions: rows are true classes, columns predicted ones.
 
-    With several labels, a cell counts the clips in which the row's class is present and the column's class was answered
-    although it was observed to be absent; the diagonal counts the classes that are present and were answered.
+    With several labels, a cell counts the clips with the class of the row present and the class of the column
+    predicted, but observed as absent; the diagonal counts present and predicted classes.
     """
     terms = clip_terms(truth, probabilities, thresholds)
     present, decided = terms["present"], terms["decided"]
@@ -236,10 +236,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N
 
 
 def decisions(probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> np.ndarray:
-    """Return which classes count as present, bool [shape of probabilities].
-
-    `thresholds` is a number, an array per class or per seed and class, or of the shape of `probabilities`.
-    """
+    """Return which classes count as present (bool); thresholds are one, per class, per seed and class, or per value."""
     answers, bars = np.asarray(probabilities), np.asarray(thresholds, dtype=float)
     if bars.ndim == answers.ndim - 1 and bars.ndim == 2:
         bars = bars[:, None, :]

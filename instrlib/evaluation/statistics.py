@@ -30,22 +30,14 @@ NO_INTERVAL = ("expected_calibration_error",)
 def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
     """Score several models, with 95 % intervals over groups and seeds.
 
-    Parameters
-    ----------
-    predictions : dict of str to dict
-        Predictions by name of the model; see `predictions.Predictions`.
-    n_resamples, seed : int
+    `predictions` are those of `predictions.Predictions` by model name; models with different test clips raise
+    `EvaluationError`.
 
     Returns
     -------
     pandas.DataFrame
         Columns `model`, `score`, `estimate`, `low`, `high`, one row per model and score. The expected calibration error
         has no interval, because its bootstrap is biased.
-
-    Raises
-    ------
-    EvaluationError
-        When the models were not tested on the same clips.
     """
     check_same_clips(predictions)
     rows = []

@@ -52,11 +52,7 @@ def answer_test(
 def read_test(
     folder: Path, store_folder: Path, split_path: Path, predict: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Predictions:
-    """Return the predictions of a trained network on its test part, cached in its run folder.
-
-    Raises `RunError` if it was trained with another split or other features, so that the test part may contain its
-    training clips.
-    """
+    """Return the cached test predictions of a trained network; `RunError` if split or features are not its own."""
     trained, store, split = open_trained(folder, store_folder, split_path)
 
     def load() -> Callable[[np.ndarray], np.ndarray]:

@@ -52,16 +52,11 @@ _BLOCK = 256
 
 
 def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Return mean and standard deviation over time of timbre descriptors [shape=(n, 2 * (N_MFCC + 5))], float32.
+    """Return mean and standard deviation over time of timbre descriptors [n, 2 * (N_MFCC + 5)], float32.
 
-    The descriptors are mel-frequency cepstral coefficients, centroid, bandwidth, roll-off (Hz) and flatness as in
-    librosa, on mel bands, and spectral flux (dB): the mean rise of a band between frames. Silent frames are excluded.
-
-    Parameters
-    ----------
-    level_db : np.ndarray [shape=(n, n_mels, n_frames)]
-        Stored log-mel spectrograms in dB.
-    config : FeatureConfig
+    `level_db` are stored log-mel spectrograms [n, n_mels, n_frames] in dB, `config` their settings. The descriptors are
+    mel-frequency cepstral coefficients, centroid, bandwidth, roll-off (Hz) and flatness as in librosa, on mel bands,
+    and spectral flux (dB), the mean rise of a band between frames. Silent frames are excluded.
     """
     from librosa import feature
 
@@ -126,10 +121,7 @@ def estimator(name: str, seed: int) -> "BaseEstimator":
 
 
 def tune(name: str, x: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> tuple[dict[str, Any], float]:
-    """Return the settings with the best macro F1 in grouped cross-validation, and that score.
-
-    If a class has too few rows or there are too few groups: the first settings and NaN.
-    """
+    """Return settings with the best grouped macro F1, and that score; the first and NaN for too few rows or groups."""
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
     n_folds = min(N_FOLDS, int(np.unique(targets, return_counts=True)[1].min()), len(np.unique(groups)))

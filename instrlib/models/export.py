@@ -42,10 +42,7 @@ N_REPRESENTATIVE = 100
 def convert_model(
     model: "keras.Model", formats: Sequence[str] = FORMATS, *, examples: np.ndarray | None = None
 ) -> dict[str, bytes]:
-    """Return TFLite files of a network, which may have several outputs, by format; the batch size is 1.
-
-    "int8" requires `examples` [shape=(n, n_bins, n_frames, 1)], inputs from the training part.
-    """
+    """Return TFLite files of a network by format; "int8" requires training inputs [n, n_bins, n_frames, 1]."""
     keras = load_keras()
     import tensorflow as tf
 
@@ -111,15 +108,7 @@ def export_networks(
 ) -> tuple[dict[str, Predictions], pd.DataFrame]:
     """Convert networks to every format and test each file; finished conversions are kept.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the files.
-    networks : mapping of str to sequence of sequence of Path
-        Run folders of trained networks by name, first by seed, then by fold.
-    inputs : Inputs
-        Features and splits of their training.
-    workers : int, optional
+    `networks` are run folders by name, first by seed, then by fold; `inputs` are those of their training.
 
     Returns
     -------

@@ -45,10 +45,7 @@ Reader = Callable[[np.ndarray], np.ndarray]
 
 
 def find(folder: Path, *, called: str = "") -> dict[str, tuple[Path, str]]:
-    """Return path and format of the networks in a folder and up to two levels below, by name.
-
-    A file counts if its path (or `called`) contains "yamnet" or "vggish".
-    """
+    """Return path and format of networks by name; "yamnet" or "vggish" is in the path (two levels) or in `called`."""
     found: dict[str, tuple[Path, str]] = {}
     for form in ENDINGS:
         for path in _candidates(folder, form):

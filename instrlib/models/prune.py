@@ -92,24 +92,10 @@ def prune_networks(
 ) -> dict[str, Outcome]:
     """Prune trained networks in several ways and test each result; finished ones are kept.
 
-    Parameters
-    ----------
-    folder : Path
-        Parent of the run folders.
-    dense : sequence of sequence of Path
-        Run folders of the trained networks, first by seed, then by fold.
-    prunings : sequence of Pruning
-    inputs : Inputs
-        Features and splits of their training.
-    config : TrainConfig
-        Fine-tuning: epochs, batch size, learning rate (cosine decay to 0), class weights and label smoothing.
-        Augmentation and early stopping are not used, because the schedule has to finish.
-    workers : int, optional
-
-    Returns
-    -------
-    dict of str to Outcome
-        By the name of the pruning.
+    `dense` are run folders of the networks, first by seed, then by fold; `inputs` are those of their training. `config`
+    gives epochs, batch size, learning rate (cosine decay to 0), class weights and label smoothing of the fine-tuning.
+    Augmentation and early stopping are not used, because the schedule has to finish. Outcomes are keyed by the names of
+    the prunings.
     """
 
     def places(pruning: Pruning) -> list[list[Path]]:

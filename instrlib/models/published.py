@@ -77,16 +77,8 @@ class PublishedModel:
 def open_model(folder: Path | None = None) -> PublishedModel:
     """Open a model folder and check the hash of everything that affects predictions.
 
-    Parameters
-    ----------
-    folder : Path, optional
-        A model folder. Default: the model under `reports/` that was published last, except those of the `smoke`
-        profile.
-
-    Raises
-    ------
-    RunError
-        When there is no model, or a file is missing or altered.
+    By default this is the model under `reports/` that was published last, except those of the `smoke` profile. A
+    missing model, or a missing or altered file, raises `RunError`.
     """
     folder = _last_published() if folder is None else expanded(folder)
     if not (folder / RECORD).is_file():

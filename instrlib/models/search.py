@@ -91,12 +91,10 @@ def draw(
         See `layers.build`.
     config : TrainConfig
         Training settings that the space does not set.
-    trials : int
-        Number of networks within the budget, unless the space has fewer.
+    trials, max_multiply_adds : int
+        Number of networks within the budget, unless the space has fewer; larger ones are marked and replaced.
     seed : int
         Seed of the draws and their order.
-    max_multiply_adds : int, optional
-        Budget: larger networks are marked and replaced by further draws.
     """
     from keras_tuner import Objective
     from keras_tuner.oracles import RandomSearchOracle
@@ -174,10 +172,7 @@ def search(
 
 
 def best(candidates: Sequence[Candidate], trials: pd.DataFrame) -> list[Candidate]:
-    """Return the candidate of each fold with the best validation accuracy, then the lowest loss.
-
-    Each fold chooses separately, so no clip is tested by a network that was chosen with it.
-    """
+    """Return the best candidate of each fold by validation accuracy, then loss; folds choose independently."""
     chosen = []
     for fold, rows in trials.groupby("fold"):
         done = rows[rows.status == "done"]

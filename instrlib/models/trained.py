@@ -89,10 +89,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[dict[str, Any], FeatureStore, Split]:
-    """Return the manifest of a trained network, its features and its split.
-
-    Other features or another split raise `RunError`, because the test part could contain training clips.
-    """
+    """Return manifest, features and split of a trained network; `RunError` if they differ from its training."""
     trained, store = read_manifest(folder), open_store(store_folder)
     split = load_split(split_path, store.segments)
     for what, given in (("split", split.fingerprint), ("store", store.fingerprint)):
@@ -131,10 +128,7 @@ def load_thresholds(folder: Path) -> np.ndarray | None:
 
 
 def learning_curves(folders: list[Path]) -> dict[str, Any]:
-    """Return the learning curves of several run folders as arguments of `charts.lines`; the kept epoch is marked.
-
-    Curves connect the epochs with validation.
-    """
+    """Return the learning curves of run folders as arguments of `charts.lines`, with the kept epochs marked."""
     tables = [pd.read_csv(folder / "history.csv") for folder in folders]
     columns = (("loss", "val_loss"), ("accuracy", "val_accuracy"))
     curves = [[table[name].interpolate(limit_area="inside") for name in pair for table in tables] for pair in columns]

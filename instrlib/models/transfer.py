@@ -113,16 +113,8 @@ def probe_predictions(
 ) -> Predictions:
     """Fit a probe on every fold and predict the test parts.
 
-    Parameters
-    ----------
-    vectors : (ndarray of str [n], ndarray [n, dimension])
-        Clip ids and embeddings, at least those of the store.
-    store, splits
-        Labels, groups and folds.
-    seeds : sequence of int
-        With a `size`, each seed draws other training clips; otherwise the probe is fitted once.
-    size : int, optional
-        Training clips per class; see `reduced`.
+    `vectors` are clip ids [n] and embeddings [n, dimension], at least those of the store. With a `size`, each seed
+    draws that many training clips per class (see `reduced`); otherwise the probe is fitted once.
     """
     place = pd.Series(np.arange(len(vectors[0])), vectors[0])
     clips = store.clips.sort_values("clip_id", ignore_index=True)

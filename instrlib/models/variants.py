@@ -87,21 +87,13 @@ def run_variants(
     folder : Path
         Parent of the run folders; see `run_folder`.
     variants : sequence of Variant
+        Their names are the keys of the result; two names with the same run folder raise `ConfigError`.
     splits : sequence of Path
         One split, or the folds of a cross-validation.
     seeds : sequence of int
         One network is trained for each.
     workers : int, optional
-
-    Returns
-    -------
-    dict of str to Outcome
-        By the name of the variant.
-
-    Raises
-    ------
-    ConfigError
-        When two names have the same run folder.
+        Number of processes; does not affect the result.
     """
     check_names([variant.name for variant in variants])
     tasks = [

@@ -86,11 +86,11 @@ def probabilities(values: np.ndarray, model: Mapping[str, Any]) -> np.ndarray:
 def verdict(
     signal: np.ndarray, sample_rate_hz: int, model: Mapping[str, Any]
 ) -> tuple[str, dict[str, float], dict[str, float]]:
-    """Classify the condition of the instrument in a recording with the model in `condition.json`.
+    """Classify the condition of the instrument in a mono recording with the model in `condition.json`.
 
-    The recording is mono, at any rate; a long one is measured in up to `MAX_SEGMENTS` segments. Returns the most
-    probable of `CONDITIONS`, the calibrated probabilities (mean over the segments), and the measures (median over the
-    segments, NaN where undefined). Show `model["about"]` with every verdict: the model was trained on simulated damage.
+    A long recording is measured in up to `MAX_SEGMENTS` segments. Returns the most probable of `CONDITIONS`, the
+    calibrated probabilities (mean over the segments), and the measures (median over the segments, NaN where undefined).
+    Show `model["about"]` with every verdict: the model was trained on simulated damage.
     """
     rate_hz = int(check_model(model)["sample_rate_hz"])
     signal = np.asarray(signal, dtype=np.float32)

@@ -68,10 +68,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Common:
-    """Classes that two domains share: `names`, and for each class of either domain its index in `names` or -1.
-
-    Classes that the other domain does not distinguish (acoustic and electric guitar) share one index.
-    """
+    """Classes that two domains share: `names`, and for each class of either its index in `names` or -1."""
 
     names: tuple[str, ...]
     of_source: np.ndarray
@@ -99,22 +96,9 @@ def at_hand(
     """Open all domains on this machine, and compute missing features and splits.
 
     Domains are the study's own corpus (first), the built-in corpus played by each single soundfont, the corpora in
-    `INSTRLIB_CORPORA`, and those in the data folder. All but the study's own are split once.
-
-    Parameters
-    ----------
-    corpus, inputs
-        The study's own corpus, with features and splits.
-    profile : Profile
-        Profile of the study; `CLIPS_PER_CLASS` limits the other domains.
-    folder : Path
-        Folder of the splits.
-
-    Returns
-    -------
-    domains : list of Domain
-    excluded : list of str
-        A sentence for each corpus that is excluded, or not used for training.
+    `INSTRLIB_CORPORA`, and those in the data folder. All but the study's own are split once; their splits are in
+    `folder`, and `CLIPS_PER_CLASS` limits their size in a profile. Also returns a sentence for each corpus that is
+    excluded, or not used for training.
 
     Raises
     ------

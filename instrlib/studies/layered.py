@@ -49,19 +49,8 @@ def predict(
 ) -> np.ndarray:
     """Return predicted probabilities of mixtures [n_seeds, n_mixtures, n_classes] by the networks of their folds.
 
-    Parameters
-    ----------
-    path : Path
-        An npz file that caches the probabilities.
-    networks : sequence of sequence of Path
-        Run folders, first by seed, then by fold, trained on `inputs`.
-    store : FeatureStore
-        Features of the mixtures.
-
-    Raises
-    ------
-    LeakError
-        When a source of a mixture is in another part of the split than the mixture.
+    `networks` are run folders by seed and fold, trained on `inputs`; `store` has the features of the mixtures; `path`
+    is an npz cache. A mixture with a source in another part of the split raises `LeakError`.
     """
     sources = mixtures.sources[["mixture", "part", "fold", "clip_id"]]
 
@@ -99,17 +88,10 @@ def _predict(network: Path, store_folder: Path, split_path: Path, mixed: Path, s
 def predictions(
     mixtures: Mixtures, probabilities: np.ndarray, part: str, *, threshold: float | None = None
 ) -> Predictions:
-    """Return the predictions of a part, for `evaluation.statistics`.
+    """Return the "validation" or "test" predictions for `evaluation.statistics`.
 
-    Parameters
-    ----------
-    probabilities : np.ndarray [n_seeds, n_mixtures, n_classes]
-        For all mixtures.
-    part : str
-        "validation" or "test".
-    threshold : float, optional
-        Probability from which an instrument counts as present; default: for each seed, fold and class the threshold
-        with the best F1 on the validation mixtures.
+    `probabilities` [n_seeds, n_mixtures, n_classes] are those of all mixtures. An instrument counts as present from
+    `threshold` on; the default is, for each seed, fold and class, the one with the best F1 on the validation mixtures.
     """
     table, labels, rows = mixtures.corpus.manifest, mixtures.corpus.labels, mixtures.rows(part)
     thresholds = np.full(probabilities.shape, threshold if threshold is not None else np.nan)
@@ -140,19 +122,8 @@ def predict_windows(
 ) -> list[Windows]:
     """Return the predictions of a released network for windows of each soundscape, in manifest order.
 
-    Parameters
-    ----------
-    path : Path
-        An npz file that caches the predictions.
-    split : Split
-        The split of the soundscapes.
-    trained_on : str
-        Fingerprint of the split of the network.
-
-    Raises
-    ------
-    LeakError
-        When both splits differ, so that clips of a soundscape may be training clips.
+    `path` is an npz cache, `split` that of the soundscapes, `trained_on` the fingerprint of that of the network.
+    Different splits raise `LeakError`, because clips of a soundscape may be training clips.
     """
     crossing = soundscapes.sources[soundscapes.sources.clip_id.map(split.parts) != soundscapes.sources.part]
     if trained_on != split.fingerprint or len(crossing):

@@ -269,18 +269,11 @@ def render(
     gap_s: float = 0.0,
     workers: int | None = None,
 ) -> Mixtures:
-    """Render a plan as FLAC files, or open them if they exist.
+    """Render a plan of `draw` or `compose` as FLAC files in its folder under `root`, or open them if they exist.
 
     The level of a source is the RMS of its sounding frames. A source starts at 0 if the end of the mixture would cut
     more than half of it. The activity of `rendered` clips follows their notes, from key down to key up; that of other
     clips follows their level. Gaps up to `gap_s` are bridged.
-
-    Parameters
-    ----------
-    plan : pandas.DataFrame
-    clips : Corpus
-    root : Path
-        Parent of the folders of all plans.
     """
     if unknown := sorted(set(plan.clip_id) - set(clips.manifest.clip_id)):
         raise CorpusError(f"The plan mixes {unknown[0]!r}, which is not in {clips.name}; draw it again.")

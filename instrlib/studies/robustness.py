@@ -45,10 +45,7 @@ _BATCH = 4
 def choose_clips(
     model: PublishedModel, corpus: Corpus, split: Split, *, per_class: int | None = None, seed: int = 0
 ) -> list[str]:
-    """Choose up to `per_class` test clips of each class from as many groups as possible; sorted.
-
-    `split` must be the split of the training.
-    """
+    """Choose up to `per_class` clips of each class from the test part, from as many groups as possible; sorted."""
     table = corpus.manifest[corpus.manifest.clip_id.map(split.parts).eq("test")]
     _check_unseen(model, corpus, table.clip_id.to_list(), corpus, split)
     drawn = table.sample(frac=1, random_state=seed)
@@ -81,24 +78,10 @@ def predict_degraded(
 ) -> dict[str, Predictions]:
     """Predict test clips without degradation, and under every degradation at every level.
 
-    Parameters
-    ----------
-    folder : Path
-        Cache, one file for each degradation.
-    model, corpus, split
-        The model, see `published.open_model`, and the corpus and split of its training.
-    clips : sequence of str
-        From `choose_clips`; possible training clips raise `LeakError`.
-    degradations : sequence of str
-        Names in `effects.DEGRADATIONS`.
-    seed : int
-        Seed of noise and rooms, which differ between clips, but not between levels.
-    workers : int, optional
-
-    Returns
-    -------
-    dict of str to dict
-        Predictions without an axis of seeds: first `UNTOUCHED`, then those of `name_of`, from mild to severe.
+    `corpus` and `split` are those of the model's training; `clips` come from `choose_clips`, and possible training
+    clips raise `LeakError`. Noise and rooms differ between clips, but not between levels. Each degradation has a file
+    in `folder`. Returns predictions without an axis of seeds: first `UNTOUCHED`, then those of `name_of`, from mild to
+    severe.
     """
     _check_unseen(model, corpus, clips, corpus, split)
     untouched = _predictions(folder / f"{UNTOUCHED}.npz", model, corpus, clips, workers)
@@ -138,10 +121,7 @@ def predict_domain(
 
 
 def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
-    """Return the model's class for each class of a corpus, None if the model lacks it.
-
-    Classes that are wider than one of the model (guitar for acoustic guitar) are left out.
-    """
+    """Return the model's class for each class of a corpus, None if it lacks it; wider classes are left out."""
     trained_on = model.about["corpus"]["name"]
     if corpus.name == trained_on:
         return {label: label if label in model.classes else None for label in corpus.classes}

@@ -88,8 +88,8 @@ def last_picture_layer(model: "keras.Model") -> str:
 def cell_grid(model: "keras.Model", layer: str) -> Grid:
     """Return the centres of the cells of a layer on the input, and their receptive field (arXiv:1603.07285).
 
-    For a window of k samples with step s that begins p before the input, cell i is centred at ``i * s - p + (k - 1) /
-    2``. With padding "same", TensorFlow puts half of the padding, rounded down, in front.
+    For a window of k samples with step s that begins p before the input, the centre of cell i is i s - p + (k - 1) / 2.
+    With padding "same", TensorFlow puts half of the padding, rounded down, in front.
     """
     _check_layer(model, layer)
     shape = tuple(model.input.shape[1:3])
@@ -151,20 +151,11 @@ def band_centres_hz(config: FeatureConfig) -> np.ndarray:
 
 
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
-    """Compute the class activation map of every class [1]_.
+    """Return the class activation map of every class [1]_ for inputs [n, n_bins, n_frames, 1].
 
     The network must end with the mean over frequency and time and one dense layer. The logit of class c is the mean
-    over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is the map.
-
-    Parameters
-    ----------
-    model : keras.Model
-    x : np.ndarray [shape=(n, n_bins, n_frames, 1)]
-
-    Returns
-    -------
-    np.ndarray [shape=(n, n_classes, n_rows, n_columns)]
-        On the grid of `last_picture_layer(model)`.
+    over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is the map [n, n_classes, n_rows,
+    n_columns], on the grid of `last_picture_layer(model)`.
 
     References
     ----------
@@ -174,19 +165,11 @@ def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
 
 
 def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer: str) -> np.ndarray:
-    """Compute Grad-CAM of one class for each input [1]_; returns maps [shape=(n, n_rows, n_columns)].
+    """Return Grad-CAM maps [n, n_rows, n_columns] [1]_ of one class (`targets`) for inputs [n, n_bins, n_frames, 1].
 
-    The channels of the layer are summed, weighted by the mean gradient of the logit over the cells, and clipped at 0.
-    At the last layer this is the positive part of the class activation map divided by the number of cells.
-
-    Parameters
-    ----------
-    model : keras.Model
-        It ends with a dense softmax layer.
-    x : np.ndarray [shape=(n, n_bins, n_frames, 1)]
-    targets : np.ndarray of int [shape=(n,)]
-    layer : str
-        One of `picture_layers`.
+    The channels of `layer`, one of `picture_layers`, are summed, weighted by the mean gradient of the logit over the
+    cells, and clipped at 0. At the last layer this is the positive part of the class activation map divided by the
+    number of cells. The network must end with a dense softmax layer.
 
     References
     ----------

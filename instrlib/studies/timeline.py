@@ -221,19 +221,12 @@ def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int, *, ho
 
 
 def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataFrame, pd.DataFrame]:
-    """Choose the decision on validation soundscapes.
+    """Return the decision chosen on validation soundscapes, and the tables of the choice.
 
     First the pooling with the best micro F1 of the list, then the median filter and the two thresholds with the best
     micro F1 of the frames. Ties prefer short filters and thresholds near 0.5. All classes share thresholds, because
-    each plays in few soundscapes.
-
-    Returns
-    -------
-    decision : Decision
-    tried : pandas.DataFrame
-        `median_windows`, `on`, `off` and `frame_micro_f1` of every combination.
-    lists : pandas.DataFrame
-        `threshold` and `micro_f1` of the list, indexed by pooling.
+    each plays in few soundscapes. The tables are `median_windows`, `on`, `off` and `frame_micro_f1` of every
+    combination, and `threshold` and `micro_f1` of the list, indexed by pooling.
     """
     lists = {}
     for pooling in ("max", "mean"):
@@ -371,10 +364,7 @@ def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
 
 
 def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Return every score under draws of the ensembles [1, 1 + n_resamples].
-
-    The error rate is the sum of substitutions, deletions and insertions relative to the true activity.
-    """
+    """Return every score under draws of the ensembles [1, 1 + n_resamples]; the error rate is (S + D + I) / true."""
     frames, (wide, narrow) = frame_counts(truth, active), (event_counts(truth, active, one) for one in COLLARS_S)
     pairs = list(zip(truth.frames, active, strict=True))
     errors = [np.maximum((~a & b).sum(axis=1), (a & ~b).sum(axis=1)).sum() for a, b in pairs]

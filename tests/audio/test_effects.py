@@ -241,8 +241,8 @@ def test_the_reverberation_has_the_level_that_is_asked_for():
         ("mp3", 321, "321"),
         ("mp3", 4, "kbit"),
         ("vorbis", 11, "11"),
-        ("room", 0.0, "RT60"),
-        ("room", np.nan, "RT60"),
+        ("room", 0.0, "rt60_s"),
+        ("room", np.nan, "rt60_s"),
     ],
 )
 def test_unknown_degradations_and_levels_are_refused(name, level, place):

@@ -228,7 +228,7 @@ BROKEN = [
     ("openmic2018", LABELS, twice, "names 1 clips"),
     ("openmic2018", METADATA, columns(artist_name=None), "artist_name"),
     ("openmic2018", METADATA, twice, "names 1 clips"),
-    ("openmic2018", TEST_PART, lambda text: text.partition("\n")[2], "no part names"),
+    ("openmic2018", TEST_PART, lambda text: text.partition("\n")[2], "no part contains"),
     ("openmic2018", TEST_PART, twice, "partitions"),
     *(
         ("nsynth", NSYNTH_LIST, text, "train/examples")

@@ -41,10 +41,7 @@ _ACCENTS = {"X": 14.0, "x": 0.0, "o": -34.0}
 def groove(
     rng: np.random.Generator, register: int, n_beats: int, beat_s: float
 ) -> list[tuple[float, float, int, float]]:
-    """Return a groove as (beat, length in beats, key, accent); most have a fill and a crash.
-
-    Register 1 is straight (four steps per beat), 2 is swung (three).
-    """
+    """Return a straight (register 1) or swung (2) groove as (beat, length in beats, key, accent)."""
     key = {name: int(rng.choice(keys)) for name, (keys, _) in _KIT.items()}
     bars, fills = _GROOVES[register], _FILLS[register]
     pattern, fill = bars[rng.integers(len(bars))], fills[rng.integers(len(fills))].split()

@@ -45,10 +45,7 @@ class TinySoundFont:
 
 
 class FluidSynth:
-    """FluidSynth, through pyfluidsynth and the system library, without reverb and chorus.
-
-    It mixes blocks of 64 samples, so events can be up to 1.5 ms late.
-    """
+    """FluidSynth, through pyfluidsynth, without reverb and chorus; events can be up to 1.5 ms late."""
 
     def __init__(self, font: Path) -> None:
         self._font = font
