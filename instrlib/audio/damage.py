@@ -50,7 +50,7 @@ def uneven_decay(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: 
 
 
 def detuned(signal: np.ndarray, sample_rate_hz: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Detuned strings: a delayed copy, flat by 8 to 30 cents times the severity, causes beating."""
+    """Detuned strings: beating with a copy that is read more slowly (flat), so it never precedes an attack."""
     cents = rng.uniform(8, 30) * severity
     at = np.arange(len(signal), dtype=float)
     return signal + 0.9 * severity * np.interp(at * 2 ** (-cents / 1200), at, signal)

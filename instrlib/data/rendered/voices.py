@@ -15,7 +15,7 @@ JAZZY: tuple[Rhythm, ...] = ((0.5, 0.5), (0.5, 0.5), (1,), (0.5, 1, 0.5), (1.5, 
 
 @dataclass(frozen=True)
 class Style:
-    """How an instrument plays; tuples contain names, repeated in proportion to their probability."""
+    """How an instrument plays; strings contain names, repeated in proportion to their probability."""
 
     textures: str
     tempo_bpm: tuple[float, float] = (66, 132)
