@@ -96,14 +96,14 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
         threading.Event().wait()
 
 
-def show(folder: Path | None = None, *, height: int = 900) -> Any:
+def show(folder: Path | None = None) -> Any:
     """Show the page in a notebook; it is served until the kernel ends."""
     from IPython.display import IFrame
 
     stack = contextlib.ExitStack()
     address = stack.enter_context(opened(folder))
     atexit.register(stack.close)
-    return IFrame(address, "100%", height, extras=['allow="microphone"'])
+    return IFrame(address, "100%", 900, extras=['allow="microphone"'])
 
 
 def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
@@ -155,7 +155,8 @@ def _page(model: PublishedModel, uploads: "_Uploads") -> "gradio.Blocks":
                 progress(0.9, desc="Drawing figures and PDF")
                 return "", result_page(analysis)
             except InstrlibError as error:
-                return _alert(str(error).replace(str(path), path.name)), ""
+                message = html.escape(str(error).replace(str(path), path.name))
+                return f'<p class="refusal" role="alert">{message}</p>', ""
 
     first = _example(model, uploads.folder)
     with gradio.Blocks(title=_TITLE, analytics_enabled=False) as page:
@@ -377,10 +378,6 @@ class _Uploads:
         if path.parent != self.folder:
             with contextlib.suppress(OSError):  # not empty if the same file was given under two names
                 path.parent.rmdir()
-
-
-def _alert(message: str) -> str:
-    return f'<p class="refusal" role="alert">{html.escape(message)}</p>'
 
 
 def _data_address(kind: str, content: bytes) -> str:

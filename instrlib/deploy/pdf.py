@@ -14,7 +14,6 @@ from instrlib.studies.saliency import band_centres_hz
 
 if TYPE_CHECKING:
     from instrlib.deploy.analysis import Analysis, Condition
-    from instrlib.models.published import PublishedModel
 
 NARROW = 3.7
 """Width of a figure for a phone, inches."""
@@ -52,7 +51,7 @@ def drawn(analysis: "Analysis", *, width: float = charts.WIDTH) -> dict[str, str
 
 def content(analysis: "Analysis") -> dict[str, Any]:
     """Return the texts of the page and the PDF."""
-    prediction, segment = analysis.prediction, analysis.segment
+    prediction, segment, model, config = analysis.prediction, analysis.segment, analysis.model, analysis.segment.config
     ranked = prediction.top(MAX_BARS)
     best, probability = ranked[0]
     known = analysis.answer is not None
@@ -69,14 +68,25 @@ def content(analysis: "Analysis") -> dict[str, Any]:
         ],
         "timeline": _timeline(analysis),
         "segment": {
-            "caption": f"The {segment.config.segment_s:g} s from {clock(segment.start_s)} with the highest probability "
+            "caption": f"The {config.segment_s:g} s from {clock(segment.start_s)} with the highest probability "
             f"of {spaced(best)}: spectrogram in grey, "
             + ("class activation map in colour." if segment.activation is not None else "no map for this network."),
             "alt": f"Spectrogram from {clock(segment.start_s)} with the class activation map of {spaced(best)}",
         },
         "condition": _condition(analysis.condition),
-        "model": _model(analysis.model),
-        "settings": _settings(analysis),
+        "model": [
+            ("model", f"{model.name}, published {model.about['published_at'][:10]}"),
+            ("performance", model.performance),
+        ],
+        "settings": [
+            (
+                "features",
+                f"segments of {config.segment_s:g} s at {config.sample_rate_hz:,} Hz; {config.n_mels} mel bands from "
+                f"{config.fmin_hz:g} to {config.fmax_hz:,.0f} Hz, {config.top_db:g} dB",
+            ),
+            ("file", f"SHA-256 {analysis.sha256[:32]}…"),
+            ("program", f"instrlib {instrlib.__version__}"),
+        ],
     }
 
 
@@ -171,26 +181,6 @@ def _number(value: float) -> str:
     if not np.isfinite(value):
         return "–"
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
-
-
-def _model(model: "PublishedModel") -> list[tuple[str, str]]:
-    return [
-        ("model", f"{model.name}, published {model.about['published_at'][:10]}"),
-        ("performance", model.performance),
-    ]
-
-
-def _settings(analysis: "Analysis") -> list[tuple[str, str]]:
-    config = analysis.segment.config
-    features = (
-        f"segments of {config.segment_s:g} s at {config.sample_rate_hz:,} Hz; {config.n_mels} mel bands from "
-        f"{config.fmin_hz:g} to {config.fmax_hz:,.0f} Hz, {config.top_db:g} dB"
-    )
-    return [
-        ("features", features),
-        ("file", f"SHA-256 {analysis.sha256[:32]}…"),
-        ("program", f"instrlib {instrlib.__version__}"),
-    ]
 
 
 def _compiled(analysis: "Analysis", figures: dict[str, str], **output: Any) -> Any:

@@ -171,27 +171,25 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
     return Choice(found[best], int(chosen.seed), int(chosen.fold), chosen.folder, ordered)
 
 
-def more_clips(run: "Run", inputs: Inputs, *, workers: int | None = None) -> Candidate:
+def more_clips(run: "Run", inputs: Inputs) -> Candidate:
     """Train the baseline network on more rendered clips of the same groups; the profile gives their number."""
     profile = run.profile
-    more = enlarge(inputs, run.folder / "more_clips", clips_per_class=profile.released_clips_per_class, workers=workers)
+    more = enlarge(inputs, run.folder / "more_clips", clips_per_class=profile.released_clips_per_class)
     variant = Variant(MORE_CLIPS, "compact", profile.released, more.store.folder)
     seeds = run.seeds[:MORE_CLIPS_SEEDS]
-    trained = run_variants(run.folder, [variant], splits=more.splits, seeds=seeds, workers=workers)
+    trained = run_variants(run.folder, [variant], splits=more.splits, seeds=seeds)
     return Candidate(run.notebook, MORE_CLIPS, trained[MORE_CLIPS].folders, more)
 
 
-def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int, workers: int | None = None) -> Inputs:
+def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
     """Add rendered clips to a study of the rendered corpus, each to the part of its group.
 
     Groups that the study lacks are added to the training part. The splits are saved in `folder`. `ConfigError` if the
     enlarged corpus lacks a clip of the study.
     """
     data, known = folders().data, inputs.store.clips
-    corpus = rendered.load(
-        data / "rendered", clips_per_class=clips_per_class, classes=inputs.store.classes, workers=workers
-    )
-    store = build_store(corpus, inputs.store.config, root=data / "features", workers=workers)
+    corpus = rendered.load(data / "rendered", clips_per_class=clips_per_class, classes=inputs.store.classes)
+    store = build_store(corpus, inputs.store.config, root=data / "features")
     groups = store.clips.set_index("clip_id").group
     if lost := sorted(set(known.clip_id) - set(groups.index)):
         raise ConfigError(f"{clips_per_class} rendered clips a class do not include {lost[0]}; render more of them.")
@@ -315,14 +313,14 @@ def size_bytes(folder: Path) -> pd.Series:
     return pd.Series({path.name: path.stat().st_size for path in sorted(folder.glob("[!.]*"))}, name="bytes")
 
 
-def noise_rejection(model: PublishedModel, *, n: int = N_NOISES, seed: int = 0) -> pd.DataFrame:
+def noise_rejection(model: PublishedModel, *, n: int = N_NOISES) -> pd.DataFrame:
     """Predict `n` segments of each kind of noise.
 
     Returns a table by kind: `abstained` (share of the segments), mean `confidence`, and `answer`, the most frequent
     class.
     """
     config, predict = model.single.features, published.predictor(model.single)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = {}
     for kind in NOISES:
         spectra = [extract(_noise(kind, config, rng), config) for _ in range(n)]

@@ -105,7 +105,7 @@ def test_more_clips_keep_each_group_in_its_part_and_each_clip_its_features(tmp_p
     store = build_store(corpus, config, root=tmp_path / "features", workers=1)
     splits = k_folds(store.clips, 3, seed=0)
     study = Inputs(store, tuple(save_splits(splits, tmp_path / "splits")), fingerprint_of(splits))
-    more = release.enlarge(study, tmp_path / "more", clips_per_class=40, workers=1)
+    more = release.enlarge(study, tmp_path / "more", clips_per_class=40)
     assert more.store.classes == store.classes and more.fingerprint != study.fingerprint
     for before, after in zip(splits, more.splits, strict=True):
         many = load_split(after, more.store.segments).parts
@@ -116,7 +116,7 @@ def test_more_clips_keep_each_group_in_its_part_and_each_clip_its_features(tmp_p
     again = more.store.segments.set_index("clip_id").loc[[first.clip_id]].iloc[0]
     np.testing.assert_array_equal(store.features[first.row], more.store.features[again.row])
     with pytest.raises(ConfigError, match="clip"):
-        release.enlarge(study, tmp_path / "fewer", clips_per_class=6, workers=1)
+        release.enlarge(study, tmp_path / "fewer", clips_per_class=6)
 
 
 # -- the file against the network --------------------------------------------------------------------------------------
