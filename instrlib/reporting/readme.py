@@ -15,7 +15,6 @@ from instrlib.core.io import read_json, write_text
 from instrlib.reporting.summary import open_study, verdict
 
 _MOST_FINDINGS = 5
-_HEADING = re.compile(r"^# (?P<title>.+?)\s*$\n+(?P<question>[^\n#][^\n]*)?", re.MULTILINE)
 
 
 def renewed(text: str) -> str:
@@ -30,10 +29,21 @@ def notebooks_table() -> str:
     for path in sorted(folders().notebooks.glob("[0-9]*.ipynb")):
         cells = read_json(path)["cells"]
         words = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        if found := _HEADING.search(words):
-            question = re.sub(r"\*\*|^Question\W+", "", found["question"] or "").strip()
-            lines.append(f"| [{found['title']}](notebooks/{path.name}) | {question} |")
+        title, question = title_and_question(words)
+        if title:
+            lines.append(f"| [{title}](notebooks/{path.name}) | {question} |")
     return "\n".join(lines)
+
+
+def title_and_question(words: str) -> tuple[str, str]:
+    """Return the first heading and the first paragraph below it."""
+    _, mark, after = f"\n{words}".partition("\n# ")
+    if not mark:
+        return "", ""
+    title, _, rest = after.partition("\n")
+    paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", rest))
+    first = next((text for text in paragraphs if text and not text.startswith(("#", "|", "<"))), "")
+    return title.strip(), re.sub(r"^\W*question\W+", "", re.sub(r"\*\*|`", "", first), flags=re.IGNORECASE).strip()
 
 
 def results(name: str, figure: str) -> str:

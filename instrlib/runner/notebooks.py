@@ -10,6 +10,7 @@ from typing import Any
 from instrlib.core.config import folders
 from instrlib.core.errors import RunError
 from instrlib.core.io import hash_json, read_json, write_text
+from instrlib.reporting.readme import title_and_question
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _CHECKED = "nbval-check-output"
@@ -45,7 +46,7 @@ def read_notebook(path: Path) -> Notebook:
         raise RunError(f"{path} is not a notebook; restore it from the repository.")
     cells = [(cell["cell_type"], "".join(cell.get("source", "")), _tags(cell)) for cell in raw["cells"]]
     declared = [source for kind, source, tags in cells if kind == "code" and "parameters" in tags]
-    title, question = _title_and_question("\n\n".join(source for kind, source, _ in cells if kind == "markdown"))
+    title, question = title_and_question("\n\n".join(source for kind, source, _ in cells if kind == "markdown"))
     return Notebook(
         path=path,
         name=path.stem,
@@ -149,14 +150,3 @@ def _parameters(name: str, source: str) -> dict[str, Any]:
         message = f"{name}: the parameters cell may only hold lines `name = literal`; compute values in the next cell."
         raise RunError(message) from None
     return found
-
-
-def _title_and_question(words: str) -> tuple[str, str]:
-    """Return the first heading and the first paragraph below it."""
-    _, mark, after = f"\n{words}".partition("\n# ")
-    if not mark:
-        return "", ""
-    title, _, rest = after.partition("\n")
-    paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", rest))
-    first = next((text for text in paragraphs if text and not text.startswith(("#", "|", "<"))), "")
-    return title.strip(), re.sub(r"^\W*question\W+", "", re.sub(r"\*\*|`", "", first), flags=re.IGNORECASE).strip()
