@@ -55,16 +55,9 @@ MORE_CLIPS_SEEDS = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """Networks of one kind that can be released.
+    """Networks of one kind that can be released: their notebook, name, and run folders by seed and fold.
 
-    Attributes
-    ----------
-    notebook, name : str
-        The notebook that trained them, and their name in it.
-    folders : tuple of tuple of Path
-        Run folders by seed and fold.
-    inputs : Inputs, optional
-        Their features and splits, if these are not the study's; see `more_clips`.
+    `inputs` are their features and splits, if these are not the study's; see `more_clips`.
     """
 
     notebook: str
@@ -90,20 +83,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Release:
-    """A model folder and the results of making it.
+    """A model folder, test predictions and scores of the network (`before`) and the calibrated file (`after`).
 
-    Attributes
-    ----------
-    model : PublishedModel
-        The folder.
-    before, after : dict
-        Test predictions of the trained network and of the calibrated file; see `evaluation.predictions`.
-    scores : DataFrame
-        Test scores of both; see `statistics.score_table`.
-    validation : DataFrame
-        Validation scores, one row for each network "as trained" and "calibrated".
-    noises : DataFrame
-        See `noise_rejection`.
+    `validation` has one row for each network "as trained" and "calibrated"; for `noises` see `noise_rejection`.
     """
 
     model: PublishedModel
