@@ -65,7 +65,7 @@ def run_folder(folder: Path, name: str, *, fold: int, seed: int) -> Path:
     Examples
     --------
     >>> run_folder(Path("runs"), "CutMix, b = 0.9", fold=0, seed=1).as_posix()
-    'runs/cutmix-b-0.9/fold-0/seed-1'
+    'runs/cutmix-b-0-9/fold-0/seed-1'
     """
     return folder / slug(name) / f"fold-{fold}" / f"seed-{seed}"
 
