@@ -71,13 +71,14 @@ def numbered_notebooks() -> list[Notebook]:
 
 
 def take_outputs(path: Path, executed: Path) -> None:
-    """Copy the outputs of the executed copy into a notebook, without times, paths and versions.
+    """Copy the outputs of the executed copy into a notebook, without times, paths, versions and progress bars.
 
     Cells that compare a number with the published one print "yes", because this copy is then the published one.
     """
     raw = read_json(path)
     cells = _with_outputs(raw["cells"], read_json(executed)["cells"])
     for count, cell in enumerate((cell for cell in cells if cell.get("execution_count")), 1):
+        cell["outputs"] = [part for part in cell["outputs"] if not _is_progress(part)]
         for part in [cell, *cell["outputs"]]:
             if "execution_count" in part:
                 part["execution_count"] = count
@@ -85,6 +86,14 @@ def take_outputs(path: Path, executed: Path) -> None:
                 part["text"] = _COMPARED.sub("yes", "".join(part["text"])).splitlines(keepends=True)
     text = json.dumps(stripped(raw | {"cells": cells}), indent=1, sort_keys=True, ensure_ascii=False)
     write_text(path, text + "\n")
+
+
+def _is_progress(output: dict[str, Any]) -> bool:
+    """Return whether an output is nothing but tqdm's progress bars, or its note that it draws them as text."""
+    lines = re.split(r"[\r\n]", "".join(output.get("text", "")))
+    return output.get("name") == "stderr" and all(
+        not line.strip() or "%|" in line or "tqdm" in line.lower() for line in lines
+    )
 
 
 def stripped(raw: dict[str, Any]) -> dict[str, Any]:
