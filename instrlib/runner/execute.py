@@ -17,6 +17,7 @@ from typing import Any
 from instrlib.core import errors
 from instrlib.core.errors import InstrlibError, RunError
 from instrlib.core.io import write_text
+from instrlib.runner.notebooks import is_progress
 
 _QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
 """Variables that keep warnings and progress bars out of executed notebooks."""
@@ -117,6 +118,9 @@ def _papermill() -> Any:
             deadline, at = math.inf, -1
 
             def save() -> None:
+                for cell in notebook.cells:
+                    if cell.cell_type == "code":
+                        cell.outputs = [part for part in cell.outputs if not is_progress(part)]
                 write_text(output, nbformat.writes(notebook) + "\n")
 
             def cell_starts(cell: Any, cell_index: int) -> None:

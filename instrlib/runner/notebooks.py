@@ -78,7 +78,7 @@ def take_outputs(path: Path, executed: Path) -> None:
     raw = read_json(path)
     cells = _with_outputs(raw["cells"], read_json(executed)["cells"])
     for count, cell in enumerate((cell for cell in cells if cell.get("execution_count")), 1):
-        cell["outputs"] = [part for part in cell["outputs"] if not _is_progress(part)]
+        cell["outputs"] = [part for part in cell["outputs"] if not is_progress(part)]
         for part in [cell, *cell["outputs"]]:
             if "execution_count" in part:
                 part["execution_count"] = count
@@ -88,7 +88,7 @@ def take_outputs(path: Path, executed: Path) -> None:
     write_text(path, text + "\n")
 
 
-def _is_progress(output: dict[str, Any]) -> bool:
+def is_progress(output: dict[str, Any]) -> bool:
     """Return whether an output is nothing but tqdm's progress bars, or its note that it draws them as text."""
     lines = re.split(r"[\r\n]", "".join(output.get("text", "")))
     return output.get("name") == "stderr" and all(

@@ -28,7 +28,7 @@ from instrlib.core.errors import ConfigError
         (AugmentConfig, {"layers": (2, 1)}),
         (AugmentConfig, {"level_range_db": float("inf")}),
         (TrainConfig, {"schedule": "step"}),
-        (TrainConfig, {"augment": AugmentConfig(mix="layers")}),
+        (TrainConfig, {"augment": AugmentConfig(mix="layers"), "output": "softmax"}),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(kind, values):

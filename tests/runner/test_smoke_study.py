@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from instrlib.core.io import read_arrays, write_arrays
-from instrlib.runner.notebooks import take_outputs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = tuple(sorted(path.stem for path in (REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb")))
@@ -133,7 +132,15 @@ def test_after_a_kill_the_next_run_gives_the_same_numbers(first, results, enviro
     made = json.loads((tmp_path / "runs/rendered-smoke/results.json").read_text())
     for name in ("01_preprocessing", "02_baseline_cnn"):
         for part in ("numbers", "findings", "models"):
-            assert made["notebooks"][name].get(part) == results["notebooks"][name].get(part), (name, part)
+            again, before = (timeless(one["notebooks"][name].get(part)) for one in (made, results))
+            assert again == before, (name, part)
+
+
+def timeless(value):
+    """Return declared values without measured times."""
+    if isinstance(value, dict):
+        return {name: timeless(one) for name, one in value.items() if name != "training_s"}
+    return [timeless(one) for one in value] if isinstance(value, list) else value
 
 
 @pytest.fixture
@@ -144,8 +151,8 @@ def guarded(first, place, environment, tmp_path):
     (tmp_path / "reports/rendered-smoke").mkdir(parents=True)
     shutil.copyfile(first / "results.json", tmp_path / "reports/rendered-smoke/results.json")
     notebook = tmp_path / "02_baseline_cnn.ipynb"
-    shutil.copyfile(first / notebook.name, notebook)  # with the parameters of the smoke study
-    take_outputs(notebook, notebook)
+    executed = (first / notebook.name).read_text()  # with the parameters of the smoke study
+    notebook.write_text(executed.replace("nothing is recorded yet", "yes"))
     moved = {f"INSTRLIB_{name.upper()}": str(tmp_path / name) for name in ("runs", "reports")}
     return notebook, tmp_path, environment | moved
 
