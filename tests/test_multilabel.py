@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.core.errors import ConfigError, CorpusError, SplitError
-from instrlib.core.io import read_arrays, read_json
+from instrlib.core.io import ConfigError, CorpusError, SplitError, read_arrays, read_json
 from instrlib.data.dataset import Corpus, CorpusInfo, strata
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store, derive_store, open_store

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instrlib.audio.effects import Change, add, as_loud_as, coloured_noise, generator, rms, spectral_gain
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 
 SEVERITIES = (0.2, 1.0)
 """Range that the severity of a version is drawn from; less than a fifth is inaudible."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instrlib.core.errors import AudioError
+from instrlib.core.io import AudioError
 
 if TYPE_CHECKING:
     import soundfile

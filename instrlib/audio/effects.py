@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from instrlib.audio.decode import fit
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import hash_bytes, hash_json
+from instrlib.core.io import ConfigError, hash_bytes, hash_json
 
 ROOM_VOLUME_M3 = 200.0
 """Volume of the room: that of a rehearsal room or a small hall."""

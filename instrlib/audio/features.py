@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 
 if TYPE_CHECKING:
     import scipy.sparse

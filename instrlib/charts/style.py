@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instrlib.core.errors import InstrlibError
-from instrlib.core.io import atomic_path, read_arrays, write_arrays
+from instrlib.core.io import InstrlibError, atomic_path, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

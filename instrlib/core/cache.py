@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from instrlib.core.errors import InstrlibError
 from instrlib.core.io import (
+    InstrlibError,
     hash_bytes,
     hash_file,
     hash_json,

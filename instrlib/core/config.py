@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import expanded, hash_json, slug
+from instrlib.core.io import ConfigError, expanded, hash_json, slug
 
 
 def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:

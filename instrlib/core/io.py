@@ -1,4 +1,4 @@
-"""File input and output: atomic writes, hashes, JSON and arrays without pickle, paths given by users."""
+"""Errors that a user can cause, atomic writes, hashes, JSON and arrays without pickle, paths and names."""
 
 import contextlib
 import dataclasses
@@ -9,15 +9,58 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from instrlib.core.errors import ConfigError, DiskError, InstrlibError
-
 Item = TypeVar("Item")
+
+
+class InstrlibError(Exception):
+    """Base class; the command line prints the message in one line and exits with status 2."""
+
+
+class AudioError(InstrlibError):
+    """A file that cannot be used as audio: unreadable, empty, silent, not finite."""
+
+
+class CorpusError(InstrlibError):
+    """A corpus that is missing, incomplete, altered or has another layout."""
+
+
+class ConfigError(InstrlibError):
+    """A setting that is unknown or out of range."""
+
+
+class SplitError(InstrlibError):
+    """A split that is impossible, for example because a class has too few groups."""
+
+
+class LeakError(SplitError):
+    """A group that occurs in more than one part of a split."""
+
+
+class StoreError(InstrlibError):
+    """A feature store that is damaged or belongs to another corpus or configuration."""
+
+
+class EvaluationError(InstrlibError):
+    """Predictions that cannot be scored."""
+
+
+class RunError(InstrlibError):
+    """A run or study that is missing, incomplete, in use, or stopped by a failed cell."""
+
+
+class DiskError(InstrlibError):
+    """A file that cannot be written: no space, no permission, a read-only disk."""
+
+
+class WorkerError(InstrlibError):
+    """Worker processes or a cluster that failed: killed, absent, or running other code."""
+
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -223,3 +266,14 @@ def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     ['ab', 'cd', 'ef']
     """
     return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names joined as in a sentence: "a, b and c"."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def spaced(name: object) -> str:
+    """Return a name with spaces: "acoustic guitar" for "acoustic_guitar"."""
+    return str(name).replace("_", " ")

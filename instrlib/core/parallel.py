@@ -1,4 +1,4 @@
-"""Tasks in several processes or on a Dask cluster, with one thread of numerics per process."""
+"""Tasks in several processes or on a Dask cluster, one thread each; Keras without its startup messages."""
 
 import contextlib
 import functools
@@ -12,10 +12,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 from instrlib.core.cache import key
-from instrlib.core.errors import ConfigError, WorkerError
+from instrlib.core.io import ConfigError, WorkerError
 
 _ONE_THREAD = dict.fromkeys(
     (
@@ -37,6 +38,7 @@ _CONNECT_S = 5.0
 _NO_WORKER_S = 60.0
 _SHARED = "INSTRLIB_PROCESSES"
 _open = 0
+_STDERR = threading.RLock()  # two threads that redirect stderr in turns would leave it redirected
 
 
 def n_workers(requested: int | None = None) -> int:
@@ -357,3 +359,32 @@ def _call_on_worker(call: bytes, *, code: str) -> Any:
     function, task = pickle.loads(call)
     with threadpool_limits(1):
         return function(*task)
+
+
+def load_keras() -> ModuleType:
+    """Import and return Keras 3, without output on stderr, which would appear in notebooks."""
+    if "tensorflow" in sys.modules:
+        import keras
+
+        return keras
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with without_stderr():  # the first messages precede that setting
+        import keras
+        import tensorflow as tf
+    tf.get_logger().setLevel("ERROR")  # it warns about many networks in one process
+    return keras
+
+
+@contextlib.contextmanager
+def without_stderr() -> Iterator[None]:
+    """Discard output to file descriptor 2, to which TensorFlow writes from C++, bypassing sys.stderr."""
+    with _STDERR:
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(nowhere)
+            os.close(kept)

@@ -7,8 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from instrlib.core.config import folders
-from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.io import expanded
+from instrlib.core.io import ConfigError, CorpusError, expanded
 from instrlib.data import mirdata_index
 from instrlib.data.dataset import KNOWN, Corpus, CorpusInfo, Found, build, check_unusable_share
 from instrlib.data.dataset import validate as validate_found

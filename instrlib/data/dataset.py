@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.io import hash_bytes, hash_json
+from instrlib.core.io import ConfigError, CorpusError, hash_bytes, hash_json
 from instrlib.data.files import CONTENT, audio_files, probe_clips, undecodable
 
 COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
 
-from instrlib.core.errors import CorpusError
-from instrlib.core.io import disk_errors, hash_file, write_text
+from instrlib.core.io import CorpusError, disk_errors, hash_file, write_text
 from instrlib.core.parallel import track
 
 _BLOCK_BYTES = 1 << 16

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from instrlib.core.config import folders
-from instrlib.core.errors import AudioError, CorpusError
-from instrlib.core.io import disk_errors, hash_bytes, hash_file, in_parts
+from instrlib.core.io import AudioError, CorpusError, disk_errors, hash_bytes, hash_file, in_parts
 from instrlib.core.parallel import parallel_map
 
 CONTENT = "content"

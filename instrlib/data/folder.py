@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data.dataset import MAX_UNUSABLE_SHARE, Found, known
 from instrlib.data.files import ENDINGS, read_table, walk_audio
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data.dataset import Found, check_unique, known, parts_on_disk
 from instrlib.data.files import audio_files, read_table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data.dataset import Corpus, Found, build, get_it, known
 from instrlib.data.files import audio_files, walk_audio
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data.dataset import Found, known, parts_on_disk
 from instrlib.data.files import audio_files, read_table
 

@@ -7,8 +7,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from instrlib.core.errors import InstrlibError
-from instrlib.core.io import hash_file, read_json
+from instrlib.core.io import InstrlibError, hash_file, read_json
 from instrlib.core.parallel import track
 from instrlib.data.download import Remote
 from instrlib.data.files import audio_files, is_audio

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data.dataset import Found, check_unique, known, parts_on_disk
 
 INFO = known("nsynth")

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import CorpusError, InstrlibError
-from instrlib.core.io import read_json
+from instrlib.core.io import CorpusError, InstrlibError, read_json
 from instrlib.core.parallel import track
 from instrlib.data.dataset import Found, check_unique, get_it, known
 from instrlib.data.files import audio_files, read_table

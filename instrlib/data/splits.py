@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import LeakError, SplitError
-from instrlib.core.io import hash_bytes, hash_json, read_json, write_json
+from instrlib.core.io import LeakError, SplitError, hash_bytes, hash_json, read_json, write_json
 
 PARTS = ("train", "validation", "test")
 

@@ -22,8 +22,18 @@ from instrlib.audio.effects import Change
 from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import AudioError, CorpusError, InstrlibError, StoreError
-from instrlib.core.io import disk_errors, hash_file, hash_json, in_parts, read_json, write_json
+from instrlib.core.io import (
+    AudioError,
+    CorpusError,
+    InstrlibError,
+    StoreError,
+    disk_errors,
+    hash_file,
+    hash_json,
+    in_parts,
+    read_json,
+    write_json,
+)
 from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import Corpus, check_unusable_share, excluded_table
 

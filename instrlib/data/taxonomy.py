@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 
 _TABLE = pd.read_csv(Path(__file__).with_suffix(".csv"), dtype=str, keep_default_na=False)
 _CORPORA = tuple(_TABLE.columns[5:])

@@ -11,8 +11,7 @@ import numpy as np
 
 import instrlib
 from instrlib.audio import decode, features
-from instrlib.core.errors import AudioError, CorpusError
-from instrlib.core.io import atomic_path, hash_file, to_jsonable
+from instrlib.core.io import AudioError, CorpusError, atomic_path, hash_file, to_jsonable
 from instrlib.models import predict
 from instrlib.models.published import Network, PublishedModel, predictor
 from instrlib.studies import saliency, timeline

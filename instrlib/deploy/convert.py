@@ -10,8 +10,7 @@ import numpy as np
 from instrlib.audio.features import Scaler
 from instrlib.core.cache import cached, key, source_hash
 from instrlib.core.config import AugmentConfig, TrainConfig
-from instrlib.core.errors import EvaluationError, RunError
-from instrlib.core.io import atomic_path, hash_file, hash_json, read_arrays
+from instrlib.core.io import EvaluationError, RunError, atomic_path, hash_file, hash_json, read_arrays
 from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore
 from instrlib.evaluation.calibration import answer_thresholds, fit_label_temperature, fit_temperature, sigmoid, softmax

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import instrlib
 from instrlib import charts
 from instrlib.audio.decode import load
-from instrlib.core.errors import ConfigError, InstrlibError
+from instrlib.core.io import ConfigError, InstrlibError
 from instrlib.deploy import pdf
 from instrlib.deploy.analysis import MAX_DURATION_S, analyse, example_clip, to_json
 from instrlib.deploy.players import PLAYER_RATE_HZ, mp3

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.decode import load
-from instrlib.core.words import spaced
+from instrlib.core.io import spaced
 
 if TYPE_CHECKING:
     from instrlib.data.dataset import Corpus

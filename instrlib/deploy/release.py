@@ -17,8 +17,7 @@ import pandas as pd
 from instrlib.audio.features import extract
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import FeatureConfig, folders
-from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.io import hash_json, slug, to_jsonable, write_text
+from instrlib.core.io import ConfigError, RunError, hash_json, slug, to_jsonable, write_text
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
 from instrlib.data.inputs import Inputs

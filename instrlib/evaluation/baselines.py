@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 
 CHANCE = {"accuracy": "stratified random", "mean_average_precision": "prior"}
 """The baseline at chance level, by the main score."""

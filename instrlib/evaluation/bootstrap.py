@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 
 LEVEL = 0.95
 

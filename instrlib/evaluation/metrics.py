@@ -6,7 +6,7 @@ Scores are functions of clip weights: ones give the score, the draws of a bootst
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 
 SCORES = (
     "accuracy",

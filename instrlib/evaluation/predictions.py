@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 from instrlib.evaluation import metrics
 
 Predictions = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 from instrlib.evaluation import metrics
 from instrlib.evaluation.bootstrap import LEVEL, draw, ends, mean_draws, over_seeds, p_value, standard_error
 from instrlib.evaluation.predictions import (

@@ -15,8 +15,7 @@ import pandas as pd
 from instrlib.audio.features import mel_edges_hz, sounding
 from instrlib.core.cache import cached, key
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import slug
+from instrlib.core.io import ConfigError, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split

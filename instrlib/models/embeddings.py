@@ -19,8 +19,7 @@ import numpy as np
 from instrlib.audio import decode, frontends
 from instrlib.core import cache
 from instrlib.core.config import folders
-from instrlib.core.errors import AudioError, InstrlibError
-from instrlib.core.io import hash_file, whole
+from instrlib.core.io import AudioError, InstrlibError, hash_file, whole
 from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import Corpus, check_unusable_share
 from instrlib.data.download import Remote, fetch, unpack

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.backend import load_keras, without_stderr
 from instrlib.core.cache import cached, key
-from instrlib.core.errors import RunError
-from instrlib.core.io import atomic_path, read_arrays, write_arrays
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import RunError, atomic_path, read_arrays, write_arrays
+from instrlib.core.parallel import load_keras, parallel_map, without_stderr
 from instrlib.data.inputs import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models import litert

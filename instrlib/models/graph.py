@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instrlib.core.backend import load_keras
+from instrlib.core.parallel import load_keras
 from instrlib.models.layers import Layer, build, initialise
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from instrlib.core.backend import load_keras
 from instrlib.core.config import one_of
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
+from instrlib.core.parallel import load_keras
 
 BATCH_NORM_MOMENTUM = 0.9
 """With few steps an epoch Keras' default of .99 leaves the moving averages far behind the weights: on the quick study

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instrlib.core.backend import without_stderr
-from instrlib.core.errors import RunError
+from instrlib.core.io import RunError
+from instrlib.core.parallel import without_stderr
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter

@@ -13,7 +13,7 @@ import numpy as np
 from instrlib.audio import decode
 from instrlib.audio.features import extract, segment_starts
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import AudioError, ConfigError
+from instrlib.core.io import AudioError, ConfigError
 from instrlib.evaluation.calibration import is_named
 from instrlib.models.published import Network, PublishedModel, predictor
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instrlib.audio.frontends import HOP_SAMPLES, N_MELS, PATCH_FRAMES, PATCH_SAMPLES, VGGISH, YAMNET, fill_up, patches
-from instrlib.core.backend import load_keras, without_stderr
-from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import read_arrays
+from instrlib.core.io import InstrlibError, RunError, read_arrays
+from instrlib.core.parallel import load_keras, without_stderr
 
 if TYPE_CHECKING:
     import keras

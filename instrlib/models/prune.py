@@ -17,7 +17,7 @@ import pandas as pd
 
 from instrlib.core.cache import key
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.io import ConfigError, RunError
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.models.answers import read_test

@@ -14,8 +14,7 @@ import numpy as np
 
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, folders
-from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import expanded, hash_file, hash_json, read_json
+from instrlib.core.io import InstrlibError, RunError, expanded, hash_file, hash_json, read_json
 from instrlib.evaluation.calibration import sigmoid, softmax
 from instrlib.models import litert
 

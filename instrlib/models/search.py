@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.backend import load_keras
 from instrlib.core.cache import cached, key
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError, DiskError, InstrlibError, RunError, WorkerError
-from instrlib.core.io import read_json
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import ConfigError, DiskError, InstrlibError, RunError, WorkerError, read_json
+from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
 from instrlib.models.layers import Layer, build, count_multiply_adds

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.features import Scaler
-from instrlib.core.backend import load_keras
 from instrlib.core.cache import key as cache_key
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError, RunError, SplitError
-from instrlib.core.io import atomic_path
+from instrlib.core.io import ConfigError, RunError, SplitError, atomic_path
+from instrlib.core.parallel import load_keras
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
 from instrlib.models.answers import read_test

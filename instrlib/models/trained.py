@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.features import Scaler
-from instrlib.core.backend import load_keras
 from instrlib.core.cache import versions
-from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import atomic_path, padded, read_json, write_arrays, write_json
+from instrlib.core.io import InstrlibError, RunError, atomic_path, padded, read_json, write_arrays, write_json
+from instrlib.core.parallel import load_keras
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.metrics import best_thresholds, clip_probabilities, scores

@@ -11,10 +11,8 @@ import pandas as pd
 
 from instrlib.audio.features import Scaler
 from instrlib.core import cache
-from instrlib.core.backend import load_keras
-from instrlib.core.errors import EvaluationError, StoreError
-from instrlib.core.io import hash_bytes, read_json
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import EvaluationError, StoreError, hash_bytes, read_json
+from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import UNUSED, Split, load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.calibration import sigmoid, softmax

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import slug
+from instrlib.core.io import ConfigError, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models.answers import read_test

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import instrlib
-from instrlib.core.errors import InstrlibError
+from instrlib.core.io import InstrlibError
 
 Piece = dict[str, str]
 """`text`, and at most one of `code`, `strong`, `emphasis` (each "yes"), `url`, `cite`."""

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from instrlib.core.config import folders
-from instrlib.core.errors import InstrlibError
-from instrlib.core.io import read_json, write_text
+from instrlib.core.io import InstrlibError, read_json, write_text
 from instrlib.reporting.summary import open_study, verdict
 
 _MOST_FINDINGS = 5

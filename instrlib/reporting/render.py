@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import instrlib
-from instrlib.core.errors import RunError
-from instrlib.core.io import atomic_path, write_text
+from instrlib.core.io import RunError, atomic_path, write_text
 from instrlib.reporting.document import report
 from instrlib.reporting.summary import Study
 

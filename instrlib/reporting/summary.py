@@ -11,8 +11,7 @@ from typing import Any
 
 import instrlib
 from instrlib.core.config import folders
-from instrlib.core.errors import RunError
-from instrlib.core.io import expanded, read_json
+from instrlib.core.io import RunError, expanded, read_json
 from instrlib.reporting import verdicts
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.reporting import numbers
 
 VERDICTS = ("better", "worse", "equivalent", "inconclusive")

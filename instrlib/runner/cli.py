@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from instrlib.core.errors import ConfigError, InstrlibError
+from instrlib.core.io import ConfigError, InstrlibError
 from instrlib.runner.console import near, say_error, show_predictions, table
 
 _RESUMED = ("study", "download")
@@ -139,7 +139,7 @@ def predict(
     """Classify the instrument of recordings; the exit code is 1 if a file cannot be used."""
     from tqdm import tqdm
 
-    from instrlib.core.errors import AudioError
+    from instrlib.core.io import AudioError
     from instrlib.models.predict import predict_file, recordings
     from instrlib.models.published import open_model
 

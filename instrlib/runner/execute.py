@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from instrlib.core import errors
-from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import write_text
+from instrlib.core import io as errors
+from instrlib.core.io import InstrlibError, RunError, write_text
 from instrlib.runner.notebooks import is_progress
 
 _QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instrlib.core.config import folders
-from instrlib.core.errors import RunError
-from instrlib.core.io import hash_json, read_json, write_text
+from instrlib.core.io import RunError, hash_json, read_json, write_text
 from instrlib.reporting.readme import title_and_question
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

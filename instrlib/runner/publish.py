@@ -9,8 +9,7 @@ from pathlib import Path
 
 from instrlib.core.cache import code_hash
 from instrlib.core.config import folders
-from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import atomic_path, disk_errors, hash_json, read_json
+from instrlib.core.io import InstrlibError, RunError, atomic_path, disk_errors, hash_json, read_json
 from instrlib.core.parallel import parallel_map
 
 _DIGITS = 8

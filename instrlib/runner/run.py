@@ -13,8 +13,7 @@ import numpy as np
 from instrlib.core import cache
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import Profile, folders, get_profile, study_name
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
+from instrlib.core.io import ConfigError, hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
 from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
 from instrlib.runner.notebooks import read_notebook
 from instrlib.runner.state import HELD, RECORD, checked, locked

@@ -10,8 +10,18 @@ from typing import Any
 
 from instrlib.core.cache import code_hash, source_hash, versions
 from instrlib.core.config import folders, get_profile
-from instrlib.core.errors import ConfigError, CorpusError, InstrlibError, RunError
-from instrlib.core.io import disk_errors, expanded, hash_file, hash_json, hash_tree, read_json
+from instrlib.core.io import (
+    ConfigError,
+    CorpusError,
+    InstrlibError,
+    RunError,
+    disk_errors,
+    expanded,
+    hash_file,
+    hash_json,
+    hash_tree,
+    read_json,
+)
 from instrlib.data import corpora
 from instrlib.runner.notebooks import Notebook, numbered_notebooks
 

@@ -13,8 +13,16 @@ from typing import Any
 
 from instrlib.core.cache import code_hash
 from instrlib.core.config import folders, get_profile, study_name
-from instrlib.core.errors import InstrlibError, RunError
-from instrlib.core.io import disk_errors, hash_file, hash_json, read_json, write_json, write_text
+from instrlib.core.io import (
+    InstrlibError,
+    RunError,
+    disk_errors,
+    hash_file,
+    hash_json,
+    read_json,
+    write_json,
+    write_text,
+)
 from instrlib.core.parallel import shared_processes
 from instrlib.runner import publish
 from instrlib.runner.notebooks import Notebook, numbered_notebooks, take_outputs, write_page

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from instrlib.core.errors import RunError
+from instrlib.core.io import RunError
 from instrlib.evaluation.calibration import softmax
 from instrlib.studies.measures import MEASURES, SOUNDING_DB, measure
 

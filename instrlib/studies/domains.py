@@ -16,10 +16,19 @@ import pandas as pd
 
 from instrlib.core import cache
 from instrlib.core.config import Profile, folders
-from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, LeakError, SplitError, StoreError
-from instrlib.core.io import hash_tree, slug, whole
+from instrlib.core.io import (
+    ConfigError,
+    CorpusError,
+    EvaluationError,
+    LeakError,
+    SplitError,
+    StoreError,
+    hash_tree,
+    listed,
+    slug,
+    whole,
+)
 from instrlib.core.parallel import parallel_map
-from instrlib.core.words import listed
 from instrlib.data import corpora, rendered
 from instrlib.data.dataset import Corpus
 from instrlib.data.files import CONTENT, is_audio

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instrlib.audio.features import Scaler, scale
-from instrlib.core.backend import load_keras
 from instrlib.core.cache import cached, key
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import in_parts
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import ConfigError, in_parts
+from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.models.trained import load_model, read_manifest
 from instrlib.studies.saliency import Explained, Grid, channels, downsample, predict, upsample, weighted_channels

@@ -9,8 +9,7 @@ import pandas as pd
 
 from instrlib.core.cache import cached, key
 from instrlib.core.config import AugmentConfig, Profile, TrainConfig
-from instrlib.core.errors import LeakError
-from instrlib.core.io import hash_file
+from instrlib.core.io import LeakError, hash_file
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split

@@ -15,8 +15,16 @@ import pandas as pd
 
 from instrlib.audio import decode, effects
 from instrlib.core.cache import key
-from instrlib.core.errors import ConfigError, CorpusError, InstrlibError, SplitError
-from instrlib.core.io import atomic_path, hash_file, read_json, write_json
+from instrlib.core.io import (
+    ConfigError,
+    CorpusError,
+    InstrlibError,
+    SplitError,
+    atomic_path,
+    hash_file,
+    read_json,
+    write_json,
+)
 from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
 from instrlib.data.dataset import Corpus, strata

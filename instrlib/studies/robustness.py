@@ -14,8 +14,7 @@ import pandas as pd
 from instrlib.audio import decode
 from instrlib.audio.effects import DEGRADATIONS, degrade, encode, generator
 from instrlib.core.cache import cached, key
-from instrlib.core.errors import AudioError, EvaluationError, LeakError
-from instrlib.core.io import disk_errors, hash_file, in_parts
+from instrlib.core.io import AudioError, EvaluationError, LeakError, disk_errors, hash_file, in_parts
 from instrlib.core.parallel import parallel_map
 from instrlib.data import taxonomy
 from instrlib.data.dataset import Corpus

@@ -14,12 +14,10 @@ import numpy as np
 import pandas as pd
 
 from instrlib.audio.features import mel_edges_hz
-from instrlib.core.backend import load_keras
 from instrlib.core.cache import cached, key
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
-from instrlib.core.io import in_parts
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import ConfigError, in_parts
+from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore
 from instrlib.models.trained import load_model, open_trained, part_segments

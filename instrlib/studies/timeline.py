@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.evaluation import bootstrap, statistics
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.studies.mixtures import Mixtures

@@ -12,7 +12,7 @@ from instrlib.audio.damage import (
     simulate,
     version_id,
 )
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.studies import condition, measures
 
 RATE_HZ = 22_050

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from instrlib.audio import decode as audio
-from instrlib.core.errors import AudioError
+from instrlib.core.io import AudioError
 
 RATE_HZ = 22_050
 

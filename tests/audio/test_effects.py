@@ -17,7 +17,7 @@ from instrlib.audio.effects import (
     generator,
     room_response,
 )
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 
 RATE_HZ = 22_050
 EVERY = [(one.name, level) for one in DEGRADATIONS.values() for level in one.levels]

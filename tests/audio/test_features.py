@@ -10,7 +10,7 @@ from instrlib.audio import decode as audio
 from instrlib.audio import features
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.data import store
 
 CONFIG = FeatureConfig()

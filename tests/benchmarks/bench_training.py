@@ -23,8 +23,8 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREAD
 import numpy as np  # noqa: E402
 
 from instrlib.audio.features import Scaler, scale  # noqa: E402
-from instrlib.core.backend import load_keras  # noqa: E402
 from instrlib.core.config import FeatureConfig, TrainConfig  # noqa: E402
+from instrlib.core.parallel import load_keras  # noqa: E402
 from instrlib.models import layers, train  # noqa: E402
 from instrlib.models.examples import Examples  # noqa: E402
 

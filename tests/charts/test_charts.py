@@ -10,8 +10,7 @@ from PIL import Image
 
 from instrlib import charts
 from instrlib.charts import curves, style
-from instrlib.core.errors import InstrlibError
-from instrlib.core.io import write_arrays
+from instrlib.core.io import InstrlibError, write_arrays
 
 RNG = np.random.default_rng(0)
 NAMES = [f"model {letter}" for letter in "abcd"]

@@ -8,7 +8,7 @@ import pytest
 
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 
 MODULE = """
 '''Words.'''

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from instrlib.core.config import PROFILES, AugmentConfig, FeatureConfig, TrainConfig, folders, get_profile, study_name
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-from instrlib.core.errors import ConfigError, DiskError, InstrlibError
 from instrlib.core.io import (
+    ConfigError,
+    DiskError,
+    InstrlibError,
     atomic_path,
     disk_errors,
     expanded,
@@ -55,7 +57,7 @@ def test_a_disk_without_room_says_so_and_keeps_the_old_file(tmp_path):
     write_arrays(path, x=np.arange(3))
     code = (
         "import sys, signal, resource\nimport numpy as np\nfrom pathlib import Path\n"
-        "from instrlib.core.io import write_arrays\nfrom instrlib.core.errors import DiskError\n"
+        "from instrlib.core.io import write_arrays\nfrom instrlib.core.io import DiskError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n    write_arrays(Path(sys.argv[1]), x=np.random.default_rng(0).random(10_000))\n"

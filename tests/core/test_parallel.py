@@ -17,8 +17,7 @@ import pytest
 
 from instrlib.core import parallel
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError, WorkerError
-from instrlib.core.io import read_arrays
+from instrlib.core.io import ConfigError, WorkerError, read_arrays
 from instrlib.core.parallel import n_workers, parallel_map
 from instrlib.models import train, trained
 
@@ -335,10 +334,10 @@ def test_a_dask_worker_of_other_code_is_refused(start, monkeypatch):
 def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_stderr(start, tmp_path):
     cluster = start().add_worker()
     code = (
-        "import pathlib, sys, instrlib.core.parallel, instrlib.core.errors, test_parallel\n"
+        "import pathlib, sys, instrlib.core.parallel, instrlib.core.io, test_parallel\n"
         "try:\n"
         f"    list(instrlib.core.parallel.parallel_map(test_parallel._long, [(pathlib.Path({str(tmp_path)!r}),)]))\n"
-        "except instrlib.core.errors.WorkerError as error:\n"
+        "except instrlib.core.io.WorkerError as error:\n"
         "    print(error)"
     )
     run = subprocess.Popen(

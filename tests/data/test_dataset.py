@@ -10,7 +10,7 @@ import soundfile
 
 from instrlib.audio import decode
 from instrlib.core.config import folders, get_profile
-from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.io import ConfigError, CorpusError
 from instrlib.data import corpora, dataset
 from instrlib.data.dataset import (
     IN_TEST,

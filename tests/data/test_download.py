@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data import download
 from instrlib.data.download import Remote, fetch, unpack
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib.core.errors import ConfigError, CorpusError
+from instrlib.core.io import ConfigError, CorpusError
 from instrlib.data import corpora
 from instrlib.data.splits import make_split
 

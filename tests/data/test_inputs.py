@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import LeakError
+from instrlib.core.io import LeakError
 from instrlib.data.inputs import Inputs, by_segment, clip_of_segment, describe_segments, segment_store
 from instrlib.data.splits import PARTS, k_folds, load_split, save_split
 from instrlib.data.store import build_store

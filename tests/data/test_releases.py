@@ -32,8 +32,7 @@ from trees import (
 )
 
 from instrlib.core.config import get_profile
-from instrlib.core.errors import ConfigError, CorpusError
-from instrlib.core.io import hash_file
+from instrlib.core.io import ConfigError, CorpusError, hash_file
 from instrlib.data import corpora, download, irmas, openmic2018
 from instrlib.data.dataset import IN_TEST, TWO_CLASSES
 from instrlib.data.fsdkaggle2018 import GAP, id_clusters

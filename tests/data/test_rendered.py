@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 import instrlib
-from instrlib.core.errors import ConfigError, CorpusError, DiskError
+from instrlib.core.io import ConfigError, CorpusError, DiskError
 from instrlib.data import rendered
 from instrlib.data.dataset import COLUMNS
 from instrlib.data.rendered import corpus as corpus_module

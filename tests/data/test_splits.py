@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib.core.errors import LeakError, SplitError
+from instrlib.core.io import LeakError, SplitError
 from instrlib.data.splits import (
     PARTS,
     check_classes,

@@ -20,8 +20,7 @@ from instrlib.audio.effects import ChangedCopies
 from instrlib.audio.features import extract, scale
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import CorpusError, StoreError
-from instrlib.core.io import hash_json
+from instrlib.core.io import CorpusError, StoreError, hash_json
 from instrlib.data import dataset, store
 from instrlib.data.dataset import Corpus, CorpusInfo, excluded_table
 

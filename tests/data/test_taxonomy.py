@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.data import corpora, irmas, kaggle_instruments, nsynth, rendered, taxonomy
 from instrlib.data.taxonomy import FAMILIES, INSTRUMENTS, common_classes, common_name
 

@@ -22,7 +22,7 @@ from signals import heeding
 from trees import tone
 
 from instrlib.audio.decode import load
-from instrlib.core.errors import AudioError, ConfigError, CorpusError, RunError
+from instrlib.core.io import AudioError, ConfigError, CorpusError, RunError
 from instrlib.data.rendered import sampler
 from instrlib.deploy import analysis, page
 from instrlib.models import published

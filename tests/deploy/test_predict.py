@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from instrlib.audio import decode
 from instrlib.audio.features import extract
-from instrlib.core.backend import without_stderr
-from instrlib.core.errors import AudioError, ConfigError
+from instrlib.core.io import AudioError, ConfigError
+from instrlib.core.parallel import without_stderr
 from instrlib.data import store
 from instrlib.models import predict, published
 from instrlib.runner.cli import main

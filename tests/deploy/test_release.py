@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from instrlib.audio.features import FeatureConfig, scale
-from instrlib.core.errors import ConfigError, EvaluationError, RunError
-from instrlib.core.io import hash_file, read_arrays, read_json, write_json
+from instrlib.core.io import ConfigError, EvaluationError, RunError, hash_file, read_arrays, read_json, write_json
 from instrlib.data import rendered
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import check_no_leak, fingerprint_of, k_folds, load_split, save_splits

@@ -5,7 +5,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import NearestCentroid
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 from instrlib.evaluation import baselines
 from instrlib.evaluation.metrics import scores
 

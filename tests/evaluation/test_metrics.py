@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 from instrlib.evaluation import metrics
 from instrlib.evaluation.metrics import LABEL_SCORES, SCORES, best_thresholds, decisions, per_class, scores
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib.core.errors import EvaluationError
+from instrlib.core.io import EvaluationError
 from instrlib.evaluation import bootstrap, metrics, statistics
 from instrlib.evaluation.predictions import join_folds, join_seeds
 from instrlib.evaluation.statistics import compare, holm, score_table

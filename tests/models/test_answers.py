@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import RunError
+from instrlib.core.io import RunError
 from instrlib.data.splits import make_split, save_split
 from instrlib.evaluation import statistics
 from instrlib.models import answers, variants

@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV
 
 from instrlib.audio.features import extract, mel_edges_hz, sounding
 from instrlib.core.config import FeatureConfig
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.models import classical
 from instrlib.models.trained import part_segments
 

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from instrlib.audio.frontends import YAMNET, fill_up, patches
-from instrlib.core.backend import load_keras
-from instrlib.core.errors import ConfigError, CorpusError, RunError
+from instrlib.core.io import ConfigError, CorpusError, RunError
+from instrlib.core.parallel import load_keras
 from instrlib.data import corpora
 from instrlib.models import embeddings, pretrained
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrlib.core.errors import RunError
+from instrlib.core.io import RunError
 from instrlib.data.splits import load_split
 from instrlib.models import export, litert, trained
 from instrlib.models.export import FORMATS

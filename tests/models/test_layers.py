@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.models.layers import Layer, build, count_multiply_adds, get_spec, resize, widen
 
 SHAPE = (64, 130, 1)

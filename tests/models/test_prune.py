@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.io import read_json, write_json
+from instrlib.core.io import ConfigError, RunError, read_json, write_json
 from instrlib.core.parallel import parallel_map
 from instrlib.models import prune, trained
 from instrlib.models.prune import Pruning

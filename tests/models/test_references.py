@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.config import PROFILES
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.models import references
 from instrlib.models.layers import build, count_multiply_adds
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import DiskError, RunError, WorkerError
+from instrlib.core.io import DiskError, RunError, WorkerError
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import k_folds, save_split
 from instrlib.models import search

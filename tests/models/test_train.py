@@ -9,10 +9,9 @@ import pytest
 
 from instrlib.audio.augment import augment
 from instrlib.audio.features import Scaler, mel_edges_hz, silence
-from instrlib.core.backend import load_keras
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.core.errors import ConfigError, RunError, SplitError
-from instrlib.core.io import read_arrays, read_json
+from instrlib.core.io import ConfigError, RunError, SplitError, read_arrays, read_json
+from instrlib.core.parallel import load_keras
 from instrlib.data.store import build_store
 from instrlib.evaluation.metrics import scores
 from instrlib.models import answers, examples, train, trained

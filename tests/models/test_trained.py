@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import InstrlibError, RunError, SplitError
+from instrlib.core.io import InstrlibError, RunError, SplitError
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store
 from instrlib.models import answers, trained

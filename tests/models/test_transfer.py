@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.errors import EvaluationError, LeakError, StoreError
+from instrlib.core.io import EvaluationError, LeakError, StoreError
 from instrlib.data import rendered
 from instrlib.data.splits import UNUSED, Split, check_no_leak, load_split, make_split, save_split
 from instrlib.data.store import build_store

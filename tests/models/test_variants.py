@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.errors import ConfigError, RunError
+from instrlib.core.io import ConfigError, RunError
 from instrlib.data.splits import k_folds, save_split
 from instrlib.models import answers, variants
 from instrlib.models.layers import Layer

@@ -8,8 +8,7 @@ from pathlib import Path
 import example_study as made
 import pytest
 
-from instrlib.core.errors import ConfigError, InstrlibError, RunError
-from instrlib.core.io import write_json
+from instrlib.core.io import ConfigError, InstrlibError, RunError, write_json
 from instrlib.reporting import cards, compare, document, readme, render, summary, verdicts
 from instrlib.reporting.citations import Citations
 from instrlib.reporting.summary import open_study

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from instrlib import charts
-from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.io import read_json, write_json
+from instrlib.core.io import ConfigError, RunError, read_json, write_json
 from instrlib.runner.publish import collect
 from instrlib.runner.run import DECLARED, open_run
 

@@ -14,7 +14,7 @@ from signals import heeding
 
 from instrlib.core import cache
 from instrlib.core.config import PROFILES
-from instrlib.core.errors import ConfigError, CorpusError, InstrlibError, RunError
+from instrlib.core.io import ConfigError, CorpusError, InstrlibError, RunError
 from instrlib.models import embeddings
 from instrlib.runner import notebooks, publish, state, study
 from instrlib.runner.run import open_run
@@ -264,7 +264,7 @@ def test_a_failure_names_notebook_and_cell_and_the_next_run_goes_on_there(root):
 
 
 def test_an_error_of_the_library_in_a_cell_keeps_its_kind(alone):
-    raising = "from instrlib.core.errors import CorpusError\nraise CorpusError('No clip in here; add one.')"
+    raising = "from instrlib.core.io import CorpusError\nraise CorpusError('No clip in here; add one.')"
     write_notebook(alone / "notebooks", "03_third", [raising])
     with pytest.raises(CorpusError, match=r"^03_third: cell 4 .*No clip in here; add one\.$"):
         run_study(**SMOKE)

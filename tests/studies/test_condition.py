@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from recordings import plain_model
 
-from instrlib.core.errors import RunError
+from instrlib.core.io import RunError
 from instrlib.studies import condition, measures
 from instrlib.studies.condition import CONDITIONS, LOGGED
 from instrlib.studies.measures import measure

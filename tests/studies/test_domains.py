@@ -11,7 +11,7 @@ import pytest
 from trees import make_folders, make_kaggle_instruments, tone, write_audio
 
 from instrlib.core.config import TrainConfig, folders, get_profile
-from instrlib.core.errors import ConfigError, CorpusError, EvaluationError, LeakError
+from instrlib.core.io import ConfigError, CorpusError, EvaluationError, LeakError
 from instrlib.data import rendered
 from instrlib.data.rendered import sources
 from instrlib.data.splits import load_split
@@ -286,7 +286,7 @@ def test_predictions_are_those_of_the_network_as_trained_and_of_its_adapted_copy
 
 
 def test_adapted_normalisation_has_the_statistics_of_its_input_and_nothing_else_changes(crossed):
-    from instrlib.core.backend import load_keras
+    from instrlib.core.parallel import load_keras
 
     _, outcomes, crossings = crossed
     run, store = outcomes[crossings[1].source.name].flat[0], crossings[1].target.store

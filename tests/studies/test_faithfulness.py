@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.core.parallel import parallel_map
 from instrlib.models.layers import build, get_spec
 from instrlib.models.train import train_model
@@ -170,7 +170,7 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
         np.testing.assert_array_equal(weight, kept)
     assert found.shape == (4, 4, *intact.shape[2:])
     # With new weights in the last layer alone, a map is still a sum of the trained network's channels.
-    from instrlib.core.backend import load_keras
+    from instrlib.core.parallel import load_keras
 
     active = np.asarray(load_keras().Model(model.input, model.get_layer("relu3").output)(x)).reshape(4, -1, 48)
     residual = np.linalg.lstsq(active[0], found[0, 0].ravel(), rcond=None)[1]

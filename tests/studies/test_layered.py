@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.config import AugmentConfig, TrainConfig, get_profile
-from instrlib.core.errors import LeakError, RunError
+from instrlib.core.io import LeakError, RunError
 from instrlib.data.splits import make_split, save_split
 from instrlib.data.store import build_store
 from instrlib.evaluation import bootstrap, statistics

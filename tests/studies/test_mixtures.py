@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from trees import TONES_HZ
 
-from instrlib.core.errors import ConfigError, CorpusError, SplitError
+from instrlib.core.io import ConfigError, CorpusError, SplitError
 from instrlib.data import rendered
 from instrlib.studies import mixtures as studies
 

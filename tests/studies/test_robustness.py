@@ -10,7 +10,7 @@ import soundfile
 from sklearn.metrics import roc_auc_score
 
 from instrlib.audio import effects
-from instrlib.core.errors import EvaluationError, LeakError
+from instrlib.core.io import EvaluationError, LeakError
 from instrlib.data import corpora, rendered
 from instrlib.evaluation import metrics, statistics
 from instrlib.evaluation.calibration import is_named

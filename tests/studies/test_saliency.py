@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
 
-from instrlib.core.backend import load_keras
 from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.errors import ConfigError, RunError
-from instrlib.core.io import read_json, write_json
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import ConfigError, RunError, read_json, write_json
+from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.models.layers import Layer, build, get_spec
 from instrlib.models.train import train_model
 from instrlib.models.trained import part_segments

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from instrlib.core.errors import ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.models.predict import Windows
 from instrlib.studies import timeline
 from instrlib.studies.timeline import Decision, Truth

@@ -14,8 +14,16 @@ import pandas as pd
 
 from instrlib.audio import effects
 from instrlib.core.cache import key
-from instrlib.core.errors import ConfigError, CorpusError, InstrlibError
-from instrlib.core.io import atomic_path, hash_file, hash_json, read_json, write_json
+from instrlib.core.io import (
+    ConfigError,
+    CorpusError,
+    InstrlibError,
+    atomic_path,
+    hash_file,
+    hash_json,
+    read_json,
+    write_json,
+)
 from instrlib.core.parallel import parallel_map
 from instrlib.data.dataset import COLUMNS, Corpus, CorpusInfo
 from instrlib.data.files import CONTENT

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from instrlib.core.errors import CorpusError
+from instrlib.core.io import CorpusError
 from instrlib.data.rendered.sources import DRUM_BANK
 
 RATE_HZ = 44_100  # native rate of the fonts; neither engine has an anti-aliasing filter, so resampling follows

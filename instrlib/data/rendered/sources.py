@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instrlib.core.errors import CorpusError
-from instrlib.core.io import hash_file
+from instrlib.core.io import CorpusError, hash_file
 
 DRUM_BANK = 128
 
