@@ -1,7 +1,19 @@
-"""Scores with intervals, comparisons with verdicts, and corrections for multiple comparisons; see `bootstrap`."""
+"""Scores with intervals and comparisons with verdicts, from a bootstrap over groups and training seeds.
+
+Clips of one group (recording, performer or instrument) are correlated, so groups are drawn instead of clips, stratified
+by class. Every score is a function of clip weights: ones give the estimate, draws give its distribution. Of the n
+groups of a stratum, n - 1 are drawn, each with weight n / (n - 1), which keeps the variance unbiased for few groups
+[1]_. With a single group, the ends of an interval are NaN.
+
+References
+----------
+.. [1] J. N. K. Rao, C. F. J. Wu, "Resampling inference with complex survey data", JASA 83(401), 1988.
+   doi:10.1080/01621459.1988.10478591
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -9,22 +21,19 @@ import pandas as pd
 
 from instrlib.core.io import EvaluationError
 from instrlib.evaluation import metrics
-from instrlib.evaluation.bootstrap import LEVEL, draw, ends, mean_draws, over_seeds, p_value, standard_error
-from instrlib.evaluation.predictions import (
-    Predictions,
-    check_same_clips,
-    each_seed,
-    main_score,
-    several_labels,
-    truth,
-)  # fmt: skip
+from instrlib.evaluation.predictions import Predictions, check_same_clips, each_seed, main_score, several_labels, truth
 
-POWER = 0.8
+LEVEL, POWER = 0.95, 0.8
 MARGIN = 0.05
 """Differences of a score up to this do not matter, where a study states no other margin."""
 
 NO_INTERVAL = ("expected_calibration_error",)
-"""The bootstrap's draws of this score are biased upwards, so that no interval of theirs is valid."""
+"""The draws of this score are biased upwards, so that they give no valid interval."""
+
+_BLOCK = 500
+
+Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""From weights [n_draws, n_clips] to values by name, each with a first axis of draws."""
 
 
 def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
@@ -40,12 +49,45 @@ def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: 
         has no interval, because its bootstrap is biased.
     """
     check_same_clips(predictions)
-    rows = []
-    for model, answer in predictions.items():
-        for score, values in score_draws(answer, n_resamples=n_resamples, seed=seed).items():
-            draws = over_seeds(values, seed)
-            rows.append((model, score, float(draws[0]), *(ends(draws) if score not in NO_INTERVAL else (np.nan,) * 2)))
-    return pd.DataFrame(rows, columns=["model", "score", "estimate", "low", "high"])
+    drawn = {name: score_draws(answer, n_resamples=n_resamples, seed=seed) for name, answer in predictions.items()}
+    every = {(model, score): draws for model, of_model in drawn.items() for score, draws in of_model.items()}
+    table = intervals(every, seed).rename_axis(["model", "score"]).reset_index()
+    table.loc[table.score.isin(NO_INTERVAL), ["low", "high"]] = np.nan
+    return table
+
+
+def intervals(draws: dict[Any, np.ndarray], seed: int = 0) -> pd.DataFrame:
+    """Return `estimate`, `low` and `high` (95 %) by name from draws [n_seeds, 1 + n_resamples]; see `mean_draws`."""
+    means = {name: over_seeds(values, seed) for name, values in draws.items()}
+    rows = [(float(mean[0]), *ends(mean)) for mean in means.values()]
+    return pd.DataFrame(rows, pd.Index(list(means)), columns=["estimate", "low", "high"])
+
+
+def nested(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Return a `score_table` as model -> score -> estimate, low, high."""
+    return {
+        model: rows.set_index("score")[["estimate", "low", "high"]].to_dict("index")
+        for model, rows in table.groupby("model", sort=False)
+    }
+
+
+def class_table(predictions: Predictions, classes: Sequence[str], *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """Score each class, with intervals over groups and seeds.
+
+    Returns a table by class: each score of `metrics.per_class`, its `_low` and `_high`, then `support`, `observed` and
+    `n_groups`. Intervals are NaN for fewer than two groups, and too narrow for two or three.
+    """
+    terms = metrics.clip_terms(truth(predictions), *next(each_seed(predictions)))
+    present, group = terms["present"], np.asarray(predictions["group"])
+    n_groups = np.array([len(np.unique(group[column])) for column in present.T])
+    table = pd.DataFrame(index=pd.Index(classes, name="class"))
+    for name, values in score_draws(predictions, by_class=True, n_resamples=n_resamples, seed=seed).items():
+        draws = over_seeds(values, seed)
+        table[name] = draws[0]
+        table[[f"{name}_low", f"{name}_high"]] = np.where(
+            n_groups > 1, np.transpose([ends(one) for one in draws.T]), np.nan
+        ).T
+    return table.assign(support=present.sum(axis=0), observed=terms["observed"].sum(axis=0), n_groups=n_groups)
 
 
 def compare(
@@ -72,7 +114,7 @@ def compare(
     margin : float
         Largest irrelevant difference, stated before the run.
     score : str, optional
-        One of `metrics.SCORES` or `metrics.LABEL_SCORES`; default: accuracy or mean average precision.
+        A score of `metrics.scores`; default: accuracy or mean average precision.
     n_resamples, seed : int
         Number and seed of the bootstrap draws; many comparisons increase the number.
 
@@ -93,11 +135,11 @@ def compare(
         return comparison_table({}, [], margin=margin, n_groups=0)
     check_same_clips(models)
     first = next(iter(models.values()))
-    score = score or main_score(first)
-    if score in NO_INTERVAL or score not in (metrics.LABEL_SCORES if several_labels(first) else metrics.SCORES):
+    score, n_resamples = score or main_score(first), enough_resamples(n_resamples, len(pairs))
+    drawn = {name: score_draws(answer, n_resamples=n_resamples, seed=seed) for name, answer in models.items()}
+    if score in NO_INTERVAL or any(score not in one for one in drawn.values()):
         raise EvaluationError(f"Unknown score {score!r} for a comparison; use {main_score(first)!r}.")
-    n_resamples = enough_resamples(n_resamples, len(pairs))
-    draws = {name: score_draws(answer, n_resamples=n_resamples, seed=seed)[score] for name, answer in models.items()}
+    draws = {name: one[score] for name, one in drawn.items()}
     n_groups, lower = len(np.unique(first["group"])), score in metrics.LOWER_IS_BETTER
     return comparison_table(draws, pairs, margin=margin, n_groups=n_groups, lower_is_better=lower, seed=seed)
 
@@ -132,134 +174,167 @@ def comparison_table(
     -------
     pandas.DataFrame
         Indexed by `first` and `second`: `difference` (first minus second), `low` and `high` (95 %), `p` (two-sided),
-        `p_holm`, `margin`, `detectable` (difference with a power of 80 % at the corrected level) and `verdict`: better
+        `p_holm`, `margin`, `detectable` (difference with a power of 80 % at the corrected level), `bound` (one-sided
+        95 % bound of the loss, uncorrected: the first is not inferior if it is below the margin) and `verdict`: better
         or worse (p_holm below 0.05), equivalent (within the margin by two one-sided tests, also corrected) or
         inconclusive.
     """
-    differences = [over_seeds(_paired(draws, first, second), seed) for first, second in pairs]
+    normal, sign, rows, p_margin = NormalDist(), -1 if lower_is_better else 1, [], []
+    for first, second in pairs:
+        n_first, n_second = len(draws[first]), len(draws[second])
+        if 1 not in (n_first, n_second) and n_first != n_second:
+            raise EvaluationError(
+                f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same seeds."
+            )
+        values = over_seeds(draws[first] - draws[second], seed)
+        values = np.where(np.abs(values) < 1e-12, 0.0, values)  # rounding errors
+        difference, spread = float(values[0]), float(np.sqrt(_variance(values[1:])))
+        # The bootstrap of models that differ in few groups has almost no spread, which is no evidence about other
+        # groups. The error is at least that of one further group won by each side; the bound of a loss that never
+        # occurred is then 2.3 / n_groups, close to the "rule of three" (Hanley, Lippman-Hand, JAMA 249(13), 1983).
+        error = max(spread, math.sqrt(2) / n_groups)
+        p_margin.append(normal.cdf((abs(difference) - margin) / error) if margin > 0 else np.nan)
+        bound = normal.inv_cdf(LEVEL) * error - sign * difference
+        rows.append((difference, *ends(values), p_value(values), spread or error, bound))
     index = pd.MultiIndex.from_tuples(list(pairs), names=["first", "second"])
-    differences = [np.where(np.abs(one) < 1e-12, 0.0, one) for one in differences]  # rounding errors
-    found = [(float(one[0]), *ends(one), p_value(one)) for one in differences]
-    table = pd.DataFrame(found, index, columns=["difference", "low", "high", "p"])
-    table["p_holm"] = holm(table.p.to_numpy())
-    table["margin"] = margin
-    errors = np.array([standard_error(one) or _error(one, n_groups) for one in differences], dtype=float)
+    table = pd.DataFrame(rows, index, columns=["difference", "low", "high", "p", "error", "bound"], dtype=float)
+    table["p_holm"], table["margin"] = holm(table.p.to_numpy()), margin
     level = (1 - LEVEL) / max(table.p.notna().sum(), 1)
-    table["detectable"] = errors * (_normal_quantile(1 - level / 2) + _normal_quantile(POWER))
-    p_margin = [max(p_within(one, margin, n_groups), p_within(-one, margin, n_groups)) for one in differences]
-    sign = -1 if lower_is_better else 1
-    shown, equivalent = (table.p_holm < 1 - LEVEL).to_numpy(), holm(np.array(p_margin)) < 1 - LEVEL
+    table["detectable"] = table.error * (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER))
     better = np.where(sign * table.difference > 0, "better", "worse")
-    table["verdict"] = np.where(shown, better, np.where(equivalent, "equivalent", "inconclusive"))
-    return table
-
-
-def non_inferiority(
-    predictions: dict[str, Predictions],
-    first: str,
-    second: str,
-    *,
-    margin: float,
-    score: str | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Test whether the first model loses at most `margin` of a score against the second.
-
-    Returns `difference`, `bound` (one-sided 95 % bound of the loss), `p` and `shown`.
-    """
-    models = {name: predictions[name] for name in (first, second)}
-    check_same_clips(models)
-    score = score or main_score(models[first])
-    sign = -1 if score in metrics.LOWER_IS_BETTER else 1
-    draws = {name: score_draws(one, n_resamples=n_resamples, seed=seed)[score] for name, one in models.items()}
-    difference, n_groups = (
-        sign * over_seeds(_paired(draws, first, second), seed),
-        len(np.unique(models[first]["group"])),
-    )
-    p = p_within(difference, margin, n_groups)
-    bound = _normal_quantile(LEVEL) * _error(difference, n_groups) - float(difference[0])
-    return {"difference": sign * float(difference[0]), "bound": bound, "p": p, "shown": bool(p < 1 - LEVEL)}
-
-
-def class_table(predictions: Predictions, classes: tuple[str, ...], *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Score each class, with intervals over groups and seeds.
-
-    Returns a table by class: each score of `metrics.per_class`, its `_low` and `_high`, then `support`, `observed` and
-    `n_groups`. Intervals are NaN for fewer than two groups, and too narrow for two or three.
-    """
-    known = truth(predictions)
-    present = known == 1 if several_labels(predictions) else known[:, None] == np.arange(len(classes))
-    metrics.check_names(classes, np.shape(predictions["probabilities"])[-1])
-    n_groups = np.array([len(np.unique(predictions["group"][column])) for column in present.T])
-    drawn = score_draws(predictions, by_class=True, n_resamples=n_resamples, seed=seed)
-    table = pd.DataFrame(index=pd.Index(classes, name="class"))
-    for name, values in drawn.items():
-        draws = over_seeds(values, seed)
-        table[name] = draws[0]
-        interval = [ends(column) if n > 1 else (np.nan, np.nan) for column, n in zip(draws.T, n_groups, strict=True)]
-        table[[f"{name}_low", f"{name}_high"]] = interval
-    observed = np.isfinite(known).sum(axis=0) if several_labels(predictions) else len(known)
-    return table.assign(support=present.sum(axis=0), observed=observed, n_groups=n_groups)
+    equivalent = np.where(holm(np.array(p_margin)) < 1 - LEVEL, "equivalent", "inconclusive")
+    table["verdict"] = np.where(table.p_holm < 1 - LEVEL, better, equivalent)
+    return table[["difference", "low", "high", "p", "p_holm", "margin", "detectable", "bound", "verdict"]]
 
 
 def score_draws(
     predictions: Predictions, *, by_class: bool = False, n_resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Return every score for each seed and draw [shape=(n_seeds, 1 + n_resamples) or (..., n_classes)]."""
-    known, groups = truth(predictions), np.asarray(predictions["group"])
-    strata = None if several_labels(predictions) else known
+    known = truth(predictions)
     weigh = metrics.weighted_class_scores if by_class else metrics.weighted_scores
     terms = [metrics.clip_terms(known, *one) for one in each_seed(predictions)]
     statistics = [lambda weights, one=one: weigh(one, weights) for one in terms]
-    return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)
+    strata = None if several_labels(predictions) else known
+    return draw(statistics, predictions["group"], strata, n_resamples=n_resamples, seed=seed)
 
 
-def mean_table(
-    values: dict[str, np.ndarray],
+def mean_draws(
+    values: np.ndarray, groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
+) -> np.ndarray:
+    """Return draws [n_seeds, 1 + n_resamples] of the mean of one number per clip [n_clips] or [n_seeds, n_clips]."""
+    statistics = [
+        lambda weights, one=one: {"mean": weights @ one / weights.sum(axis=1)}
+        for one in np.atleast_2d(np.asarray(values, dtype=float))
+    ]
+    return draw(statistics, groups, strata, n_resamples=n_resamples, seed=seed)["mean"]
+
+
+def draw(
+    statistics: Sequence[Statistic],
     groups: np.ndarray,
     strata: np.ndarray | None = None,
     *,
     n_resamples: int,
     seed: int,
-) -> pd.DataFrame:
-    """Return means of one number per clip, with 95 % intervals over groups and seeds.
+) -> dict[str, np.ndarray]:
+    """Draw groups and evaluate the statistics, one per training seed, under each draw.
 
-    `values` are arrays [shape=(n_clips,) or (n_seeds, n_clips)] by name; `groups` and `strata` are those of `draw`. The
-    table has `estimate`, `low` and `high` by name.
+    Parameters
+    ----------
+    groups : np.ndarray of str [shape=(n_clips,) or (n_clips, k)]
+        Group of each clip; for a mixture the groups of its sources, "" where it has fewer. The weight of a mixture is
+        the product of their weights, which makes intervals slightly too wide [1]_.
+    strata : np.ndarray [shape=(n_clips,)], optional
+        Class of each clip. A group belongs to the most frequent class of its clips; classes with one group are pooled.
+    n_resamples, seed : int
+        Number and seed of the draws; models on the same clips share the draws of a seed.
+
+    Returns
+    -------
+    dict of str to np.ndarray [shape=(n_seeds, 1 + n_resamples, ...)]
+        The first column is the estimate.
+
+    References
+    ----------
+    .. [1] A. B. Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007. doi:10.1214/07-AOAS122
     """
-    rows = {}
-    for name, own in values.items():
-        draws = over_seeds(mean_draws(own, groups, strata, n_resamples=n_resamples, seed=seed), seed)
-        rows[name] = (float(draws[0]), *ends(draws))
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high"])
+    codes, weights = group_weights(groups, strata, n_resamples=n_resamples, seed=seed)
+    blocks = []
+    for start in range(0, len(weights), _BLOCK):
+        of_clips = weights[start : start + _BLOCK][:, codes]
+        of_clips = of_clips.prod(axis=2) if codes.ndim > 1 else of_clips
+        by_seed = [statistic(of_clips) for statistic in statistics]
+        blocks.append({name: np.stack([one[name] for one in by_seed]) for name in by_seed[0]})
+    return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
 
 
-def compare_means(
-    values: dict[str, np.ndarray],
-    groups: np.ndarray,
-    strata: np.ndarray | None = None,
-    *,
-    against: str | None = None,
-    pairs: Sequence[tuple[str, str]] | None = None,
-    margin: float = MARGIN,
-    n_resamples: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Compare means of one number per clip (see `mean_table`) in pairs, as `compare` does for scores."""
-    if pairs is None:
-        pairs = [(name, against) for name in values if name != against]
-    n_resamples = enough_resamples(n_resamples, len(pairs))
-    draws = {name: mean_draws(own, groups, strata, n_resamples=n_resamples, seed=seed) for name, own in values.items()}
-    return comparison_table(draws, pairs, margin=margin, n_groups=len(np.unique(groups)), seed=seed)
+def group_weights(
+    groups: np.ndarray, strata: np.ndarray | None = None, *, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return group numbers of clips and weights [1 + n_resamples, n_groups]: ones, then draws (NaN for one group)."""
+    names, codes = np.unique(groups, return_inverse=True)
+    codes, of_group = codes.reshape(np.shape(groups)), np.zeros(len(names), int)
+    if codes.ndim > 1:
+        none = names == ""
+        return codes, np.where(none, 1.0, _weights(-none.astype(int), n_resamples, np.random.default_rng(seed)))
+    if strata is not None and len(names) > 1:
+        of_group = pd.crosstab(codes, np.asarray(strata)).to_numpy().argmax(axis=1)
+        sizes = np.bincount(of_group)
+        alone = sizes[of_group] == 1
+        of_group[alone] = len(sizes)
+        if alone.sum() == 1:  # merge it with the smallest other stratum
+            of_group[alone] = of_group[~alone][sizes[of_group[~alone]].argmin()]
+    return codes, _weights(of_group, n_resamples, np.random.default_rng(seed))
 
 
-def p_within(draws: np.ndarray, margin: float, n_groups: int) -> float:
-    """Return the one-sided p-value of a difference of -margin or less, from a normal test; see `_error`."""
-    error = _error(draws, n_groups)
-    if np.isnan(error) or not margin > 0:
-        return np.nan
-    return 0.5 * math.erfc((float(draws[0]) + margin) / error / math.sqrt(2))
+def _weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n - 1 of the n members of each stratum, with weight n / (n - 1); NaN for a stratum of one."""
+    weights = np.ones((1 + n_resamples, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        n = len(members)
+        drawn = rng.multinomial(n - 1, np.full(n, 1 / n), size=n_resamples)
+        weights[1:, members] = drawn * (n / (n - 1)) if n > 1 else np.nan
+    return weights
+
+
+def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
+    """Draw the seeds as well, and return the draws of their mean [shape=(1 + n_resamples, ...)]; see `draw`.
+
+    If groups and seeds are both drawn, their interaction counts three times instead of once (Owen, 2007). The draws
+    are therefore scaled to the variance over groups, plus that over seeds, minus that of the interaction.
+    """
+    n_seeds, groups = len(values), values.mean(axis=0)
+    if n_seeds == 1:
+        return groups
+    weights = _weights(np.zeros(n_seeds, int), values.shape[1] - 1, np.random.default_rng((seed, n_seeds))) / n_seeds
+    seeds, both = np.tensordot(weights, values[:, 0], axes=1), np.einsum("rs,sr...->r...", weights, values)
+    of_groups, of_seeds, of_both = (_variance(one[1:]) for one in (groups, seeds, both))
+    interaction = np.maximum(of_both - of_groups - of_seeds, 0)
+    wanted = np.maximum(of_groups + of_seeds - interaction, np.maximum(of_groups, of_seeds))
+    scale = np.sqrt(np.divide(wanted, of_both, out=np.ones_like(of_both), where=~(of_both <= 0)))
+    return np.concatenate([groups[:1], groups[0] + (both[1:] - groups[0]) * scale])
+
+
+def _variance(draws: np.ndarray) -> np.ndarray:
+    """Return the variance over the draws that are not NaN; draws without clips of a class are NaN."""
+    return np.ma.filled(np.ma.masked_invalid(draws).var(axis=0), np.nan)
+
+
+def ends(draws: np.ndarray) -> tuple[float, float]:
+    """Return both ends of the 95 % percentile interval of draws; NaN if all draws are NaN."""
+    if np.isnan(draws[1:]).all():
+        return np.nan, np.nan
+    low, high = np.nanquantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def p_value(draws: np.ndarray) -> float:
+    """Return the two-sided p-value of draws of a difference, at least 2 / (n_resamples + 1)."""
+    known = draws[1:][np.isfinite(draws[1:])]
+    tail = (1 + min((known <= 0).sum(), (known >= 0).sum())) / (1 + len(known))
+    return min(1.0, 2 * float(tail)) if len(known) else np.nan
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -275,11 +350,9 @@ def holm(p: np.ndarray) -> np.ndarray:
     >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p, dtype=float)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    corrected = np.full(len(p), np.nan)
-    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected = np.array(p, dtype=float)
+    order = np.argsort(corrected, kind="stable")[: np.isfinite(corrected).sum()]  # NaN comes last
+    steps = corrected[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
 
@@ -293,37 +366,3 @@ def enough_resamples(n_resamples: int, n_comparisons: int) -> int:
     (1000, 800)
     """
     return max(n_resamples, math.ceil(4 * (n_comparisons + 1) / (1 - LEVEL)))
-
-
-def nested(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """Return a `score_table` as model -> score -> estimate, low, high."""
-    return {
-        model: rows.set_index("score")[["estimate", "low", "high"]].to_dict("index")
-        for model, rows in table.groupby("model", sort=False)
-    }
-
-
-def _error(draws: np.ndarray, n_groups: int) -> float:
-    """Return the standard error of a difference, at least that of one further group won by each side.
-
-    The bootstrap of models that differ in few groups has almost no spread, which is no evidence about other groups.
-    With the minimum of sqrt(2) / n_groups, the bound of a loss that never occurred is 2.3 / n_groups, close to the
-    "rule of three" (Hanley and Lippman-Hand, JAMA 249(13), 1983).
-    """
-    return max(standard_error(draws), math.sqrt(2) / n_groups)
-
-
-def _paired(draws: dict[str, np.ndarray], first: str, second: str) -> np.ndarray:
-    """Return first minus second for each seed; a single seed is compared with every seed of the other."""
-    n_first, n_second = len(draws[first]), len(draws[second])
-    if 1 not in (n_first, n_second) and n_first != n_second:
-        raise EvaluationError(
-            f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same seeds."
-        )
-    return draws[first] - draws[second]
-
-
-def _normal_quantile(p: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(p)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.io import ConfigError
-from instrlib.evaluation import bootstrap, statistics
+from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.studies.mixtures import Mixtures
 
@@ -376,7 +376,7 @@ def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[st
         micro = [micro_f1(counts, weights) for counts in (frames, wide, narrow)]
         return dict(zip(SCORES, (micro[0], macro[0], error_rate, micro[1], macro[1], micro[2]), strict=True))
 
-    return bootstrap.draw([scores], truth.groups, n_resamples=n_resamples, seed=seed)
+    return statistics.draw([scores], truth.groups, n_resamples=n_resamples, seed=seed)
 
 
 def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: int = 0) -> dict[str, float]:
@@ -386,13 +386,13 @@ def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: i
     """
     own = counts[2].sum(axis=1) > 0
     part, ensembles = tuple(one[own] for one in counts), groups[own]
-    values = bootstrap.draw([lambda w: {"f1": micro_f1(part, w)}], ensembles, n_resamples=n_resamples, seed=seed)
+    values = statistics.draw([lambda w: {"f1": micro_f1(part, w)}], ensembles, n_resamples=n_resamples, seed=seed)
     n_ensembles = len(np.unique(ensembles))
     return _interval(values["f1"][0], n_ensembles) | {"n": int(counts[2].sum()), "n_ensembles": n_ensembles}
 
 
 def _interval(values: np.ndarray, n_ensembles: int) -> dict[str, float]:
-    low, high = bootstrap.ends(values) if n_ensembles >= FEWEST_ENSEMBLES else (np.nan, np.nan)
+    low, high = statistics.ends(values) if n_ensembles >= FEWEST_ENSEMBLES else (np.nan, np.nan)
     return {"estimate": float(values[0]), "low": low, "high": high}
 
 

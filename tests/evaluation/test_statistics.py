@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from instrlib.core.io import EvaluationError
-from instrlib.evaluation import bootstrap, metrics, statistics
+from instrlib.evaluation import metrics, statistics
 from instrlib.evaluation.predictions import join_folds, join_seeds
 from instrlib.evaluation.statistics import compare, holm, score_table
 
@@ -13,8 +13,8 @@ DRAWS = {"n_resamples": 400, "seed": 0}
 
 
 def one_mean(values, groups, strata=None, *, n_resamples, seed):
-    values = bootstrap.mean_draws(values, groups, strata, n_resamples=n_resamples, seed=seed)
-    return bootstrap.over_seeds(values, seed)
+    values = statistics.mean_draws(values, groups, strata, n_resamples=n_resamples, seed=seed)
+    return statistics.over_seeds(values, seed)
 
 
 def predictions(share_right: float, *, n_seeds: int = 3, n_groups: int = 40, per_group: int = 3, seed: int = 0) -> dict:
@@ -57,7 +57,7 @@ def test_the_calibration_error_has_no_interval_because_its_bootstrap_is_biased()
     made = predictions(0.8)
     table = score_table({"a": made}, **DRAWS).set_index("score")
     assert table.loc["expected_calibration_error", ["low", "high"]].isna().all()
-    draws = bootstrap.over_seeds(statistics.score_draws(made, **DRAWS)["expected_calibration_error"], 0)
+    draws = statistics.over_seeds(statistics.score_draws(made, **DRAWS)["expected_calibration_error"], 0)
     assert draws[1:].mean() > draws[0]  # what an interval of the draws would have been centred on
     with pytest.raises(EvaluationError):
         compare({"a": made, "b": made}, against="a", score="expected_calibration_error", **DRAWS)
@@ -80,17 +80,17 @@ def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are
     for seed in range(200):
         values = np.repeat(rng.normal(size=20), 5) + 0.3 * rng.normal(size=100)
         for kept, groups in ((covered, np.arange(100) // 5), (naive, np.arange(100))):
-            low, high = bootstrap.ends(one_mean(values, groups, n_resamples=300, seed=seed))
+            low, high = statistics.ends(one_mean(values, groups, n_resamples=300, seed=seed))
             kept.append(low <= 0 <= high)
     assert 0.89 <= np.mean(covered) <= 0.98 and np.mean(naive) < 0.75
 
 
 def test_a_mixture_weighs_as_much_as_all_its_sources_together():
     groups = np.array([["a", "b"], ["c", ""], ["b", "c"]])
-    codes, weights = bootstrap.group_weights(groups, n_resamples=300, seed=0)
+    codes, weights = statistics.group_weights(groups, n_resamples=300, seed=0)
     assert codes.shape == (3, 2) and (weights[:, codes[1, 1]] == 1).all()
     np.testing.assert_allclose(weights[1:, 1:].sum(axis=1), 3)
-    drawn = bootstrap.draw([lambda weights: {"weights": weights}], groups, n_resamples=300, seed=0)["weights"][0]
+    drawn = statistics.draw([lambda weights: {"weights": weights}], groups, n_resamples=300, seed=0)["weights"][0]
     np.testing.assert_allclose(drawn[:, 0], weights[:, codes[0, 0]] * weights[:, codes[0, 1]])
     np.testing.assert_allclose(drawn[:, 1], weights[:, codes[1, 0]])
 
@@ -102,7 +102,7 @@ def test_seeds_widen_the_interval_by_their_own_variance():
 
 
 def test_a_group_of_a_single_class_is_pooled_and_a_single_group_has_no_interval():
-    codes, weights = bootstrap.group_weights(
+    codes, weights = statistics.group_weights(
         np.array(list("aabbccd")), np.array([0, 0, 0, 0, 1, 1, 2]), n_resamples=200, seed=0
     )
     assert codes.tolist() == [0, 0, 1, 1, 2, 2, 3] and weights.shape == (201, 4) and (weights[0] == 1).all()
@@ -125,8 +125,6 @@ def test_classes_have_intervals_where_they_have_two_groups():
     expected = np.mean([metrics.per_class(made["targets"], one, tuple("abc")).f1 for one in made["probabilities"]], 0)
     np.testing.assert_allclose(table.f1, expected)
     assert {"average_precision_low", "observed"} <= set(statistics.class_table(labelled(), tuple("abc"), **DRAWS))
-    with pytest.raises(EvaluationError):
-        statistics.class_table(made, ("a", "b"), **DRAWS)
 
 
 # Comparisons
@@ -197,7 +195,7 @@ def test_the_family_is_corrected_once_and_has_resamples_enough():
     np.testing.assert_allclose(table.p_holm, holm(table.p))
     assert table.index.tolist() == [("b", "a"), ("c", "a"), ("d", "a")]
     assert table.p_holm.iloc[0] < 0.05  # with ten resamples no p could be
-    columns = ["difference", "low", "high", "p", "p_holm", "margin", "detectable", "verdict"]
+    columns = ["difference", "low", "high", "p", "p_holm", "margin", "detectable", "bound", "verdict"]
     assert table.columns.tolist() == columns
     assert compare({"a": models["a"]}, against="a", **DRAWS).columns.tolist() == columns
 
@@ -225,14 +223,11 @@ def test_few_differing_groups_do_not_show_that_nothing_is_lost():
     made = predictions(1.0, n_seeds=1, n_groups=26, per_group=5)
     pruned = made | {"probabilities": made["probabilities"].copy()}
     made["probabilities"][:, :3] = made["probabilities"][:, :3, [1, 2, 0]]  # the pruned one gains three clips
-    found = statistics.non_inferiority({"pruned": pruned, "dense": made}, "pruned", "dense", margin=0.01, **DRAWS)
-    low = compare({"pruned": pruned, "dense": made}, against="dense", **DRAWS).low.iloc[0]
-    assert found["difference"] > 0 and low >= 0 and not found["shown"] and found["bound"] > 0.01
-    large = predictions(0.9, n_groups=1000, per_group=1)
-    found = statistics.non_inferiority({"same": large, "dense": dict(large)}, "same", "dense", margin=0.01, **DRAWS)
-    assert found["shown"] and found["bound"] < 0.01
-    worse = predictions(0.8, n_groups=1000, per_group=1, seed=1)
-    assert not statistics.non_inferiority({"a": worse, "b": large}, "a", "b", margin=0.01, **DRAWS)["shown"]
+    row = compare({"pruned": pruned, "dense": made}, against="dense", margin=0.01, **DRAWS).iloc[0]
+    assert row.difference > 0 and row.low >= 0 and row.bound > 0.01
+    large, worse = predictions(0.9, n_groups=1000, per_group=1), predictions(0.8, n_groups=1000, per_group=1, seed=1)
+    assert compare({"same": large, "dense": dict(large)}, against="dense", **DRAWS).bound.iloc[0] < 0.01
+    assert compare({"worse": worse, "dense": large}, against="dense", **DRAWS).bound.iloc[0] > 0.05
 
 
 def test_holm_is_the_published_example_and_leaves_what_was_not_tested():

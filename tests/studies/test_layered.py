@@ -9,7 +9,7 @@ from instrlib.core.config import AugmentConfig, TrainConfig, get_profile
 from instrlib.core.io import LeakError, RunError
 from instrlib.data.splits import make_split, save_split
 from instrlib.data.store import build_store
-from instrlib.evaluation import bootstrap, statistics
+from instrlib.evaluation import statistics
 from instrlib.models.layers import Layer
 from instrlib.models.published import open_model
 from instrlib.models.variants import Variant, run_variants
@@ -89,7 +89,7 @@ def test_scores_of_mixtures_have_intervals_over_the_groups_of_all_sources(mixtur
 
 def test_the_weight_of_a_mixture_is_the_product_of_those_of_its_groups():
     groups = np.array([["a", ""], ["b", ""], ["c", ""], ["a", "b"], ["c", "c"]])
-    codes, weights = bootstrap.group_weights(groups, n_resamples=300, seed=0)
+    codes, weights = statistics.group_weights(groups, n_resamples=300, seed=0)
     of_clips = weights[:, codes].prod(axis=2)
     assert (of_clips[0] == 1).all()
     np.testing.assert_allclose(of_clips[:, 3], of_clips[:, 0] * of_clips[:, 1])
