@@ -1,7 +1,7 @@
 """Augmentation of spectrograms: CutMix, MixUp, mixtures, SpecAugment and recording augmentation.
 
-These are the NumPy reference versions. All operate on features before scaling, so a pasted box is part of a spectrogram
-and a mask is silence. All random choices come from the generator `rng`.
+All act on features before scaling, so a pasted box is part of a spectrogram and a mask is silence. All random choices
+come from the generator `rng`.
 """
 
 import numpy as np
@@ -54,104 +54,76 @@ def augment(
     """
     if config.retake:
         x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
-    if config.mix != "none" and rng.random() < config.share:
-        if config.mix == "cutmix":
-            x, y = cutmix(x, y, axes=config.axes, beta=config.beta, rng=rng)
-        elif config.mix == "mixup":
-            x, y = mixup(x, y, beta=config.beta, rng=rng)
-        else:
-            settings = {"number": config.layers, "range_db": config.level_range_db, "floor": floor}
-            x, y = mixtures(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
-    if config.time_masks or config.frequency_masks:
-        x = spec_augment(
-            x,
-            floor=floor,
-            time_masks=config.time_masks,
-            longest_frames=round(config.time_mask_s / hop_s),
-            frequency_masks=config.frequency_masks,
-            widest_bins=config.frequency_mask_bins,
-            rng=rng,
-        )
-    return x, y
+    if config.mix == "layers" and rng.random() < config.share:
+        settings = {"number": config.layers, "range_db": config.level_range_db, "floor": floor}
+        x, y = mixtures(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
+    plan, y = draw(config, y, x.shape[1:], hop_s, rng)
+    if plan["mixed"]:
+        share, (n_bins, n_frames) = plan["share"][:, None, None], x.shape[1:]
+        box = _runs(n_bins, plan["box"][:, :2])[:, :, None] & _runs(n_frames, plan["box"][:, 2:])[:, None, :]
+        x = np.where(box, share * x + (1 - share) * x[plan["partner"]], x)
+    in_bins, in_frames = (
+        _runs(length, plan[name]).any(axis=1)
+        for length, name in zip(x.shape[1:], ("bin_masks", "frame_masks"), strict=True)
+    )
+    return np.where(in_bins[:, :, None] | in_frames[:, None, :], floor[:, None].astype(x.dtype), x), y
 
 
-def cutmix(
-    x: np.ndarray, y: np.ndarray, *, axes: str, beta: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Paste a box from another example into each example, and mix the labels by the area of the box [1]_.
+def draw(
+    config: AugmentConfig, y: np.ndarray, shape: tuple[int, int], hop_s: float, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draw CutMix [1]_, MixUp [2]_ and masks [3]_ of one batch, and mix the labels.
 
-    Parameters
-    ----------
-    x, y : np.ndarray [shape=(batch, n_bins, n_frames)] and [shape=(batch, n_classes)]
-        Features, and shares of the classes; both are returned as new arrays.
-    axes : {"both", "time", "frequency"}
-        Axes along which the box is limited; it spans the other axis.
-    beta : float
-        The share lambda of an example ~ Beta(beta, beta); the box covers 1 - lambda of the spectrogram.
-    rng : np.random.Generator
-        Draws shares, positions and partners.
+    CutMix pastes a box from a partner; its centre is uniform over the spectrogram, the part beyond the edge is cut off,
+    and the labels follow the remaining area. (`keras.layers.CutMix` draws its size uniformly and rounds the corners, so
+    its labels deviate from the area.) MixUp averages both examples in dB, which is not the spectrogram of the summed
+    sounds; `mixtures` computes that. Masks are SpecAugment's, without time warping.
 
-    Notes ----- The centre of the box is uniform over the spectrogram. The part beyond the edge is cut off, and the
-    labels follow the remaining area. `keras.layers.CutMix` draws lambda uniformly and rounds the corners, so its labels
-    deviate from the area.
+    Returns
+    -------
+    dict, np.ndarray
+        `mixed` (bool), `partner` and `share` of the example itself [shape=(n,)], `box` [shape=(n, 4)] (first bin, last
+        bin + 1, first frame, last frame + 1), `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)]; mixed labels.
 
     References
     ----------
     .. [1] Yun, Han, Oh, Chun, Choe, Yoo. "CutMix: Regularization strategy to train strong classifiers with localizable
        features." ICCV 2019. arXiv:1905.04899
-    """
-    n, n_bins, n_frames = x.shape
-    partner = rng.permutation(n)
-    cut = 1 - rng.beta(beta, beta, size=n)
-    side = np.sqrt(cut) if axes == "both" else cut
-    in_bins = np.ones((n, n_bins), bool) if axes == "time" else _stripe(n_bins, side, rng)
-    in_frames = np.ones((n, n_frames), bool) if axes == "frequency" else _stripe(n_frames, side, rng)
-    box = in_bins[:, :, None] & in_frames[:, None, :]
-    pasted = (in_bins.sum(axis=1) * in_frames.sum(axis=1) / (n_bins * n_frames)).astype(y.dtype)[:, None]
-    return np.where(box, x[partner], x), (1 - pasted) * y + pasted * y[partner]
-
-
-def mixup(x: np.ndarray, y: np.ndarray, *, beta: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Average each example and its labels with another example, with a weight ~ Beta(beta, beta) [1]_.
-
-    An average in dB is not the spectrogram of the summed sounds; `mixtures` computes that.
-
-    References
-    ----------
-    .. [1] Zhang, Cisse, Dauphin, Lopez-Paz. "mixup: Beyond empirical risk minimization." ICLR 2018. arXiv:1710.09412
-    """
-    partner = rng.permutation(len(x))
-    weight = rng.beta(beta, beta, size=len(x)).astype(np.float32)
-    of_x, of_y = weight[:, None, None], weight[:, None]
-    return of_x * x + (1 - of_x) * x[partner], of_y * y + (1 - of_y) * y[partner]
-
-
-def spec_augment(
-    x: np.ndarray,
-    *,
-    floor: np.ndarray,
-    time_masks: int,
-    longest_frames: int,
-    frequency_masks: int,
-    widest_bins: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Mask random bands and time spans of each example with silence (`floor`), without time warping [1]_.
-
-    The width of each mask is uniform from 0 to the maximum, and the mask lies completely inside the spectrogram.
-
-    References
-    ----------
-    .. [1] Park, Chan, Zhang, Chiu, Zoph, Cubuk, Le. "SpecAugment: A simple data augmentation method for automatic
+    .. [2] Zhang, Cisse, Dauphin, Lopez-Paz. "mixup: Beyond empirical risk minimization." ICLR 2018. arXiv:1710.09412
+    .. [3] Park, Chan, Zhang, Chiu, Zoph, Cubuk, Le. "SpecAugment: A simple data augmentation method for automatic
        speech recognition." Interspeech 2019. doi:10.21437/Interspeech.2019-2680
     """
-    n, n_bins, n_frames = x.shape
-    hidden = np.zeros(x.shape, bool)
-    for _ in range(time_masks):
-        hidden |= _inner_stripe(n, n_frames, longest_frames, rng)[:, None, :]
-    for _ in range(frequency_masks):
-        hidden |= _inner_stripe(n, n_bins, widest_bins, rng)[:, :, None]
-    return np.where(hidden, floor[:, None].astype(x.dtype), x)
+    n, (n_bins, n_frames) = len(y), shape
+    partner, share, box = np.arange(n), np.zeros(n, np.float32), np.tile([0, n_bins, 0, n_frames], (n, 1))
+    mixed = config.mix in ("cutmix", "mixup") and rng.random() < config.share
+    if mixed:
+        partner, beta = rng.permutation(n), rng.beta(config.beta, config.beta, size=n)
+        pasted = 1 - beta
+        if config.mix == "mixup":
+            share = beta.astype(np.float32)
+        else:
+            side = np.sqrt(pasted) if config.axes == "both" else pasted
+            for axis, (length, left_out) in enumerate(((n_bins, "time"), (n_frames, "frequency"))):
+                if config.axes != left_out:
+                    size = np.rint(side * length).astype(int)
+                    low = rng.integers(length, size=n) - size // 2
+                    box[:, 2 * axis : 2 * axis + 2] = np.clip(np.stack([low, low + size], 1), 0, length)
+            pasted = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (n_bins * n_frames)
+        pasted = pasted.astype(np.float32)[:, None]
+        y = (1 - pasted) * y + pasted * y[partner]
+
+    def masks(number: int, length: int, longest: int) -> np.ndarray:
+        ends = np.zeros((n, number, 2), np.int32)
+        for one in range(number):
+            size = rng.integers(min(longest, length), size=n, endpoint=True)
+            low = rng.integers(length - size, endpoint=True)
+            ends[:, one] = np.stack([low, low + size], 1)
+        return ends
+
+    frame_masks = masks(config.time_masks, n_frames, round(config.time_mask_s / hop_s))
+    bin_masks = masks(config.frequency_masks, n_bins, config.frequency_mask_bins)
+    plan = {"mixed": mixed, "partner": partner, "share": share, "box": box}
+    return plan | {"bin_masks": bin_masks, "frame_masks": frame_masks}, y
 
 
 def mixtures(
@@ -216,9 +188,6 @@ def augment_recording(
     return result
 
 
-# -- parts -----------------------------------------------------------------------------------------------------------
-
-
 def _power(level_db: np.ndarray, floor: np.ndarray) -> np.ndarray:
     return np.where(level_db > floor[:, None], 10 ** (level_db / 10), level_db.dtype.type(0))
 
@@ -243,21 +212,10 @@ def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator)
     return taken
 
 
-def _stripe(length: int, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return bool [n, length]: in each row one run of about `share * length` cells, cut off at the edges."""
-    sizes = np.rint(shares * length).astype(int)
-    return _run(length, rng.integers(length, size=len(shares)) - sizes // 2, sizes)
-
-
-def _inner_stripe(n: int, length: int, longest: int, rng: np.random.Generator) -> np.ndarray:
-    """Return bool [n, length]: in each row one run of 0 to `longest` cells inside the row."""
-    sizes = rng.integers(min(longest, length), size=n, endpoint=True)
-    return _run(length, rng.integers(length - sizes, endpoint=True), sizes)
-
-
-def _run(length: int, low: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def _runs(length: int, ends: np.ndarray) -> np.ndarray:
+    """Return bool [..., length]: the cells from the first end to before the last one [..., 2]."""
     cells = np.arange(length)
-    return (cells >= low[:, None]) & (cells < (low + sizes)[:, None])
+    return (cells >= ends[..., :1]) & (cells < ends[..., 1:])
 
 
 def _colour_db(n: int, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -276,7 +234,7 @@ def _kept(power: np.ndarray, shortest: int, rng: np.random.Generator) -> np.ndar
     length = rng.integers(min(shortest, n_frames), n_frames, size=n, endpoint=True)
     loudest = power.sum(axis=1).argmax(axis=1)
     first = np.clip(loudest - rng.integers(length), 0, n_frames - length)
-    return _run(n_frames, first, length) | (rng.random((n, 1)) < 0.5)
+    return _runs(n_frames, np.stack([first, first + length], 1)) | (rng.random((n, 1)) < 0.5)
 
 
 def _reverberated(power: np.ndarray, octaves: np.ndarray, hop_s: float, rng: np.random.Generator) -> np.ndarray:

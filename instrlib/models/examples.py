@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.augment import augment
+from instrlib.audio.augment import augment, draw
 from instrlib.audio.features import Scaler, mel_edges_hz, scale, silence
-from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.data.store import FeatureStore
 
 CHUNK_BYTES = 2**28
@@ -126,7 +126,7 @@ def plans(
         drawn: dict[str, list[np.ndarray]] = {}
         hop_s = known.config.hop_s if known.config else 1.0
         for number, rng in enumerate(generators):
-            one, labels[number] = _draw(config.augment, labels[number], known.shape, hop_s, rng)
+            one, labels[number] = draw(config.augment, labels[number], known.shape, hop_s, rng)
             for name, value in one.items():
                 drawn.setdefault(name, []).append(value)
         plan = {name: np.stack(values) for name, values in drawn.items()}
@@ -150,47 +150,6 @@ def _augmented(
     settings = dataclasses.replace(config.augment, mix=mix, time_masks=0, frequency_masks=0)
     about = {"floor": silence(known.config), "hop_s": known.config.hop_s, "edges_hz": mel_edges_hz(known.config)}
     return augment(x.astype(np.float32), y, settings, **about, rng=rng)
-
-
-def _draw(
-    config: AugmentConfig, labels: np.ndarray, shape: tuple[int, int], hop_s: float, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draw CutMix, MixUp and masks of one batch with the distributions of `audio.augment`; also mix the labels.
-
-    The plan has `mixed` (bool), `partner` and `share` [shape=(n,)], `box` [shape=(n, 4)] (first bin, last bin + 1,
-    first frame, last frame + 1), and `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)].
-    """
-    n, (n_bins, n_frames) = len(labels), shape
-    partner, share, box = np.arange(n), np.zeros(n, np.float32), np.tile([0, n_bins, 0, n_frames], (n, 1))
-    mixed = config.mix in ("cutmix", "mixup") and rng.random() < config.share
-    if mixed:
-        partner, beta = rng.permutation(n), rng.beta(config.beta, config.beta, size=n)
-        pasted = 1 - beta
-        if config.mix == "mixup":
-            share = beta.astype(np.float32)
-        else:
-            side = np.sqrt(pasted) if config.axes == "both" else pasted
-            for axis, (length, left_out) in enumerate(((n_bins, "time"), (n_frames, "frequency"))):
-                if config.axes != left_out:
-                    size = np.rint(side * length).astype(int)
-                    low = rng.integers(length, size=n) - size // 2
-                    box[:, 2 * axis : 2 * axis + 2] = np.clip(np.stack([low, low + size], 1), 0, length)
-            pasted = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (n_bins * n_frames)
-        pasted = pasted.astype(np.float32)[:, None]
-        labels = (1 - pasted) * labels + pasted * labels[partner]
-
-    def masks(number: int, length: int, longest: int) -> np.ndarray:
-        ends = np.zeros((n, number, 2), np.int32)
-        for one in range(number):
-            size = rng.integers(min(longest, length), size=n, endpoint=True)
-            low = rng.integers(length - size, endpoint=True)
-            ends[:, one] = np.stack([low, low + size], 1)
-        return ends
-
-    frame_masks = masks(config.time_masks, n_frames, round(config.time_mask_s / hop_s))
-    bin_masks = masks(config.frequency_masks, n_bins, config.frequency_mask_bins)
-    drawn = {"mixed": mixed, "partner": partner, "share": share, "box": box}
-    return drawn | {"bin_masks": bin_masks, "frame_masks": frame_masks}, labels
 
 
 def affine(examples: Examples) -> dict[str, np.ndarray]:
