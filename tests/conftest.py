@@ -12,6 +12,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+os.environ["INSTRLIB_WORKERS"] = "1"  # unless a test asks for more
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no core waits for the other at the end."""
@@ -25,7 +27,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("data", "runs", "reports", "figures"):
         monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
     monkeypatch.delenv("INSTRLIB_ROOT", raising=False)
-    settings = ("CORPORA", "WORKERS", "SCHEDULER", "WEIGHTS", "HUB")
+    settings = ("CORPORA", "SCHEDULER", "WEIGHTS", "HUB")
     for name in (*(f"INSTRLIB_{setting}" for setting in settings), "TFHUB_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
 

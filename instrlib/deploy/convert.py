@@ -45,7 +45,7 @@ def convert(work: Path, network: Path, store_folder: Path, split_path: Path) -> 
         with atomic_path(file) as path:
             path.write_bytes(export.convert_model(both, (_KIND,))[_KIND])
         has_maps = "maps" in both.output
-        grid = saliency.cell_grid(model, saliency.last_picture_layer(model)) if has_maps else None
+        grid = saliency.cell_grid(model, saliency.picture_layers(model)[-1]) if has_maps else None
         plain = Network(file, store.config, scaler, output_of(model), 1.0, np.zeros(len(store.classes)))
         calibrate = _calibrate if plain.output == "softmax" else _calibrate_labels
         temperature, thresholds, results = calibrate(plain, store, split, network)

@@ -1,31 +1,46 @@
-"""Saliency: class activation maps and Grad-CAM on spectrograms.
+"""Saliency maps on spectrograms (class activation maps and Grad-CAM), and tests of their faithfulness.
 
 Maps have the grid of their layer: cells at regular steps, each with a receptive field on the input. They explain the
 logit, because the gradient of a confident softmax vanishes.
+
+Deletion replaces the spectrogram by silence, the most salient parts first, and records the probability of the predicted
+class; insertion restores it in the same order (Petsiuk et al. 2018, arXiv:1806.07421). A faithful map outperforms
+orders that ignore the network, and depends on its weights (Adebayo et al. 2018, arXiv:1810.03292).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.features import mel_edges_hz
+from instrlib.audio.features import Scaler, mel_edges_hz, scale
 from instrlib.core.cache import cached, key
 from instrlib.core.config import FeatureConfig
 from instrlib.core.io import ConfigError, in_parts
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import load_split
-from instrlib.data.store import FeatureStore
-from instrlib.models.trained import load_model, open_trained, part_segments
+from instrlib.data.store import FeatureStore, open_store
+from instrlib.models import export
+from instrlib.models.trained import load_model, open_trained, part_segments, read_manifest
 
 if TYPE_CHECKING:
     import keras
 
-_BATCH = 64
+MAP = "class activation map"
+LOUDEST, LOUDEST_MAP = "loudest points", "loudest points of the map"
+ORDERS = (MAP, LOUDEST_MAP, LOUDEST, "loudest blocks", "another clip's map", "random points", "random blocks")
+"""What is deleted first. Points are single values of the spectrogram; blocks are as coarse as the map's cells."""
+
+FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Shares of the spectrogram that are deleted or inserted: close together where the curves are steep."""
+
+N_DRAWS, N_WEIGHTS = 2, 3  # draws of the random orders and of the random weights, for each network
+
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -67,20 +82,27 @@ class Explained:
         return self.maps[:, np.arange(len(self.segments)), self.segments.target]
 
 
-# Geometry
+@dataclass(frozen=True)
+class Measured:
+    """Deletion and insertion curves of segments, and map correlations under randomised weights.
+
+    `deletion` and `insertion` [shape=(n_seeds, n, n_fractions)] hold probabilities of the predicted class for each of
+    `ORDERS`. `randomised` [shape=(n_seeds, n, n_layers)] is the absolute rank correlation with the original map after
+    replacing the weights of each of `layers` and all later ones; absolute, because random weights can invert a map.
+    """
+
+    deletion: dict[str, np.ndarray]
+    insertion: dict[str, np.ndarray]
+    layers: tuple[str, ...]
+    randomised: np.ndarray
+
+
+# -- cells of a layer --------------------------------------------------------------------------------------------------
 
 
 def picture_layers(model: "keras.Model") -> list[str]:
-    """Return the names of the layers with a frequency and a time axis, from input to output."""
+    """Return the layers with a frequency and a time axis; the last one defines the cells of a class activation map."""
     return [layer.name for layer in model.layers[1:] if len(layer.output.shape) == 4]
-
-
-def last_picture_layer(model: "keras.Model") -> str:
-    """Return the layer that defines the cells of a class activation map."""
-    names = picture_layers(model)
-    if not names:
-        raise ConfigError("This network has no map, because no layer has a frequency and a time axis.")
-    return names[-1]
 
 
 def cell_grid(model: "keras.Model", layer: str) -> Grid:
@@ -89,23 +111,24 @@ def cell_grid(model: "keras.Model", layer: str) -> Grid:
     For a window of k samples with step s that begins p before the input, the centre of cell i is i s - p + (k - 1) / 2.
     With padding "same", TensorFlow puts half of the padding, rounded down, in front.
     """
-    _check_layer(model, layer)
     shape = tuple(model.input.shape[1:3])
-    centres = [np.arange(side, dtype=float) for side in shape]
-    fields, steps = [1, 1], [1, 1]
-    before = model.layers[0]
-    for one in model.layers[1:]:
-        for axis, (size, step) in enumerate(_windows(one, before)):
+    centres, fields, steps = [np.arange(side, dtype=float) for side in shape], [1, 1], [1, 1]
+    for before, one in zip(model.layers, model.layers[1:], strict=False):
+        windows = getattr(one, "kernel_size", None) or getattr(one, "pool_size", (1, 1))
+        same = getattr(one, "padding", "valid") == "same"
+        for axis in (0, 1):
+            size = (windows[axis] - 1) * getattr(one, "dilation_rate", (1, 1))[axis] + 1
+            step = getattr(one, "strides", (1, 1))[axis]
             n_in, n_out = before.output.shape[1 + axis], one.output.shape[1 + axis]
-            same = getattr(one, "padding", "valid") == "same"
-            missing = max((n_out - 1) * step + size - n_in, 0) if same else 0
-            place = np.arange(n_out) * step - missing // 2 + (size - 1) / 2
+            if one.input is not before.output or n_out != (-(-n_in // step) if same else (n_in - size) // step + 1):
+                raise ConfigError(f"The cells of the layer {one.name!r} have no known position; choose another layer.")
+            padding = max((n_out - 1) * step + size - n_in, 0) if same else 0
+            place = np.arange(n_out) * step - padding // 2 + (size - 1) / 2
             centres[axis] = centres[axis][0] + steps[axis] * place
             fields[axis] += (size - 1) * steps[axis]
             steps[axis] *= step
         if one.name == layer:
             break
-        before = one
     return Grid(*centres, *fields, shape)
 
 
@@ -131,21 +154,26 @@ def downsample(spectra: np.ndarray, grid: Grid) -> np.ndarray:
 def shares(maps: np.ndarray, grid: Grid) -> np.ndarray:
     """Scale the positive part of each map such that its `upsample` has mean 1; NaN if nothing is positive."""
     positive = np.maximum(maps, 0)
-    bins, frames = (hat.mean(axis=0) for hat in _hats(grid))
-    total = np.einsum("...rc,r,c->...", positive, bins, frames)[..., None, None]
+    total = upsample(positive, grid).mean(axis=(-2, -1), keepdims=True)
     return np.divide(positive, total, out=np.full(positive.shape, np.nan), where=total > 0)
+
+
+def _hats(grid: Grid) -> list[np.ndarray]:
+    """Return weights of linear interpolation between the centres, (n_bins, n_rows) and (n_frames, n_columns)."""
+    return [
+        np.stack([np.interp(np.arange(side), centres, unit) for unit in np.eye(len(centres))], axis=1)
+        for side, centres in zip(grid.shape, (grid.centre_bin, grid.centre_frame), strict=True)
+    ]
 
 
 def band_centres_hz(config: FeatureConfig) -> np.ndarray:
     """Return the centre of each mel band in Hz [shape=(n_mels,)]."""
     if config.kind != "log_mel":
-        raise ConfigError(
-            "A map over frequency requires log-mel features, because cepstral coefficients have no frequency axis."
-        )
+        raise ConfigError(f"A map over frequency requires log-mel features; {config.kind} has no frequency axis.")
     return mel_edges_hz(config)[1:-1]
 
 
-# Maps
+# -- maps --------------------------------------------------------------------------------------------------------------
 
 
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
@@ -153,13 +181,20 @@ def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
 
     The network must end with the mean over frequency and time and one dense layer. The logit of class c is the mean
     over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is the map [n, n_classes, n_rows,
-    n_columns], on the grid of `last_picture_layer(model)`.
+    n_columns], on the grid of the last of `picture_layers`.
 
     References
     ----------
     .. [1] B. Zhou et al., "Learning deep features for discriminative localization", CVPR 2016. arXiv:1512.04150
     """
-    return weighted_channels(predict(channels(model), x), model)
+    network = export.with_maps(model)
+    if "maps" not in network.output:
+        raise ConfigError(
+            "A class activation map requires a network that ends with the mean over frequency and time and one dense "
+            "layer; use grad_cam for this one."
+        )
+    maps = [network(part, training=False)["maps"].numpy() for part in in_parts(x, _BATCH)]
+    return np.moveaxis(np.concatenate(maps), -1, 1)
 
 
 def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer: str) -> np.ndarray:
@@ -167,7 +202,7 @@ def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer:
 
     The channels of `layer`, one of `picture_layers`, are summed, weighted by the mean gradient of the logit over the
     cells, and clipped at 0. At the last layer this is the positive part of the class activation map divided by the
-    number of cells. The network must end with a dense softmax layer.
+    number of cells. The network must end with a dense layer.
 
     References
     ----------
@@ -177,11 +212,10 @@ def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer:
     keras = load_keras()
     import tensorflow as tf
 
-    _check_layer(model, layer)
-    last = _last(model)
+    last = model.layers[-1]
     both = keras.Model(model.input, [model.get_layer(layer).output, last.input])
     found = []
-    for rows in _slices(len(x)):
+    for rows in in_parts(np.arange(len(x)), _BATCH):
         with tf.GradientTape() as tape:
             active, below = both(x[rows], training=False)
             chosen = tf.gather(below @ last.kernel + last.bias, np.asarray(targets)[rows], batch_dims=1)
@@ -190,34 +224,8 @@ def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer:
     return np.concatenate(found)
 
 
-def channels(model: "keras.Model") -> "keras.Model":
-    """Return the network up to the channels that the last layer averages; it shares the weights."""
-    averages = [one for one in model.layers if type(one).__name__ == "GlobalAveragePooling2D"]
-    if len(averages) != 1 or averages[0].output.shape != _last(model).input.shape:
-        raise ConfigError(
-            "A class activation map requires a network that ends with the mean over frequency and time and one dense "
-            "layer; use grad_cam for this one."
-        )
-    return load_keras().Model(model.input, averages[0].input)
-
-
-def weighted_channels(active: np.ndarray, model: "keras.Model") -> np.ndarray:
-    """Return the map of every class: channels [n, n_rows, n_columns, n_channels] times the last weights."""
-    return np.einsum("nrck,kt->ntrc", active, _last(model).get_weights()[0], optimize=True)
-
-
-def predict(model: "keras.Model", x: np.ndarray) -> np.ndarray:
-    """Return the outputs of a network, batch by batch."""
-    return np.concatenate([model.predict_on_batch(x[rows]) for rows in _slices(len(x))])
-
-
 def explain(
-    folder: Path,
-    networks: Sequence[Sequence[Path]],
-    *,
-    store: FeatureStore,
-    splits: Sequence[Path],
-    workers: int | None = None,
+    folder: Path, networks: Sequence[Sequence[Path]], *, store: FeatureStore, splits: Sequence[Path]
 ) -> Explained:
     """Return the maps of all classes for the validation segments of each split.
 
@@ -228,19 +236,29 @@ def explain(
         for seed, by_fold in enumerate(networks)
         for fold, split in enumerate(splits)
     ]
-    answers = list(parallel_map(_explain_one, tasks, workers=workers, describe="activation maps", isolate=True))
-    by_seed = in_parts(answers, len(splits))
-    segments = [
-        part_segments(store, load_split(split, store.segments), "validation").assign(fold=fold)
-        for fold, split in enumerate(splits)
-    ]
-    fields = [int(side) for side in answers[0]["field"]]
-    grid = Grid(answers[0]["centre_bin"], answers[0]["centre_frame"], *fields, store.config.shape)
-    probabilities, maps = (
-        np.stack([np.concatenate([one[name] for one in folds]) for folds in by_seed])
-        for name in ("probabilities", "maps")
-    )
-    return Explained(pd.concat(segments, ignore_index=True), store.classes, grid, probabilities, maps)
+    found = list(parallel_map(_explain_one, tasks, describe="activation maps", isolate=True))
+    validation = [part_segments(store, load_split(split, store.segments), "validation") for split in splits]
+    segments = pd.concat([one.assign(fold=fold) for fold, one in enumerate(validation)], ignore_index=True)
+    grid = Grid(**{field.name: found[0][field.name] for field in fields(Grid)})
+    return Explained(segments, store.classes, grid, *_by_seed(found, ("probabilities", "maps"), len(splits)))
+
+
+def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, np.ndarray]:
+    trained, store, split = open_trained(network, store_folder, split_path)
+
+    def make() -> dict[str, np.ndarray]:
+        model, scaler = load_model(network)
+        x = store.read(part_segments(store, split, "validation").row.to_numpy(), scaler)
+        maps, grid = class_activation_maps(model, x), cell_grid(model, picture_layers(model)[-1])
+        return {"probabilities": model.predict(x, batch_size=_BATCH, verbose=0), "maps": maps, **vars(grid)}
+
+    return cached(path, key("studies", trained=trained["key"]), make)
+
+
+def _by_seed(found: list[dict[str, np.ndarray]], names: Sequence[str], n_folds: int) -> list[np.ndarray]:
+    """Join results of each seed and fold: arrays [n_seeds, n of all folds, ...] by name."""
+    by_seed = in_parts(found, n_folds)
+    return [np.stack([np.concatenate([one[name] for one in folds]) for folds in by_seed]) for name in names]
 
 
 def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str], store: FeatureStore) -> dict[str, Any]:
@@ -258,65 +276,144 @@ def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str],
     }
 
 
-def _explain_one(path: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, np.ndarray]:
-    trained, store, split = open_trained(network, store_folder, split_path)
+# -- faithfulness ------------------------------------------------------------------------------------------------------
 
-    def make() -> dict[str, np.ndarray]:
+
+def importance(
+    maps: np.ndarray, level_db: np.ndarray, grid: Grid, *, floor_db: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Rank the values of each spectrogram [n, n_bins, n_frames] in each of `ORDERS`; rank 0 is deleted first.
+
+    Ties are broken at random. Random blocks are the values of the map, shuffled over its cells. The map of another clip
+    is that of the spectrogram half the list away. Random orders have an axis of draws, others an axis of length 1.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(maps)
+    shuffled = rng.permuted(np.broadcast_to(maps.reshape(n, -1), (N_DRAWS, n, maps[0].size)), axis=-1)
+    values = {
+        MAP: upsample(maps, grid)[None],
+        LOUDEST_MAP: (upsample(np.maximum(maps, 0), grid) * (level_db - floor_db))[None],
+        LOUDEST: level_db[None],
+        "loudest blocks": upsample(downsample(level_db, grid), grid)[None],
+        "another clip's map": upsample(np.roll(maps, max(1, n // 2), axis=0), grid)[None],
+        "random points": rng.random((N_DRAWS, *level_db.shape)),
+        "random blocks": upsample(shuffled.reshape(N_DRAWS, *maps.shape), grid),
+    }
+    ranks = {}
+    for name in ORDERS:
+        flat = values[name].reshape(*values[name].shape[:-2], -1)
+        mixed = rng.permutation(flat.shape[-1])
+        order = mixed[np.argsort(-flat[..., mixed], axis=-1, kind="stable")]
+        ranks[name] = np.argsort(order, axis=-1).reshape(values[name].shape)
+    return ranks
+
+
+def curves(
+    answer: Callable[[np.ndarray], np.ndarray],
+    level_db: np.ndarray,
+    ranks: np.ndarray,
+    targets: np.ndarray,
+    *,
+    config: FeatureConfig,
+    scaler: Scaler | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return deletion and insertion curves [shape=(n_orders, n, n_fractions)]: probabilities of `targets`.
+
+    Values become silence in the order of their ranks [n_orders, n, n_bins, n_frames], and are inserted into silence in
+    the same order. `answer` maps scaled inputs [n, n_bins, n_frames, 1] to probabilities.
+    """
+    if config.kind != "log_mel":
+        raise ConfigError("Deletion requires log-mel features, in which silence is a single value.")
+
+    def follow(kept: np.ndarray | bool) -> np.ndarray:
+        x = scale(np.where(kept, level_db, -config.top_db), config, scaler)[..., None]
+        return answer(x)[np.arange(len(x)), targets]
+
+    whole, nothing = follow(True), follow(False)
+    limits = [round(fraction * ranks[0, 0].size) for fraction in FRACTIONS[1:-1]]
+    deletion = [[whole, *(follow(order >= limit) for limit in limits), nothing] for order in ranks]
+    insertion = [[nothing, *(follow(order < limit) for limit in limits), whole] for order in ranks]
+    return np.swapaxes(deletion, 1, 2), np.swapaxes(insertion, 1, 2)
+
+
+def weight_blocks(model: "keras.Model") -> list[list[str]]:
+    """Return the layers with weights from output to input, each with the normalisation after it."""
+    blocks: list[list[str]] = []
+    for layer in model.layers:
+        if layer.weights and type(layer).__name__ == "BatchNormalization" and blocks:
+            blocks[-1].append(layer.name)
+        elif layer.weights:
+            blocks.append([layer.name])
+    return blocks[::-1]
+
+
+def randomised_maps(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, seeds: Sequence[int]) -> np.ndarray:
+    """Return maps [n_seeds, n_blocks, n, n_rows, n_columns] with `weight_blocks` randomised cumulatively."""
+    keras = load_keras()
+    changed = keras.models.clone_model(model)
+    found = []
+    for seed in seeds:
+        keras.utils.set_random_seed(seed)
+        untrained = keras.models.clone_model(model)
+        changed.set_weights(model.get_weights())
+        for block in weight_blocks(model):
+            for name in block:
+                changed.get_layer(name).set_weights(untrained.get_layer(name).get_weights())
+            found.append(class_activation_maps(changed, x)[np.arange(len(x)), targets])
+    return np.stack(found).reshape(len(seeds), -1, *found[0].shape)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of maps [..., n_rows, n_columns]; 0 for constant maps."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(maps.reshape(*maps.shape[:-2], -1), axis=-1) for maps in (a, b)]
+    centred = [one - one.mean(axis=-1, keepdims=True) for one in ranks]
+    units = [one / np.maximum(np.linalg.norm(one, axis=-1, keepdims=True), 1e-12) for one in centred]
+    return (units[0] * units[1]).sum(axis=-1)
+
+
+def measure(
+    folder: Path, networks: Sequence[Sequence[Path]], explained: Explained, chosen: np.ndarray, *, store: FeatureStore
+) -> Measured:
+    """Measure segments (ascending positions in `explained`) for the class that each network predicts."""
+    tasks = []
+    for seed, by_fold in enumerate(networks):
+        for fold, network in enumerate(by_fold):
+            part = chosen[explained.segments.fold.to_numpy()[chosen] == fold]
+            answers, rows = explained.answers[seed, part], explained.segments.row.to_numpy()[part]
+            path, maps = folder / f"fold-{fold}" / f"faithfulness-{seed}.npz", explained.maps[seed, part, answers]
+            tasks.append((path, network, store.folder, rows, answers, maps, explained.grid, seed))
+    found = list(parallel_map(_measure_one, tasks, describe="deletion and insertion", isolate=True))
+    *both, randomised = _by_seed(found, ("deletion", "insertion", "randomised"), len(networks[0]))
+    by_order = [{name: one[:, :, number] for number, name in enumerate(ORDERS)} for one in both]
+    return Measured(*by_order, tuple(found[0]["layers"].tolist()), randomised)
+
+
+def _measure_one(
+    path: Path,
+    network: Path,
+    store_folder: Path,
+    rows: np.ndarray,
+    answers: np.ndarray,
+    maps: np.ndarray,
+    grid: Grid,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    def make() -> dict[str, Any]:
+        store = open_store(store_folder)
         model, scaler = load_model(network)
-        x = store.read(part_segments(store, split, "validation").row.to_numpy(), scaler)
-        grid = cell_grid(model, last_picture_layer(model))
-        return {
-            "probabilities": predict(model, x),
-            "maps": class_activation_maps(model, x),
-            "centre_bin": grid.centre_bin,
-            "centre_frame": grid.centre_frame,
-            "field": np.array([grid.field_bins, grid.field_frames]),
-        }
+        level_db = store.features[rows].astype(np.float32)
+        answer = functools.partial(model.predict, batch_size=_BATCH, verbose=0)
+        orders = importance(maps, level_db, grid, floor_db=-store.config.top_db, seed=seed)
+        found = [
+            curves(answer, level_db, ranks, answers, config=store.config, scaler=scaler) for ranks in orders.values()
+        ]
+        deletion, insertion = (np.stack([one.mean(axis=0) for one in ones], 1) for ones in zip(*found, strict=True))
+        random = randomised_maps(model, store.read(rows, scaler), answers, seeds=range(N_WEIGHTS))
+        randomised = np.abs(rank_correlation(random, np.broadcast_to(maps, random.shape))).mean(axis=0).T
+        layers = np.array([block[0] for block in weight_blocks(model)])
+        return {"deletion": deletion, "insertion": insertion, "randomised": randomised, "layers": layers}
 
-    return cached(path, key("studies", trained=trained["key"]), make)
-
-
-def _slices(n: int) -> list[slice]:
-    """Return slices of nearly equal length, so that at most two shapes are compiled."""
-    edges = np.linspace(0, n, -(-n // _BATCH) + 1).round().astype(int)
-    return [slice(first, last) for first, last in pairwise(edges)]
-
-
-def _last(model: "keras.Model") -> Any:
-    last = model.layers[-1]
-    if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", "") != "softmax":
-        raise ConfigError(f"The last layer {last.name!r} must be a dense softmax layer.")
-    return last
-
-
-def _check_layer(model: "keras.Model", layer: str) -> None:
-    known = picture_layers(model)
-    if layer not in known:
-        raise ConfigError(f"There is no layer {layer!r} with a frequency and a time axis; choose {', '.join(known)}.")
-
-
-def _windows(layer: Any, before: Any) -> list[tuple[int, int]]:
-    if layer.input is not before.output:
-        raise ConfigError(
-            f"The layers up to {layer.name!r} are not sequential, so it has no cell positions; choose another layer."
-        )
-    sizes, steps = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", (1, 1)), (1, 1)
-    if sizes != (1, 1) or hasattr(layer, "strides"):
-        wide = getattr(layer, "dilation_rate", (1, 1))
-        sizes, steps = [(size - 1) * apart + 1 for size, apart in zip(sizes, wide, strict=True)], layer.strides
-    same = getattr(layer, "padding", "valid") == "same"
-    expected = [
-        -(-side // step) if same else (side - size) // step + 1
-        for side, size, step in zip(before.output.shape[1:3], sizes, steps, strict=True)
-    ]
-    if expected != list(layer.output.shape[1:3]):
-        raise ConfigError(f"The layer {layer.name!r} has an unknown window; choose another layer.")
-    return list(zip(sizes, steps, strict=True))
-
-
-def _hats(grid: Grid) -> list[np.ndarray]:
-    """Return weights of linear interpolation between the centres, (n_bins, n_rows) and (n_frames, n_columns)."""
-    return [
-        np.stack([np.interp(np.arange(side), centres, unit) for unit in np.eye(len(centres))], axis=1)
-        for side, centres in zip(grid.shape, (grid.centre_bin, grid.centre_frame), strict=True)
-    ]
+    inputs = {"trained": read_manifest(network)["key"], "rows": rows, "answers": answers, "seed": seed}
+    return cached(path, key("studies", **inputs), make)

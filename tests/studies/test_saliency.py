@@ -1,4 +1,4 @@
-"""Maps follow the equations of their papers, and their cells lie where their receptive fields do."""
+"""Maps follow the equations of their papers, their cells lie where their fields do, and faithfulness is measured."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
+from scipy.stats import spearmanr
 
+from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.io import ConfigError, RunError, read_json, write_json
 from instrlib.core.parallel import load_keras, parallel_map
@@ -16,16 +18,17 @@ from instrlib.models.trained import part_segments
 from instrlib.studies import saliency
 
 SHAPE = (32, 45, 1)
+GRID = saliency.Grid(np.array([2.0, 6.0]), np.array([2.0, 6.0, 10.0]), 4, 4, (8, 12))
+CONFIG = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="fixed")
 
 
 def randomised(model, seed: int = 0):
-    """Give every weight a value that shows when it is forgotten, variances above 0."""
+    """Set every weight to a random value, variances above 0."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         values = [rng.normal(0, 0.3, weight.shape) for weight in layer.weights]
-        if type(layer).__name__ == "BatchNormalization":
-            values = [np.abs(value) + 0.5 for value in values]
-        layer.set_weights(values)
+        norm = type(layer).__name__ == "BatchNormalization"
+        layer.set_weights([np.abs(value) + 0.5 for value in values] if norm else values)
     return model
 
 
@@ -43,13 +46,14 @@ def output_of(model, layer: str, x: np.ndarray) -> np.ndarray:
     return np.asarray(load_keras().Model(model.input, model.get_layer(layer).output)(x))
 
 
-def test_a_class_activation_map_is_the_sum_of_the_channels_and_its_mean_is_the_logit(model, x):
-    active = output_of(model, saliency.last_picture_layer(model), x)
+# -- maps --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_class_activation_map_is_the_weighted_sum_of_channels_and_its_mean_is_the_logit(model, x):
+    active = output_of(model, saliency.picture_layers(model)[-1], x)
     kernel, bias = model.layers[-1].get_weights()
     maps = saliency.class_activation_maps(model, x)
-    assert maps.shape == (3, 4, *active.shape[1:3])
-    by_hand = sum(kernel[k, 2] * active[1, :, :, k] for k in range(active.shape[3]))
-    np.testing.assert_allclose(maps[1, 2], by_hand, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps, np.einsum("nrck,kt->ntrc", active, kernel), rtol=1e-4, atol=1e-5)
     logits = output_of(model, model.layers[-2].name, x) @ kernel + bias
     np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, logits, rtol=1e-4, atol=1e-5)
 
@@ -57,12 +61,12 @@ def test_a_class_activation_map_is_the_sum_of_the_channels_and_its_mean_is_the_l
 @pytest.mark.parametrize("target", [0, 3])
 def test_grad_cam_at_the_last_convolution_is_the_class_activation_map_over_the_number_of_cells(model, x, target):
     maps = saliency.class_activation_maps(model, x)[:, target]
-    found = saliency.grad_cam(model, x, np.full(3, target), layer=saliency.last_picture_layer(model))
+    found = saliency.grad_cam(model, x, np.full(3, target), layer=saliency.picture_layers(model)[-1])
     assert (maps > 0).any() and (maps < 0).any()
     np.testing.assert_allclose(found, np.maximum(maps, 0) / maps[0].size, rtol=1e-4, atol=1e-6)
 
 
-def test_grad_cam_below_is_what_finite_differences_of_the_logit_give(x):
+def test_grad_cam_at_lower_layers_equals_finite_differences_of_the_logit(x):
     keras = load_keras()
     layers, inputs = keras.layers, keras.Input(SHAPE)
     y = layers.Conv2D(5, 3, strides=2, activation="tanh", name="below")(inputs)
@@ -77,11 +81,8 @@ def test_grad_cam_below_is_what_finite_differences_of_the_logit_give(x):
         return (np.asarray(rest(values.astype(np.float32)), dtype=np.float64) @ kernel + bias)[:, 1]
 
     n_cells, step = active[0, :, :, 0].size, 0.02
-    weights = []
-    for k in range(active.shape[3]):
-        moved = np.zeros_like(active)
-        moved[..., k] = step
-        weights.append((logit(active + moved) - logit(active - moved)) / (2 * step * n_cells))
+    moved = step * np.eye(active.shape[3])
+    weights = [(logit(active + one) - logit(active - one)) / (2 * step * n_cells) for one in moved]
     expected = np.maximum(np.einsum("nrck,kn->nrc", active, np.array(weights)), 0)
     found = saliency.grad_cam(model, x, np.full(3, 1), layer="below")
     assert expected.max() > 1e-4
@@ -89,19 +90,17 @@ def test_grad_cam_below_is_what_finite_differences_of_the_logit_give(x):
 
 
 def test_each_input_has_its_own_class_and_its_map_does_not_depend_on_the_batch(model, x):
-    many = np.concatenate([x] * 30)  # more than are read at a time
-    targets = np.arange(90) % 4
+    many, targets = np.concatenate([x] * 50), np.arange(150) % 4  # more than one batch
     together = saliency.grad_cam(model, many, targets, layer="relu2")
-    for place in (0, 31, 89):
+    for place in (0, 31, 149):
         alone = saliency.grad_cam(model, many[place : place + 1], targets[place : place + 1], layer="relu2")
         np.testing.assert_allclose(together[place], alone[0], rtol=1e-4, atol=1e-6)
 
 
-def test_a_network_that_is_sure_to_the_last_bit_still_has_a_map(model, x):
+def test_a_saturated_network_still_has_a_map(model, x):
     sure = build(get_spec("small"), SHAPE, 4)
     sure.set_weights(model.get_weights())
-    kernel, bias = sure.layers[-1].get_weights()
-    sure.layers[-1].set_weights([1e4 * kernel, 1e4 * bias])
+    sure.layers[-1].set_weights([1e4 * weight for weight in model.layers[-1].get_weights()])
     answers = sure.predict_on_batch(x)
     assert set(np.unique(answers)) == {0.0, 1.0}  # the gradient of this softmax is 0
     targets = answers.argmax(axis=1)
@@ -110,33 +109,21 @@ def test_a_network_that_is_sure_to_the_last_bit_still_has_a_map(model, x):
     assert (found.max(axis=(1, 2)) > 0).all()
 
 
-@pytest.mark.parametrize("layer", ["conv9", "average4", "scores"])
-def test_a_layer_without_picture_axes_is_refused(model, x, layer):
-    with pytest.raises(ConfigError, match=layer):
-        saliency.grad_cam(model, x, np.zeros(3, int), layer=layer)
-    with pytest.raises(ConfigError, match=layer):
-        saliency.cell_grid(model, layer)
-
-
-def test_networks_that_end_otherwise_have_grad_cam_alone(x):
+def test_networks_with_another_end_have_grad_cam_only(x):
     flat = build((Layer("conv", 4, 3, 2, 2), Layer("flatten"), Layer("dense", 6)), SHAPE, 4)
     deep = build((Layer("conv", 4, 3, 2, 2), Layer("average"), Layer("dense", 6)), SHAPE, 4)
     for one in (flat, deep):
-        with pytest.raises(ConfigError, match="grad_cam"):
+        with pytest.raises(ConfigError):
             saliency.class_activation_maps(one, x)
     assert saliency.grad_cam(flat, x, np.zeros(3, int), layer="pool1").shape == (3, 8, 11)
-    keras = load_keras()
-    inputs = keras.Input(SHAPE)
-    bare = keras.Model(inputs, keras.layers.Dense(2, name="last")(keras.layers.GlobalAveragePooling2D()(inputs)))
-    with pytest.raises(ConfigError, match="last"):
-        saliency.class_activation_maps(bare, np.zeros((1, *SHAPE)))
-    with pytest.raises(ConfigError):
-        saliency.last_picture_layer(bare)
+
+
+# -- cells -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sides", [(64, 130), (63, 131), (49, 72)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_centres_and_fields_are_those_of_the_inputs_that_move_a_cell(sides, padding):
+def test_centres_and_fields_are_those_of_the_inputs_that_change_a_cell(sides, padding):
     import tensorflow as tf
 
     keras = load_keras()
@@ -155,68 +142,51 @@ def test_centres_and_fields_are_those_of_the_inputs_that_move_a_cell(sides, padd
         tape.watch(x)
         cell = model(x)[0, row, column, 0]
     moved = np.asarray(tape.gradient(cell, x))[0, :, :, 0] != 0
-    for axis, (centres, at, field) in enumerate(
-        ((grid.centre_bin, row, grid.field_bins), (grid.centre_frame, column, grid.field_frames))
-    ):
+    sides = ((grid.centre_bin, row, grid.field_bins), (grid.centre_frame, column, grid.field_frames))
+    for axis, (centres, at, field) in enumerate(sides):
         reached = np.flatnonzero(moved.any(axis=1 - axis))
         assert len(centres) == y.shape[1 + axis]
         assert centres[at] == (reached[0] + reached[-1]) / 2
         assert reached[-1] - reached[0] + 1 == field
 
 
-def test_the_cells_of_the_baseline_are_8_frames_apart_and_see_43():
+def test_the_cells_of_the_baseline_are_8_frames_apart_with_a_field_of_43():
     grid = saliency.cell_grid(build(get_spec("compact"), (64, 130, 1), 2), "relu4")
     assert grid.centre_frame.tolist() == list(range(4, 125, 8))
     assert grid.centre_bin.tolist() == list(range(4, 61, 8))
     assert (grid.field_bins, grid.field_frames) == (43, 43)
 
 
-def test_layers_whose_cells_have_no_known_place_are_refused():
+def test_layers_with_unknown_cell_positions_raise():
     keras = load_keras()
     inputs = keras.Input(SHAPE)
     one, other = keras.layers.Conv2D(2, 3, name="one")(inputs), keras.layers.Conv2D(2, 3, name="other")(inputs)
-    with pytest.raises(ConfigError, match="sequential"):
+    with pytest.raises(ConfigError, match="other"):
         saliency.cell_grid(keras.Model(inputs, keras.layers.Add(name="sum")([one, other])), "sum")
     with pytest.raises(ConfigError, match="wider"):
         saliency.cell_grid(keras.Model(inputs, keras.layers.ZeroPadding2D(2, name="wider")(inputs)), "wider")
 
 
-@pytest.fixture
-def grid():
-    return saliency.Grid(np.array([2.0, 6.0, 10.0]), np.array([1.5, 5.5, 9.5, 13.5]), 8, 8, (12, 16))
+def test_upsampling_is_bilinear_and_constant_beyond_the_centres_and_downsampling_keeps_means():
+    values = np.random.default_rng(0).normal(size=(2, 3))
+    interpolate = RegularGridInterpolator((GRID.centre_bin, GRID.centre_frame), values)
+    bins, frames = np.meshgrid(np.clip(np.arange(8), 2, 6), np.clip(np.arange(12), 2, 10), indexing="ij")
+    np.testing.assert_allclose(saliency.upsample(values, GRID), interpolate((bins, frames)), atol=1e-12)
+    np.testing.assert_allclose(saliency.downsample(np.full((2, 8, 12), 3.5), GRID), 3.5)
+    corner = np.zeros((8, 12))
+    corner[6:, :2] = 1
+    assert (saliency.downsample(corner, GRID) > 0).tolist() == [[False] * 3, [True, False, False]]
 
 
-def test_upsampling_is_bilinear_between_the_centres_and_constant_beyond(grid):
-    values = np.random.default_rng(0).normal(size=(3, 4))
-    found = saliency.upsample(values, grid)
-    interpolate = RegularGridInterpolator((grid.centre_bin, grid.centre_frame), values)
-    bins, frames = np.meshgrid(np.clip(np.arange(12), 2, 10), np.clip(np.arange(16), 1.5, 13.5), indexing="ij")
-    np.testing.assert_allclose(found, interpolate((bins, frames)), atol=1e-12)
-    assert found[6, 0] == found[6, 1] == values[1, 0]
-
-
-def test_a_picture_that_is_the_same_everywhere_stays_so_on_the_cells(grid):
-    np.testing.assert_allclose(saliency.downsample(np.full((2, 12, 16), 3.5), grid), 3.5)
-
-
-def test_sound_in_one_corner_lands_in_the_cell_of_that_corner(grid):
-    picture = np.zeros((12, 16))
-    picture[9:, :3] = 1
-    cells = saliency.downsample(picture, grid)
-    assert np.unravel_index(cells.argmax(), cells.shape) == (2, 0)
-    np.testing.assert_allclose(cells[:2, 2:], 0)
-
-
-def test_shares_have_mean_1_over_the_picture_and_count_nothing_below_0(grid):
-    maps = np.random.default_rng(2).normal(size=(5, 3, 4))
+def test_shares_have_mean_1_over_the_spectrogram_and_ignore_negative_values():
+    maps = np.random.default_rng(2).normal(size=(4, 2, 3))
     maps[3] = -1
-    found = saliency.shares(maps, grid)
-    np.testing.assert_allclose(saliency.upsample(found, grid).mean(axis=(1, 2))[[0, 1, 2, 4]], 1)
-    assert np.isnan(found[3]).all()
-    assert (found[[0, 1, 2, 4]][maps[[0, 1, 2, 4]] < 0] == 0).all()
+    found = saliency.shares(maps, GRID)
+    np.testing.assert_allclose(saliency.upsample(found, GRID).mean(axis=(1, 2))[:3], 1)
+    assert np.isnan(found[3]).all() and (found[:3][maps[:3] < 0] == 0).all()
 
 
-def test_bands_have_librosas_frequencies_and_cepstral_coefficients_have_none():
+def test_band_centres_are_librosas_and_cepstral_coefficients_have_none():
     import librosa
 
     config = FeatureConfig(n_mels=20)
@@ -226,41 +196,144 @@ def test_bands_have_librosas_frequencies_and_cepstral_coefficients_have_none():
         saliency.band_centres_hz(FeatureConfig(kind="mfcc"))
 
 
+# -- faithfulness ------------------------------------------------------------------------------------------------------
+
+
+def read_corner(x: np.ndarray) -> np.ndarray:
+    """A network that listens to the upper right quarter alone: its share of sound is the probability of class 1."""
+    share = (x[:, 4:, 6:, 0] > 0).mean(axis=(1, 2))
+    return np.stack([1 - share, share], axis=1)
+
+
+def run_curves(ranks: np.ndarray, predict=read_corner, **settings):
+    level_db = np.full((len(ranks[0]), 8, 12), -10.0, np.float32)
+    settings = {"config": CONFIG, "scaler": None} | settings
+    return saliency.curves(predict, level_db, ranks, np.ones(len(level_db), int), **settings)
+
+
+def test_deletion_and_insertion_curves_of_the_best_and_the_worst_order():
+    corner = np.zeros((8, 12))
+    corner[4:, 6:] = 1
+    best, worst = (np.argsort(np.argsort(sign * corner, axis=None, kind="stable")).reshape(8, 12) for sign in (-1, 1))
+    deletion, insertion = run_curves(np.stack([best, worst])[:, None])
+    n_deleted = np.round(np.array(saliency.FRACTIONS) * 96)
+    np.testing.assert_allclose(deletion[0, 0], np.clip(1 - n_deleted / 24, 0, 1))
+    np.testing.assert_allclose(insertion[0, 0], np.clip(n_deleted / 24, 0, 1))
+    np.testing.assert_allclose(deletion[1, 0], np.clip((96 - n_deleted) / 24, 0, 1))
+    np.testing.assert_allclose(insertion[1, 0], 1 - deletion[1, 0])
+
+
+def test_deleted_values_become_silence_and_never_0_db(monkeypatch):
+    config = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="train")
+    scaler = Scaler(np.linspace(-60, -20, 8, dtype=np.float32), np.linspace(5, 15, 8, dtype=np.float32))
+    seen = []
+
+    def record(x):
+        seen.append(x[..., 0])
+        return np.full((len(x), 2), 0.5)
+
+    monkeypatch.setattr(saliency, "FRACTIONS", (0.0, 0.5, 1.0))
+    run_curves(np.arange(96).reshape(1, 1, 8, 12), record, config=config, scaler=scaler)
+    whole, empty, deleted, inserted = (one[0] for one in seen)
+    silence = scale(np.full((1, 8, 12), -80.0), config, scaler)[0]
+    assert not np.isclose(whole, silence).any()
+    np.testing.assert_allclose(empty, silence)
+    np.testing.assert_allclose(deleted, np.concatenate([silence[:4], whole[4:]]))
+    np.testing.assert_allclose(inserted, np.concatenate([whole[:4], silence[4:]]))
+    with pytest.raises(ConfigError):
+        run_curves(np.zeros((1, 1, 8, 12)), config=FeatureConfig(kind="mfcc"))
+
+
+def test_every_order_ranks_every_value_once_by_its_name_and_repeats_with_the_seed():
+    rng = np.random.default_rng(1)
+    level_db, maps = rng.uniform(-80, 0, (4, 8, 12)).astype(np.float32), rng.normal(size=(4, 2, 3))
+    orders, again, other = (
+        saliency.importance(maps, level_db, GRID, floor_db=-80, seed=seed) for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert tuple(orders) == saliency.ORDERS
+    for name, ranks in orders.items():
+        assert ranks.shape == (saliency.N_DRAWS if name.startswith("random") else 1, 4, 8, 12)
+        np.testing.assert_array_equal(np.sort(ranks.reshape(-1, 96)), np.tile(np.arange(96), (ranks.size // 96, 1)))
+        np.testing.assert_array_equal(ranks, again[name])
+        if name.startswith("random"):
+            assert not np.array_equal(ranks, other[name]) and not np.array_equal(*ranks)
+    fine = saliency.upsample(maps, GRID)
+    for name, values in {
+        saliency.MAP: fine,
+        saliency.LOUDEST: level_db,
+        "another clip's map": fine[[2, 3, 0, 1]],
+        saliency.LOUDEST_MAP: saliency.upsample(np.maximum(maps, 0), GRID) * (level_db + 80),
+        "loudest blocks": saliency.upsample(saliency.downsample(level_db, GRID), GRID),
+    }.items():
+        by_rank = np.take_along_axis(values.reshape(4, -1), orders[name][0].reshape(4, -1).argsort(axis=1), axis=1)
+        assert (np.diff(by_rank, axis=1) <= 1e-12).all(), name
+    equal = saliency.importance(np.zeros((1, 2, 3)), level_db[:1], GRID, floor_db=-80, seed=0)[saliency.MAP][0, 0] < 48
+    assert 0.25 < equal[:4].mean() < 0.75 and 0.25 < equal[:, :6].mean() < 0.75
+
+
+def test_rank_correlation_is_spearmans_and_0_for_a_constant_map():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).round(1)  # with ties
+    expected = [spearmanr(one.ravel(), other.ravel()).statistic for one, other in zip(a, b, strict=True)]
+    np.testing.assert_allclose(saliency.rank_correlation(a, b), expected)
+    assert saliency.rank_correlation(a[0], np.zeros((4, 5))) == 0
+    assert saliency.rank_correlation(a[None, :], a[:, None]).shape == (3, 3)
+
+
+def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_it_is(model):
+    blocks = [["scores"], ["conv3", "norm3"], ["conv2", "norm2"], ["conv1", "norm1"]]
+    assert saliency.weight_blocks(model) == blocks
+    x = np.random.default_rng(2).normal(size=(4, *SHAPE)).astype(np.float32)
+    targets, before = np.array([0, 1, 2, 0]), [weight.copy() for weight in model.get_weights()]
+
+    def maps(network, seeds=(0,)):
+        return saliency.randomised_maps(network, x, targets, seeds=seeds)
+
+    found = maps(model)[0]
+    for weight, kept in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+    np.testing.assert_array_equal(found, maps(model)[0])
+    assert not np.allclose(found, maps(model, (0, 1))[1], atol=1e-3)
+    # With all weights replaced, every network of this shape has the same maps; with fewer, it has not.
+    other = maps(build(get_spec("small"), SHAPE, 4))[0]
+    np.testing.assert_allclose(found[-1], other[-1], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found[0], other[0], atol=1e-2)
+
+
+# -- in run folders ----------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def networks(small, tmp_path_factory) -> list[list[Path]]:
     """Two seeds of a network that was trained for a moment."""
-    folder, config = tmp_path_factory.mktemp("networks"), TrainConfig(epochs=3)
-    tasks = [
-        (folder / f"seed-{seed}", small.store.folder, small.split_path, get_spec("small"), config, seed)
-        for seed in range(2)
-    ]
-    return [[network] for network in parallel_map(train_model, tasks, workers=1)]
+    folder, rest = tmp_path_factory.mktemp("networks"), (get_spec("small"), TrainConfig(epochs=3))
+    tasks = [(folder / f"seed-{seed}", small.store.folder, small.split_path, *rest, seed) for seed in range(2)]
+    return [[network] for network in parallel_map(train_model, tasks)]
 
 
 @pytest.fixture(scope="module")
 def explained(small, networks, tmp_path_factory) -> saliency.Explained:
     folder = tmp_path_factory.mktemp("explained")
-    return saliency.explain(folder, networks, store=small.store, splits=[small.split_path], workers=1)
+    return saliency.explain(folder, networks, store=small.store, splits=[small.split_path])
 
 
-def test_every_validation_segment_is_explained_and_its_maps_add_up_to_the_answer(small, explained):
+def test_every_validation_segment_is_explained_and_its_maps_sum_to_the_logits(small, explained):
     segments = part_segments(small.store, small.split, "validation")
     assert explained.segments.row.to_list() == segments.row.to_list()
     assert explained.maps.shape[:3] == (2, len(segments), 3) and not np.allclose(*explained.maps, atol=1e-3)
     logits, means = np.log(explained.probabilities), explained.maps.mean(axis=(-2, -1))
     bias = (logits - means) - (logits - means).mean(axis=-1, keepdims=True)
     np.testing.assert_allclose(bias, bias[:, :1].repeat(bias.shape[1], axis=1), atol=1e-3)
-    place = np.arange(len(segments))
-    np.testing.assert_array_equal(explained.true_maps, explained.maps[:, place, segments.target])
+    np.testing.assert_array_equal(explained.true_maps[:, 3], explained.maps[:, 3, segments.target.iloc[3]])
 
 
-def test_maps_are_kept_and_a_killed_run_goes_on_with_the_same_result(small, networks, explained, tmp_path):
+def test_a_killed_run_continues_with_the_same_result(small, networks, explained, tmp_path, monkeypatch):
     settings = {"store": small.store, "splits": [small.split_path]}
-    saliency.explain(tmp_path, networks, **settings, workers=1)
+    saliency.explain(tmp_path, networks, **settings)
     kept = sorted(tmp_path.rglob("*.npz"))
     kept[1].unlink()
     before = kept[0].stat().st_mtime_ns
-    again = saliency.explain(tmp_path, networks, **settings, workers=2)
+    monkeypatch.setenv("INSTRLIB_WORKERS", "2")
+    again = saliency.explain(tmp_path, networks, **settings)
     assert len(kept) == 2 and kept[0].stat().st_mtime_ns == before and kept[1].is_file()
     np.testing.assert_array_equal(again.maps, explained.maps)
 
@@ -271,7 +344,7 @@ def test_a_network_of_another_split_or_unfinished_is_named(small, networks, tmp_
     (cut / "manifest.json").unlink()
     for folder in (foreign, cut):
         with pytest.raises(RunError, match=folder.name):
-            saliency.explain(tmp_path / "kept", [[folder]], store=small.store, splits=[small.split_path], workers=1)
+            saliency.explain(tmp_path / "kept", [[folder]], store=small.store, splits=[small.split_path])
 
 
 def test_overlays_hold_whole_decibels_and_maps_relative_to_their_maxima(small):
@@ -280,3 +353,19 @@ def test_overlays_hold_whole_decibels_and_maps_relative_to_their_maxima(small):
     np.testing.assert_allclose(shown["spectra"], small.store.features[[3, 0]], atol=0.51)
     np.testing.assert_allclose(shown["maps"], maps / maps.max(axis=(1, 2), keepdims=True), atol=0.011)
     assert len(saliency.overlay_arrays([], np.zeros((0,)), [], small.store)["maps"]) == 0
+
+
+def test_networks_are_measured_once_and_segments_keep_their_order(small, networks, explained, tmp_path):
+    chosen = np.arange(0, len(explained.segments), 3)
+    found, again = (saliency.measure(tmp_path, networks, explained, chosen, store=small.store) for _ in range(2))
+    answers = explained.probabilities[:, chosen].max(axis=-1)
+    for name in saliency.ORDERS:
+        deletion, insertion = found.deletion[name], found.insertion[name]
+        assert deletion.shape == insertion.shape == (2, len(chosen), len(saliency.FRACTIONS))
+        np.testing.assert_allclose(deletion[..., 0], answers, atol=0.01)
+        np.testing.assert_allclose(insertion[..., -1], answers, atol=0.01)
+        np.testing.assert_allclose(deletion[..., -1], insertion[..., 0])
+    assert found.layers == ("scores", "conv3", "conv2", "conv1")
+    assert found.randomised.shape == (2, len(chosen), 4)
+    assert ((found.randomised >= 0) & (found.randomised <= 1 + 1e-9)).all()
+    np.testing.assert_array_equal(found.randomised, again.randomised)
