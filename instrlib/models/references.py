@@ -1,9 +1,8 @@
 """The networks of five published projects, rebuilt from their descriptions: input, layers and training."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig, one_of
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.models.layers import Layer
 
 
@@ -20,21 +19,24 @@ class Reference:
 
 
 _WINDOW = {"n_fft": 2048, "hop_length": 512, "n_mels": 128, "fmin_hz": 0.0}
+_MFCC = {"kind": "mfcc", "n_fft": 512, "hop_length": 160, "n_mels": 26, "n_mfcc": 13, "fmin_hz": 0.0}
+_MASKS = {"time_masks": 1, "time_mask_s": 19 * 512 / 22_050, "frequency_masks": 1, "frequency_mask_bins": 9}
 
 # If a description omits the epochs, training stops after 8 without improvement on validation, or after 20.
+_PLAIN = TrainConfig(20, 32, 1e-3, "constant", patience=8, class_weights=False)
+
 REFERENCES: dict[str, Reference] = {
     "layered-four": Reference(
         FeatureConfig(**_WINDOW, segment_s=12.0, segment_hop_s=12.0, max_segments=1, scaling="segment"),
         (
+            # kind      units  kernel  stride  pool  norm   dropout
             Layer("conv",  16,    3,      1,     2,  True),
             Layer("conv",  32,    3,      1,     2,  True),
             Layer("conv",  64,    3,      1,     2,  True),
             Layer("flatten"),
             Layer("dense", 128),
         ),
-        TrainConfig(
-            epochs=20, batch_size=32, learning_rate=1e-3, schedule="constant", patience=8, class_weights=False
-        ),
+        _PLAIN,
         "guitar, drums, violin and piano, clips of 12 s",
         ".56, test",
         "its single-label task; batch, rate and epochs are not described",
@@ -42,23 +44,13 @@ REFERENCES: dict[str, Reference] = {
     "irmas-app": Reference(
         FeatureConfig(**_WINDOW),
         (
-            # kind      units  kernel  stride  pool  norm   dropout
             Layer("conv",  32,    3,      1,     2,  True),
             Layer("conv",  64,    3,      1,     2,  True),
             Layer("conv",  128,   3,      1,     2,  True),
             Layer("average"),
             Layer("dense", 128,   dropout=0.5),
         ),
-        TrainConfig(
-            epochs=30,
-            batch_size=32,
-            learning_rate=5e-4,
-            schedule="plateau",
-            patience=30,
-            augment=AugmentConfig(
-                time_masks=1, time_mask_s=19 * 512 / 22_050, frequency_masks=1, frequency_mask_bins=9
-            ),
-        ),
+        TrainConfig(30, 32, 5e-4, "plateau", patience=30, augment=AugmentConfig(**_MASKS)),
         "ten instruments of IRMAS, 3-s excerpts",
         ".54, validation",
         "scaled by band, because training and app scale otherwise; masks from 0 to 19 frames and 0 to 9 bands wide",
@@ -73,26 +65,14 @@ REFERENCES: dict[str, Reference] = {
             Layer("flatten"),
             Layer("dense", 256,   dropout=0.5),
         ),
-        TrainConfig(
-            epochs=20, batch_size=32, learning_rate=1e-3, schedule="constant", patience=8, class_weights=False
-        ),
+        _PLAIN,
         "eight families of NSynth, single notes",
         ".93, validation",
         "its third version; batch, rate and epochs are not described",
     ),
     "freesound-cutmix": Reference(
         # Its 275 frames result from a window and step for 16 kHz; 1.99 s give as many centred frames.
-        FeatureConfig(
-            kind="mfcc",
-            segment_s=1.99,
-            segment_hop_s=1.99,
-            n_fft=512,
-            hop_length=160,
-            n_mels=26,
-            n_mfcc=13,
-            fmin_hz=0.0,
-            scaling="fixed",
-        ),
+        FeatureConfig(**_MFCC, segment_s=1.99, segment_hop_s=1.99, scaling="fixed"),
         (
             Layer("conv",  40,    3,      dropout=0.2),
             Layer("conv",  32,    1,      dropout=0.2),
@@ -102,15 +82,7 @@ REFERENCES: dict[str, Reference] = {
             Layer("dense", 16,    dropout=0.2),
             Layer("dense", 12,    dropout=0.1),
         ),
-        TrainConfig(
-            epochs=20,
-            batch_size=32,
-            learning_rate=1e-3,
-            schedule="constant",
-            patience=8,
-            class_weights=False,
-            augment=AugmentConfig(mix="cutmix", axes="both", beta=1.0, share=0.5),
-        ),
+        replace(_PLAIN, augment=AugmentConfig("cutmix", axes="both", beta=1.0, share=0.5)),
         "five instruments of FSDKaggle2018, chunks of 2 s",
         ".86, test",
         "CutMix drawn for every batch, half of the batches left clean; batch and epochs are not described",
@@ -122,9 +94,7 @@ REFERENCES: dict[str, Reference] = {
             Layer("dense", 1024,  norm=True, dropout=0.5),
             Layer("dense", 512,   norm=True, dropout=0.4),
         ),
-        TrainConfig(
-            epochs=40, batch_size=32, learning_rate=1e-4, schedule="plateau", patience=8, class_weights=False
-        ),
+        TrainConfig(40, 32, 1e-4, "plateau", patience=8, class_weights=False),
         "20 instruments of OpenMIC, several at once",
         "none",
         "one label and a softmax; the mean log-mel spectrum of 128 bands stands in for its 128 VGGish features",
@@ -132,41 +102,11 @@ REFERENCES: dict[str, Reference] = {
 }  # fmt: skip
 """The networks by the names of their projects, the most expensive first."""
 
-SEEDS = 1
-"""Seeds of the study that the references are trained from: some have fifty times the weights of our network."""
-
-_CHEAP = ("freesound-cutmix", "openmic-vggish")
-
-
-def get_reference(name: str) -> Reference:
-    """Return the reference called `name`; other names raise a `ConfigError` that lists all.
-
-    Examples
-    --------
-    >>> get_reference("nsynth-condition").features.shape
-    (128, 128)
-    """
-    return REFERENCES[one_of("reference", name, tuple(REFERENCES))]
-
-
-def trained_in(profile: str) -> tuple[str, ...]:
-    """Return the references that a profile trains, without those that are too expensive.
-
-    Examples
-    --------
-    >>> trained_in("quick")
-    ('freesound-cutmix', 'openmic-vggish')
-    """
-    return tuple(REFERENCES) if profile == "full" else _CHEAP
+CHEAP = ("freesound-cutmix", "openmic-vggish")
+"""Those that every profile trains; only the profile "full" trains all."""
 
 
 def settings(name: str, profile: str) -> TrainConfig:
-    """Return the published training of a reference; the profile "smoke" has one epoch.
-
-    Examples
-    --------
-    >>> [settings("openmic-vggish", profile).epochs for profile in ("smoke", "quick")]
-    [1, 40]
-    """
-    config = get_reference(name).train
-    return dataclasses.replace(config, epochs=1) if profile == "smoke" else config
+    """Return the published training of a reference; the profile "smoke" has one epoch."""
+    config = REFERENCES[name].train
+    return replace(config, epochs=1) if profile == "smoke" else config
