@@ -6,164 +6,100 @@ studies as if these were independent (MOVER; Zou and Donner, Statistics in Medic
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from instrlib.core.config import folders
 from instrlib.core.io import slug
 from instrlib.reporting import numbers
-from instrlib.reporting.document import Document
-from instrlib.reporting.render import write_html
-from instrlib.reporting.summary import Study, open_study, text_of
-
-Rows = list[tuple[str, ...]]
+from instrlib.reporting.report import Document, Table, write_html
+from instrlib.reporting.summary import Study, text_of
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Differences between two studies; each table is a list of rows of texts.
-
-    Attributes
-    ----------
-    first, second : Study
-        The studies.
-    settings : list of (name, first, second)
-        Corpus, facts, parameters, commits and versions that differ.
-    primary : list of (question, first, second, change, verdicts)
-        Every primary comparison of either study; "–" where one lacks it.
-    numbers : list of (notebook, number, first, second)
-        Declared numbers that differ.
-    """
-
-    first: Study
-    second: Study
-    settings: Rows
-    primary: Rows
-    numbers: Rows
-
-    def headers(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of the columns of each table."""
-        both = (self.first.label, self.second.label)
-        return {
-            "settings": ("Setting", *both),
-            "primary": ("Question", *both, "Change (95 % CI)", "Verdicts"),
-            "numbers": ("Notebook", "Number", *both),
-        }
-
-
-def compare(first: str | Path, second: str | Path) -> Comparison:
-    """Compare two studies; for their names see `summary.open_study`."""
-    one, other = open_study(first), open_study(second)
-    return Comparison(one, other, _settings(one, other), list(_primary(one, other)), _numbers(one, other))
+def compare(first: Study, second: Study) -> dict[str, Table]:
+    """Return three tables of two studies: settings that differ, all primary comparisons, and numbers that differ."""
+    both = (first.label, second.label)
+    return {
+        "settings": (("Setting", *both), _differing(_settings(first), _settings(second))),
+        "primary": (("Question", *both, "Change (95 % CI)", "Verdicts"), list(_primary(first, second))),
+        "numbers": (("Number", *both), _differing(*_common_numbers(first, second))),
+    }
 
 
 def agreement(first: Study, second: Study) -> str:
     """Return in one sentence how many primary verdicts of two studies agree; a missing comparison does not agree."""
-    one, other = (_by_question(study) for study in (first, second))
-    every = {**one, **other}
-    same = [key for key in every if key in one and key in other and one[key]["verdict"] == other[key]["verdict"]]
-    changes = [abs(_change(one[key], other[key])) for key in every if key in one and key in other]
-    known = [change for change in changes if math.isfinite(change)]
+    pairs = list(_pairs(first, second).values())
+    found = [(one, other) for one, other in pairs if one and other]
+    same = [one for one, other in found if one["verdict"] == other["verdict"]]
+    known = [abs(one) for one in (change(*pair)[0] for pair in found) if math.isfinite(one)]
     largest = f"; the largest change of a difference is {numbers.rounded(max(known))}" if known else ""
-    return f"{len(same)} of {len(every)} primary verdicts agree with {second.label}{largest}."
+    return f"{len(same)} of {len(pairs)} primary verdicts agree with {second.label}{largest}."
 
 
-def write_page(comparison: Comparison) -> Path:
+def write_page(first: Study, second: Study) -> Path:
     """Write the comparison as `reports/compare/<first>--<second>.html`."""
-    names = (comparison.first.label, comparison.second.label)
+    names = (first.label, second.label)
     document = Document("Two studies side by side", " and ".join(names))
-    document.section("agreement", "Agreement", [document.text(agreement(comparison.first, comparison.second))])
-    for name, header in comparison.headers().items():
-        rows = getattr(comparison, name)
-        blocks = [document.table(f"{name.capitalize()} that differ.", header, rows)] if rows else []
-        if name == "primary" and rows:
-            blocks = [document.table("All primary comparisons.", header, rows)]
-        document.section(name, name.capitalize(), blocks or [document.text("Nothing differs.")])
-    file = f"{'--'.join(map(slug, names))}.html"
-    return write_html(document.plain(), folders().reports / "compare" / file)
+    document.section("agreement", "Agreement", [document.text(agreement(first, second))])
+    for name, (header, rows) in compare(first, second).items():
+        caption = "All primary comparisons." if name == "primary" else f"{name.capitalize()} that differ."
+        block = document.table(caption, header, rows) if rows else document.text("Nothing differs.")
+        document.section(name, name.capitalize(), [block])
+    return write_html(document.plain(), folders().reports / "compare" / f"{'--'.join(map(slug, names))}.html")
 
 
-def mover(first: dict[str, Any], second: dict[str, Any]) -> tuple[float, float]:
-    """Return the 95 % interval of second minus first, given difference, low and high of each (MOVER).
+def change(first: dict[str, Any], second: dict[str, Any]) -> tuple[float, float, float]:
+    """Return second minus first and its 95 % interval, given difference, low and high of each; NaN where unknown.
 
     Examples
     --------
-    >>> ends = mover({"difference": 0.5, "low": 0.4, "high": 0.6}, {"difference": 0.8, "low": 0.7, "high": 0.9})
-    >>> [round(end, 3) for end in ends]
-    [0.159, 0.441]
+    >>> row = {"difference": 0.5, "low": 0.4, "high": 0.6}
+    >>> [round(one, 3) for one in change(row, {"difference": 0.8, "low": 0.7, "high": 0.9})]
+    [0.3, 0.159, 0.441]
     """
-    values = [row[name] for row in (first, second) for name in ("difference", "low", "high")]
-    if not all(map(numbers.is_known, values)):
-        return math.nan, math.nan
-    d1, low1, high1, d2, low2, high2 = values
-    return d2 - d1 - math.hypot(d2 - low2, high1 - d1), d2 - d1 + math.hypot(high2 - d2, d1 - low1)
+    d1, low1, high1, d2, low2, high2 = (
+        math.nan if row[name] is None else row[name]
+        for row in (first, second)
+        for name in ("difference", "low", "high")
+    )
+    found = d2 - d1
+    return found, found - math.hypot(d2 - low2, high1 - d1), found + math.hypot(high2 - d2, d1 - low1)
 
 
-def _by_question(study: Study) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(row["notebook"], row["question"]): row for row in study.primary}
-
-
-def _change(one: dict[str, Any], other: dict[str, Any]) -> float:
-    known = [row["difference"] for row in (one, other)]
-    return math.nan if None in known else known[1] - known[0]
+def _pairs(first: Study, second: Study) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Return the rows of both studies, or None, for every primary comparison of either."""
+    one, other = ({(row["notebook"], row["question"]): row for row in study.primary} for study in (first, second))
+    return {key: (one.get(key), other.get(key)) for key in sorted({**one, **other})}
 
 
 def _primary(first: Study, second: Study) -> Iterator[tuple[str, ...]]:
-    one, other = _by_question(first), _by_question(second)
-    for key in sorted({**one, **other}):
-        rows = [known.get(key) for known in (one, other)]
-        texts = [
-            "–"
-            if row is None
-            else f"{numbers.score(row['difference'], signed=True)} ({_ends(row['low'], row['high'])})"
-            for row in rows
-        ]
-        change = "–"
-        if all(rows):
-            change = f"{numbers.score(_change(*rows), signed=True)} ({_ends(*mover(*rows))})"
-        verdicts = " / ".join(dict.fromkeys("missing" if row is None else row["verdict"] for row in rows))
-        yield f"{key[0][:2]}: {key[1]}", *texts, change, verdicts
+    for (notebook, question), rows in _pairs(first, second).items():
+        known = [None if row is None else (row["difference"], row["low"], row["high"]) for row in rows]
+        known.append(change(*rows) if all(rows) else None)
+        texts = [f"{numbers.difference(one[0])} ({numbers.interval(*one[1:])})" if one else "–" for one in known]
+        verdicts = dict.fromkeys("missing" if row is None else row["verdict"] for row in rows)
+        yield f"{notebook[:2]}: {question}", *texts, " / ".join(verdicts)
 
 
-def _ends(low: float | None, high: float | None) -> str:
-    return f"{numbers.score(low, signed=True)} to {numbers.score(high, signed=True)}"
+def _settings(study: Study) -> dict[str, str]:
+    known = study.about() | {"notebooks": ", ".join(name[:2] for name in study.notebooks)}
+    for name, entry in study.notebooks.items():
+        manifest = entry["manifest"]
+        known |= {f"version of {package}": text for package, text in manifest.get("versions", {}).items()}
+        known |= {f"{name}: {what}": str(text) for what, text in manifest.get("inputs", {}).items()}
+    return known
 
 
-def _settings(first: Study, second: Study) -> Rows:
-    found = []
-    for study in (first, second):
-        known = study.about()
-        for name, entry in study.notebooks.items():
-            manifest = entry["manifest"]
-            known |= {f"version of {package}": text for package, text in manifest.get("versions", {}).items()}
-            known |= {f"{name}: {what}": str(text) for what, text in manifest.get("inputs", {}).items()}
-        found.append(known | {"notebooks": ", ".join(name[:2] for name in study.notebooks)})
-    return _differing(*found)
+def _common_numbers(first: Study, second: Study) -> list[dict[str, str]]:
+    """Return the declared numbers of both studies by path, for the notebooks that both have."""
+    both = [name for name in first.notebooks if name in second.notebooks]
+    nested = ({name: study.notebooks[name].get("numbers", {}) for name in both} for study in (first, second))
+    flat = (pd.json_normalize(one, sep=" / ").to_dict("records")[0] for one in nested)
+    return [{path: text_of(value) for path, value in row.items()} for row in flat]
 
 
-def _numbers(first: Study, second: Study) -> Rows:
-    one, other = (
-        {
-            (name, path): text
-            for name, entry in study.notebooks.items()
-            for path, text in _leaves(entry.get("numbers", {}))
-        }
-        for study in (first, second)
-    )
-    # If a study lacks a notebook, all its numbers would differ; the settings list the notebooks.
-    both = set(first.notebooks) & set(second.notebooks)
-    return [(*key, *texts) for key, *texts in _differing(one, other) if key[0] in both]
-
-
-def _differing(one: dict[Any, str], other: dict[Any, str]) -> list[tuple[Any, str, str]]:
-    pairs = [(key, one.get(key, "–"), other.get(key, "–")) for key in {**one, **other}]
-    return [pair for pair in pairs if pair[1] != pair[2]]
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path} / {name}" if path else str(name))
-    else:
-        yield path, text_of(value)
+def _differing(one: dict[str, str], other: dict[str, str]) -> list[tuple[str, ...]]:
+    rows = [(key, one.get(key, "–"), other.get(key, "–")) for key in {**one, **other}]
+    return [row for row in rows if row[1] != row[2]]

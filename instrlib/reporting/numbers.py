@@ -1,6 +1,13 @@
-"""Formats numbers in findings, report, README and cards."""
+"""One way to write a number, and the sentence for a comparison, for findings, report, README and cards."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+VERDICTS = ("better", "worse", "equivalent", "inconclusive")
+
+FIELDS = ("difference", "low", "high", "p", "margin", "detectable", "verdict")
+"""What a comparison holds; see `evaluation.statistics.compare`."""
 
 
 def is_known(value: float | None) -> bool:
@@ -8,39 +15,24 @@ def is_known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def score(value: float | None, *, signed: bool = False) -> str:
-    """Return a score or a difference with three decimals, or a dash if it is unknown.
+def difference(value: float | None) -> str:
+    """Return a difference with its sign and three decimals, or a dash if it is unknown.
 
     Examples
     --------
-    >>> score(0.4567), score(-0.0181, signed=True), score(None)
-    ('0.457', '-0.018', '–')
+    >>> difference(-0.0181), difference(0.0001), difference(None)
+    ('-0.018', '0.000', '–')
     """
-    if not is_known(value):
-        return "–"
-    text = f"{value:{'+' if signed else ''}.3f}"
-    return text.replace("-0.000", "0.000").replace("+0.000", "0.000")
+    return f"{value:+.3f}".replace("-0.000", "0.000").replace("+0.000", "0.000") if is_known(value) else "–"
 
 
-def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
-    """Return the 95 % confidence interval.
-
-    Examples
-    --------
-    >>> interval(-0.096, 0.051, signed=True)
-    '95 % CI -0.096 to +0.051'
-    """
-    return f"95 % CI {score(low, signed=signed)} to {score(high, signed=signed)}"
+def interval(low: float | None, high: float | None) -> str:
+    """Return the ends of the interval of a difference: "-0.096 to +0.051"."""
+    return f"{difference(low)} to {difference(high)}"
 
 
 def p_value(value: float | None) -> str:
-    """Return "p = 0.012", or "p < 0.001".
-
-    Examples
-    --------
-    >>> p_value(0.0004), p_value(0.25)
-    ('p < 0.001', 'p = 0.250')
-    """
+    """Return "p = 0.012", or "p < 0.001"."""
     if not is_known(value):
         return "no p-value"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
@@ -54,11 +46,34 @@ def rounded(value: float | None) -> str:
     >>> rounded(0.0912), rounded(0.0134), rounded(0.2)
     ('0.09', '0.013', '0.2')
     """
-    if not is_known(value):
-        return "–"
-    return f"{value:.2f}".rstrip("0").rstrip(".") if value >= 0.02 else f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.{2 if value >= 0.02 else 3}f}".rstrip("0").rstrip(".") if is_known(value) else "–"
 
 
-def count(value: float) -> str:
-    """Return a whole number with commas: "12,345"."""
-    return f"{value:,.0f}"
+def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> str:
+    """Return the verdict on `first` against `second` in Markdown. Absence of evidence is never worded as absence.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of `evaluation.statistics.compare`: difference, low, high, p (or p_holm, which then counts), margin,
+        detectable, verdict.
+    first, second : str
+        What is compared.
+    score : str
+        Name of the score.
+
+    Examples
+    --------
+    >>> row = dict(difference=-0.018, low=-0.096, high=0.051, p=0.6, margin=0.02, detectable=0.09)
+    >>> sentence(row | {"verdict": "inconclusive"}, first="CutMix", second="none", score="accuracy")[:65]
+    '**CutMix: inconclusive.** Accuracy changed by -0.018 against none'
+    """
+    known = is_known(row["low"]) and is_known(row["high"])
+    ends = f"95 % CI {interval(row['low'], row['high'])}" if known else "too few groups for an interval"
+    able = f" This study can detect differences of {rounded(row['detectable'])} or more."
+    after = {
+        "equivalent": f"({ends}), within the margin of {rounded(row['margin'])}.",
+        "inconclusive": f"({ends}).{able if is_known(row['detectable']) else ''}",
+    }.get(row["verdict"], f"({ends}, {p_value(row.get('p_holm', row['p']))}).")
+    begin = f"**{first[:1].upper()}{first[1:]}: {row['verdict']}.** {score[:1].upper()}{score[1:]} changed by"
+    return f"{begin} {difference(row['difference'])} against {second} {after}"

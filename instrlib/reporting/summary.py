@@ -12,7 +12,7 @@ from typing import Any
 import instrlib
 from instrlib.core.config import folders
 from instrlib.core.io import RunError, expanded, read_json
-from instrlib.reporting import verdicts
+from instrlib.reporting import numbers
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class Study:
         """The primary comparisons, in order of the notebooks."""
         return self.results.get("primary", [])
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The facts that the notebooks declare, such as the number of clips."""
-        return {name: value for entry in self.notebooks.values() for name, value in entry.get("facts", {}).items()}
+    def declared(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return notebook and entry of all "findings", "figures" or "cards"."""
+        return [(name, one) for name, entry in self.notebooks.items() for one in entry.get(kind, [])]
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest of the first notebook; raise `RunError` if another one has other parameters."""
@@ -60,49 +59,32 @@ class Study:
             raise RunError(f"{', '.join(mixed)} of {self.label} have other parameters than {next(iter(manifests))}.")
         return first
 
+    def facts(self) -> dict[str, str]:
+        """Return the facts that the notebooks declare, such as the number of clips, as texts."""
+        facts = {name: value for entry in self.notebooks.values() for name, value in entry.get("facts", {}).items()}
+        texts = {name.replace("_", " "): text_of(value) for name, value in facts.items()}
+        released = about_corpus(self.manifest()["parameters"]["corpus"]).get("clips", 0)
+        if 0 < facts.get("clips", 0) < released:
+            texts["clips"] += f" of {released:,}"
+        return texts
+
     def about(self) -> dict[str, str]:
         """Return corpus, facts, profile, seeds and commits."""
         manifest = self.manifest()
-        parameters = manifest["parameters"]
+        parameters, title = manifest["parameters"], manifest.get("corpus", {}).get("title", "")
         commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in self.notebooks.values())
-        title = manifest.get("corpus", {}).get("title", "")
-        facts = {name.replace("_", " "): text_of(value) for name, value in self.facts.items()}
-        released = about_corpus(parameters["corpus"]).get("clips", 0)
-        if 0 < self.facts.get("clips", 0) < released:
-            facts["clips"] += f" of {released:,}"
         return {
             "corpus": f"{title} ({parameters['corpus']})" if title else parameters["corpus"],
-            **facts,
+            **self.facts(),
             "profile": parameters["profile"],
             "seeds": str(parameters["seeds"]),
             "commit": ", ".join(commits),
         }
 
-    def findings(self, notebook: str) -> list[str]:
-        """Return the verdicts and findings of a notebook as Markdown sentences."""
-        own = [row for row in self.primary if row["notebook"] == notebook]
-        said = [one["text"] for one in self.notebooks[notebook].get("findings", [])]
-        return [verdict(row) for row in own] + said
-
-    def key_findings(self) -> list[tuple[str, str]]:
-        """Return notebook and text of the findings declared as key."""
-        return [
-            (name, one["text"])
-            for name, entry in self.notebooks.items()
-            for one in entry.get("findings", [])
-            if one["key"]
-        ]
-
-    def verdict_counts(self) -> str:
-        """Return the counts of the primary verdicts in one sentence, or ""."""
-        found = [row["verdict"] for row in self.primary]
-        counts = [f"{found.count(name)} {name}" for name in verdicts.VERDICTS if name in found]
-        return f"Of {len(found)} primary comparisons: {', '.join(counts)}." if found else ""
-
 
 def verdict(row: dict[str, Any]) -> str:
     """Return the sentence of a primary comparison."""
-    return verdicts.sentence(row, first=row["first"], second=row["second"], score=row["score"])
+    return numbers.sentence(row, first=row["first"], second=row["second"], score=row["score"])
 
 
 def open_study(place: str | Path) -> Study:
@@ -116,11 +98,10 @@ def open_study(place: str | Path) -> Study:
         path = folders().reports / text
     path = path / "results.json" if path.is_dir() else path
     name, _, revision = text.rpartition("@")
-    mark = ""
     if path.is_file():
-        results = read_json(path)
+        results, revision = read_json(path), ""
     elif name:
-        results, path, mark = _committed(name, revision), folders().reports / name / "results.json", f"@{revision}"
+        results, path = _committed(name, revision), folders().reports / name / "results.json"
     else:
         raise RunError(
             f"No results of {text} in {folders().reports}. Run `make study`, or give the path of a results.json."
@@ -130,7 +111,7 @@ def open_study(place: str | Path) -> Study:
     study = results.get("study", path.parent.name)
     own = path.parent / "figures"
     return Study(
-        label=f"{study}{mark}",
+        label=f"{study}@{revision}" if revision else study,
         folder=path.parent,
         figures=own if own.is_dir() else folders().figures / study,
         results=results,
@@ -149,13 +130,7 @@ def _committed(name: str, revision: str) -> Any:
 
 
 def about_corpus(name: str) -> dict[str, Any]:
-    """Return the texts on a corpus in `templates/corpora.toml`.
-
-    Examples
-    --------
-    >>> about_corpus("irmas")["groups"]
-    'one recording, identified by the number in the file name'
-    """
+    """Return the texts on a corpus in `templates/corpora.toml`."""
     source = (importlib.resources.files(instrlib) / "templates" / "corpora.toml").read_text(encoding="utf-8")
     known = tomllib.loads(source)
     return known.get(name, known["unknown"])

@@ -117,13 +117,13 @@ def status() -> None:
 def publish(study: Study) -> None:
     """Copy a finished study from runs/ to reports/ and figures/, and to the notebooks if they show this study."""
     from instrlib.core.config import folders
-    from instrlib.reporting import readme
+    from instrlib.reporting.cards import update_readme
     from instrlib.runner.study import publish_study, write_reports
 
     write_reports(folders().runs.absolute() / study)
     written = publish_study(study)
     if any(path.suffix == ".ipynb" for path in written):
-        readme.main()
+        update_readme()
     for path in written:
         typer.echo(f"{near(path)}: up to date")
 
@@ -249,13 +249,14 @@ def report(
     """Write the report and the cards of a study from its stored results, or compare two studies."""
     if compare:
         from instrlib.reporting import compare as comparing
+        from instrlib.reporting.summary import open_study
 
-        compared = comparing.compare(*compare)
-        for name, header in compared.headers().items():
-            if rows := getattr(compared, name)[:40]:
-                table(header, rows)
-        typer.echo(comparing.agreement(compared.first, compared.second))
-        written = [comparing.write_page(compared)]
+        one, other = map(open_study, compare)
+        for header, rows in comparing.compare(one, other).values():
+            if rows:
+                table(header, rows[:40])
+        typer.echo(comparing.agreement(one, other))
+        written = [comparing.write_page(one, other)]
     else:
         from instrlib.runner.study import write_reports
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from instrlib.core.config import folders
 from instrlib.core.io import RunError, hash_json, read_json, write_text
-from instrlib.reporting.readme import title_and_question
+from instrlib.reporting.cards import title_and_question
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _CHECKED = "nbval-check-output"

@@ -14,7 +14,7 @@ from instrlib.core import cache
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import Profile, folders, get_profile, study_name
 from instrlib.core.io import ConfigError, hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
-from instrlib.reporting.verdicts import FIELDS, VERDICTS, sentence
+from instrlib.reporting.numbers import FIELDS, VERDICTS, sentence
 from instrlib.runner.notebooks import read_notebook
 from instrlib.runner.state import HELD, RECORD, checked, locked
 from instrlib.runner.study import make

@@ -125,11 +125,11 @@ def publish_study(study: str) -> list[Path]:
 def write_reports(folder: Path) -> list[Path]:
     """Write the report and the cards of a study next to its results."""
     from instrlib.reporting.cards import write_cards
-    from instrlib.reporting.render import write_report
+    from instrlib.reporting.report import write_report
     from instrlib.reporting.summary import open_study
 
     found = open_study(folder)
-    return [*write_cards(found).values(), *write_report(found)]
+    return [*write_cards(found), *write_report(found)]
 
 
 def write_changed_reports(folder: Path) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 from trees import make_folders, make_irmas, make_kaggle_instruments, make_nsynth, make_openmic2018
 
-from instrlib.reporting.render import write_report
+from instrlib.reporting.report import write_report
 from instrlib.reporting.summary import open_study
 from instrlib.runner.study import run_study
 
