@@ -26,17 +26,20 @@ def single_label(
     ----------
     .. [1] R. L. Plackett, "The analysis of permutations", J. R. Stat. Soc. C 24(2), 1975. doi:10.2307/2346567
     """
-    targets = np.asarray(targets)
-    if len(targets) == 0 or len(train) != len(targets) or targets.min() < 0 or targets.max() >= n_classes:
-        raise EvaluationError(
-            f"Baselines require training clips with classes from 0 to {n_classes - 1}; check the targets."
-        )
+    from scipy.spatial.distance import cdist
+    from scipy.special import softmax
+
     shares = np.bincount(targets, minlength=n_classes) / len(targets)
     race = shares / np.random.default_rng(seed).exponential(size=(N_CHANCE, len(test), n_classes))
+    present, codes = np.unique(targets, return_inverse=True)
+    centroids = np.stack([train[targets == one].mean(axis=0) for one in present])
+    variance = max(((train - centroids[codes]) ** 2).mean(), 1e-12)
+    nearest = np.zeros((len(test), n_classes))
+    nearest[:, present] = softmax(-cdist(test, centroids, "sqeuclidean") / (2 * variance), axis=1)
     return {
         "majority class": np.tile(shares, (len(test), 1)),
         "stratified random": race / race.sum(axis=-1, keepdims=True),
-        "nearest centroid": _nearest_centroid(np.asarray(train, float), targets, np.asarray(test, float), n_classes),
+        "nearest centroid": nearest,
     }
 
 
@@ -46,27 +49,7 @@ def several_labels(labels: np.ndarray, n_test: int) -> dict[str, np.ndarray]:
     `labels` [shape=(n_train, n_classes)] are 1 present, 0 absent, NaN not observed. The predictions are "all present",
     "none present", and "prior", the share of each class in the training clips that observe it.
     """
-    labels = np.asarray(labels, dtype=float)
-    if labels.ndim != 2 or not np.isfinite(labels).any(axis=0).all():
-        raise EvaluationError(
-            f"Baselines require training clips that observe every class, but got labels of shape {labels.shape}."
-        )
-    shape = (n_test, labels.shape[1])
-    return {
-        "all present": np.ones(shape),
-        "none present": np.zeros(shape),
-        "prior": np.broadcast_to(np.nanmean(labels, axis=0), shape).copy(),
-    }
-
-
-def _nearest_centroid(train: np.ndarray, targets: np.ndarray, test: np.ndarray, n_classes: int) -> np.ndarray:
-    from scipy.spatial.distance import cdist
-
-    present, numbers = np.unique(targets, return_inverse=True)
-    centroids = np.stack([train[numbers == number].mean(axis=0) for number in range(len(present))])
-    variance = max(((train - centroids[numbers]) ** 2).mean(), 1e-12)
-    distance = cdist(test, centroids, "sqeuclidean")
-    nearness = np.exp((distance.min(axis=1, keepdims=True) - distance) / (2 * variance))
-    probabilities = np.zeros((len(test), n_classes))
-    probabilities[:, present] = nearness / nearness.sum(axis=1, keepdims=True)
-    return probabilities
+    if not np.isfinite(labels).any(axis=0).all():
+        raise EvaluationError("Baselines require training clips that observe every class.")
+    answers = {"all present": 1.0, "none present": 0.0, "prior": np.nanmean(labels, axis=0)}
+    return {name: np.tile(np.broadcast_to(one, labels.shape[1]), (n_test, 1)) for name, one in answers.items()}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+TEMPERATURES = (0.05, 20.0)
 """Range of the search: a network without an error on validation would want 0."""
 
 KEPT_SHARE = 0.95
@@ -12,8 +12,6 @@ KEPT_SHARE = 0.95
 
 MIN_RIGHT_CLIPS = 20
 """A class with fewer correct answers on validation gets the threshold of all classes together."""
-
-_N_TRIED = 61
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -77,9 +75,7 @@ def fit_label_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return _least(lambda temperature: float(np.logaddexp(0, signed / temperature).mean()))
 
 
-def answer_thresholds(
-    targets: np.ndarray, probabilities: np.ndarray, *, kept: float = KEPT_SHARE, min_clips: int = MIN_RIGHT_CLIPS
-) -> np.ndarray:
+def answer_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return for each class the probability that a share of its correct predictions on validation reaches.
 
     Only correct predictions count, because validation data lack unknown classes. Classes without any have threshold 0.
@@ -88,11 +84,10 @@ def answer_thresholds(
     right = answered == np.asarray(targets)
 
     def reached(values: np.ndarray) -> float:
-        return float(np.quantile(values, 1 - kept, method="lower"))
+        return float(np.quantile(values, 1 - KEPT_SHARE, method="lower")) if len(values) else 0.0
 
-    together = reached(confidence[right]) if right.any() else 0.0
     of_class = [confidence[right & (answered == number)] for number in range(probabilities.shape[1])]
-    return np.array([reached(values) if len(values) >= min_clips else together for values in of_class])
+    return np.array([reached(own if len(own) >= MIN_RIGHT_CLIPS else confidence[right]) for own in of_class])
 
 
 def is_named(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -131,12 +126,8 @@ def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _least(loss: Callable[[float], float]) -> float:
-    """Return the temperature with the lowest loss: a logarithmic grid, then a search between its neighbours."""
+    """Return the temperature with the lowest loss."""
     from scipy.optimize import minimize_scalar
 
-    tried = np.linspace(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE), _N_TRIED)
-    losses = [loss(float(np.exp(one))) for one in tried]
-    best = int(np.argmin(losses))
-    bounds = tried[max(best - 1, 0)], tried[min(best + 1, _N_TRIED - 1)]
-    found = minimize_scalar(lambda one: loss(float(np.exp(one))), bounds=bounds, method="bounded")
-    return float(np.exp(found.x if found.fun <= losses[best] else tried[best]))
+    found = minimize_scalar(lambda log: loss(np.exp(log)), bounds=np.log(TEMPERATURES), method="bounded")
+    return float(np.exp(found.x))

@@ -14,8 +14,8 @@ Predictions = dict[str, Any]
 seeds [shape=(n_seeds, n_clips, n_classes)].
 
 Where a clip may have several labels also `labels` [shape=(n_clips, n_classes)], 1 present, 0 absent, NaN not observed,
-and `thresholds` [shape=(n_classes,) or (n_seeds, n_classes)], from which probability on a class counts as present;
-where every fold has its own, of the shape of `probabilities`.
+and `thresholds` [shape=(n_classes,) or (n_seeds, n_classes) or that of `probabilities`], from which probability on a
+class counts as present.
 """
 
 
@@ -34,15 +34,61 @@ def truth(predictions: Predictions) -> np.ndarray:
     return predictions["labels" if several_labels(predictions) else "targets"]
 
 
-def each_seed(predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield probabilities [shape=(n_clips, n_classes)] and thresholds for each seed."""
-    answers = np.asarray(predictions["probabilities"])
+def thresholds(predictions: Predictions) -> np.ndarray:
+    """Return from which probability on a class counts as present, shaped like the probabilities."""
+    shape = np.shape(predictions["probabilities"])
     bars = np.asarray(predictions.get("thresholds", metrics.DEFAULT_THRESHOLD), dtype=float)
-    metrics.decisions(answers, bars)  # raises if they do not match
-    if answers.ndim == 2:
-        answers, bars = answers[None], bars[None]
-    for number, one in enumerate(answers):
-        yield one, bars[number if len(bars) > 1 else 0] if bars.ndim > 1 else bars
+    return np.broadcast_to(bars[:, None] if bars.ndim == 2 and len(shape) == 3 else bars, shape)
+
+
+def each_seed(predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Return probabilities and thresholds [shape=(n_clips, n_classes)] of each seed."""
+    both = np.asarray(predictions["probabilities"]), thresholds(predictions)
+    return zip(*(one if one.ndim == 3 else one[None] for one in both), strict=True)
+
+
+def terms_of_seeds(predictions: Predictions) -> list[metrics.Terms]:
+    """Return `metrics.clip_terms` of each seed."""
+    return [metrics.clip_terms(truth(predictions), *one) for one in each_seed(predictions)]
+
+
+def by_seed(predictions: Predictions) -> pd.DataFrame:
+    """Return scores as a table with one row per score and one column per seed."""
+    columns = [metrics.scores(truth(predictions), *one) for one in each_seed(predictions)]
+    return pd.DataFrame({f"seed {number}": column for number, column in enumerate(columns)})
+
+
+def confusion(predictions: Predictions) -> np.ndarray:
+    """Count predictions over all seeds: rows are true classes, columns predicted ones.
+
+    With several labels, a cell counts the clips with the class of the row present and the class of the column
+    predicted, but observed as absent; the diagonal counts present and predicted classes.
+    """
+    counts = 0
+    for terms in terms_of_seeds(predictions):
+        present, decided = terms["present"].astype(np.int64), terms["decided"]
+        counts = counts + present.T @ (decided & ~terms["present"]) + np.diag((present * decided).sum(axis=0))
+    return counts
+
+
+def reliability(predictions: Predictions) -> dict[str, Any]:
+    """Return accuracy against confidence, in bins of equal width, over the predictions of all seeds.
+
+    With several labels, each observed label counts, with its probability and presence. `confidence` and `accuracy` of
+    empty bins are NaN; `share` is that of all predictions; `ece` is the expected calibration error, the mean over
+    seeds, because pooling would cancel errors of opposite sign.
+    """
+    terms = terms_of_seeds(predictions)
+    pooled = pd.DataFrame(
+        {
+            name: np.concatenate([one[of] for one in terms]).astype(float)
+            for name, of in (("confidence", "confidence"), ("accuracy", "correct"))
+        }
+    )
+    in_bins = pooled.groupby(metrics.bins(pooled.confidence.to_numpy()))
+    means = in_bins.mean().assign(share=in_bins.size() / len(pooled)).reindex(range(metrics.N_BINS))
+    ece = by_seed(predictions).loc["expected_calibration_error"].mean()
+    return {name: column.to_numpy() for name, column in means.fillna({"share": 0}).items()} | {"ece": ece}
 
 
 def check_same_clips(predictions: dict[str, Predictions]) -> None:
@@ -62,54 +108,22 @@ def join_folds(answers: Sequence[Predictions]) -> Predictions:
     order = np.argsort(clip_id, kind="stable")
     if len(np.unique(clip_id)) < len(clip_id):
         raise EvaluationError("A clip was tested in two folds; make the folds again with `splits.k_folds`.")
-    names = ("clip_id", "group", "targets", *(["labels"] if several_labels(answers[0]) else []))
-    joined = {name: np.concatenate([answer[name] for answer in answers])[order] for name in names}
-    probabilities = np.concatenate([answer["probabilities"] for answer in answers], axis=-2)
-    joined["probabilities"] = probabilities[..., order, :]
+    joined = {
+        name: np.concatenate([answer[name] for answer in answers])[order]
+        for name in ("clip_id", "group", "targets", "labels")
+        if name in answers[0]
+    }
+    of_seed = {"probabilities": [answer["probabilities"] for answer in answers]}
     if "thresholds" in answers[0]:
-        joined["thresholds"] = _joined_thresholds(answers, order)
-    return joined
+        of_seed["thresholds"] = [thresholds(answer) for answer in answers]
+    return joined | {name: np.concatenate(by_fold, axis=-2)[..., order, :] for name, by_fold in of_seed.items()}
 
 
 def join_seeds(answers: Sequence[Sequence[Predictions]]) -> Predictions:
     """Join the predictions of several seeds and folds (first by seed, then by fold) along a first axis of seeds."""
-    by_seed = [join_folds(by_fold) for by_fold in answers]
-    of_seed = [name for name in ("probabilities", "thresholds") if name in by_seed[0]]
-    return by_seed[0] | {name: np.stack([one[name] for one in by_seed]) for name in of_seed}
-
-
-def by_seed(predictions: Predictions) -> pd.DataFrame:
-    """Return scores as a table with one row per score and one column per seed."""
-    columns = [metrics.scores(truth(predictions), *one) for one in each_seed(predictions)]
-    return pd.DataFrame({f"seed {number}": column for number, column in enumerate(columns)})
-
-
-def confusion_over_seeds(predictions: Predictions) -> np.ndarray:
-    """Return the sum of the confusion matrices of all seeds; see `metrics.confusion`."""
-    return sum(metrics.confusion(truth(predictions), *one) for one in each_seed(predictions))
-
-
-def reliability_over_seeds(predictions: Predictions) -> dict[str, Any]:
-    """Return the reliability diagram over the predictions of all seeds; see `metrics.reliability`.
-
-    `ece` is the mean over seeds, because pooling would cancel errors of opposite sign. `several` is True with several
-    labels per clip, and otherwise missing.
-    """
-    known, answers = truth(predictions), [one for one, _ in each_seed(predictions)]
-    pooled = metrics.reliability(np.concatenate([known] * len(answers)), np.concatenate(answers))
-    ece = np.mean([metrics.reliability(known, one)["ece"] for one in answers])
-    return pooled | {"ece": ece} | ({"several": True} if several_labels(predictions) else {})
-
-
-def _joined_thresholds(answers: Sequence[Predictions], order: np.ndarray) -> np.ndarray:
-    """Return the thresholds of several folds as one row per clip; those of a single fold stay as they are."""
-    if len(answers) == 1:
-        return answers[0]["thresholds"]
-    of_clip = [
-        np.broadcast_to(np.asarray(answer["thresholds"])[..., None, :], answer["probabilities"].shape)
-        for answer in answers
-    ]
-    return np.concatenate(of_clip, axis=-2)[..., order, :]
+    joined = [join_folds(by_fold) for by_fold in answers]
+    of_seed = [name for name in ("probabilities", "thresholds") if name in joined[0]]
+    return joined[0] | {name: np.stack([one[name] for one in joined]) for name in of_seed}
 
 
 def by_clip(predictions: Predictions) -> Predictions:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from instrlib.core.io import EvaluationError
 from instrlib.evaluation import metrics
-from instrlib.evaluation.predictions import Predictions, check_same_clips, each_seed, main_score, several_labels, truth
+from instrlib.evaluation.predictions import Predictions, check_same_clips, main_score, several_labels, terms_of_seeds
 
 LEVEL, POWER = 0.95, 0.8
 MARGIN = 0.05
@@ -74,19 +74,17 @@ def nested(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 def class_table(predictions: Predictions, classes: Sequence[str], *, n_resamples: int, seed: int) -> pd.DataFrame:
     """Score each class, with intervals over groups and seeds.
 
-    Returns a table by class: each score of `metrics.per_class`, its `_low` and `_high`, then `support`, `observed` and
-    `n_groups`. Intervals are NaN for fewer than two groups, and too narrow for two or three.
+    Returns a table by class: precision, recall, f1 and others, each with `_low` and `_high`, then `support` (clips with
+    the class), `observed` and `n_groups`. Intervals are NaN for fewer than two groups, and too narrow for two or three.
     """
-    terms = metrics.clip_terms(truth(predictions), *next(each_seed(predictions)))
+    terms = terms_of_seeds(predictions)[0]
     present, group = terms["present"], np.asarray(predictions["group"])
     n_groups = np.array([len(np.unique(group[column])) for column in present.T])
     table = pd.DataFrame(index=pd.Index(classes, name="class"))
     for name, values in score_draws(predictions, by_class=True, n_resamples=n_resamples, seed=seed).items():
-        draws = over_seeds(values, seed)
-        table[name] = draws[0]
-        table[[f"{name}_low", f"{name}_high"]] = np.where(
-            n_groups > 1, np.transpose([ends(one) for one in draws.T]), np.nan
-        ).T
+        own = intervals(dict(zip(classes, np.moveaxis(values, 2, 0), strict=True)), seed)
+        own.loc[n_groups < 2, ["low", "high"]] = np.nan
+        table[[name, f"{name}_low", f"{name}_high"]] = own
     return table.assign(support=present.sum(axis=0), observed=terms["observed"].sum(axis=0), n_groups=n_groups)
 
 
@@ -100,7 +98,9 @@ def compare(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare models in pairs on the same clips and seeds.
+    """Compare models in pairs on the same clips and seeds, with the columns of `comparison_table`.
+
+    Models with different test clips, or with different numbers of seeds, raise `EvaluationError`.
 
     Parameters
     ----------
@@ -117,16 +117,6 @@ def compare(
         A score of `metrics.scores`; default: accuracy or mean average precision.
     n_resamples, seed : int
         Number and seed of the bootstrap draws; many comparisons increase the number.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per comparison; see `comparison_table`.
-
-    Raises
-    ------
-    EvaluationError
-        When two models were not tested on the same clips, or have different numbers of seeds.
     """
     if pairs is None:
         pairs = [(name, against) for name in predictions if name != against]
@@ -167,8 +157,6 @@ def comparison_table(
         Independent groups behind the draws.
     lower_is_better : bool
         Whether a negative difference is an improvement.
-    seed : int
-        Seed for the draws of training seeds.
 
     Returns
     -------
@@ -211,11 +199,9 @@ def score_draws(
     predictions: Predictions, *, by_class: bool = False, n_resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Return every score for each seed and draw [shape=(n_seeds, 1 + n_resamples) or (..., n_classes)]."""
-    known = truth(predictions)
     weigh = metrics.weighted_class_scores if by_class else metrics.weighted_scores
-    terms = [metrics.clip_terms(known, *one) for one in each_seed(predictions)]
-    statistics = [lambda weights, one=one: weigh(one, weights) for one in terms]
-    strata = None if several_labels(predictions) else known
+    statistics = [lambda weights, one=one: weigh(one, weights) for one in terms_of_seeds(predictions)]
+    strata = None if several_labels(predictions) else predictions["targets"]
     return draw(statistics, predictions["group"], strata, n_resamples=n_resamples, seed=seed)
 
 
@@ -240,20 +226,12 @@ def draw(
 ) -> dict[str, np.ndarray]:
     """Draw groups and evaluate the statistics, one per training seed, under each draw.
 
-    Parameters
-    ----------
-    groups : np.ndarray of str [shape=(n_clips,) or (n_clips, k)]
-        Group of each clip; for a mixture the groups of its sources, "" where it has fewer. The weight of a mixture is
-        the product of their weights, which makes intervals slightly too wide [1]_.
-    strata : np.ndarray [shape=(n_clips,)], optional
-        Class of each clip. A group belongs to the most frequent class of its clips; classes with one group are pooled.
-    n_resamples, seed : int
-        Number and seed of the draws; models on the same clips share the draws of a seed.
+    `groups` [n_clips] are the groups of the clips or, for mixtures, those of their sources [n_clips, k], "" where there
+    are fewer. The weight of a mixture is the product of their weights, which makes intervals slightly too wide [1]_.
+    `strata` [n_clips] are the classes of the clips. A group belongs to the most frequent class of its clips; classes
+    with one group are pooled. Models on the same clips share the draws of a seed.
 
-    Returns
-    -------
-    dict of str to np.ndarray [shape=(n_seeds, 1 + n_resamples, ...)]
-        The first column is the estimate.
+    Returns arrays [n_seeds, 1 + n_resamples, ...] by name, of which the first column is the estimate.
 
     References
     ----------
