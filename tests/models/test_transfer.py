@@ -140,7 +140,7 @@ def test_predictions_of_several_labels_have_labels_and_thresholds_of_validation(
     words = ["".join("1" if one else "0" for one in row) for row in labels]
     several = dataclasses.replace(small.store, segments=small.store.segments.assign(labels=words))
     found = transfer.probe_predictions(planted(small.store), several, [small.split_path], workers=1)
-    assert found["thresholds"].shape == (1, 3) and found["labels"].shape == found["probabilities"].shape[1:]
+    assert found["thresholds"].shape == found["probabilities"].shape == (1, *found["labels"].shape)
     assert ((found["probabilities"][0] >= found["thresholds"][0]) == (found["labels"] == 1)).mean() > 0.9
 
 
