@@ -13,7 +13,7 @@ from instrlib.deploy import analysis, release
 from instrlib.models import published
 from instrlib.models.predict import Prediction
 from instrlib.studies import condition, timeline
-from instrlib.studies.measures import MEASURES, measure
+from instrlib.studies.condition import MEASURES, measure
 
 RATE_HZ = 22_050
 

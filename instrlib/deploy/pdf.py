@@ -9,7 +9,7 @@ import numpy as np
 import instrlib
 from instrlib import charts
 from instrlib.core.io import listed, spaced
-from instrlib.studies.measures import MEASURES
+from instrlib.studies.condition import MEASURES
 from instrlib.studies.saliency import band_centres_hz
 
 if TYPE_CHECKING:
