@@ -3,7 +3,8 @@
 A random search does not adapt to its results, so all networks are drawn first and trained in parallel.
 """
 
-import dataclasses
+import functools
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pandas as pd
 
 from instrlib.core.cache import cached, key
 from instrlib.core.config import TrainConfig
-from instrlib.core.io import ConfigError, DiskError, InstrlibError, RunError, WorkerError, read_json
+from instrlib.core.io import ConfigError, DiskError, InstrlibError, WorkerError
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
@@ -33,10 +34,9 @@ TRAIN_SEED = 1_000
 """Seed of every trial; the comparisons (0, 1, ...) never use it."""
 
 MAX_DRAWS = 20
-"""Draws for each trial at most, where most networks of a space exceed the budget."""
+"""Draws for each trial at most, where most networks of a space exceed the budget or were drawn before."""
 
 RESULTS = ("validation_loss", "validation_accuracy", "best_epoch", "epochs", "seconds")
-_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,6 @@ class Candidate:
     reason: str = ""
 
 
-def axes(space: Space) -> pd.DataFrame:
-    """Return the hyperparameters of a space by `name`: `values` (or lowest and highest), `continuous`, `log`."""
-    rows = []
-    for one in _declared(space).space:
-        settings = one.get_config()
-        continuous = "min_value" in settings and settings["step"] is None
-        values = (settings["min_value"], settings["max_value"]) if continuous else tuple(one.values)
-        log = settings.get("sampling") == "log" or (min(values) > 0 and max(values) / min(values) >= 100)
-        rows.append({"name": one.name, "values": tuple(map(float, values)), "continuous": continuous, "log": log})
-    return pd.DataFrame(rows).set_index("name")
-
-
 def draw(
     space: Space,
     *,
@@ -77,46 +65,31 @@ def draw(
     config: TrainConfig,
     trials: int,
     seed: int,
-    max_multiply_adds: int | None = None,
+    max_multiply_adds: float = np.inf,
 ) -> list[Candidate]:
-    """Draw distinct networks from a space and count their cost; returns all draws in order.
+    """Draw distinct networks from a space and count their cost; return all draws in order.
 
-    Parameters
-    ----------
-    space : callable
-        See `Space`.
-    input_shape, n_classes
-        See `layers.build`.
-    config : TrainConfig
-        Training settings that the space does not set.
-    trials, max_multiply_adds : int
-        Number of networks within the budget, unless the space has fewer; larger ones are marked and replaced.
-    seed : int
-        Seed of the draws and their order.
+    `config` holds the training settings that the space does not set. `trials` networks within the budget are drawn,
+    unless the space has fewer; larger ones are marked and replaced.
     """
-    from keras_tuner import Objective
-    from keras_tuner.oracles import RandomSearchOracle
+    load_keras()  # without messages, before keras-tuner imports it
+    from keras_tuner import HyperParameters
 
-    oracle = RandomSearchOracle(
-        objective=Objective("validation_accuracy", "max"),
-        max_trials=None,
-        hyperparameters=_declared(space),
-        allow_new_entries=False,
-        tune_new_entries=False,
-        # The oracle treats 0 as "no seed", and its draws for seed n + 1 are those for n, shifted by one.
-        seed=int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1,
-    )
-    oracle.verbose = 0
-    found: list[Candidate] = []
-    with tempfile.TemporaryDirectory() as folder:
-        oracle._set_project_dir(folder, "search")
-        while sum(one.status == "drawn" for one in found) < trials and len(found) < MAX_DRAWS * trials:
-            trial = oracle.create_trial(str(len(found)))
-            if trial.status != "RUNNING":  # the space is exhausted
-                break
-            one = Candidate(len(found), dict(trial.hyperparameters.values), *space(trial.hyperparameters, config))
-            found.append(_sized(one, input_shape, n_classes, max_multiply_adds))
-    return found
+    declared = HyperParameters()
+    space(declared, config)
+    # Not the seed itself, because keras-tuner's draws for the next seed are those for this one, shifted by one.
+    states = itertools.count(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    found: dict[tuple, Candidate] = {}
+    for _ in range(MAX_DRAWS * trials):
+        if sum(one.status == "drawn" for one in found.values()) == trials:
+            break
+        drawn = declared.copy()
+        drawn.values = {one.name: one.random_sample(next(states)) for one in declared.space}
+        if (values := tuple(drawn.values.items())) not in found:
+            spec, settings = space(drawn, config)
+            sizes = _sizes(spec, input_shape, n_classes, max_multiply_adds)
+            found[values] = Candidate(len(found), drawn.values, spec, settings, **sizes)
+    return list(found.values())
 
 
 def search(
@@ -124,16 +97,8 @@ def search(
 ) -> pd.DataFrame:
     """Train the drawn networks on every split [1]_.
 
-    Trials that raise an error or kill their process are marked. Each result is cached: an interrupted or extended
-    search trains only the missing trials. Delete the file of a failed trial to repeat it.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of one small JSON file per trial. No weights are kept.
-    candidates : sequence of Candidate
-    inputs : Inputs
-    workers : int, optional
+    Trials that raise an error or kill their process are marked. Each result is cached in `folder`: an interrupted or
+    extended search trains only the missing trials. Delete the file of a failed trial to repeat it.
 
     Returns
     -------
@@ -147,124 +112,65 @@ def search(
     .. [1] J. Bergstra, Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
        https://jmlr.org/papers/v13/bergstra12a.html
     """
-    store = inputs.store
-    splits = [load_split(path, store.segments).fingerprint for path in inputs.splits]
-    tasks = {}
-    for one in candidates:
-        for fold, split in enumerate(splits):
-            if one.status == "drawn":
-                cache_key = key("models", inputs=[store.fingerprint, split, one.spec, one.config, TRAIN_SEED])
-                path = folder / f"{cache_key[:20]}.json"
-                arguments = (store.folder, inputs.splits[fold], one.spec, one.config)
-                tasks[one.number, fold] = (path, cache_key, _train, arguments)
-    _train_all(list(tasks.values()), workers)
-    rows = []
-    for one in candidates:
-        for fold in range(len(splits)):
-            result = {"status": one.status, "reason": one.reason}
-            if (one.number, fold) in tasks:
-                result = read_json(tasks[one.number, fold][0])["value"]
-            sizes = {"parameters": one.parameters, "multiply_adds": one.multiply_adds}
-            rows.append({"trial": one.number, "fold": fold, **one.values, **sizes, **result})
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*rows[0], *RESULTS, "status", "reason"])))
+    store, rows, tasks = inputs.store, [], []
+    for one, (fold, path) in itertools.product(candidates, enumerate(inputs.splits)):
+        sizes = {"parameters": one.parameters, "multiply_adds": one.multiply_adds}
+        results = dict.fromkeys(RESULTS, np.nan) | {"status": one.status, "reason": one.reason}
+        rows.append({"trial": one.number, "fold": fold, **one.values, **sizes, **results})
+        if one.status == "drawn":
+            split = load_split(path, store.segments).fingerprint
+            made_of = key("models", inputs=[store.fingerprint, split, one.spec, one.config, TRAIN_SEED])
+            train = functools.partial(_train, store.folder, path, one.spec, one.config)
+            tasks.append((folder / f"{made_of[:20]}.json", made_of, folder / "starts.txt", train))
+    found = iter(_train_all(folder / "starts.txt", tasks, workers))
+    return pd.DataFrame([row | next(found) if row["status"] == "drawn" else row for row in rows])
 
 
-def best(candidates: Sequence[Candidate], trials: pd.DataFrame) -> list[Candidate]:
-    """Return the best candidate of each fold by validation accuracy, then loss; folds choose independently."""
-    chosen = []
-    for fold, rows in trials.groupby("fold"):
-        done = rows[rows.status == "done"]
-        if done.empty:
-            tried = rows[rows.status != "too large"]
-            reason = (tried if len(tried) else rows).reason.iloc[0]
-            raise RunError(f"All {len(rows)} trials of fold {fold} failed ({reason}); change the search space.")
-        order = done.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True], kind="stable")
-        chosen.append(candidates[int(order.trial.iloc[0])])
-    return chosen
-
-
-def _declared(space: Space) -> "HyperParameters":
-    load_keras()  # without messages, before keras-tuner imports it
-    from keras_tuner import HyperParameters
-
-    hyperparameters = HyperParameters()
-    space(hyperparameters, TrainConfig())
-    return hyperparameters
-
-
-def _sized(one: Candidate, input_shape: tuple[int, int, int], n_classes: int, limit: int | None) -> Candidate:
+def _sizes(spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, limit: float) -> dict[str, Any]:
     try:
-        model = build(one.spec, input_shape, n_classes)
+        model = build(spec, input_shape, n_classes)
     except ConfigError as error:
-        return dataclasses.replace(one, status="failed", reason=str(error))
+        return {"status": "failed", "reason": str(error)}
     cost = count_multiply_adds(model)
-    one = dataclasses.replace(one, parameters=model.count_params(), multiply_adds=cost)
-    if limit is None or cost <= limit:
-        return one
-    reason = f"{cost / 1e6:.1f} million multiply-adds, more than {limit / 1e6:.1f}"
-    return dataclasses.replace(one, status="too large", reason=reason)
+    found = {"parameters": model.count_params(), "multiply_adds": cost}
+    if cost > limit:
+        reason = f"{cost / 1e6:.1f} million multiply-adds, more than {limit / 1e6:.1f}"
+        found |= {"status": "too large", "reason": reason}
+    return found
 
 
-def _train_all(tasks: list[tuple], workers: int | None) -> None:
-    """Run all trials. A killed process ends its pool; the started trials then run again one by one."""
-    while waiting := [task for task in tasks if not _finished(task)]:
-        for path, *_ in waiting:
-            _mark(path).unlink(missing_ok=True)
+def _train_all(starts: Path, tasks: list[tuple], workers: int | None) -> list[dict[str, Any]]:
+    starts.parent.mkdir(parents=True, exist_ok=True)
+    starts.write_bytes(b"")
+    while True:
+        before = starts.stat().st_size
         try:
-            list(parallel_map(_trial, waiting, workers=workers, describe="random search", isolate=True))
-        except WorkerError:
-            suspects = [task for task in waiting if _mark(task[0]).is_file() and not _finished(task)]
-            if not suspects:  # no process could start
+            return list(parallel_map(_trial, tasks, workers=workers, describe="random search", isolate=True))
+        except WorkerError:  # a killed process ends its pool
+            if starts.stat().st_size == before:  # no process could start
                 raise
-            for task in suspects:
-                _run_alone(task)
+            workers = 1  # one by one, so that only the trial that kills its process is started in vain
 
 
-def _run_alone(task: tuple) -> None:
-    path, cache_key, *_ = task
-    _mark(path).unlink()
-    try:
-        list(parallel_map(_trial, [task], workers=1, describe="random search, one trial", isolate=True))
-    except WorkerError:
-        if not _mark(path).is_file():
+def _trial(path: Path, made_of: str, starts: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def attempt() -> dict[str, Any]:
+        if starts.read_text().split().count(path.stem) == 2:
+            return {"status": "died", "reason": "its process was killed twice, most likely by a lack of memory"}
+        with starts.open("a") as file:
+            file.write(f"{path.stem}\n")
+        try:
+            return train() | {"status": "done"}
+        except DiskError:  # not caused by the trial
             raise
-        reason = "its process was killed twice, most likely because memory ran out"
-        cached(path, cache_key, lambda: {"status": "died", "reason": reason})
+        except Exception as error:
+            kind = "" if isinstance(error, InstrlibError) else f"{type(error).__name__}: "
+            return {"status": "failed", "reason": (kind + " ".join(str(error).split()))[:200]}
 
-
-def _trial(path: Path, cache_key: str, train: Callable[..., dict[str, float]], arguments: tuple) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _mark(path).touch()
-    cached(path, cache_key, lambda: _attempt(train, arguments))
-    _mark(path).unlink()
-
-
-def _attempt(train: Callable[..., dict[str, float]], arguments: tuple) -> dict[str, Any]:
-    try:
-        found = train(*arguments)
-    except DiskError:  # not caused by the trial
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        if not isinstance(error, InstrlibError):
-            text = f"{type(error).__name__}: {text}"
-        return {"status": "failed", "reason": text[:_LONGEST_REASON]}
-    return {name: float(found[name]) for name in RESULTS} | {"status": "done", "reason": ""}
+    return cached(path, made_of, attempt)
 
 
 def _train(store: Path, split: Path, spec: tuple[Layer, ...], config: TrainConfig) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         found = summary(train_model(Path(folder), store, split, spec, config, TRAIN_SEED))
-    return found | {"validation_loss": found["validation_log_loss"], "seconds": found["training_s"]}
-
-
-def _finished(task: tuple) -> bool:
-    path, cache_key, *_ = task
-    try:
-        return read_json(path)["key"] == cache_key
-    except (InstrlibError, KeyError, TypeError):
-        return False
-
-
-def _mark(path: Path) -> Path:
-    return path.with_suffix(".begun")
+    found |= {"validation_loss": found["validation_log_loss"], "seconds": found["training_s"]}
+    return {name: float(found[name]) for name in RESULTS}
