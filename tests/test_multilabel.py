@@ -9,7 +9,7 @@ import pytest
 
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.io import ConfigError, CorpusError, SplitError, read_arrays, read_json
-from instrlib.data.dataset import Corpus, CorpusInfo, strata
+from instrlib.data.corpora import Corpus, CorpusInfo, strata
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store, derive_store, open_store
 from instrlib.evaluation import statistics

@@ -1,24 +1,123 @@
-"""The corpora by name: information, loading, download and validation."""
+"""Corpora as tables with one row per clip, from one pipeline: choose classes, draw clips, probe and check files."""
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
-from instrlib.core.config import folders
-from instrlib.core.io import ConfigError, CorpusError, expanded
-from instrlib.data import mirdata_index
-from instrlib.data.dataset import KNOWN, Corpus, CorpusInfo, Found, build, check_unusable_share
-from instrlib.data.dataset import validate as validate_found
-from instrlib.data.download import Remote, fetch, unpack
-from instrlib.data.files import walk_audio
+import numpy as np
+import pandas as pd
 
-if TYPE_CHECKING:
-    from instrlib.core.config import Profile
+from instrlib.core.config import Profile, folders
+from instrlib.core.io import ConfigError, CorpusError, expanded, hash_bytes, hash_json
+from instrlib.data import files
+from instrlib.data.files import CONTENT
 
 NAMES = ("rendered", "fsdkaggle2018", "irmas", "openmic2018", "nsynth", "kaggle_instruments", "folder")
-"""Each is a module beside this one, with its `INFO` and `find(root) -> Found`; `rendered` has its own `load`."""
+"""Each is a module beside this one with `find(root) -> Found`; `rendered` has its own `load` and `validate`."""
+
+COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split")
+"""The columns of every manifest; a corpus may add its own after these."""
+
+MAX_UNUSABLE_SHARE = 0.05
+"""A run stops when a larger share of the clips is unusable."""
+
+IN_TEST = "other clips of its group are in the official test part"
+TWO_CLASSES = "the same file is also in another class"
+
+_KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_EXCLUDED = {"clip_id": str, "path": str, "reason": str, "usable": bool}
+
+Excluded = tuple[str, str, str, bool]
+"""A clip id, its path, the reason, and whether nothing is wrong with the clip."""
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """Description of a corpus; `name` is that on the command line, `how_to_get` a sentence."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    url: str
+    size: str
+    how_to_get: str
+    multilabel: bool = False
+
+
+def excluded_table(rows: Iterable[Excluded] = ()) -> pd.DataFrame:
+    """Return the table of excluded clips; unusable ones come first."""
+    return pd.DataFrame(sorted(rows, key=lambda row: (row[3], row)), columns=list(_EXCLUDED)).astype(_EXCLUDED)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus on disk.
+
+    `manifest` has one row per clip: `clip_id` (unique), `path` (relative to `root`), `start_s` (in the file),
+    `duration_s`, `label` (one of `classes`; with several labels see `strata`), `group` (recording, session, performer
+    or instrument, which must not cross a split) and `split` (the publisher's "train", "validation" or "test", else "").
+    `classes` are in the order of the network outputs. `labels` [shape=(n_clips, n_classes), float32] exist with several
+    labels per clip: 1 present, 0 absent, NaN not observed. `excluded` is an `excluded_table`.
+    """
+
+    info: CorpusInfo
+    root: Path
+    manifest: pd.DataFrame
+    classes: tuple[str, ...]
+    excluded: pd.DataFrame = field(default_factory=excluded_table)
+    labels: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """Name on the command line."""
+        return self.info.name
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Index of each clip's class, int64 [shape=(n_clips,)]."""
+        return pd.Categorical(self.manifest.label, categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a clip may have several labels."""
+        return self.labels is not None
+
+    @property
+    def n_unusable(self) -> int:
+        """Number of unusable clips, without those excluded on purpose."""
+        return int((~self.excluded.usable).sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the manifest, the classes and the labels, independent of the machine."""
+        columns = [*COLUMNS, CONTENT] if CONTENT in self.manifest else list(COLUMNS)
+        table = self.manifest[columns].round({"start_s": 4, "duration_s": 4})
+        several = {} if self.labels is None else {"labels": self.labels}
+        return hash_json({"classes": self.classes, "rows": table.to_numpy().tolist(), **several})[:16]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Clips in the tables and folders of a corpus, before any audio file is opened.
+
+    `clips` has `clip_id`, `path` (relative to the root; the suffix on disk may differ), `label`, `group`, `split` and
+    further columns. With several labels, `labels` has one column per class instead of `label`: 1, 0 or NaN.
+    `validate` reports `notes`, and audio files in `folders` that are not in `clips`.
+    """
+
+    clips: pd.DataFrame
+    labels: pd.DataFrame | None = None
+    excluded: Sequence[Excluded] = ()
+    notes: Sequence[str] = ()
+    folders: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check that clip ids are unique."""
+        check_unique("The corpus", self.clips.clip_id)
 
 
 def info(name: str) -> CorpusInfo:
@@ -29,67 +128,32 @@ def info(name: str) -> CorpusInfo:
     >>> info("fsdkaggle2018").url
     'https://zenodo.org/records/2552860'
     """
-    return _module(name).INFO
+    if name not in _KNOWN:
+        return _module(name).INFO
+    return CorpusInfo(name, **{field: value for field, value in _KNOWN[name].items() if field != "archives"})
 
 
 def load(
-    name: str,
-    *,
-    data: Path | str | None = None,
-    profile: "Profile",
-    seed: int = 0,
-    classes: Sequence[str] | None = None,
+    name: str, *, data: Path | str | None = None, profile: Profile, classes: Sequence[str] | None = None
 ) -> Corpus:
-    """Load a corpus at the size of a profile.
+    """Load a corpus, by default of `data/<name>` and all its classes, at the size of a profile.
 
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`.
-    data : Path or str, optional
-        Folder of the corpus; default: `data/<name>`.
-    profile : Profile
-        Sets the number of clips per class.
-    seed : int
-        Seed for rendering and drawing.
-    classes : sequence of str, optional
-        Classes to use; default: all.
-
-    Raises
-    ------
-    ConfigError
-        When the corpus or a class is unknown.
-    CorpusError
-        When the corpus is missing or incomplete, or more than 5 % of its clips are unusable.
+    Raises `ConfigError` for an unknown corpus or class, `CorpusError` when the corpus is missing or incomplete, or when
+    more than 5 % of its clips are unusable.
     """
-    module, root = _module(name), _root(name, data)
+    root = _root(name, data)
     if name == "rendered":
-        corpus = module.load(root, clips_per_class=profile.clips_per_class, seed=seed, classes=classes)
-    else:
-        corpus = read(name, root, classes=classes, max_clips_per_class=profile.max_clips_per_class, seed=seed)
-    check_unusable_share(name, corpus.n_unusable, corpus.n_unusable + len(corpus.manifest))
+        return _module(name).load(root, clips_per_class=profile.clips_per_class, classes=classes)
+    corpus = read(name, root, classes=classes, max_clips_per_class=profile.max_clips_per_class)
+    check_unusable_share(corpus)
     return corpus
-
-
-def read(
-    name: str,
-    root: Path,
-    *,
-    classes: Sequence[str] | None = None,
-    max_clips_per_class: int | None = None,
-    seed: int = 0,
-) -> Corpus:
-    """Read a corpus from its folder, for any number of unusable clips; see `dataset.build`."""
-    module, root = _module(name), Path(root)
-    capped = {"classes": classes, "max_clips_per_class": max_clips_per_class, "seed": seed}
-    return build(module.INFO, root, module.find(root), **capped)
 
 
 def on_disk(name: str, data: Path | str | None = None) -> str:
     """Return one line on the state of a corpus on disk, such as "221 audio files in data/fsdkaggle2018"."""
-    known, root = info(name), _root(name, data)
-    n_files = sum(1 for _ in walk_audio(root))
-    return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}. {known.how_to_get}"
+    root = _root(name, data)
+    n_files = sum(1 for _ in files.walk_audio(root))
+    return f"{n_files:,} audio files in {root}" if n_files else f"nothing in {root}. {info(name).how_to_get}"
 
 
 def download(name: str, data: Path | str | None = None) -> None:
@@ -98,21 +162,20 @@ def download(name: str, data: Path | str | None = None) -> None:
     Interrupted downloads resume. Raises `ConfigError` if the publisher does not allow automatic downloads,
     `CorpusError` for damaged or incomplete files.
     """
-    module, root = _module(name), _root(name, data)
-    archives, index = _remotes(name)
+    root, (archives, index) = _root(name, data), _remotes(name)
     if not archives:
-        raise ConfigError(f"`instrlib download` cannot fetch {name}. {module.INFO.how_to_get}")
-    listed = fetch(index, root) if index else None
+        raise ConfigError(f"`instrlib download` cannot fetch {name}. {info(name).how_to_get}")
+    if index:
+        files.fetch(index, root)
     for archive in archives:
         if not (root / archive.folder).is_dir():
-            unpack(fetch(archive, root), root, archive.folder)
+            files.unpack(files.fetch(archive, root), root / archive.folder)
         (root / archive.filename).unlink(missing_ok=True)
-    missing = [path for found in _all_found(module, root) for path in found.clips.path if not (root / path).exists()]
-    missing = missing or (mirdata_index.compare(listed, root / module.INDEXED, hashes=False) if listed else [])
+    missing = [path for found in _all_found(name, root) for path in found.clips.path if not (root / path).exists()]
     if missing:
         raise CorpusError(
-            f"{root} lacks {len(missing):,} files of the release, such as {missing[0]} Move the folder that lacks them "
-            f"away and run `instrlib download {name}` again."
+            f"{root} lacks {len(missing):,} files of the release, such as {missing[0]}. Move the folder that lacks "
+            f"them away and run `instrlib download {name}` again."
         )
 
 
@@ -121,27 +184,222 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
 
     Every file is decoded completely. If `download` has fetched the index of mirdata, MD5 hashes are compared as well.
     """
-    module, root = _module(name), _root(name, data)
+    root = _root(name, data)
     if name == "rendered":
-        return module.validate(root)
+        return _module(name).validate(root)
     try:
-        findings = [line for found in _all_found(module, root) for line in validate_found(root, found)]
+        lines = [line for found in _all_found(name, root) for line in _faults(root, found)]
     except CorpusError as error:
         return [str(error)]
     _, index = _remotes(name)
-    compared = mirdata_index.compare(root / index.filename, root / module.INDEXED) if index else []
-    return [*findings, *compared]
+    return [*lines, *(files.compare(root / index.filename, root / _module(name).INDEXED) if index else [])]
 
 
-def _all_found(module: ModuleType, root: Path) -> list[Found]:
-    return module.find_all(root) if hasattr(module, "find_all") else [module.find(root)]
+def _faults(root: Path, found: Found) -> list[str]:
+    paths = [files.with_suffix_on_disk(root, path) for path in found.clips.path]
+    answers = files.examine([str(root / path) for path in paths], whole=True)
+    problems = [(path, answer) for path, answer in zip(paths, answers, strict=True) if isinstance(answer, str)]
+    problems = sorted([*problems, *((path, reason) for _, path, reason, _ in found.excluded)])
+    there = {path.relative_to(root).as_posix() for name in found.folders for path in files.walk_audio(root / name)}
+    strangers = sorted(there - {*paths, *(path for path, _ in problems)})
+    return [
+        *found.notes,
+        *(f"{path}: {reason}" for path, reason in problems),
+        *(f"{path}: no table of the corpus names this file." for path in strangers),
+    ]
 
 
-def _remotes(name: str) -> tuple[tuple[Remote, ...], Remote | None]:
+def incomplete(name: str, root: Path, what: str) -> CorpusError:
+    """Return the error for a corpus that lacks something, with size, licence and the way to get it."""
+    known = info(name)
+    return CorpusError(
+        f"{known.title}: {root} lacks {what}. {known.how_to_get} Size: {known.size}. Licence: {known.licence}. "
+        f"Page: {known.url}"
+    )
+
+
+def complete_parts(name: str, root: Path, parts: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
+    """Return the parts of a release whose files exist, and notes on incomplete ones; `CorpusError` if none does."""
+    lacking = {part: [file for file in files if not (root / file).exists()] for part, files in parts.items()}
+    whole = [part for part, files in lacking.items() if not files]
+    if not whole:
+        raise incomplete(name, root, ", ".join(file for files in lacking.values() for file in files))
+    partial = {part: files for part, files in lacking.items() if 0 < len(files) < len(parts[part])}
+    return whole, [
+        f"{', '.join(files)} is missing, so the part {part!r} is not used." for part, files in partial.items()
+    ]
+
+
+# -- the pipeline ------------------------------------------------------------------------------------------------------
+
+
+def read(
+    name: str,
+    root: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    max_clips_per_class: int | None = None,
+    found: Found | None = None,
+) -> Corpus:
+    """Read a corpus from its folder, for any number of unusable clips; by default, those that its module finds.
+
+    Excluded are training clips whose group is in the official test part, and identical files in two classes. Raises
+    `ConfigError` for an unknown class or a limit below 1, `CorpusError` for a class without usable clips.
+    """
+    root = Path(root).absolute()
+    found = found or _module(name).find(root)
+    clips, labels = found.clips.reset_index(drop=True), None
+    if found.labels is None:
+        wanted = _choose_classes(clips.label, classes)
+        asked = clips.label.isin(wanted)
+    else:
+        wanted = _choose_classes(found.labels.columns, classes)
+        labels = found.labels[list(wanted)].to_numpy(np.float32)
+        asked = pd.Series(np.isfinite(labels).any(axis=1))
+        clips = clips.assign(label="")
+        clips.loc[asked, "label"] = strata(labels[asked], wanted)
+    in_test = _reaches_into_test(clips)
+    excluded = [*found.excluded, *_reasons(clips[asked & in_test], IN_TEST)]
+    drawn = draw_clips(clips[asked & ~in_test], max_clips_per_class)
+    drawn = drawn.assign(path=[files.with_suffix_on_disk(root, path) for path in drawn.path])
+    drawn["answer"] = files.probe(root, drawn.path)
+    is_usable = ~drawn.answer.map(lambda answer: isinstance(answer, str)).astype(bool)
+    excluded += [(clip.clip_id, clip.path, clip.answer, False) for clip in drawn[~is_usable].itertuples()]
+    usable = drawn[is_usable]
+    usable = usable.assign(
+        start_s=0.0, duration_s=usable.answer.str[0].astype(float), **{CONTENT: usable.answer.str[1]}
+    )
+    usable["group"] = join_copies(usable)
+    if labels is None:
+        torn = usable.groupby(CONTENT).label.transform("nunique") > 1
+        excluded += _reasons(usable[torn], TWO_CLASSES)
+        usable = usable[~torn]
+    in_test = _reaches_into_test(usable)  # again, because copies merged groups
+    excluded += _reasons(usable[in_test], IN_TEST)
+    usable = usable[~in_test].sort_values("clip_id")
+    if labels is not None:
+        labels = labels[usable.index]
+    _check_classes(name, root, wanted, usable.label, labels)
+    own = [column for column in found.clips if column not in COLUMNS]
+    manifest = usable[[*COLUMNS, *own, CONTENT]].reset_index(drop=True)
+    return Corpus(info(name), root, manifest, wanted, excluded_table(excluded), labels)
+
+
+def _choose_classes(found: Iterable[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
+    there = sorted(set(found))
+    wanted = there if chosen is None else sorted(set(chosen))
+    unknown = sorted(set(wanted) - set(there))
+    if unknown or len(wanted) < 2:
+        fault = f"Unknown class {', '.join(unknown)}" if unknown else "At least two classes are required"
+        raise ConfigError(f"{fault}; choose from {', '.join(there)}.")
+    return tuple(wanted)
+
+
+def draw_clips(clips: pd.DataFrame, max_clips_per_class: int | None, *, seed: int = 0) -> pd.DataFrame:
+    """Draw at most `max_clips_per_class` clips of each class, group by group in turn.
+
+    An official test part and the rest keep their shares of the class, but the rest gets at least half of the limit if
+    possible. The draw follows hashes of seed and names per class, so it is independent of the machine, the order of
+    rows and the choice of classes. Raises `ConfigError` for a limit below 1.
+    """
+    if max_clips_per_class is None:
+        return clips
+    if max_clips_per_class < 1:
+        raise ConfigError(f"max_clips_per_class must be at least 1, not {max_clips_per_class}.")
+
+    def rank(names: pd.Series) -> list[str]:
+        return [hash_bytes(str(seed).encode(), name.encode(errors="surrogateescape")) for name in names]
+
+    ranked = clips.assign(_clip=rank(clips.clip_id), _group=rank(clips.group)).sort_values("_clip")
+    ranked["_turn"] = ranked.groupby(["label", "group"]).cumcount()
+    kept: list = []
+    for _, of_class in ranked.sort_values(["_turn", "_group"]).groupby("label"):
+        cap = min(len(of_class), max_clips_per_class)
+        in_test = of_class.split == "test"
+        n_rest = min(int((~in_test).sum()), max(cap * int((~in_test).sum()) // len(of_class), (cap + 1) // 2))
+        kept += [*of_class.index[~in_test][:n_rest], *of_class.index[in_test][: cap - n_rest]]
+    return clips.loc[clips.index.isin(kept)]
+
+
+def strata(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """Return for each clip with several labels its rarest class, which is used for drawing, splitting and counting.
+
+    For clips without a known present class, it is the rarest observed class. So every class keeps its share in each
+    part.
+
+    Examples
+    --------
+    >>> strata(np.array([[1, 1], [1, 0], [0, np.nan]]), ("piano", "banjo"))
+    ['banjo', 'piano', 'piano']
+    """
+    present = labels == 1
+    candidates = np.where(present.any(axis=1, keepdims=True), present, np.isfinite(labels))
+    count = np.where(candidates, present.sum(axis=0), np.inf)
+    return [classes[number] for number in count.argmin(axis=1)]
+
+
+def join_copies(clips: pd.DataFrame) -> pd.Series:
+    """Return the group of each clip; groups with identical files are merged under the first name."""
+    group = clips.group
+    while True:
+        joined = group.groupby(clips[CONTENT]).transform("min").groupby(clips.group).transform("min")
+        if joined.equals(group):
+            return group
+        group = joined
+
+
+def _reaches_into_test(clips: pd.DataFrame) -> pd.Series:
+    return clips.group.isin(clips.group[clips.split == "test"]) & (clips.split == "train")
+
+
+def _reasons(clips: pd.DataFrame, reason: str) -> list[Excluded]:
+    return [(clip_id, path, reason, True) for clip_id, path in zip(clips.clip_id, clips.path, strict=True)]
+
+
+def check_unusable_share(corpus: Corpus, n_more: int = 0) -> None:
+    """Raise `CorpusError` if more than `MAX_UNUSABLE_SHARE` of all clips, `n_more` of the manifest, are unusable."""
+    n_unusable, n_clips = corpus.n_unusable + n_more, corpus.n_unusable + len(corpus.manifest)
+    if n_unusable > MAX_UNUSABLE_SHARE * n_clips:
+        raise CorpusError(
+            f"{corpus.name}: {n_unusable} of {n_clips} clips are unusable, more than {MAX_UNUSABLE_SHARE:.0%}; "
+            f"run `instrlib validate {corpus.name}` to list the reasons."
+        )
+
+
+def check_unique(place: Path | str, names: pd.Series) -> None:
+    """Raise `CorpusError` for duplicate clip ids."""
+    twice = names[names.duplicated()].unique()
+    if len(twice):
+        raise CorpusError(f"{place} has {len(twice)} clips more than once, such as {twice[0]}; keep one of each.")
+
+
+def _check_classes(
+    name: str, root: Path, classes: tuple[str, ...], label: pd.Series, labels: np.ndarray | None
+) -> None:
+    """Raise `CorpusError` for a class without clips, or, with several labels, one that is never present or absent."""
+    known = (label.to_numpy()[:, None] == np.array(classes)).astype(float) if labels is None else labels
+    empty = [one for one, column in zip(classes, known.T, strict=True) if not {0, 1} <= set(column)]
+    if empty:
+        raise CorpusError(
+            f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)} in {root}; leave the class "
+            f"out, or run `instrlib validate {name}` to list the reasons."
+        )
+
+
+def _all_found(name: str, root: Path) -> list[Found]:
+    """Return the clips of a corpus, and those of its separate test set if that is on disk."""
+    module = _module(name)
+    return [
+        module.find(root),
+        *(module.find_test(root) for part in getattr(module, "TESTING", ())[:1] if (root / part).is_dir()),
+    ]
+
+
+def _remotes(name: str) -> tuple[list[files.Remote], files.Remote | None]:
     """Return the archives of a corpus, and mirdata's index of their files if there is one."""
     if hasattr(_module(name), "INDEXED"):
-        return mirdata_index.remotes(name)
-    return tuple(Remote(**one) for one in KNOWN.get(name, {}).get("archives", ())), None
+        return files.from_mirdata(name)
+    return [files.Remote(**one) for one in _KNOWN.get(name, {}).get("archives", ())], None
 
 
 def _module(name: str) -> ModuleType:

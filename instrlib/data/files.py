@@ -1,23 +1,199 @@
-"""Audio files and tables of corpora: finding, reading, probing and decoding."""
+"""Files of corpora: downloads with resume and checksums, safe unpacking, tables, and probing of audio files."""
 
-import json
+import contextlib
+import logging
 import os
+import re
+import shutil
+import tarfile
+import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from lzma import LZMAError
 from pathlib import Path
 
 import pandas as pd
 
+from instrlib.core.cache import cached, key
 from instrlib.core.config import folders
-from instrlib.core.io import AudioError, CorpusError, disk_errors, hash_bytes, hash_file, in_parts
-from instrlib.core.parallel import parallel_map
+from instrlib.core.io import (
+    AudioError,
+    CorpusError,
+    InstrlibError,
+    disk_errors,
+    hash_file,
+    hash_json,
+    in_parts,
+    read_json,
+    write_text,
+)
+from instrlib.core.parallel import parallel_map, track
 
 CONTENT = "content"
 """Column of corpora from disk: 16 hex digits of the hash of the file's bytes."""
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
-"""Endings of audio files in any case; where one stem has several, the first is used."""
+"""Endings of audio files, in any case."""
 
-_CHUNK = 128
+_BLOCK_BYTES = 1 << 16
+_TIMEOUT_S = 60.0
+_ATTEMPTS = 5
+"""Attempts in a row that bring no byte, after which a download fails."""
+_WAIT_S = 1.0
+"""Pause before the second attempt; it doubles with each further one."""
+
+
+# -- downloads ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to download: address, file name, checksum ("md5:..." or "sha256:...") and folder to unpack to."""
+
+    url: str
+    filename: str
+    checksum: str | None = None
+    folder: str = ""
+
+
+def fetch(remote: Remote, folder: Path) -> Path:
+    """Download a file, resuming earlier attempts, and check it.
+
+    Data go to `<filename>.part`, which is renamed after the check. Raises `CorpusError` if the server fails or the
+    checksum differs; a part with a wrong checksum is removed.
+    """
+    import requests
+
+    whole = Path(folder) / remote.filename
+    part, failures = whole.with_name(f"{whole.name}.part"), 0
+    with disk_errors(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        while not whole.exists():
+            before = _size(part)
+            try:
+                _transfer(remote, part)
+            except requests.RequestException as error:
+                failures = 0 if _size(part) > before else failures + 1
+                if failures == _ATTEMPTS:
+                    raise CorpusError(
+                        f"Cannot fetch {remote.url} ({error}); {_size(part):,} bytes are kept in {part}; run the same "
+                        "command again to resume."
+                    ) from None
+                time.sleep(_WAIT_S * 2 ** max(failures - 1, 0))
+            else:
+                _check(remote, part)
+                return part.replace(whole)
+        _check(remote, whole)
+    return whole
+
+
+def _transfer(remote: Remote, part: Path) -> None:
+    """Request and append the missing bytes; If-Range makes the server send a changed file completely."""
+    import requests
+
+    have, version = _size(part), part.with_name(f"{remote.filename}.version.part")
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    if have and version.is_file() and (known := version.read_text(encoding="utf-8")):
+        headers["If-Range"] = known
+    with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        status = response.status_code
+        if status == 429 or status >= 500:
+            raise requests.RequestException(f"the server answers {status}")
+        if not response.ok and status != 416:  # nothing is missing, or the checksum will differ
+            raise CorpusError(
+                f"The server answers {status} {response.reason} for {remote.url}; download it manually and save it as "
+                f"{part.with_suffix('')}."
+            )
+        if status == 200:
+            tag, changed = response.headers.get("ETag", "W/"), response.headers.get("Last-Modified", "")
+            write_text(version, changed if tag.startswith("W/") else tag)
+        if response.ok:
+            n_blocks = -(-int(response.headers.get("Content-Length", 0)) // _BLOCK_BYTES) or None
+            with part.open("ab" if status == 206 else "wb") as file:
+                for block in track(response.iter_content(_BLOCK_BYTES), total=n_blocks, describe=remote.filename):
+                    file.write(block)
+    version.unlink(missing_ok=True)
+
+
+def _check(remote: Remote, path: Path) -> None:
+    algorithm, _, expected = (remote.checksum or "").partition(":")
+    if expected and (found := hash_file(path, algorithm=algorithm)) != expected:
+        if path.suffix == ".part":
+            path.unlink()
+        raise CorpusError(
+            f"{path} from {remote.url} has the {algorithm} {found}, not {expected}, so it is damaged or was changed by "
+            "its publisher; delete it and run the same command again."
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar archive as the folder `target`, which is complete or absent.
+
+    A top-level folder with the name of `target` becomes `target`. Members outside of it are not written. Raises
+    `CorpusError` for damaged archives, and for tar archives with such members.
+    """
+    temporary = target.with_name(f".unpacking-{target.name}")
+    only_inside = {} if archive.suffix == ".zip" else {"filter": "data"}  # shutil skips such members of zip files
+    with disk_errors(target):
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
+        temporary.mkdir(parents=True)
+        try:
+            shutil.unpack_archive(archive, temporary, **only_inside)
+            inner = temporary / target.name
+            (inner if inner.is_dir() else temporary).rename(target)
+        except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
+            if getattr(error, "errno", None) is not None:  # disk errors; damage and encryption have no errno
+                raise
+            raise CorpusError(f"{archive} cannot be unpacked ({error}); delete it and download it again.") from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def from_mirdata(name: str) -> tuple[list[Remote], Remote]:
+    """Return the archives of a corpus, and mirdata's index of their files."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    with contextlib.redirect_stdout(None):  # mirdata prints, and changes the logging of Python
+        module = import_module(f"mirdata.datasets.{name}")
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    of_index = module.INDEXES[module.INDEXES["default"]].remote
+    *archives, index = (
+        Remote(one.url, one.filename, f"md5:{one.checksum}", folder=re.sub(r"(-v[\d.]+)?\.\w+$", "", one.filename))
+        for one in (*module.REMOTES.values(), of_index)
+    )
+    return archives, index
+
+
+def compare(index: Path, folder: Path) -> list[str]:
+    """List missing or altered files of mirdata's index in a folder; paths may begin with the folder name.
+
+    Audio files with another suffix were converted and count as neither.
+    """
+    try:
+        content = read_json(index)
+        pairs = [*(content.get("metadata") or {}).values()]
+        pairs += [pair for files in content["tracks"].values() for pair in files.values()]
+        listed = {path.removeprefix(f"{folder.name}/"): md5 for path, md5 in pairs if path}
+    except (InstrlibError, AttributeError, KeyError, TypeError, ValueError):
+        return [f"{index.name} is missing or damaged, so no checksum was compared; `instrlib download` fetches it."]
+    findings = []
+    for path, md5 in track(sorted(listed.items()), total=len(listed), describe=f"comparing with {index.name}"):
+        if not (folder / with_suffix_on_disk(folder, path)).is_file():
+            findings.append(f"{path}: the file is missing, which {index.name} lists.")
+        elif (folder / path).is_file() and (found := hash_file(folder / path, algorithm="md5")) != md5:
+            findings.append(f"{path}: the file was altered: its md5 is {found}, not {md5}.")
+    return findings
+
+
+# -- folders and tables ------------------------------------------------------------------------------------------------
 
 
 def is_audio(path: Path) -> bool:
@@ -35,14 +211,13 @@ def walk_audio(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         names[:] = sorted(name for name in names if not name.startswith("."))
-        yield from (path for path in (Path(folder, name) for name in sorted(files)) if is_audio(path))
+        yield from filter(is_audio, (Path(folder, name) for name in sorted(files)))
 
 
-def audio_files(folder: Path) -> dict[str, str]:
-    """Return the name of each audio file in a folder by its stem; the first of `ENDINGS` wins."""
-    found = [path for path in folder.iterdir() if is_audio(path)] if folder.is_dir() else []
-    ranked = sorted(found, key=lambda path: (ENDINGS.index(path.suffix.lower()), path.name), reverse=True)
-    return {path.stem: path.name for path in ranked}
+def with_suffix_on_disk(root: Path, path: str) -> str:
+    """Return the path of an audio file with its suffix on disk, because users convert the files of a release."""
+    converted = [str(Path(path).with_suffix(ending)) for ending in ENDINGS] if is_audio(Path(path)) else []
+    return next((one for one in (path, *converted) if (root / one).is_file()), path)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -52,11 +227,9 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except FileNotFoundError:
-        raise CorpusError(f"{path} is missing; download or copy it again.") from None
     except (OSError, ValueError) as error:  # the parser errors of pandas and UnicodeDecodeError are ValueErrors
         reason = str(error).splitlines()[0]
-        raise CorpusError(f"{path} is not a CSV table in UTF-8 ({reason}); save it again in this format.") from None
+        raise CorpusError(f"{path} is not a CSV table in UTF-8 ({reason}); save or download it again.") from None
     missing = [name for name in columns if name not in table]
     if missing:
         there = ", ".join(map(str, table.columns))
@@ -67,76 +240,36 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 # -- probing -----------------------------------------------------------------------------------------------------------
 
 
-def probe_clips(root: Path, clips: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Return the usable clips with `start_s` (0), `duration_s` and `content` (hash), and the reasons for the others.
-
-    `clips` has `clip_id` and `path`; the reasons are (clip_id, path, reason). Results are cached in `probes/` of the
-    data folder by path, size and modification time.
-    """
-    root = Path(root).absolute()
-    cache = folders().data / "probes" / f"{hash_bytes(str(root).encode(errors='surrogateescape'))[:16]}.jsonl"
-    known, found, reasons, new = _read_probes(cache), {}, {}, []
-    for path in clips.path:
-        try:
-            path.encode()
-            stat = (root / path).stat()
-        except UnicodeEncodeError:
-            reasons[path] = "its name is not valid UTF-8; rename the file"
-        except FileNotFoundError:
-            reasons[path] = "the file is missing"
-        except OSError as error:
-            reasons[path] = f"the file cannot be read ({error.strerror})"
-        else:
-            if known.get(path, ())[:2] == (stat.st_size, stat.st_mtime_ns):
-                found[path] = known[path][2:]
-            else:
-                new.append((path, stat.st_size, stat.st_mtime_ns))
-
-    chunks = in_parts(new, _CHUNK)
-    for chunk, answers in zip(chunks, _examined(root, [[row[0] for row in chunk] for chunk in chunks]), strict=True):
-        good = [(row, answer) for row, answer in zip(chunk, answers, strict=True) if not isinstance(answer, str)]
-        reasons |= {row[0]: answer for row, answer in zip(chunk, answers, strict=True) if isinstance(answer, str)}
-        found |= {row[0]: answer for row, answer in good}
-        with disk_errors(cache):
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            with cache.open("a", encoding="utf-8") as file:  # an empty line ends an incomplete line of a killed run
-                file.write("\n" + "".join(json.dumps([*row, *answer]) + "\n" for row, answer in good))
-
-    usable = clips[clips.path.isin(found.keys())]
-    durations_s, contents = ([found[path][at] for path in usable.path] for at in (0, 1))
-    usable = usable.assign(start_s=0.0, duration_s=durations_s, **{CONTENT: contents})
-    return usable, [(row.clip_id, row.path, reasons[row.path]) for row in clips.itertuples() if row.path in reasons]
+def probe(root: Path, paths: Sequence[str]) -> list[Sequence | str]:
+    """Return duration in s and hash of each file, or why it is unusable; answers are cached in `data/probes`."""
+    states = [_state(root / path) for path in paths]
+    there = {str(root / path): state for path, state in zip(paths, states, strict=True) if isinstance(state, list)}
+    place = folders().data / "probes" / f"{hash_json(list(there))[:16]}.json"
+    answers = cached(place, key("data", files=there), lambda: examine(list(there)))
+    found = dict(zip(there, answers, strict=True))
+    return [found.get(str(root / path), state) for path, state in zip(paths, states, strict=True)]
 
 
-def _read_probes(cache: Path) -> dict[str, tuple]:
-    """Return cached results by path; incomplete or foreign lines are skipped."""
-    known = {}
-    text = cache.read_text(encoding="utf-8", errors="replace") if cache.is_file() else ""
-    for line in text.splitlines():
-        try:
-            path, size, changed, duration_s, content = json.loads(line)
-            known[path] = int(size), int(changed), float(duration_s), str(content)
-        except (ValueError, TypeError):
-            continue
-    return known
+def _state(path: Path) -> list[int] | str:
+    """Return what changes with a file, or why it cannot be read."""
+    try:
+        str(path).encode()
+        stat = path.stat()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8; rename the file"
+    except OSError as error:
+        return f"the file cannot be read ({error.strerror})"
+    return [stat.st_size, stat.st_mtime_ns, stat.st_mode]
 
 
-def undecodable(root: Path, clips: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Decode every clip completely, because headers do not show silence or NaN; return the unusable ones."""
-    chunks = in_parts(clips.path.tolist(), _CHUNK)
-    answers = [answer for chunk in _examined(Path(root).absolute(), chunks, whole=True) for answer in chunk]
-    return [row for row in zip(clips.clip_id, clips.path, answers, strict=True) if isinstance(row[2], str)]
+def examine(paths: Sequence[str], *, whole: bool = False) -> list[tuple[float, str] | str]:
+    """Open every file; with `whole`, decode it instead of hashing it, because headers do not show silence or NaN."""
+    tasks = [(chunk, whole) for chunk in in_parts(paths, 128)]
+    workers, describe = 1 if len(tasks) < 4 else None, "decoding" if whole else "probing"
+    return [one for part in parallel_map(_examine, tasks, workers=workers, describe=describe) for one in part]
 
 
-def _examined(root: Path, chunks: list[list[str]], *, whole: bool = False) -> Iterator[list]:
-    """Examine chunks of files, in several processes if there are many."""
-    tasks = [([str(root / path) for path in chunk], whole) for chunk in chunks]
-    workers = 1 if len(tasks) < 4 else None
-    return parallel_map(_examine, tasks, workers=workers, describe="decoding" if whole else "probing")
-
-
-def _examine(paths: list[str], whole: bool) -> list[tuple[float, str] | str]:
-    """Return duration and hash of each file, or why it is unusable; `whole` decodes it instead of hashing."""
+def _examine(paths: Sequence[str], whole: bool) -> list[tuple[float, str] | str]:
     from instrlib.audio import decode
 
     answers: list[tuple[float, str] | str] = []
@@ -147,9 +280,7 @@ def _examine(paths: list[str], whole: bool) -> list[tuple[float, str] | str]:
                 pass
             answers.append((float(probed.duration_s), "" if whole else hash_file(path)[:16]))
         except AudioError as error:
-            answers.append(
-                str(error).removeprefix(f"{path}: ")
-            )  # without the folder, because these tables are published
+            answers.append(str(error).removeprefix(f"{path}: "))  # without the folder: these tables are published
         except OSError as error:
             answers.append(f"the file cannot be read ({error.strerror})")
     return answers

@@ -7,18 +7,8 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.dataset import Found, check_unique, known, parts_on_disk
-from instrlib.data.files import audio_files, read_table
-
-INFO = known("fsdkaggle2018")
-
-META = "FSDKaggle2018.meta"
-_FOLDERS = {"train": "FSDKaggle2018.audio_train", "test": "FSDKaggle2018.audio_test"}
-_TABLES = {"train": f"{META}/train_post_competition.csv", "test": f"{META}/test_post_competition.csv"}
-_COLUMNS = {
-    "train": ("fname", "label", "manually_verified", "freesound_id", "license"),
-    "test": ("fname", "label", "usage", "freesound_id", "license"),
-}
+from instrlib.data.corpora import Found, complete_parts
+from instrlib.data.files import read_table
 
 GAP = 100
 """Largest step between the Freesound ids of one upload session; see `id_clusters`."""
@@ -38,12 +28,9 @@ def id_clusters(ids: Sequence[int] | np.ndarray, *, gap: int = GAP) -> np.ndarra
     >>> id_clusters([300, 5, 90, 1000]).tolist()
     [300, 5, 5, 1000]
     """
-    ids = np.asarray(ids, dtype=np.int64)
-    order = np.argsort(ids, kind="stable")
-    begins = np.diff(ids[order], prepend=ids[order][:1] - gap - 1) > gap
-    clusters = np.empty_like(ids)
-    clusters[order] = ids[order][begins][np.cumsum(begins) - 1]
-    return clusters
+    ordered, place = np.unique(np.asarray(ids, dtype=np.int64), return_inverse=True)
+    begins = np.diff(ordered, prepend=ordered[:1] - gap - 1) > gap
+    return ordered[begins][np.cumsum(begins) - 1][place]
 
 
 def find(root: Path) -> Found:
@@ -53,34 +40,36 @@ def find(root: Path) -> Found:
     "Private" for test clips, else ""). If both parts are on disk, training clips in a cluster of a test clip are
     excluded: 59 % of the test clips have training clips of their class within 100 ids.
     """
-    parts, notes = parts_on_disk(INFO, root, {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES})
+    names = {part: (_table(part), f"FSDKaggle2018.audio_{part}") for part in ("train", "test")}
+    parts, notes = complete_parts("fsdkaggle2018", root, names)
     clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
-    check_unique(root / META, clips.clip_id)
     clusters = clips.groupby("label").freesound_id.transform(lambda ids: id_clusters(ids.to_numpy()))
     clips = clips.assign(group=clips.label + "/" + clusters.astype(str), split=clips.split if len(parts) == 2 else "")
     # The test folder may contain clips that were never scored.
-    return Found(clips, notes=notes, folders=tuple(_FOLDERS[part] for part in parts if part == "train"))
+    return Found(clips, notes=notes, folders=[names[part][1] for part in parts if part == "train"])
+
+
+def _table(part: str) -> str:
+    return f"FSDKaggle2018.meta/{part}_post_competition.csv"
 
 
 def _read_part(root: Path, part: str) -> pd.DataFrame:
-    path = root / _TABLES[part]
-    table = read_table(path, _COLUMNS[part])
-    table = table.assign(**({"manually_verified": "1"} if part == "test" else {"usage": ""}))
+    own = "manually_verified" if part == "train" else "usage"
+    table = read_table(root / _table(part), ("fname", "label", own, "freesound_id", "license"))
+    table = table.assign(**({"usage": ""} if part == "train" else {"manually_verified": "1"}))
     table = table[table.usage != "Ignored"]  # clips that pad the test part of the competition
     wrong = table.fname[~table.freesound_id.str.fullmatch(r"\d{1,18}")]
     if len(wrong):
-        raise CorpusError(f"{path}: the freesound_id of {wrong.iloc[0]} is not an integer; download the table again.")
-    files = audio_files(root / _FOLDERS[part])
-    stems = [Path(name).stem for name in table.fname]
+        raise CorpusError(f"{root / _table(part)}: the freesound_id of {wrong.iloc[0]} is not an integer.")
     return pd.DataFrame(
         {
-            "clip_id": stems,
-            "path": [f"{_FOLDERS[part]}/{files.get(stem, stem + '.wav')}" for stem in stems],
-            "label": table.label.to_numpy(),
+            "clip_id": [Path(name).stem for name in table.fname],
+            "path": f"FSDKaggle2018.audio_{part}/" + table.fname,
+            "label": table.label,
             "split": part,
-            "freesound_id": table.freesound_id.astype(np.int64).to_numpy(),
-            "licence": table.license.to_numpy(),
-            "manually_verified": (table.manually_verified == "1").to_numpy(),
-            "usage": table.usage.to_numpy(),
+            "freesound_id": table.freesound_id.astype(np.int64),
+            "licence": table.license,
+            "manually_verified": table.manually_verified == "1",
+            "usage": table.usage,
         }
     )

@@ -4,14 +4,11 @@ import re
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.dataset import Corpus, Found, build, get_it, known
-from instrlib.data.files import audio_files, walk_audio
-
-INFO = known("irmas")
+from instrlib.data.corpora import Corpus, Found, incomplete, read
+from instrlib.data.files import walk_audio
 
 INSTRUMENTS = ("cel", "cla", "flu", "gac", "gel", "org", "pia", "sax", "tru", "vio", "voi")
 """Cello, clarinet, flute, acoustic guitar, electric guitar, organ, piano, saxophone, trumpet, violin, voice."""
@@ -21,10 +18,7 @@ TESTING = ("IRMAS-TestingData-Part1", "IRMAS-TestingData-Part2", "IRMAS-TestingD
 INDEXED = "."
 """Folder that the paths in mirdata's index are relative to."""
 
-_NAME = re.compile(
-    r"(?:\d+__)?\[(?P<label>[a-z]{3})\](?:\[(?P<drums>dru|nod)\])?\[(?P<genre>[a-z_]+)\](?P<group>\d+)__\d+"
-)
-_DRUMS = {"dru": "yes", "nod": "no", None: ""}
+_NAME = re.compile(r"(?:\d+__)?\[([a-z]{3})\](?:\[(dru|nod)\])?\[([a-z_]+)\](\d+)__\d+")
 
 
 def find(root: Path) -> Found:
@@ -34,71 +28,51 @@ def find(root: Path) -> Found:
     "012__[vio][nod][jaz_blu]1234__1" are excerpts of recording 1234. Further columns: `genre` ("cla", "cou_fol",
     "jaz_blu", "lat_sou" or "pop_roc") and `drums` ("yes", "no", or "" if unknown).
     """
-    training = root / TRAINING
-    names = sorted(path.name for path in training.glob("[!.]*") if path.is_dir())
-    strangers = sorted(set(names) - set(INSTRUMENTS))
-    if strangers:
-        raise CorpusError(
-            f"{training} contains the folder {', '.join(strangers)}, which is no instrument of {INFO.title} "
-            f"({', '.join(INSTRUMENTS)}); move it away."
-        )
-    rows, unnamed = [], []
-    for label in names:
-        for stem, name in sorted(audio_files(training / label).items()):
-            place = {"clip_id": f"{label}/{stem}", "path": f"{TRAINING}/{label}/{name}"}
-            found = _NAME.fullmatch(stem)
-            if found and found["label"] == label:
-                rows.append({**place, **found.groupdict(), "drums": _DRUMS[found["drums"]]})
-            else:
-                unnamed.append(
-                    (*place.values(), f"its name does not state its recording, as [{label}][cla]0016__2", False)
-                )
+    rows, excluded = [], []
+    for path in walk_audio(root / TRAINING):
+        label = path.parent.name
+        if label not in INSTRUMENTS:
+            raise CorpusError(f"{path.parent} is no instrument of IRMAS ({', '.join(INSTRUMENTS)}); move it away.")
+        place = f"{label}/{path.stem}", path.relative_to(root).as_posix()
+        found = _NAME.fullmatch(path.stem)
+        if found and found[1] == label:
+            rows.append((*place, label, {"dru": "yes", "nod": "no", None: ""}[found[2]], found[3], found[4], ""))
+        else:
+            excluded.append((*place, f"its name does not state its recording, as [{label}][cla]0016__2", False))
     if not rows:
-        raise CorpusError(f"{INFO.title}: {training} contains no excerpt. {get_it(INFO)}")
-    notes = [f"{TRAINING}/{name} is missing." for name in INSTRUMENTS if name not in names]
-    notes += [f"{part} of the official test set is missing." for part in TESTING if not (root / part).is_dir()]
-    return Found(pd.DataFrame(rows).assign(split=""), excluded=unnamed, notes=notes)
+        raise incomplete("irmas", root, f"excerpts in {TRAINING}")
+    clips = pd.DataFrame(rows, columns=["clip_id", "path", "label", "drums", "genre", "group", "split"])
+    lacking = [f"{TRAINING}/{name}" for name in INSTRUMENTS if not (root / TRAINING / name).is_dir()]
+    lacking += [part for part in TESTING if not (root / part).is_dir()]
+    return Found(clips, excluded=excluded, notes=[f"{name} is missing." for name in lacking])
 
 
 def load_test(root: Path) -> Corpus:
     """Load the official test set: 5 to 20 s per clip, several labels; `group` is the recording, `split` "test"."""
-    return build(INFO, Path(root), find_test(Path(root)))
+    return read("irmas", root, found=find_test(Path(root)))
 
 
 def find_test(root: Path) -> Found:
     """List the test excerpts, each with a text file that has one instrument per line."""
-    # The release has nested folders (Part1/Part1, Part2/IRTestingData-Part2), and unpackers treat them differently.
-    folders = sorted({path.parent for part in TESTING if (root / part).is_dir() for path in walk_audio(root / part)})
-    rows, excluded = [], []
-    for folder in folders:
-        for stem, name in sorted(audio_files(folder).items()):
-            path = (folder / name).relative_to(root).as_posix()
-            instruments = _read_annotation(folder / f"{stem}.txt")
+    rows, labels, excluded = [], [], []
+    for path in (path for part in TESTING for path in walk_audio(root / part)):
+        place = path.relative_to(root)
+        annotation = path.with_suffix(".txt")
+        names = set(annotation.read_text("utf-8", errors="replace").split()) if annotation.is_file() else set()
+        if names - set(INSTRUMENTS):
+            raise CorpusError(
+                f"{annotation} names no instrument of IRMAS ({', '.join(INSTRUMENTS)}); download it again."
+            )
+        if names:
             # A recording can occur in two Unicode forms and in two parts of the set.
-            group = unicodedata.normalize("NFC", re.sub(r"-\d+$", "", stem))
-            if instruments:
-                rows.append((path.removesuffix(Path(name).suffix), path, group, "test", instruments))
-            else:
-                excluded.append((path.removesuffix(Path(name).suffix), path, "it has no annotation beside it", False))
+            group = unicodedata.normalize("NFC", re.sub(r"-\d+$", "", path.stem))
+            rows.append((place.with_suffix("").as_posix(), place.as_posix(), group, "test"))
+            labels.append([float(name in names) for name in INSTRUMENTS])
+        else:
+            excluded.append(
+                (place.with_suffix("").as_posix(), place.as_posix(), "it has no annotation beside it", False)
+            )
     if not rows:
-        raise CorpusError(f"{INFO.title}: {root} contains no annotated excerpt of the test set. {get_it(INFO)}")
-    clips = pd.DataFrame(rows, columns=["clip_id", "path", "group", "split", "instruments"])
-    named = clips.pop("instruments")
-    classes = tuple(name for name in INSTRUMENTS if any(name in names for names in named))
-    labels = np.array([[name in names for name in classes] for names in named], dtype=np.float32)
-    return Found(clips, classes, labels, excluded)
-
-
-def find_all(root: Path) -> list[Found]:
-    """List the training set, and the test set if it is on disk, for `validate`."""
-    there = any((root / part).is_dir() for part in TESTING)
-    return [find(root), *([find_test(root)] if there else [])]
-
-
-def _read_annotation(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    names = path.read_text(encoding="utf-8", errors="replace").split()
-    if set(names) - set(INSTRUMENTS):
-        raise CorpusError(f"{path} names no instrument of {INFO.title} ({', '.join(INSTRUMENTS)}); download it again.")
-    return names
+        raise incomplete("irmas", root, "annotated excerpts of the test set")
+    present = pd.DataFrame(labels, columns=list(INSTRUMENTS)).loc[:, lambda table: table.any()]
+    return Found(pd.DataFrame(rows, columns=["clip_id", "path", "group", "split"]), present, excluded)

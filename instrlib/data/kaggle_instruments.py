@@ -19,13 +19,8 @@ from pathlib import Path
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.dataset import Found, known, parts_on_disk
-from instrlib.data.files import audio_files, read_table
-
-INFO = known("kaggle_instruments")
-
-CLASSES = ("drums", "guitar", "piano", "violin")
-"""The four instruments, as they are called here."""
+from instrlib.data.corpora import Found, complete_parts
+from instrlib.data.files import read_table, walk_audio
 
 _LABELS = {
     "Sound_Drum": "drums",
@@ -34,6 +29,9 @@ _LABELS = {
     "Sound_Piano": "piano",
     "Sound_Violin": "violin",
 }
+CLASSES = tuple(sorted(set(_LABELS.values())))
+"""The four instruments, as they are called here."""
+
 _TABLES = {"train": "Metadata_Train.csv", "test": "Metadata_Test.csv"}
 _FOLDERS = {"train": "Train_submission", "test": "Test_submission"}
 _VIOLIN = re.compile(r"violin|^v[an]-ord-|_bwv100[1-6](_|$)", re.IGNORECASE)
@@ -90,42 +88,37 @@ def find(root: Path) -> Found:
 
     `named_by` is "table", or "file name" for the violins that the table lacks.
     """
-    parts, notes = parts_on_disk(INFO, root, {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES})
-    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
-    several = clips.groupby("clip_id").label.transform("nunique") > 1
+    parts, notes = complete_parts(
+        "kaggle_instruments", root, {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES}
+    )
+    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True).drop_duplicates(
+        ["clip_id", "label"]
+    )
+    several = clips.clip_id.duplicated(keep=False)
     torn = clips[several].drop_duplicates("clip_id")
     excluded = [
         (row.clip_id, row.path, f"{_TABLES[row.split]} names it in two classes", True) for row in torn.itertuples()
     ]
-    clips = clips[~several].drop_duplicates("clip_id").reset_index(drop=True)
-    clips["split"] = clips.split if len(parts) == 2 else ""
-    return Found(clips, excluded=excluded, notes=notes, folders=tuple(_folder(root, part) for part in parts))
+    clips = clips[~several].assign(split=clips.split if len(parts) == 2 else "")
+    return Found(clips, excluded=excluded, notes=notes, folders=[_FOLDERS[part] for part in parts])
 
 
 def _read_part(root: Path, part: str) -> pd.DataFrame:
-    path = root / _TABLES[part]
-    table = read_table(path, ("FileName", "Class"))
+    table = read_table(root / _TABLES[part], ("FileName", "Class"))
     unknown = sorted(set(table.Class) - set(_LABELS))
     if unknown:
-        raise CorpusError(f"{path}: unknown class {', '.join(unknown)}; the classes are {', '.join(_LABELS)}.")
-    rows = pd.DataFrame({"stem": [Path(name).stem for name in table.FileName], "label": table.Class.map(_LABELS)})
+        raise CorpusError(f"{root / _TABLES[part]}: unknown class {', '.join(unknown)}; allowed: {', '.join(_LABELS)}.")
+    stems = table.FileName.map(lambda name: Path(name).stem)
+    rows = pd.DataFrame({"stem": stems, "label": table.Class.map(_LABELS), "named_by": "table"})
     drums = set(rows.stem[rows.label == "drums"])
-    rows = rows[(rows.label != "violin") | ~rows.stem.isin(drums)].assign(named_by="table")
-    folder = _folder(root, part)
-    files = audio_files(root / folder)
-    violins = sorted(stem for stem in set(files) - set(rows.stem) if _VIOLIN.search(stem))
-    found = pd.DataFrame({"stem": violins, "label": "violin", "named_by": "file name"})
-    rows = pd.concat([rows, found], ignore_index=True)
-    stems = rows.pop("stem")
+    rows = rows[(rows.label != "violin") | ~rows.stem.isin(drums)]
+    # The download nests the recordings in a second folder of the same name.
+    files = {path.stem: path.relative_to(root).as_posix() for path in walk_audio(root / _FOLDERS[part])}
+    violins = [(stem, "violin", "file name") for stem in sorted(set(files) - set(rows.stem)) if _VIOLIN.search(stem)]
+    rows = pd.concat([rows, pd.DataFrame(violins, columns=list(rows))], ignore_index=True)
     return rows.assign(
-        clip_id=part + "/" + stems,
-        path=[f"{folder}/{files.get(stem, stem + '.wav')}" for stem in stems],
-        group=[group_of(stem) for stem in stems],
+        clip_id=part + "/" + rows.stem,
+        path=[files.get(stem, f"{_FOLDERS[part]}/{stem}.wav") for stem in rows.stem],
+        group=rows.stem.map(group_of),
         split=part,
-    )
-
-
-def _folder(root: Path, part: str) -> str:
-    """Return the folder of the recordings of a part, which the download nests in a folder of the same name."""
-    name = _FOLDERS[part]
-    return f"{name}/{name}" if (root / name / name).is_dir() else name
+    ).drop(columns="stem")

@@ -1,7 +1,6 @@
 """NSynth: 305,979 single notes of 1,006 instruments in 11 families."""
 
 import json
-import re
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,19 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.dataset import Found, check_unique, known, parts_on_disk
-
-INFO = known("nsynth")
+from instrlib.data.corpora import Found, complete_parts
 
 FAMILIES = ("brass", "flute", "guitar", "keyboard", "mallet", "reed", "string", "vocal")
 """The families that are used: those with enough acoustic instruments."""
 
-_FIELDS = ("note_str", "instrument_str", "instrument_family_str", "instrument_source_str", "pitch", "velocity")
+_COLUMNS = {
+    "note_str": "clip_id",
+    "instrument_str": "group",
+    "instrument_family_str": "label",
+    "instrument_source_str": "source",
+    "pitch": "pitch",
+    "velocity": "velocity",
+}
 
 
 def find(root: Path) -> Found:
@@ -29,48 +33,35 @@ def find(root: Path) -> Found:
     and `velocity` (MIDI).
     """
     names = {part: (f"nsynth-{part}/examples.json", f"nsynth-{part}/audio") for part in ("train", "valid", "test")}
-    parts, notes = parts_on_disk(INFO, root, names)
-    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
-    check_unique(root, clips.clip_id)
+    parts, notes = complete_parts("nsynth", root, names)
+    clips = pd.concat([_read_notes(root / names[part][0]).assign(part=part) for part in parts], ignore_index=True)
+    clips = clips[(clips.pop("source") == "acoustic") & clips.label.isin(FAMILIES)]
+    clips["path"] = "nsynth-" + clips.part + "/audio/" + clips.clip_id + ".wav"
     official = "train" in parts and len(parts) > 1
     clips["split"] = np.where(clips.part == "train", "train", "test") if official else ""
     return Found(clips, notes=notes)
 
 
-def _read_part(root: Path, part: str) -> pd.DataFrame:
-    notes = _read_notes(root / f"nsynth-{part}" / "examples.json")
-    clips = pd.DataFrame(notes, columns=["clip_id", "group", "label", "source", "pitch", "velocity"])
-    clips = clips[(clips.source == "acoustic") & clips.label.isin(FAMILIES)].drop(columns="source")
-    return clips.assign(path="nsynth-" + part + "/audio/" + clips.clip_id + ".wav", part=part)
-
-
-def _read_notes(path: Path) -> list[tuple]:
-    """Return `_FIELDS` of every note; other fields are dropped while reading, because the file is large."""
-    fields = itemgetter(*_FIELDS)
+def _read_notes(path: Path) -> pd.DataFrame:
+    """Return `_COLUMNS` of every note; other fields are dropped while reading, because the file is large."""
+    fields = itemgetter(*_COLUMNS)
 
     def keep(entry: dict[str, Any]) -> Any:
         return fields(entry) if "note_str" in entry else entry  # except the outermost object
 
     try:
-        with path.open(encoding="utf-8") as file:
-            notes = json.load(file, object_hook=keep)
-    except KeyError as error:
-        raise CorpusError(f"{path}: a note lacks the field {error.args[0]}; unpack the archive again.") from None
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path} is not valid JSON ({error}); unpack the archive again.") from None
-    if not isinstance(notes, dict) or not notes:
-        raise CorpusError(f"{path} names no notes; unpack the archive again.")
-    strange = next((name for name, note in notes.items() if not _agrees(name, note)), None)
-    if strange is not None:
-        raise CorpusError(f"{path}: the fields of {strange} contradict its name; unpack the archive again.")
-    return list(notes.values())
-
-
-def _agrees(name: str, note: Any) -> bool:
-    """Return whether the fields of an entry match its name; a matching name contains no path."""
-    if not isinstance(note, tuple) or not all(isinstance(number, int) for number in note[4:]):
-        return False
-    note_str, instrument, family, source, pitch, velocity = note
-    return name == note_str == f"{instrument}-{pitch:03d}-{velocity:03d}" and bool(
-        re.fullmatch(rf"{re.escape(str(family))}_{re.escape(str(source))}_\d+", str(instrument))
-    )
+        notes = json.loads(path.read_text(encoding="utf-8"), object_hook=keep)
+        clips = pd.DataFrame(list(notes.values()), columns=list(_COLUMNS.values()))
+        made = [
+            f"{group}-{pitch:03d}-{velocity:03d}"
+            for group, pitch, velocity in clips[["group", "pitch", "velocity"]].to_numpy()
+        ]
+        agrees = (clips.clip_id == made) & (clips.clip_id == list(notes))
+        agrees &= clips.group.str.fullmatch(r"\w+") & (
+            clips.group.str.rpartition("_")[0] == clips.label + "_" + clips.source
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(f"{path} is not a list of notes ({error}); unpack the archive again.") from None
+    if not len(clips) or not agrees.all():
+        raise CorpusError(f"{path}: no notes, or names that contradict the fields; unpack the archive again.")
+    return clips

@@ -35,7 +35,7 @@ from instrlib.core.io import (
     write_json,
 )
 from instrlib.core.parallel import parallel_map
-from instrlib.data.dataset import Corpus, check_unusable_share, excluded_table
+from instrlib.data.corpora import Corpus, check_unusable_share, excluded_table
 
 WHOLE_CLIP_S = 60.0
 """Clips up to this duration are decoded whole; of longer ones each segment alone, to save memory."""
@@ -53,7 +53,7 @@ class FeatureStore:
 
     `segments` has `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index in `classes`),
     `group`, `split`; with changed copies `copy`, from 1; with several labels `labels`, one character per class: "1"
-    present, "0" absent, "?" not observed. `excluded` is a `dataset.excluded_table` of clips without usable segments.
+    present, "0" absent, "?" not observed. `excluded` is a `corpora.excluded_table` of clips without usable segments.
     `fingerprint` identifies corpus, settings and change on every machine: "<16 hex>-<16 hex>[-<hash>]".
     """
 
@@ -135,7 +135,7 @@ def build_store(
 
     fingerprint = _fingerprint(corpus.fingerprint, config, change and change.fingerprint)
     store = _kept(Path(root), fingerprint, config, corpus.classes, fill)
-    _check_share(corpus, len(store.excluded))  # the corpus may have lost more clips
+    check_unusable_share(corpus, len(store.excluded))  # the corpus may have lost more clips
     return dataclasses.replace(store, config=config)
 
 
@@ -303,7 +303,7 @@ def _fill(folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | No
     excluded = excluded_table((*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     for at in lost:  # so that repaired files are read by the same command
         notes[at // _BATCH_CLIPS * _BATCH_CLIPS].unlink(missing_ok=True)
-    _check_share(corpus, len(lost))
+    check_unusable_share(corpus, len(lost))
     _check_classes(corpus, excluded)
 
     of_clip = np.repeat(np.arange(len(clips)), np.diff(first_row))
@@ -318,11 +318,6 @@ def _fill(folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | No
     segments["usable"] = np.repeat([usable for clip in outcome for usable in clip["usable"]], n_copies)
     segments.to_csv(folder / _SEGMENTS, index=False)
     excluded.drop(columns="usable").to_csv(folder / _EXCLUDED, index=False)
-
-
-def _check_share(corpus: Corpus, n_lost: int) -> None:
-    n_unusable = n_lost + corpus.n_unusable
-    check_unusable_share(corpus.name, n_unusable, len(corpus.manifest) + corpus.n_unusable)
 
 
 def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:

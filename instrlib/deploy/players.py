@@ -13,7 +13,7 @@ from instrlib.audio.decode import load
 from instrlib.core.io import spaced
 
 if TYPE_CHECKING:
-    from instrlib.data.dataset import Corpus
+    from instrlib.data.corpora import Corpus
 
 PLAYER_RATE_HZ = 22_050
 MAX_PLAYER_S = 3.0

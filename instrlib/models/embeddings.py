@@ -21,8 +21,8 @@ from instrlib.core import cache
 from instrlib.core.config import folders
 from instrlib.core.io import AudioError, InstrlibError, hash_file, whole
 from instrlib.core.parallel import parallel_map
-from instrlib.data.dataset import Corpus, check_unusable_share
-from instrlib.data.download import Remote, fetch, unpack
+from instrlib.data.corpora import Corpus, check_unusable_share
+from instrlib.data.files import Remote, fetch, unpack
 from instrlib.models import pretrained
 
 HUB_HANDLES = {"yamnet": "https://tfhub.dev/google/yamnet/1", "vggish": "https://tfhub.dev/google/vggish/1"}
@@ -100,7 +100,7 @@ def embed_corpus(
     Returns
     -------
     clip_id : ndarray of str [n_clips]
-        Without unusable clips; a share above `dataset.MAX_UNUSABLE_SHARE` raises `CorpusError`.
+        Without unusable clips; a share above `corpora.MAX_UNUSABLE_SHARE` raises `CorpusError`.
     vectors : ndarray [n_clips, dimension]
         Means over the windows of each clip.
     """
@@ -120,8 +120,7 @@ def embed_corpus(
     means = cache.cached(folder.with_name(f"{folder.name}.npz"), embedding.fingerprint, make)["mean"]
     shutil.rmtree(folder, ignore_errors=True)
     usable = np.isfinite(means).all(axis=1)
-    n_before = corpus.n_unusable
-    check_unusable_share(corpus.name, int((~usable).sum()) + n_before, len(clips) + n_before)
+    check_unusable_share(corpus, int((~usable).sum()))
     return clips.clip_id.to_numpy(str)[usable], means[usable]
 
 

@@ -30,7 +30,7 @@ from instrlib.core.io import (
 )
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
-from instrlib.data.dataset import Corpus
+from instrlib.data.corpora import Corpus
 from instrlib.data.files import CONTENT, is_audio
 from instrlib.data.inputs import Inputs
 from instrlib.data.rendered import sources

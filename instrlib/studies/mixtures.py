@@ -27,7 +27,7 @@ from instrlib.core.io import (
 )
 from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
-from instrlib.data.dataset import Corpus, strata
+from instrlib.data.corpora import Corpus, strata
 from instrlib.data.files import CONTENT
 from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split

@@ -17,7 +17,7 @@ from instrlib.core.cache import cached, key
 from instrlib.core.io import AudioError, EvaluationError, LeakError, disk_errors, hash_file, in_parts
 from instrlib.core.parallel import parallel_map
 from instrlib.data import taxonomy
-from instrlib.data.dataset import Corpus
+from instrlib.data.corpora import Corpus
 from instrlib.data.files import CONTENT
 from instrlib.data.splits import Split
 from instrlib.evaluation import statistics

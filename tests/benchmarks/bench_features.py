@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from instrlib.audio import decode
 from instrlib.audio.features import extract, segment_starts
 from instrlib.core.config import FeatureConfig
-from instrlib.data.dataset import Corpus, CorpusInfo, excluded_table
+from instrlib.data.corpora import Corpus, CorpusInfo, excluded_table
 from instrlib.data.store import build_store
 
 CONFIG = FeatureConfig()

@@ -14,7 +14,7 @@ import soundfile
 import instrlib
 from instrlib.core.io import ConfigError, CorpusError, DiskError
 from instrlib.data import rendered
-from instrlib.data.dataset import COLUMNS
+from instrlib.data.corpora import COLUMNS
 from instrlib.data.rendered import corpus as corpus_module
 from instrlib.data.rendered import phrases, sampler, sources
 

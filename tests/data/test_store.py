@@ -21,8 +21,9 @@ from instrlib.audio.features import extract, scale
 from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
 from instrlib.core.io import CorpusError, StoreError, hash_json
-from instrlib.data import dataset, store
-from instrlib.data.dataset import Corpus, CorpusInfo, excluded_table
+from instrlib.data import corpora as dataset
+from instrlib.data import store
+from instrlib.data.corpora import Corpus, CorpusInfo, excluded_table
 
 CONFIG = FeatureConfig(
     sample_rate_hz=8_000, segment_s=0.5, segment_hop_s=0.5, n_fft=512, hop_length=256, n_mels=16, fmax_hz=4_000.0

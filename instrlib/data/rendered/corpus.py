@@ -25,7 +25,7 @@ from instrlib.core.io import (
     write_json,
 )
 from instrlib.core.parallel import parallel_map
-from instrlib.data.dataset import COLUMNS, Corpus, CorpusInfo
+from instrlib.data.corpora import COLUMNS, Corpus, CorpusInfo
 from instrlib.data.files import CONTENT
 from instrlib.data.rendered import phrases, sampler, sources
 from instrlib.data.rendered.voices import CLASSES, Voice, voices

@@ -1,0 +1,687 @@
+"""Corpora as tables: drawing, copies, groups, official parts, partial labels, and what is excluded, in every layout."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import unicodedata
+import zipfile
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from trees import (
+    FSD_TRAIN,
+    KAGGLE,
+    files_of,
+    make_folders,
+    make_fsdkaggle2018,
+    make_irmas,
+    make_kaggle_instruments,
+    make_nsynth,
+    make_openmic2018,
+    serving,
+    tone,
+    write_audio,
+    write_nsynth_part,
+    write_own,
+)
+
+from instrlib.audio import decode
+from instrlib.core.config import get_profile
+from instrlib.core.io import ConfigError, CorpusError, hash_file
+from instrlib.data import corpora, files, irmas, openmic2018
+from instrlib.data.corpora import IN_TEST, TWO_CLASSES, draw_clips, strata
+from instrlib.data.fsdkaggle2018 import GAP, id_clusters
+from instrlib.data.kaggle_instruments import group_of
+from instrlib.data.splits import make_split
+
+MAKERS = {
+    "fsdkaggle2018": make_fsdkaggle2018,
+    "irmas": lambda root: make_irmas(root, duration_s=0.3),
+    "openmic2018": lambda root: make_openmic2018(root, duration_s=0.3),
+    "nsynth": lambda root: make_nsynth(root, families=("brass", "flute")),
+    "kaggle_instruments": lambda root: make_kaggle_instruments(root, duration_s=0.2),
+    "folder": make_folders,
+}
+CLASSES = {
+    "fsdkaggle2018": ("Cello", "Flute"),
+    "irmas": ("cel", "flu", "pia", "tru"),
+    "openmic2018": ("cello", "drums", "flute", "piano"),
+    "nsynth": ("brass", "flute"),
+    "kaggle_instruments": ("drums", "guitar", "piano", "violin"),
+    "folder": ("cello", "flute", "piano"),
+}
+FETCHED = ("fsdkaggle2018", "irmas", "openmic2018", "nsynth")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Return a function that makes a release, once."""
+    found = {}
+
+    def make(name):
+        if name not in found:
+            found[name] = MAKERS[name](tmp_path_factory.mktemp("made") / name)
+        return found[name]
+
+    return make
+
+
+@pytest.fixture
+def own(made, tmp_path):
+    """Return a function that copies a release, for a test that changes it."""
+    return lambda name: shutil.copytree(made(name), tmp_path / name)
+
+
+def read(root, **settings):
+    return corpora.read(root.name, root, **settings)
+
+
+# -- all corpora -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_release_is_read_split_and_valid(made, name):
+    corpus = read(made(name))
+    assert corpus.classes == CLASSES[name]
+    assert corpus.manifest.columns[:7].tolist() == list(corpora.COLUMNS)
+    assert [corpus.classes[at] for at in corpus.targets] == corpus.manifest.label.tolist()
+    assert corpus.n_unusable == 0 and set(corpus.excluded.reason) <= {IN_TEST}
+    assert set(corpus.manifest.split) == ({""} if name in ("irmas", "folder") else {"train", "test"})
+    assert corpora.info(name).multilabel == corpus.multilabel
+    seconds = [soundfile.info(corpus.root / path).duration for path in corpus.manifest.path]
+    np.testing.assert_allclose(corpus.manifest.duration_s, seconds)
+    parts = make_split(corpus.manifest, seed=0).parts
+    fixed = corpus.manifest[corpus.manifest.split == "test"]
+    assert (parts[fixed.clip_id] == "test").all() and set(parts) == {"train", "validation", "test"}
+    missing = sorted(set(irmas.INSTRUMENTS) - set(CLASSES["irmas"])) if name == "irmas" else []
+    assert corpora.validate(name, made(name)) == [f"IRMAS-TrainingData/{one} is missing." for one in missing]
+    loaded = corpora.load(name, data=made(name), profile=get_profile("smoke"))
+    assert set(loaded.manifest.clip_id) <= set(corpus.manifest.clip_id)
+    assert loaded.manifest.label.value_counts().max() <= 12
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_missing_release_says_how_to_get_it(tmp_path, name):
+    with pytest.raises(CorpusError) as error:
+        corpora.read(name, tmp_path)
+    assert all(part in str(error.value) for part in (str(tmp_path), corpora.info(name).how_to_get))
+    assert corpora.validate(name, tmp_path) == [str(error.value)]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_missing_broken_and_converted_files(own, name):
+    root = own(name)
+    before = read(root).manifest.set_index("clip_id").query("split != 'test' and label != 'violin'").path
+    first, second, third = before.iloc[:3]
+    (root / first).unlink()
+    (root / second).write_text("no audio")
+    write_audio((root / third).with_suffix(".flac"), tone(0, 0, 0.2))
+    (root / third).unlink()
+    corpus = read(root)
+    broken = corpus.excluded.query("not usable")
+    listed = name not in ("irmas", "folder")  # in these the folders are the list
+    names = [path.split("/")[-1] for path in broken.path]
+    assert names == [path.split("/")[-1] for path in ([first, second] if listed else [second])]
+    assert not broken.reason.str.contains(str(root), regex=False).any()
+    assert corpus.manifest.set_index("clip_id").path[before.index[2]] == third.rpartition(".")[0] + ".flac"
+    found = "\n".join(corpora.validate(name, root))
+    assert second in found and third not in found and (first.split("/")[-1] in found or name == "folder")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_copies_of_one_file_are_one_group_or_excluded(own, name):
+    root = own(name)
+    clips = read(root).manifest.query("split != 'test'").drop_duplicates("group")
+    first, second = clips[clips.label == clips.label.iloc[0]].path.iloc[:2]
+    shutil.copy(root / first, root / second)
+    manifest = read(root).manifest.set_index("path")
+    assert manifest.group[first] == manifest.group[second]
+    other = clips[clips.label != clips.label.iloc[0]].path.iloc[0]
+    shutil.copy(root / first, root / other)
+    again = read(root)
+    torn = again.excluded.path[again.excluded.reason == TWO_CLASSES].tolist()
+    assert sorted(torn) == ([] if again.multilabel else sorted([first, second, other]))
+
+
+def test_names_and_facts_need_no_heavy_package():
+    code = (
+        "import sys, instrlib.data.corpora as c; [c.info(name) for name in c.NAMES]; "
+        "print(sorted({'librosa', 'tensorflow', 'mirdata', 'sklearn'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert told.stdout == "[]\n"
+    with pytest.raises(ConfigError, match="none"):
+        corpora.info("none")
+
+
+# -- the pipeline ------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_in_the_test_part_excludes_its_group_from_training(own):
+    root = own("nsynth")
+    manifest = read(root).manifest
+    source = manifest[manifest.split == "test"].path.iloc[0]
+    copy = manifest[(manifest.split == "train") & (manifest.label == "brass")].iloc[0]
+    shutil.copy(root / source, root / copy.path)
+    excluded = read(root).excluded
+    assert set(excluded.clip_id) == set(manifest.clip_id[manifest.group == copy.group])
+    assert set(excluded.reason) == {IN_TEST} and excluded.usable.all()
+
+
+def test_copies_join_chains_of_groups():
+    clips = pd.DataFrame({"group": list("dcba"), "content": ["1", "2", "1", "3"]})
+    assert corpora.join_copies(clips).tolist() == ["b", "c", "b", "a"]
+    chain = pd.DataFrame({"group": ["c", "b", "b", "a", "x"], "content": ["1", "1", "2", "2", "3"]})
+    assert corpora.join_copies(chain).tolist() == ["a", "a", "a", "a", "x"]
+
+
+def test_the_fingerprint_follows_content_and_groups_but_not_the_folder(own, made, tmp_path):
+    root = own("folder")
+    first = read(root).fingerprint
+    assert first == read(made("folder")).fingerprint
+    (root / "groups.csv").write_text("path,group\ncello/take 0,hall\n")
+    assert read(root).fingerprint != first
+    (root / "groups.csv").unlink()
+    signal, rate_hz = soundfile.read(root / "cello" / "take 0.wav")
+    soundfile.write(root / "cello" / "take 0.wav", signal[::-1], rate_hz)
+    assert read(root).fingerprint != first
+
+
+def test_a_draw_takes_one_clip_of_every_group_first_and_keeps_both_official_parts():
+    rows = [
+        (f"{label}{n}", label, f"{label}/{n // 2}", "test" if n >= 8 else "train") for label in "ab" for n in range(12)
+    ]
+    clips = pd.DataFrame(rows, columns=["clip_id", "label", "group", "split"])
+    drawn = draw_clips(clips, 6)
+    assert drawn.groupby("label").group.nunique().to_dict() == {"a": 6, "b": 6}
+    assert pd.crosstab(drawn.label, drawn.split).to_numpy().tolist() == [[2, 4], [2, 4]]
+    few = clips.assign(split=["train", "train", *["test"] * 10] * 2)
+    assert (draw_clips(few, 4).split == "train").sum() == 4, "training gets half of the limit if it can"
+    assert len(draw_clips(clips, None)) == len(draw_clips(clips, 100)) == 24
+    with pytest.raises(ConfigError, match="not 0"):
+        draw_clips(clips, 0)
+
+
+def test_a_draw_is_the_same_for_any_order_of_rows_and_any_choice_of_classes():
+    rng = np.random.default_rng(0)
+    clips = pd.DataFrame({"clip_id": [f"c{n}" for n in range(300)], "label": rng.choice(list("abc"), 300)})
+    clips = clips.assign(group=[f"session {n}" for n in rng.integers(0, 40, 300)], split="")  # with several classes
+    whole = set(draw_clips(clips, 20, seed=3).clip_id)
+    assert set(draw_clips(clips.sample(frac=1, random_state=1), 20, seed=3).clip_id) == whole
+    for chosen in (["a"], ["a", "b"], ["c"]):
+        some = clips[clips.label.isin(chosen)]
+        assert set(draw_clips(some, 20, seed=3).clip_id) == whole & set(some.clip_id)
+    assert set(draw_clips(clips, 20, seed=4).clip_id) != whole
+
+
+def test_partial_labels_keep_unobserved_classes_and_classes_can_be_chosen(made):
+    whole = read(made("openmic2018"))
+    table = pd.read_csv(made("openmic2018") / openmic2018.FOLDER / openmic2018.LABELS)
+    expected = table.pivot(index="sample_key", columns="instrument", values="relevance")
+    expected = expected.where(expected.isna(), expected >= 0.5).astype(float)
+    np.testing.assert_array_equal(whole.labels, expected.loc[whole.manifest.clip_id, list(whole.classes)])
+    assert np.isnan(whole.labels).sum(axis=1).tolist() == [1] * len(whole.labels)
+    row = whole.manifest.iloc[0]
+    assert (row.group, row.title) == ("artist/artist 00", "Song 0") and row.licence.startswith("Attribution")
+    fewer = read(made("openmic2018"), classes=["flute", "cello"])
+    kept = expected.loc[whole.manifest.clip_id, ["cello", "flute"]]
+    np.testing.assert_array_equal(fewer.labels, kept[kept.notna().any(axis=1)])
+    drawn = read(made("openmic2018"), max_clips_per_class=5)
+    np.testing.assert_array_equal(drawn.labels, expected.loc[drawn.manifest.clip_id])
+    assert strata(np.array([[1, 1], [1, 0], [0, np.nan]]), ("piano", "banjo")) == ["banjo", "piano", "piano"]
+
+
+def test_more_than_a_twentieth_of_unusable_clips_stops_a_run(own):
+    root = own("folder")
+    (root / "cello" / "take 1.wav").write_bytes(b"")
+    assert len(corpora.load("folder", data=root, profile=get_profile("smoke")).excluded) == 1
+    (root / "flute" / "take 1.wav").write_bytes(b"")
+    with pytest.raises(CorpusError, match="2 of 24"):
+        corpora.load("folder", data=root, profile=get_profile("smoke"))
+    for path in (root / "cello").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(CorpusError, match="cello"):
+        read(root)
+
+
+def test_validate_decodes_files_and_lists_those_that_no_table_names(own):
+    root = own("fsdkaggle2018")
+    clips = root / "FSDKaggle2018.audio_train"
+    soundfile.write(clips / "Cello0.wav", np.where(np.arange(4000) == 7, np.nan, 0.1), 8000, subtype="FLOAT")
+    soundfile.write(clips / "Cello1.wav", np.zeros(4000), 8000)
+    soundfile.write(clips / "Cello2.flac", np.random.default_rng(0).uniform(-1, 1, 80_000), 8000)
+    (clips / "Cello2.flac").write_bytes((clips / "Cello2.flac").read_bytes()[:50_000])
+    (clips / "Cello2.wav").unlink()
+    write_audio(clips / "stranger.wav", tone(0, 0, 0.2))
+    assert read(root).excluded.empty
+    found = [line.partition(": ")[0] for line in corpora.validate("fsdkaggle2018", root)]
+    assert found == [f"{clips.name}/{name}" for name in ("Cello0.wav", "Cello1.wav", "Cello2.flac", "stranger.wav")]
+
+
+def test_files_are_opened_again_only_when_one_has_changed(own, monkeypatch):
+    root = own("folder")
+    opened, probe = [], decode.probe
+    monkeypatch.setattr(decode, "probe", lambda path: opened.append(path.name) or probe(path))
+    first = read(root)
+    assert read(root).fingerprint == first.fingerprint and len(opened) == 24
+    soundfile.write(root / "cello" / "take 1.wav", 0.1 * np.ones(12_000), 8000)
+    manifest = read(root).manifest
+    assert manifest.duration_s[manifest.clip_id == "cello/take 1"].tolist() == [1.5]
+
+
+def test_names_that_are_not_utf8_are_reported(tmp_path):
+    name = b"caf\xe9.wav".decode(errors="surrogateescape")
+    assert "UTF-8" in files.probe(tmp_path, [name])[0]
+
+
+# -- a folder ----------------------------------------------------------------------------------------------------------
+
+
+def test_class_folders_at_any_depth_and_in_any_script_are_read_and_hidden_files_skipped(own, tmp_path):
+    root = own("folder")
+    for number, name in enumerate(("cello/room/deep.FLAC", "скрипка 🎻/Étude nº 1.v2.flac", "None/NA.ogg")):
+        write_audio(root / name, tone(3, number, 0.3))
+    for name in ("cello/.hidden.wav", "cello/.folder/a.wav", ".trash/a.wav", "loose.wav"):
+        write_audio(root / name, tone(3, 9, 0.3))
+    (root / "cello" / "lost.wav").symlink_to(root / "gone.wav")
+    (root / "flute").rename(tmp_path / "elsewhere")
+    (root / "flute").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
+    corpus = read(root)
+    assert corpus.classes == ("None", "cello", "flute", "piano", "скрипка 🎻") and len(corpus.manifest) == 27
+    assert {"cello/room/deep", "None/NA", "скрипка 🎻/Étude nº 1.v2"} < set(corpus.manifest.clip_id)
+    assert corpus.manifest.group.equals(corpus.manifest.clip_id)
+    assert corpora.on_disk("folder", root) == f"29 audio files in {root}"  # with the loose file and the lost link
+
+
+@pytest.mark.parametrize("column", ["clip_id", "path"])
+@pytest.mark.parametrize("ending", ["", ".wav"])
+def test_groups_come_from_the_table_and_other_clips_are_their_own(own, column, ending):
+    root = own("folder")
+    write_own(root / "cello" / f"{unicodedata.normalize('NFD', 'Étude')}.wav", tone(0, 0, 0.3))
+    rows = [f"cello/take 0{ending},hall ", f"cello/take 1{ending}, hall", f"cello/Étude{ending},hall"]
+    (root / "groups.csv").write_text("\n".join([f"{column},group", *rows]), encoding="utf-8-sig")
+    manifest = read(root).manifest.set_index("clip_id")
+    assert manifest.index[manifest.group == "hall"].str.len().tolist() == [12, 12, 12]
+    assert manifest.group["cello/take 2"] == "cello/take 2"
+    parts = make_split(manifest.reset_index(), seed=0).parts
+    assert parts["cello/take 0"] == parts["cello/take 1"]
+
+
+def test_few_entries_that_match_no_clip_are_listed_and_many_are_an_error(own):
+    root = own("folder")
+    names = [*(f"{label}/take {n}" for label in CLASSES["folder"] for n in range(8)), "cello/gone.wav"]
+    (root / "groups.csv").write_text("path,group\n" + "".join(f"{name},{name[:5]}\n" for name in names))
+    (row,) = read(root).excluded.itertuples()
+    assert (row.clip_id, row.path, row.usable) == ("cello/gone.wav", "groups.csv", True)
+    assert len(corpora.validate("folder", root)) == 1
+    (root / "groups.csv").write_text("path,group\n" + "".join(f"take {n}.wav,hall\n" for n in range(4)))
+    with pytest.raises(CorpusError, match=r"groups\.csv: 4 of 4"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (
+            lambda root: (root / "groups.csv").write_text("path,group\ncello/take 0,a\ncello/take 0.wav,b\n"),
+            "cello/take 0",
+        ),
+        (lambda root: (root / "groups.csv").write_text("path,group\ncello/take 0, \n"), "cello/take 0"),
+        (lambda root: (root / "groups.csv").write_text("file,group\na,b\n"), "path"),
+        (lambda root: (root / "groups.csv").write_text("clip_id;group\na;b\n"), "group"),
+        (lambda root: shutil.copy(root / "cello" / "take 0.wav", root / "cello" / "take 0.mp3"), "cello/take 0"),
+        (lambda root: (root / "oboe").mkdir(), "oboe"),
+    ],
+)
+def test_a_table_or_layout_that_cannot_be_used_is_named(own, change, place):
+    root = own("folder")
+    change(root)
+    with pytest.raises(CorpusError, match=place) as error:
+        read(root)
+    assert corpora.validate("folder", root) == [str(error.value)]
+
+
+def test_classes_and_a_limit_choose_clips(made):
+    corpus = read(made("folder"), classes=["flute", "cello"], max_clips_per_class=3)
+    assert corpus.manifest.label.value_counts().to_dict() == {"cello": 3, "flute": 3}
+    for wrong in ({"classes": ["cello", "tuba"]}, {"classes": ["cello"]}, {"max_clips_per_class": 0}):
+        with pytest.raises(ConfigError):
+            read(made("folder"), **wrong)
+
+
+# -- published tables --------------------------------------------------------------------------------------------------
+
+FSD_TABLE = "FSDKaggle2018.meta/train_post_competition.csv"
+LABELS, METADATA, TEST_PART = (
+    f"{openmic2018.FOLDER}/{name}"
+    for name in (openmic2018.LABELS, openmic2018.METADATA, openmic2018.PARTITIONS["test"])
+)
+NOTE, CLIP = "brass_acoustic_002-051-050", "000046_3840"
+
+
+def note(**fields):
+    """Return an edit of a JSON file of notes that changes fields of one."""
+
+    def edit(text):
+        notes = json.loads(text)
+        notes[NOTE] |= fields
+        return json.dumps(notes)
+
+    return edit
+
+
+def columns(**changed):
+    """Return an edit of a table: columns of one value, or, with None, left out."""
+
+    def edit(text):
+        table = pd.read_csv(io.StringIO(text), dtype=str).assign(**changed)
+        return table.drop(columns=[name for name, value in changed.items() if value is None]).to_csv(index=False)
+
+    return edit
+
+
+def twice(text):
+    """Repeat the last line of a table."""
+    return text + text.splitlines()[-1] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "edit", "place"),
+    [
+        ("fsdkaggle2018", FSD_TABLE, twice, "Flute5"),
+        ("fsdkaggle2018", FSD_TABLE, lambda text: text.replace("2001", "n/a"), "Flute2"),
+        ("fsdkaggle2018", FSD_TABLE, columns(license=None), "license"),
+        ("fsdkaggle2018", FSD_TABLE, lambda text: "", "train_post_competition"),
+        ("fsdkaggle2018", FSD_TABLE, lambda text: 'a,b\n"1,2\n3,4,5,6\n', "train_post_competition"),
+        ("kaggle_instruments", "Metadata_Test.csv", columns(Class="Sound_Tuba"), "Sound_Tuba"),
+        ("openmic2018", LABELS, columns(relevance="1.5"), f"cello in {CLIP}"),
+        ("openmic2018", LABELS, columns(relevance=""), f"cello in {CLIP}"),
+        ("openmic2018", LABELS, twice, "1 clips more than once"),
+        ("openmic2018", METADATA, twice, "1 clips more than once"),
+        ("openmic2018", TEST_PART, lambda text: text.partition("\n")[2], "no part contains"),
+        *(
+            ("nsynth", "nsynth-train/examples.json", lambda _, text=text: text, "train/examples")
+            for text in ("", "[]", "{}", '"a"', '{"a": 3}', '{"a": {"note_str": "a"}}')
+        ),
+        ("nsynth", "nsynth-train/examples.json", note(pitch=99), "train/examples"),
+        ("nsynth", "nsynth-train/examples.json", note(velocity="50"), "train/examples"),
+        ("nsynth", "nsynth-train/examples.json", note(instrument_family_str="flute"), "train/examples"),
+        (
+            "nsynth",
+            "nsynth-train/examples.json",
+            note(instrument_str="../a", note_str="../a-051-050"),
+            "train/examples",
+        ),
+    ],
+)
+def test_a_published_table_that_cannot_be_used_is_named(own, name, file, edit, place):
+    root = own(name)
+    (root / file).write_text(edit((root / file).read_text()))
+    with pytest.raises(CorpusError, match=place):
+        read(root)
+
+
+def test_freesound_ids_chained_by_small_steps_are_one_cluster(test_data):
+    assert id_clusters([250, 10, 110, 351, 9999], gap=100).tolist() == [250, 10, 10, 351, 9999]
+    assert id_clusters([311, 10, 110, 210], gap=100).tolist() == [311, 10, 10, 10]
+    assert id_clusters([], gap=100).tolist() == []
+    folder = test_data / "fsdkaggle2018_meta"
+    train, test = (pd.read_csv(folder / f"{part}_post_competition.csv") for part in ("train", "test"))
+    ids = [one.to_numpy() for _, one in train.groupby("label").freesound_id]
+    found = {gap: sum(len(np.unique(id_clusters(one, gap=gap))) for one in ids) for gap in (1, 10, 100, 1000)}
+    assert found == {1: 6039, 10: 4324, 100: 3689, 1000: 2524}
+    scored = test[test.usage != "Ignored"]
+    near = [
+        (train.freesound_id[train.label == one.label] - one.freesound_id).abs().min() for one in scored.itertuples()
+    ]
+    assert len(scored) == 1600 and round(np.mean(np.array(near) <= GAP), 2) == 0.59
+
+
+@pytest.mark.real_data
+def test_the_samples_of_real_clips_load_completely(sample_root, test_data):
+    corpus = corpora.read("fsdkaggle2018", sample_root)
+    manifest = corpus.manifest
+    assert (len(manifest), len(corpus.classes), len(corpus.excluded)) == (221, 10, 0)
+    assert set(manifest.split) == {""} and manifest.manually_verified.all()
+    assert set(manifest.licence) <= {"Attribution", "Creative Commons 0"}
+    for _, clips in manifest.sort_values("freesound_id").groupby("label"):
+        same = clips.group.to_numpy()[1:] == clips.group.to_numpy()[:-1]
+        assert ((np.diff(clips.freesound_id) <= GAP) == same).all()
+    notes = corpora.read("folder", test_data / "iowa_singers")
+    assert (len(notes.manifest), len(notes.classes), len(notes.excluded)) == (621, 9, 0)
+
+
+def test_official_parts_of_fsdkaggle2018_and_sessions_that_reach_into_the_test_part(tmp_path):
+    near = [("near", "Cello", 90_100), ("chained", "Cello", 90_200), ("far", "Cello", 90_301), ("o", "Flute", 90_101)]
+    root = make_fsdkaggle2018(tmp_path / "fsdkaggle2018", [*FSD_TRAIN, *near])
+    (root / "FSDKaggle2018.audio_train").rename(tmp_path / "elsewhere")
+    (root / "FSDKaggle2018.audio_train").symlink_to(tmp_path / "elsewhere")
+    corpus = read(root)
+    assert corpus.excluded.clip_id.tolist() == ["chained", "near", "o"]
+    manifest = corpus.manifest.set_index("clip_id")
+    assert manifest.split.value_counts().to_dict() == {"train": 13, "test": 2}, "padding is no clip"
+    assert manifest.usage[["t1", "t2", "Cello0"]].tolist() == ["Public", "Private", ""]
+    shutil.rmtree(root / "FSDKaggle2018.audio_test")
+    assert set(read(root).manifest.split) == {""}
+    assert len(corpora.validate("fsdkaggle2018", root)) == 1
+
+
+def test_a_file_name_of_irmas_states_recording_genre_and_drums(own):
+    root = own("irmas")
+    shutil.rmtree(root / irmas.TRAINING / "pia")
+    names = ("008__[pia][dru][lat_sou]0058__10", "[pia][cla]0001__1", "[pia][nod][cou_fol]1234__2")
+    for name in (*names, "pia_17", "[pia][cla]x__1", "[vio][cla]0007__1"):
+        write_own(root / irmas.TRAINING / "pia" / f"{name}.wav", tone(2, 0, 0.2))
+    corpus = read(root)
+    rows = corpus.manifest.query("label == 'pia'").set_index("clip_id").loc[[f"pia/{name}" for name in names]]
+    assert rows[["group", "genre", "drums"]].to_numpy().tolist() == [
+        ["0058", "lat_sou", "yes"],
+        ["0001", "cla", ""],
+        ["1234", "cou_fol", "no"],
+    ]
+    assert set(corpus.manifest.label[corpus.manifest.group == "0001"]) == {"cel", "flu", "pia"}
+    assert corpus.excluded.path.str.contains(r"pia_17|\]x__1|\[vio\]").sum() == len(corpus.excluded) == 3
+    write_audio(root / irmas.TRAINING / "kaz" / "a.wav", tone(2, 0, 0.2))
+    with pytest.raises(CorpusError, match="kaz"):
+        read(root)
+
+
+def test_the_test_set_of_irmas_has_several_labels_per_clip(own):
+    root = own("irmas")
+    for number, form in enumerate(("NFC", "NFD")):
+        path = root / irmas.TESTING[0] / f"{unicodedata.normalize(form, 'Andrés Segovia')}-{number}.wav"
+        write_own(path, tone(0, number, 0.2))
+        path.with_suffix(".txt").write_text("cel\r\n\r\n")
+    path = root / irmas.TESTING[2] / "Part3" / "Johnny Cash - One-1.txt"
+    path.write_text("\n\n")
+    corpus = irmas.load_test(root)
+    assert corpus.excluded.path.tolist() == [f"{irmas.TESTING[2]}/Part3/Johnny Cash - One-1.wav"]
+    assert corpus.classes == CLASSES["irmas"] and set(corpus.manifest.split) == {"test"}
+    for row, labels in zip(corpus.manifest.itertuples(), corpus.labels, strict=True):
+        lines = (root / row.path).with_suffix(".txt").read_text().split()
+        assert lines == [name for name, present in zip(corpus.classes, labels, strict=True) if present == 1]
+    sizes = corpus.manifest.groupby("group").size()
+    assert sizes["Andrés Segovia"] == sizes["Vacation Island"] == 2 and len(sizes) == 7
+    for content in (b"cel\nkazoo\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(CorpusError, match=r"One-1\.txt"):
+            irmas.load_test(root)
+    for part in irmas.TESTING:
+        shutil.rmtree(root / part)
+    with pytest.raises(CorpusError, match="test set"):
+        irmas.load_test(root)
+    assert len(read(root).manifest) == 65
+
+
+def test_validate_compares_with_the_published_checksums(own):
+    root = own("irmas")
+    index, whole = root / "irmas_index_1.0.json", corpora.validate("irmas", root)
+    annotation = f"{irmas.TESTING[0]}/Part1/(02) dont kill the whale-1.txt"
+    (root / annotation).write_text("tru")
+    (line,) = set(corpora.validate("irmas", root)) - set(whole)
+    assert annotation in line and hash_file(root / annotation, algorithm="md5") in line
+    index.write_text("[1]")
+    assert index.name in corpora.validate("irmas", root)[-1]
+
+
+def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_test_part(own):
+    root = own("nsynth")
+    manifest = read(root).manifest
+    assert len(manifest) == 2 * 6 * 4
+    row = manifest.set_index("clip_id").loc["flute_acoustic_010-051-050"]
+    assert (row.label, row.group, row.part, row.pitch, row.velocity) == ("flute", "flute_acoustic_010", "train", 51, 50)
+    sides = {part: set(clips.group) for part, clips in manifest.groupby("part")}
+    assert sides["valid"] == sides["test"] != set() and sides["train"].isdisjoint(sides["test"])
+    assert ((manifest.split == "test") == (manifest.part != "train")).all()
+    shutil.rmtree(root / "nsynth-train")
+    assert set(read(root).manifest.split) == {""}
+    notes = [(name, "acoustic", n, 60 + n, 75) for name in ("brass", "flute") for n in (1, 2, 3)]
+    write_nsynth_part(root, "train", [*notes, ("brass", "acoustic", 5, 80, 100)])
+    assert read(root).excluded.clip_id.tolist() == ["brass_acoustic_005-080-100"]
+
+
+def test_errors_of_the_kaggle_tables_are_corrected(own):
+    root = own("kaggle_instruments")
+    nested = read(root)
+    manifest = nested.manifest.set_index("clip_id")
+    drums = manifest.label[[f"train/{name}" for name in ("RealDrum01_00MIX", "african-98600")]]
+    assert drums.tolist() == ["drums", "drums"], "the table lists them as violin, too"
+    violins = manifest[(manifest.label == "violin") & (manifest.split == "train")]
+    assert set(violins.named_by) == {"file name"}
+    assert len(violins) == len(KAGGLE["Train"]["Sound_Violin"]) - 1, "the viola of the test part is in training too"
+    assert manifest.label["test/guitar-solo-27194"] == "guitar", "Sound_Guiatr"
+    assert (manifest.split == "test").sum() == sum(map(len, KAGGLE["Test"].values()))
+    assert {"train/ROOM_room6_MUS_bartok_DEV_lg", "train/rock_1_115BPM"} < set(nested.excluded.clip_id)
+    table = pd.read_csv(root / "Metadata_Test.csv")
+    pd.concat([table, table.iloc[[0]].assign(Class="Sound_Piano")]).to_csv(root / "Metadata_Test.csv", index=False)
+    for part in ("Train_submission", "Test_submission"):
+        (root / part / part).rename(root / "moved")
+        (root / part).rmdir()
+        (root / "moved").rename(root / part)
+    flat = read(root)
+    torn = flat.excluded.clip_id[flat.excluded.reason.str.contains("two classes")].tolist()
+    assert torn == ["test/acoustic-guitar-logo-13084"]
+    assert set(manifest.index) - set(flat.manifest.clip_id) == set(torn)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("ROOM_room6_MUS_mozart_DEV_lg.wav", "room-6"),
+        ("TechnoDrum01_02HHtrain", "technodrum01"),
+        ("AR_Lick11_FN", "guitar-ar"),
+        ("G53-40100-1111-00079", "guitar-g53"),
+        ("slow_jazz_2_160BPM", "jazz-2"),
+        ("Vn-ord-F5-pp-1c", "sol-vn"),
+        ("11_emil-telmanyi_bwv1003", "emil-telmanyi"),
+        ("VIOLIN_SOUND (29)", "violin-sound"),
+        ("hip-hop-drum-loop-25-33571 (1).wav", "hip-hop-drum-loop"),
+        ("muvibeat8", "muvibeat"),
+        ("12", "12"),
+    ],
+)
+def test_the_name_of_a_kaggle_file_states_its_group(name, group):
+    assert group_of(name) == group
+
+
+def test_an_artist_of_openmic_is_a_group_and_an_unknown_one_is_none(own):
+    root = own("openmic2018")
+    table = pd.read_csv(root / METADATA, dtype=str)
+    table.loc[:1, "artist_name"] = " ARTIST 07"  # in the test part
+    table.loc[2:3, "artist_name"] = ""
+    table.to_csv(root / METADATA, index=False)
+    corpus = read(root)
+    assert corpus.excluded.clip_id.tolist() == [CLIP, "000183_7680"]
+    assert corpus.manifest.group[:2].tolist() == [f"clip/{name}" for name in corpus.manifest.clip_id[:2]]
+
+
+def test_vggish_features_are_those_of_the_release_in_the_order_asked_for(own):
+    root = own("openmic2018")
+    path = root / openmic2018.FOLDER / "vggish" / "000" / f"{CLIP}.json"
+    found = openmic2018.vggish_features(root, ["000183_7680", CLIP])
+    assert (found.shape, found.dtype) == ((2, 10, 128), np.uint8)
+    np.testing.assert_array_equal(found[1], json.loads(path.read_text())["features"])
+    for features in (None, [[1] * 128] * 9, [[1.5] * 128] * 10, [[256] * 128] * 10, [[1], [2, 3]]):
+        path.write_text(json.dumps({"features": features}))
+        with pytest.raises(CorpusError, match=CLIP):
+            openmic2018.vggish_features(root, [CLIP])
+
+
+# -- downloads ---------------------------------------------------------------------------------------------------------
+
+
+def pack(root, remote, served):
+    """Pack a part of a release as its publisher does; the second test part of IRMAS has no folder of its own."""
+    part, target = root / remote.folder, served / remote.filename
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w") as archive:
+            for path in sorted(part.rglob("*")):
+                archive.write(path, path.relative_to(part if "Part2" in part.name else root))
+    else:
+        with tarfile.open(target, "w:gz", compresslevel=1) as archive:
+            archive.add(part, part.name)
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_download_gives_the_release_and_is_not_repeated(made, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(files, "_WAIT_S", 0.0)
+    served, root, (archives, index) = tmp_path / "served", tmp_path / "fetched", corpora._remotes(name)
+    served.mkdir()
+    for archive in archives:
+        pack(made(name), archive, served)
+    if index:
+        shutil.copy(made(name) / index.filename, served)
+    with serving(files_of(served)) as address:
+
+        def here(remote):
+            checksum = f"md5:{hash_file(served / remote.filename, algorithm='md5')}"
+            return replace(remote, url=f"{address}/{remote.filename}", checksum=checksum)
+
+        known = list(map(here, archives)), here(index) if index else None
+        monkeypatch.setattr(corpora, "_remotes", lambda name: known)
+        corpora.download(name, root)
+        assert corpora.read(name, root).fingerprint == corpora.read(name, made(name)).fingerprint
+        if name == "irmas":
+            assert irmas.load_test(root).fingerprint == irmas.load_test(made(name)).fingerprint
+        left = [path for path in root.iterdir() if path.name.startswith(".") or path.suffix in (".zip", ".gz", ".tgz")]
+        assert left == []
+        shutil.copy(served / archives[0].filename, root)  # a run that was killed before it removed the archive
+        for path in served.glob("*.*z*"):
+            path.unlink()
+        corpora.download(name, root)
+        assert not (root / archives[0].filename).exists()
+        if name != "irmas":
+            (root / corpora.read(name, root).manifest.path[0]).unlink()
+            with pytest.raises(CorpusError, match="lacks 1 files"):
+                corpora.download(name, root)
+
+
+def test_every_archive_has_an_address_and_a_checksum():
+    for name in FETCHED:
+        archives, index = corpora._remotes(name)
+        for remote in (*archives, *([index] if index else [])):
+            assert remote.url.startswith(("https://zenodo.org/", "http://download.magenta.tensorflow.org/"))
+            assert len(remote.checksum) == len("md5:") + 32
+    assert [one.folder for one in corpora._remotes("irmas")[0]] == [irmas.TRAINING, *irmas.TESTING]
+    assert [one.folder for one in corpora._remotes("openmic2018")[0]] == [openmic2018.FOLDER]
+    for name in ("kaggle_instruments", "folder"):
+        with pytest.raises(ConfigError, match=name):
+            corpora.download(name)
+
+
+@pytest.mark.parametrize("name", ["irmas", "openmic2018"])
+def test_licence_and_citation_are_those_of_mirdata(name):
+    known, info = import_module(f"mirdata.datasets.{name}"), corpora.info(name)
+    assert info.citation.split("DOI ")[1].rstrip(".") in known.BIBTEX
+    assert info.licence.startswith(known.LICENSE_INFO.strip().split(" (")[0][:40])
+    if name == "irmas":
+        assert tuple(known.INST_DICT) == irmas.INSTRUMENTS

@@ -1,0 +1,192 @@
+"""Downloads from a server that breaks off, refuses and changes; archives whose members are outside of their folder."""
+
+import hashlib
+import http.server
+import io
+import pathlib
+import tarfile
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from trees import serving
+
+from instrlib.core.io import CorpusError
+from instrlib.data import files
+from instrlib.data.files import Remote, fetch, unpack
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@dataclass
+class Server:
+    """What the server does, and the first byte of each request (None: the whole file)."""
+
+    remote: Remote = field(default=Remote("", "archive.zip", f"md5:{MD5}"))
+    content: bytes = CONTENT
+    etag: str = ""
+    break_after: list[int] = field(default_factory=list)  # bytes of the next bodies
+    statuses: list[int] = field(default_factory=list)  # of the next answers, which have no body
+    knows_ranges: bool = True
+    tells_length: bool = True
+    starts: list[int | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(files, "_WAIT_S", 0.0)
+    state = Server()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            state.starts.append(asked and int(asked.removeprefix("bytes=").rstrip("-")))
+            same = self.headers.get("If-Range", state.etag) == state.etag
+            start = state.starts[-1] if asked and state.knows_ranges and same else 0
+            status = state.statuses.pop(0) if state.statuses else 206 if start else 200
+            if start >= len(state.content):
+                status = 416
+            body = state.content[start:] if status < 300 else b""
+            self.send_response(status)
+            if state.etag:
+                self.send_header("ETag", state.etag)
+            if state.tells_length:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: state.break_after.pop(0)] if state.break_after else body)
+
+        def log_message(self, *args):
+            pass
+
+    with serving(Handler) as address:
+        state.remote = replace(state.remote, url=f"{address}/archive.zip?download=1")
+        yield state
+
+
+def test_a_file_is_fetched_once_and_leaves_no_part(server, tmp_path):
+    path = fetch(server.remote, tmp_path / "new folder")
+    assert path.read_bytes() == CONTENT
+    assert [entry.name for entry in path.parent.iterdir()] == ["archive.zip"]
+    fetch(replace(server.remote, checksum=f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"), tmp_path / "new folder")
+    assert len(server.starts) == 1
+
+
+@pytest.mark.parametrize("etag", ["", '"one"'])
+def test_a_broken_connection_is_resumed(server, tmp_path, etag):
+    server.etag, server.break_after = etag, [1_200_000, 700_000]
+    assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
+    first, second, third = server.starts
+    assert first is None and 0 < second <= 1_200_000 < third <= 1_900_000
+    assert [entry.name for entry in tmp_path.iterdir()] == ["archive.zip"]
+
+
+def test_a_file_that_has_changed_is_fetched_from_its_beginning(server, tmp_path):
+    server.etag, server.content, server.break_after = '"old"', CONTENT[::-1], [1_200_000, *[0] * 5]
+    with pytest.raises(CorpusError, match="Cannot fetch"):
+        fetch(server.remote, tmp_path)
+    assert (tmp_path / "archive.zip.part").stat().st_size > 0
+    server.etag, server.content, server.break_after = '"new"', CONTENT, []
+    assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
+    assert server.starts[-1] > 0, "the rest was asked for, and If-Range gave the whole"
+
+
+@pytest.mark.parametrize("part", [CONTENT[:2_000_000], CONTENT])
+def test_a_second_run_resumes_what_a_killed_one_left(server, tmp_path, part):
+    (tmp_path / "archive.zip.part").write_bytes(part)
+    assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
+    assert server.starts == [len(part)]
+
+
+@pytest.mark.parametrize("setting", ["knows_ranges", "tells_length"])
+def test_servers_without_ranges_or_lengths_serve_too(server, tmp_path, setting):
+    setattr(server, setting, False)
+    server.break_after = [0, 0, 1_500_000] if setting == "knows_ranges" else []
+    server.statuses = [503, 429]
+    assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_given_up_and_the_part_kept(server, tmp_path):
+    (tmp_path / "archive.zip.part").write_bytes(CONTENT[:1000])
+    server.statuses = [503] * 50
+    with pytest.raises(CorpusError, match=r"503.*1,000 bytes"):
+        fetch(server.remote, tmp_path)
+    assert len(server.starts) == 5
+    server.statuses = [404]
+    with pytest.raises(CorpusError, match=r"404 Not Found for http://127\.0\.0\.1"):
+        fetch(server.remote, tmp_path)
+    assert len(server.starts) == 6
+    with pytest.raises(CorpusError, match=r"http://127\.0\.0\.1:9/a"):
+        fetch(replace(server.remote, url="http://127.0.0.1:9/a"), tmp_path)
+    assert (tmp_path / "archive.zip.part").read_bytes() == CONTENT[:1000]
+
+
+def test_a_wrong_checksum_names_both_hashes_and_removes_only_what_was_fetched(server, tmp_path):
+    server.content = CONTENT[:-1] + b"x"
+    with pytest.raises(CorpusError) as error:
+        fetch(server.remote, tmp_path)
+    assert all(part in str(error.value) for part in (MD5, hashlib.md5(server.content).hexdigest(), server.remote.url))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "archive.zip").write_bytes(b"half of it")  # put there by the user
+    with pytest.raises(CorpusError, match=MD5):
+        fetch(server.remote, tmp_path)
+    assert (tmp_path / "archive.zip").read_bytes() == b"half of it"
+
+
+def pack(path, members):
+    """Write an archive of the format of its suffix, from contents by name or `TarInfo`."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return path
+    mode = {".tar": "w", ".tgz": "w:gz"}.get(path.suffix, f"w:{path.suffix[1:]}")
+    with tarfile.open(path, mode) as archive:
+        for member, content in members.items():
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tgz"])
+def test_an_archive_becomes_a_folder_of_the_given_name(tmp_path, name):
+    archive = pack(tmp_path / name, {"one/1 é.wav": b"one", "one/sub/2.wav": b"two", "x.txt": b"new"})
+    (tmp_path / ".unpacking-one" / "half").mkdir(parents=True)  # left by a killed run
+    unpack(archive, tmp_path / "one")
+    assert (tmp_path / "one" / "1 é.wav").read_bytes() == b"one" and not (tmp_path / "one" / "half").exists()
+    unpack(archive, tmp_path / "named")
+    assert (tmp_path / "named" / "one" / "sub" / "2.wav").read_bytes() == b"two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["named", "one", name])
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt", "..\\evil.txt", "C:/evil.txt"])
+@pytest.mark.parametrize("archive", ["a.zip", "a.tar"])
+def test_a_member_with_a_path_outside_writes_nothing_there(tmp_path, archive, name):
+    target = tmp_path / "in" / "target"
+    with suppress(CorpusError):
+        unpack(pack(tmp_path / archive, {"good.txt": b"good", name: b"evil"}), target)
+    assert [entry for entry in tmp_path.rglob("*evil*") if target not in entry.parents] == []
+    assert not pathlib.Path("/tmp/evil.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_to_the_outside_and_devices_in_a_tar_are_errors(tmp_path, kind):
+    member = tarfile.TarInfo("link")
+    member.type, member.linkname = kind, "/etc/passwd"
+    with pytest.raises(CorpusError, match="link"):
+        unpack(pack(tmp_path / "a.tar", {member: b""}), tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+@pytest.mark.parametrize("damage", ["cut", "other", "empty"])
+def test_a_damaged_archive_is_an_error_and_leaves_nothing(tmp_path, name, damage):
+    path = pack(tmp_path / name, {"x.bin": CONTENT[:50_000], "y.bin": CONTENT[50_000:90_000]})
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "other": b"<html>not found</html>", "empty": b""}[damage])
+    with pytest.raises(CorpusError, match=name):
+        unpack(path, tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
