@@ -51,17 +51,15 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
         analysed_at=datetime.datetime(2026, 11, 21, 17, 3, tzinfo=datetime.UTC),
         prediction=Prediction(Path(name), float(n_frames), CLASSES, probabilities, ("piano",) if named else ()),
         thresholds=dict.fromkeys(CLASSES, 0.45),
-        segment=analysis.Segment(
-            "piano", 5.0, config, rng.uniform(-80, 0, config.shape), rng.uniform(0, 1, config.shape)
-        ),
+        segment=analysis.Segment(5.0, config, rng.uniform(-80, 0, config.shape), rng.uniform(0, 1, config.shape)),
         timeline=analysis.Timeline(3.0, 1.0, scores, active, events, ("flute", "piano")),
-        condition=analysis.Condition(
-            "healthy",
-            {"healthy": 0.82, "aged": 0.13, "broken": 0.05},
-            dict.fromkeys(MEASURES, 1.25) | {"inharmonicity": float("nan")},
-            {"healthy": 0.52, "aged": 0.7, "broken": 0.9},
-            SIMULATED,
-        ),
+        condition={
+            "verdict": "healthy",
+            "probabilities": {"healthy": 0.82, "aged": 0.13, "broken": 0.05},
+            "measures": dict.fromkeys(MEASURES, 1.25) | {"inharmonicity": float("nan")},
+            "recall": {"healthy": 0.52, "aged": 0.7, "broken": 0.9},
+            "about": SIMULATED,
+        },
         model=published.PublishedModel(Path("model"), CLASSES, None, None, None, ABOUT),
     )
 

@@ -1,6 +1,7 @@
-"""The analysis of one recording: instrument, timeline, saliency and condition; shown by page, PDF and notebook."""
+"""The analysis of one recording: instrument, timeline, saliency and condition, as values, texts, figures and PDF."""
 
 import datetime
+import importlib.resources
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import instrlib
+from instrlib import charts
 from instrlib.audio import decode, features
-from instrlib.core.io import AudioError, CorpusError, atomic_path, hash_file, to_jsonable
+from instrlib.core.io import AudioError, CorpusError, atomic_path, hash_file, listed, spaced, to_jsonable
 from instrlib.models import predict
 from instrlib.models.published import Network, PublishedModel, predictor
-from instrlib.studies import saliency, timeline
+from instrlib.reporting.report import typeset
+from instrlib.reporting.summary import text_of
+from instrlib.studies import condition, saliency, timeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +30,10 @@ MAX_DURATION_S = 600.0
 
 MAX_CHANNELS = 32
 """Limits the memory of a block."""
+
+MAX_EVENTS = 16
+MAX_BARS = 12
+NARROW = 3.7  # width of a figure for a phone, inches
 
 _EXAMPLE_RATE_HZ, _BEAT_S, _VIOLIN = 44_100, 0.42, 40
 _TUNE = (
@@ -58,7 +66,7 @@ FIELDS = {
     "model": "the released model: study, date, scores on test clips",
     "instrlib": "version of this program",
 }
-"""Every field of `to_dict` with its meaning and unit."""
+"""Every field of `to_json` with its meaning and unit."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,6 @@ class Segment:
     network has no maps.
     """
 
-    label: str
     start_s: float
     config: "FeatureConfig"
     level_db: np.ndarray
@@ -89,22 +96,11 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """The condition of the instrument: verdict, probabilities, measures (NaN where undefined), recall on test clips."""
-
-    verdict: str
-    probabilities: dict[str, float]
-    measures: dict[str, float]
-    recall: dict[str, float]
-    about: str
-
-
-@dataclass(frozen=True)
 class Analysis:
     """The analysis of one recording; timeline and condition are None if the model does not support them.
 
-    `name` is shown and never used as a path; `sha256` is the hash of the file; `thresholds` holds the probability from
-    which each class is reported.
+    `name` is shown and never used as a path; `thresholds` holds the probability from which each class is reported;
+    `condition` has the fields of `FIELDS`.
     """
 
     name: str
@@ -114,13 +110,8 @@ class Analysis:
     thresholds: dict[str, float]
     segment: Segment
     timeline: Timeline | None
-    condition: Condition | None
+    condition: dict[str, Any] | None
     model: PublishedModel
-
-    @property
-    def duration_s(self) -> float:
-        """Length of the recording."""
-        return self.prediction.duration_s
 
     @property
     def answer(self) -> str | None:
@@ -135,23 +126,9 @@ def analyse(
     name: str | None = None,
     on_progress: Callable[[float, str], None] = lambda share, stage: None,
 ) -> Analysis:
-    """Analyse a recording.
+    """Analyse a recording of at most `MAX_DURATION_S` and `MAX_CHANNELS`; otherwise raise `AudioError`.
 
-    Parameters
-    ----------
-    path : Path
-        An audio file of at most `MAX_DURATION_S`.
-    model : PublishedModel
-        See `published.open_model`.
-    name : str, optional
-        Name to show; default the name of the file.
-    on_progress : callable
-        Receives the progress, 0 to 1, and the current stage.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be used or is too long.
+    `name` is shown in place of the file's name; `on_progress` receives the progress, 0 to 1, and the current stage.
     """
     path = Path(path)
 
@@ -159,8 +136,13 @@ def analyse(
         return lambda done: on_progress(first + share * done, stage)
 
     on_progress(0.0, "Reading the file")
-    _check_size(path)
-    sha256 = hash_file(path)
+    info = decode.probe(path)
+    if info.n_channels > MAX_CHANNELS or info.duration_s > MAX_DURATION_S:
+        raise AudioError(
+            f"{path} has {info.duration_s / 60:.1f} minutes and {info.n_channels} channels; at most "
+            f"{MAX_DURATION_S / 60:.0f} minutes and {MAX_CHANNELS} channels can be analysed. For longer recordings use "
+            "`instrlib predict`."
+        )
     prediction = predict.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
     windows, played = _timeline(path, model, prediction.duration_s, part(0.35, 0.4, "Computing the timeline"))
     on_progress(0.75, "Computing the saliency map")
@@ -168,7 +150,7 @@ def analyse(
     on_progress(0.85, "Measuring the condition")
     return Analysis(
         name=path.name if name is None else name,
-        sha256=sha256,
+        sha256=hash_file(path),
         analysed_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
         prediction=prediction,
         thresholds=dict(zip(model.classes, model.single.thresholds.tolist(), strict=True)),
@@ -177,79 +159,6 @@ def analyse(
         condition=_condition(path, model),
         model=model,
     )
-
-
-def to_dict(analysis: Analysis) -> dict[str, Any]:
-    """Return an analysis as values for JSON; see `FIELDS`."""
-    prediction, played, condition = analysis.prediction, analysis.timeline, analysis.condition
-    about = analysis.model.about
-    short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
-    return {
-        "file": {"name": analysis.name, "duration_s": analysis.duration_s, "sha256": analysis.sha256},
-        "analysed_at": analysis.analysed_at.isoformat(),
-        "answer": analysis.answer,
-        "probabilities": dict(zip(prediction.classes, prediction.probabilities.tolist(), strict=True)),
-        "thresholds": analysis.thresholds,
-        "segment": {"start_s": analysis.segment.start_s, "duration_s": analysis.segment.config.segment_s},
-        "timeline": played
-        and {
-            "instruments": played.instruments,
-            "events": played.events.to_dict("records"),
-            "window_s": played.window_s,
-            "hop_s": played.hop_s,
-            "scores": dict(zip(prediction.classes, np.round(played.scores.T, 4).tolist(), strict=True)),
-        },
-        "condition": condition and vars(condition),
-        "features": analysis.segment.config.to_dict(),
-        "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
-        "instrlib": instrlib.__version__,
-        "fields": FIELDS,
-    }
-
-
-def to_json(analysis: Analysis) -> str:
-    """Return `to_dict` as indented JSON."""
-    return json.dumps(to_jsonable(to_dict(analysis)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def example_clip(folder: Path) -> Path:
-    """Write a short tune for sampled violin (sine waves where no soundfont can be played) as example.wav."""
-    import soundfile
-
-    from instrlib.data.rendered import sampler, sources
-
-    offset_s = _BEAT_S * np.cumsum([beats for _, beats in _TUNE])
-    notes = np.array(
-        [(end_s - _BEAT_S * beats, end_s, pitch, 90) for end_s, (pitch, beats) in zip(offset_s, _TUNE, strict=True)]
-    )
-    settings = {"program": _VIOLIN, "duration_s": float(offset_s[-1]), "sample_rate_hz": _EXAMPLE_RATE_HZ}
-    try:
-        signal = sampler.play(sources.find_soundfont(), notes, **settings)
-    except CorpusError:
-        signal = np.concatenate([_sine(end_s - onset_s, pitch) for onset_s, end_s, pitch, _ in notes])
-    path = Path(folder) / "example.wav"
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, 0.7 * signal / np.abs(signal).max(), _EXAMPLE_RATE_HZ, subtype="PCM_16")
-    return path
-
-
-def _sine(duration_s: float, pitch: float) -> np.ndarray:
-    """Return a decaying tone with ten harmonics."""
-    time_s = np.arange(round(duration_s * _EXAMPLE_RATE_HZ)) / _EXAMPLE_RATE_HZ
-    harmonic = np.arange(1, 11)[:, None]
-    waves = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * harmonic * time_s)
-    return (waves * np.exp(-(1 + harmonic) * time_s) / harmonic).sum(axis=0)
-
-
-def _check_size(path: Path) -> None:
-    info = decode.probe(path)
-    if info.n_channels > MAX_CHANNELS:
-        raise AudioError(f"{path}: {info.n_channels} channels, at most {MAX_CHANNELS} are supported; mix them down.")
-    if info.duration_s > MAX_DURATION_S:
-        raise AudioError(
-            f"{path}: {info.duration_s / 60:.1f} minutes, at most {MAX_DURATION_S / 60:.0f} are supported; cut the "
-            "file, or use `instrlib predict`, which has no limit."
-        )
 
 
 def _timeline(
@@ -268,8 +177,8 @@ def _timeline(
     hop_s = timeline.hop_s(windows)
     events = timeline.events(active, hop_s, model.classes, scores=scores)
     events["end_s"] = events.end_s.clip(upper=duration_s)
-    listed = timeline.listed(windows, decision)
-    instruments = tuple(label for label, there in zip(model.classes, listed, strict=True) if there)
+    there = timeline.listed(windows, decision)
+    instruments = tuple(np.array(model.classes)[np.asarray(there, bool)].tolist())
     return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
 
 
@@ -285,16 +194,213 @@ def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, 
     activation = None
     if maps is not None:
         activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)
-    return Segment(model.classes[top], start_s, config, level_db, activation)
+    return Segment(start_s, config, level_db, activation)
 
 
-def _condition(path: Path, model: PublishedModel) -> Condition | None:
-    from instrlib.studies import condition
-
+def _condition(path: Path, model: PublishedModel) -> dict[str, Any] | None:
     if model.condition is None:
         return None
     rate_hz = model.single.features.sample_rate_hz
     # In blocks, because all channels at the rate of the file can need a hundred times the memory.
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
     verdict, probabilities, measures = condition.verdict(signal, rate_hz, model.condition)
-    return Condition(verdict, probabilities, measures, model.condition["recall"], model.condition["about"])
+    found = {"verdict": verdict, "probabilities": probabilities, "measures": measures}
+    return found | {name: model.condition[name] for name in ("recall", "about")}
+
+
+def to_json(analysis: Analysis) -> str:
+    """Return an analysis as indented JSON; see `FIELDS`."""
+    prediction, played, about = analysis.prediction, analysis.timeline, analysis.model.about
+    short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
+    values = {
+        "file": {"name": analysis.name, "duration_s": analysis.prediction.duration_s, "sha256": analysis.sha256},
+        "analysed_at": analysis.analysed_at.isoformat(),
+        "answer": analysis.answer,
+        "probabilities": dict(zip(prediction.classes, prediction.probabilities, strict=True)),
+        "thresholds": analysis.thresholds,
+        "segment": {"start_s": analysis.segment.start_s, "duration_s": analysis.segment.config.segment_s},
+        "timeline": played
+        and {
+            "instruments": played.instruments,
+            "events": played.events.to_dict("records"),
+            "window_s": played.window_s,
+            "hop_s": played.hop_s,
+            "scores": dict(zip(prediction.classes, np.round(played.scores.T, 4), strict=True)),
+        },
+        "condition": analysis.condition,
+        "features": analysis.segment.config.to_dict(),
+        "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
+        "instrlib": instrlib.__version__,
+        "fields": FIELDS,
+    }
+    return json.dumps(to_jsonable(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def example_clip(folder: Path) -> Path:
+    """Write a short tune for sampled violin (sine waves where no soundfont can be played) as example.wav."""
+    import librosa
+    import soundfile
+
+    from instrlib.data.rendered import sampler, sources
+
+    end_s = _BEAT_S * np.cumsum([beats for _, beats in _TUNE])
+    notes = np.array(
+        [(end - _BEAT_S * beats, end, pitch, 90) for end, (pitch, beats) in zip(end_s, _TUNE, strict=True)]
+    )
+    settings = {"program": _VIOLIN, "duration_s": float(end_s[-1]), "sample_rate_hz": _EXAMPLE_RATE_HZ}
+    try:
+        signal = sampler.play(sources.find_soundfont(), notes, **settings)
+    except CorpusError:
+        tones = ((librosa.midi_to_hz(pitch), end - start) for start, end, pitch, _ in notes)
+        signal = np.concatenate([librosa.tone(hz, sr=_EXAMPLE_RATE_HZ, duration=length) for hz, length in tones])
+    path = Path(folder) / "example.wav"
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, 0.7 * signal / np.abs(signal).max(), _EXAMPLE_RATE_HZ, subtype="PCM_16")
+    return path
+
+
+# -- texts, figures and PDF --------------------------------------------------------------------------------------------
+
+
+def drawn(analysis: Analysis, *, width: float = charts.WIDTH) -> dict[str, str]:
+    """Draw the segment with its saliency map, and the timeline if there is one; return SVG by name."""
+    segment, played = analysis.segment, analysis.timeline
+    figures = {
+        "segment": charts.spectrograms(
+            spectra=segment.level_db[None],
+            maps=(np.zeros_like(segment.level_db) if segment.activation is None else segment.activation)[None],
+            titles=[""],
+            start_s=segment.start_s,
+            hop_s=segment.config.hop_s,
+            frequencies_hz=saliency.band_centres_hz(segment.config),
+            width=width,
+        )
+    }
+    if played is not None:
+        figures["timeline"] = charts.timeline(
+            classes=np.array(analysis.prediction.classes),
+            hop_s=played.hop_s,
+            scores=played.scores,
+            active=played.active,
+            duration_s=analysis.prediction.duration_s,
+            width=width,
+        )
+    return {name: charts.svg(figure) for name, figure in figures.items()}
+
+
+def content(analysis: Analysis) -> dict[str, Any]:
+    """Return the texts of the page and the PDF."""
+    prediction, segment, model, config = analysis.prediction, analysis.segment, analysis.model, analysis.segment.config
+    ranked = prediction.top(MAX_BARS)
+    best, probability = ranked[0]
+    name, confidence, threshold = spaced(best), percent(probability), percent(analysis.thresholds[best])
+    known, played, when = analysis.answer is not None, analysis.timeline, analysis.analysed_at
+    answer = f"Most probable: {name}, {confidence} (reported from {threshold})."
+    if not known:
+        answer = (
+            f"The model abstains, because no instrument reaches its threshold. The most probable is {name} with "
+            f"{confidence}, reported from {threshold}."
+        )
+        if played is not None and len(played.instruments) > 1:
+            answer += " The timeline below lists several instruments."
+    seen = "class activation map in colour." if segment.activation is not None else "no map for this network."
+    return {
+        "name": analysis.name,
+        "facts": f"{clock(prediction.duration_s)} min, analysed on {when:%d %B %Y at %H:%M} UTC",
+        "date": [when.year, when.month, when.day],
+        "headline": name.capitalize() if known else "None of these",
+        "confidence": confidence if known else "",
+        "sentence": answer,
+        "bars": _bars(ranked, analysis.thresholds, known=known),
+        "classes": [spaced(one) for one in prediction.classes],
+        "timeline": None if played is None else _timeline_content(played),
+        "segment": {
+            "caption": f"The {config.segment_s:g} s from {clock(segment.start_s)} with the highest probability "
+            f"of {name}: spectrogram in grey, {seen}",
+            "alt": f"Spectrogram from {clock(segment.start_s)} with the class activation map of {name}",
+        },
+        "condition": None if analysis.condition is None else _condition_content(**analysis.condition),
+        "method": [
+            ("model", f"{model.name}, published {model.about['published_at'][:10]}"),
+            ("performance", model.performance),
+            (
+                "features",
+                f"segments of {config.segment_s:g} s at {config.sample_rate_hz:,} Hz; {config.n_mels} mel bands from "
+                f"{config.fmin_hz:g} to {config.fmax_hz:,.0f} Hz, {config.top_db:g} dB",
+            ),
+            ("file", f"SHA-256 {analysis.sha256[:32]}…"),
+            ("program", f"instrlib {instrlib.__version__}"),
+        ],
+    }
+
+
+def pdf(analysis: Analysis, figures: dict[str, str], **output: Any) -> Any:
+    """Return the analysis as a PDF of one or two A4 pages; the same analysis gives the same bytes.
+
+    `output` are other settings of `typst.compile`, such as `format="png"`.
+    """
+    import typst
+
+    data = content(analysis)
+    for part, figure in figures.items():
+        data[part]["svg"] = figure
+    return typst.compile(
+        (importlib.resources.files(instrlib) / "templates" / "sheet.typ").read_bytes(),
+        sys_inputs={"data": json.dumps(data)},
+        ignore_system_fonts=True,
+        timestamp=analysis.analysed_at,
+        **output,
+    )
+
+
+def percent(share: float) -> str:
+    """Return a probability in per cent, never as 0 or 100 %."""
+    text = "> 99 %" if share > 0.99 else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def clock(time_s: float) -> str:
+    """Return seconds as minutes and seconds: "1:23"."""
+    return f"{int(time_s + 0.5) // 60}:{int(time_s + 0.5) % 60:02d}"
+
+
+def _bars(ranked: list[tuple[str, float]], thresholds: dict[str, float], *, known: bool) -> list[dict[str, Any]]:
+    """Return the bars of probabilities, the highest first; that is emphasised where it is `known`."""
+    bars = [{"name": spaced(name), "share": share, "percent": percent(share)} for name, share in ranked]
+    marks = [{"threshold": thresholds.get(name), "strong": known and name == ranked[0][0]} for name, _ in ranked]
+    return [bar | mark for bar, mark in zip(bars, marks, strict=True)]
+
+
+def _timeline_content(played: Timeline) -> dict[str, Any]:
+    found = [spaced(label) for label in played.instruments]
+    unplaced = [spaced(label) for label in played.instruments if label not in set(played.events.label)]
+    sentence = f"Found in the recording: {listed(found)}." if found else "No instrument reaches its threshold."
+    if unplaced:
+        sentence += f" No time could be given for {listed(unplaced)}."
+    events = [
+        [spaced(row.label), f"{row.start_s:.1f}", f"{row.end_s:.1f}", f"{row.intensity:.2f}"]
+        for row in played.events.sort_values(["start_s", "label"]).itertuples()
+    ]
+    left = len(events) - MAX_EVENTS
+    return {
+        "sentence": sentence,
+        "caption": f"Windows of {played.window_s:g} s, one every {played.hop_s:g} s; darker means a higher score.",
+        "alt": "Timeline: " + ("; ".join(f"{name} {start} to {end} s" for name, start, end, _ in events) or "nothing"),
+        "events": events[:MAX_EVENTS],
+        "more": f"{left} more in the JSON file." if left > 0 else "",
+    }
+
+
+def _condition_content(
+    verdict: str, probabilities: dict[str, float], measures: dict[str, float], recall: dict[str, float], about: str
+) -> dict[str, Any]:
+    ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
+    return {
+        "sentence": f"Condition: {verdict}, {percent(probabilities[verdict])}.",
+        "bars": _bars(ranked, {}, known=True),
+        "caution": f"{percent(1 - recall['healthy'])} of the healthy test clips were classified as damaged.",
+        "measures": [
+            (condition.MEASURES[name], typeset(text_of(value))) for name, value in to_jsonable(measures).items()
+        ],
+        "about": about,
+    }

@@ -24,8 +24,7 @@ import instrlib
 from instrlib import charts
 from instrlib.audio.decode import load
 from instrlib.core.io import ConfigError, InstrlibError
-from instrlib.deploy import pdf
-from instrlib.deploy.analysis import MAX_DURATION_S, analyse, example_clip, to_json
+from instrlib.deploy.analysis import MAX_DURATION_S, NARROW, analyse, content, drawn, example_clip, pdf, to_json
 from instrlib.deploy.players import PLAYER_RATE_HZ, mp3
 from instrlib.models.published import PublishedModel, open_model
 
@@ -108,21 +107,18 @@ def show(folder: Path | None = None) -> Any:
 
 def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
     """Return an analysis as HTML with figures and downloads; `sound` is an mp3 for a player. File names are escaped."""
-    wide, narrow = (pdf.drawn(analysis, width=width) for width in (charts.WIDTH, pdf.NARROW))
+    wide, narrow = (drawn(analysis, width=width) for width in (charts.WIDTH, NARROW))
     files = {
-        "pdf": _data_address("application/pdf", pdf.pdf(analysis, wide)),
+        "pdf": _data_address("application/pdf", pdf(analysis, wide)),
         "json": _data_address("application/json", to_json(analysis).encode()),
     }
     sizes = {"wide": wide, "narrow": narrow}
     images = {
-        name: {size: _data_address("image/svg+xml", drawn[name].encode()) for size, drawn in sizes.items()}
+        name: {size: _data_address("image/svg+xml", figures[name].encode()) for size, figures in sizes.items()}
         for name in wide
     }
     page = _template().render(
-        **pdf.content(analysis),
-        answered=analysis.answer is not None,
-        top=min(pdf.TOP, len(analysis.prediction.classes)),
-        n_classes=len(analysis.prediction.classes),
+        **content(analysis),
         stem=Path(analysis.name).stem,
         sound=sound and _data_address("audio/mpeg", sound),
         images=images,

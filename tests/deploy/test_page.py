@@ -48,10 +48,10 @@ def test_a_recording_is_analysed_in_every_respect(model, tmp_path):
     path = write_tone(tmp_path / "tone.wav", duration_s=7.5)
     progress = []
     made = analysis.analyse(path, model, on_progress=lambda share, stage: progress.append((share, stage)))
-    assert (made.name, made.duration_s) == ("tone.wav", pytest.approx(7.5))
+    assert (made.name, made.prediction.duration_s) == ("tone.wav", pytest.approx(7.5))
     np.testing.assert_array_equal(made.prediction.probabilities, predict_file(path, model).probabilities)
     assert made.timeline.scores.shape == (8, 3) and (made.timeline.events.end_s <= 7.5).all()
-    assert made.condition.verdict in condition.CONDITIONS and made.condition.about == SIMULATED
+    assert made.condition["verdict"] in condition.CONDITIONS and made.condition["about"] == SIMULATED
     assert made.segment.level_db.shape == made.segment.activation.shape == model.single.features.shape
     assert made.segment.activation.min() >= 0
     shares = [share for share, _ in progress]
@@ -87,7 +87,7 @@ def test_channels_and_a_high_rate_take_no_more_memory(model, tmp_path, monkeypat
     found = analysis._condition(path, model)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.measures["n"] == 60 * model.single.features.sample_rate_hz
+    assert found["measures"]["n"] == 60 * model.single.features.sample_rate_hz
     assert peak < 80e6
 
 
@@ -98,8 +98,12 @@ def test_events_of_a_truncated_file_end_with_it(model, tmp_path):
     always = model.about["timeline"] | {"on": 0.0, "off": 0.0}
     made = analysis.analyse(path, dataclasses.replace(model, about=model.about | {"timeline": always}))
     events = made.timeline.events
-    assert 10 < made.duration_s < 25 and len(events) and len(made.timeline.scores) == math.ceil(made.duration_s)
-    assert (events.start_s < events.end_s).all() and (events.end_s <= made.duration_s).all()
+    assert (
+        10 < made.prediction.duration_s < 25
+        and len(events)
+        and len(made.timeline.scores) == math.ceil(made.prediction.duration_s)
+    )
+    assert (events.start_s < events.end_s).all() and (events.end_s <= made.prediction.duration_s).all()
 
 
 def test_the_json_explains_each_of_its_fields():
