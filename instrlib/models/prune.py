@@ -5,32 +5,23 @@ copied in both directions. Importing the package replaces `tf.keras` by tf_keras
 """
 
 import itertools
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from instrlib.core.cache import key
 from instrlib.core.config import TrainConfig
-from instrlib.core.io import ConfigError, RunError
+from instrlib.core.io import RunError
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
 from instrlib.models.answers import read_test
 from instrlib.models.layers import Layer, build, count_multiply_adds
-from instrlib.models.train import class_weights, make_deterministic
-from instrlib.models.trained import (
-    COMPLETE,
-    is_finished,
-    load_model,
-    open_trained,
-    part_segments,
-    write_network,
-)
+from instrlib.models.train import class_weights
+from instrlib.models.trained import COMPLETE, is_finished, load_model, open_trained, part_segments, write_network
 from instrlib.models.variants import Outcome, read_outcome, run_folder
 
 if TYPE_CHECKING:
@@ -44,40 +35,22 @@ SAME_OUTPUT = 1e-5
 
 _NEVER_AGAIN = 2**40
 
-Schedule = Literal["progressive", "one step"]
-
 
 @dataclass(frozen=True)
 class Pruning:
-    """Sparsity and schedule of a pruning.
+    """Share of zeros in every kernel, 0 to below 1, and schedule of a pruning.
 
-    Attributes
-    ----------
-    sparsity : float
-        Share of zeros in every kernel, 0 to below 1. Sparsity 0 is fine-tuning only: the control for longer training.
-    schedule : {"progressive", "one step"}
-        "progressive": the sparsity follows `PolynomialDecay` over the first two thirds of the steps, and the kept
-        weights are chosen at every step. "one step": they are chosen once, before the first step.
+    "progressive": the sparsity follows `PolynomialDecay` over the first two thirds of the steps, and the kept weights
+    are chosen at every step. "one step": they are chosen once, before the first step. Sparsity 0 is fine-tuning only:
+    the control for longer training.
     """
 
     sparsity: float
-    schedule: Schedule = "progressive"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise ConfigError(f"The sparsity must be at least 0 and below 1, not {self.sparsity!r}.")
-        if self.schedule not in get_args(Schedule):
-            raise ConfigError(f"Unknown schedule {self.schedule!r}; choose one of {', '.join(get_args(Schedule))}.")
+    schedule: Literal["progressive", "one step"] = "progressive"
 
     @property
     def name(self) -> str:
-        """Name in tables and figures.
-
-        Examples
-        --------
-        >>> Pruning(0.8).name, Pruning(0).name
-        ('80 %, progressive', 'not pruned, fine-tuned')
-        """
+        """Name in tables and figures."""
         return f"{100 * self.sparsity:g} %, {self.schedule}" if self.sparsity else "not pruned, fine-tuned"
 
 
@@ -97,22 +70,22 @@ def prune_networks(
     Augmentation and early stopping are not used, because the schedule has to finish. Outcomes are keyed by the names of
     the prunings.
     """
-
-    def places(pruning: Pruning) -> list[list[Path]]:
-        return [
-            [run_folder(folder, pruning.name, fold=fold, seed=seed) for fold in range(len(by_fold))]
+    places = {
+        one: [
+            [run_folder(folder, one.name, fold=fold, seed=seed) for fold in range(len(by_fold))]
             for seed, by_fold in enumerate(dense)
         ]
-
+        for one in prunings
+    }
     tasks = []
-    for kind, (seed, by_fold) in itertools.product(get_args(Schedule), enumerate(dense)):
+    for kind, (seed, by_fold) in itertools.product(("progressive", "one step"), enumerate(dense)):
         for fold, (network, split) in enumerate(zip(by_fold, inputs.splits, strict=True)):
-            own = {one: places(one)[seed][fold] for one in prunings if one.schedule == kind}
+            own = {one: places[one][seed][fold] for one in prunings if one.schedule == kind}
             tasks.append((network, own, inputs.store.folder, split, config))
     for _ in parallel_map(prune, tasks, workers=workers, describe="pruning", isolate=True):
         pass
     kept = {"store": inputs.store.folder, "splits": inputs.splits, "workers": workers}
-    return {pruning.name: read_outcome(places(pruning), **kept) for pruning in prunings}
+    return {one.name: read_outcome(places[one], **kept) for one in prunings}
 
 
 def prune(
@@ -121,9 +94,9 @@ def prune(
     """Prune one trained network in several ways, each into its run folder, and test the results.
 
     Call it in a separate process, because it imports the pruning package. Raises `RunError` if `dense` is damaged or
-    does not match, if the loss or the sparsity is wrong, or if Keras 3 gives other outputs. The weights with the
-    smallest magnitudes of each layer are removed first [1]_; the sparsity grows as in [2]_. All fine-tunings of a
-    network share seed, batches and steps. The last epoch is kept, because earlier ones are less sparse.
+    does not match, if the loss is not finite, or if Keras 3 gives other outputs. The weights with the smallest
+    magnitudes of each layer are removed first [1]_; the sparsity grows as in [2]_. All fine-tunings of a network share
+    seed, batches and steps. The last epoch is kept, because earlier ones are less sparse.
 
     References
     ----------
@@ -138,23 +111,40 @@ def prune(
     if not todo:
         return
     seed, table, n_classes = trained["seed"], tuple(Layer(**row) for row in trained["spec"]), len(store.classes)
-    make_deterministic(seed)
     model, scaler = load_model(dense)
-    dense_weights = model.get_weights()
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
     targets, rows = train.target.to_numpy(), train.row.to_numpy()
-    y = np.eye(n_classes, dtype=np.float32)[targets]
     weights = class_weights(targets, n_classes, balanced=config.class_weights)[targets].astype(np.float32)
+    y = np.eye(n_classes, dtype=np.float32)[targets]
+    batches = max(1, len(rows) // config.batch_size), min(config.batch_size, len(rows))
 
-    def read(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return store.read(rows[chosen], scaler), y[chosen], weights[chosen]
+    import tf_keras
+    from tensorflow_model_optimization.sparsity.keras import strip_pruning
 
-    network = build(table, (*store.config.shape, 1), n_classes, keras=_tf_keras())
-    tuner = _Tuner(network, config, read, len(rows))
+    network = build(table, (*store.config.shape, 1), n_classes, keras=tf_keras)
+    network.set_weights(model.get_weights())
+    wrapped, settings = _wrapped(network, config, config.epochs * batches[0])
+    # Every fine-tuning begins with the same values, so that it does not depend on those before it.
+    variables = [*wrapped.variables, *wrapped.optimizer.variables]
+    initial = [variable.numpy() for variable in variables]
     for pruning in todo:
         folder, began = prunings[pruning], time.monotonic()
         (folder / COMPLETE).unlink(missing_ok=True)
-        stripped, losses = tuner.run(dense_weights, pruning, seed)
+        once = pruning.schedule == "one step"
+        values = [pruning.sparsity * once, pruning.sparsity, _NEVER_AGAIN if once else 1]
+        for variable, value in zip([*variables, *settings], [*initial, *values], strict=True):
+            variable.assign(value)
+        tf_keras.utils.set_random_seed(seed)
+        losses = []
+        for epoch in range(config.epochs):
+            order = np.random.default_rng((seed, epoch)).permutation(len(rows))[: np.prod(batches)]
+            chosen = np.sort(order.reshape(batches), axis=1)
+            of_batch = [wrapped.train_on_batch(store.read(rows[one], scaler), y[one], weights[one]) for one in chosen]
+            losses.append(float(np.mean(of_batch)))
+        for layer in wrapped.layers:
+            if hasattr(layer, "pruning_obj"):
+                layer.pruning_obj.weight_mask_op()  # the last step changed the zeros again
+        stripped = strip_pruning(wrapped)
         model.set_weights(stripped.get_weights())
         x = store.read(validation.row.to_numpy()[:64], scaler)
         outputs = [model.predict_on_batch(x), np.asarray(stripped(x, training=False))]
@@ -163,7 +153,6 @@ def prune(
             raise RunError(f"Fine-tuning {dense} ({pruning.name}) diverged; lower the learning rate.")
         if (difference := np.abs(outputs[0] - outputs[1]).max()) > SAME_OUTPUT:
             raise RunError(f"Pruning {dense}: outputs of Keras 3 and tf_keras differ by {difference:.1e}.")
-        _check_sparsity(model, pruning, dense)
         metrics = {
             "epochs": config.epochs,
             "loss": losses,
@@ -182,84 +171,27 @@ def count_nonzero(model: "keras.Model") -> int:
     return int(sum(np.count_nonzero(weight) for weight in model.get_weights()))
 
 
-def sparsity_by_layer(model: "keras.Model") -> pd.DataFrame:
-    """Return `weights`, `zeros` and `sparsity` of each convolution and dense kernel, by layer name."""
-    kernels = {layer.name: np.asarray(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
-    rows = {name: (kernel.size, kernel.size - np.count_nonzero(kernel)) for name, kernel in kernels.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["weights", "zeros"])
-    return table.assign(sparsity=table.zeros / table.weights)
-
-
-class _Tuner:
-    """A tf_keras network with pruning wrappers, traced once; each run starts from given weights and a seed."""
-
-    def __init__(
-        self, network: Any, config: TrainConfig, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], n_rows: int
-    ) -> None:
-        import tensorflow as tf
-        from tensorflow_model_optimization.sparsity import keras as sparsity
-
-        tf_keras = _tf_keras()
-        self._network, self._read, self._n_rows, self._epochs = network, read, n_rows, config.epochs
-        self._shape = max(1, n_rows // config.batch_size), min(config.batch_size, n_rows)
-        n_steps = config.epochs * self._shape[0]
-        # Variables, so that all sparsities and both schedules share one graph.
-        schedule = sparsity.PolynomialDecay(0.0, 0.5, begin_step=1, end_step=max(2, int(RAMP_SHARE * n_steps)))
-        self._first, self._last = (tf.Variable(0.0, trainable=False) for _ in range(2))
-        self._every = tf.Variable(1, dtype=tf.int64, trainable=False)
-        schedule.initial_sparsity, schedule.final_sparsity, schedule.frequency = self._first, self._last, self._every
-
-        def wrap(layer: Any) -> Any:
-            if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense):
-                return sparsity.prune_low_magnitude(layer, pruning_schedule=schedule)
-            return layer
-
-        self._wrapped = tf_keras.models.clone_model(network, clone_function=wrap)
-        self._pruned = [layer for layer in self._wrapped.layers if hasattr(layer, "pruning_vars")]
-        self._strip = sparsity.strip_pruning
-        self._wrapped.compile(
-            tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(config.learning_rate, n_steps)),
-            tf_keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        )
-
-    def run(self, weights: list[np.ndarray], pruning: Pruning, seed: int) -> tuple[Any, list[float]]:
-        """Fine-tune from `weights`; return the network without wrappers, and the mean loss of each epoch."""
-        self._restart(weights, pruning, seed)
-        losses = []
-        for epoch in range(self._epochs):
-            order = np.random.default_rng((seed, epoch)).permutation(self._n_rows)
-            batches = np.sort(order[: math.prod(self._shape)].reshape(self._shape), axis=1)
-            losses.append(float(np.mean([self._wrapped.train_on_batch(*self._read(batch)) for batch in batches])))
-        for layer in self._pruned:
-            layer.pruning_obj.weight_mask_op()  # the last step changed the zeros again
-        return self._strip(self._wrapped), losses
-
-    def _restart(self, weights: list[np.ndarray], pruning: Pruning, seed: int) -> None:
-        # Everything that fine-tuning changes, so that results do not depend on earlier runs.
-        _tf_keras().utils.set_random_seed(seed)
-        self._network.set_weights(weights)
-        for layer in self._pruned:
-            layer.pruning_step.assign(0)
-            for _, mask, threshold in layer.pruning_vars:
-                mask.assign(np.ones(mask.shape))
-                threshold.assign(0)
-        for variable in self._wrapped.optimizer.variables:
-            variable.assign(np.zeros(variable.shape))
-        once = pruning.schedule == "one step"
-        self._first.assign(pruning.sparsity if once else 0.0)
-        self._last.assign(pruning.sparsity)
-        self._every.assign(_NEVER_AGAIN if once else 1)
-
-
-def _check_sparsity(model: "keras.Model", pruning: Pruning, dense: Path) -> None:
-    table = sparsity_by_layer(model)
-    # The number of weights is an integer, and at least one is kept.
-    wrong = table[(table.zeros - (pruning.sparsity * table.weights).clip(upper=table.weights - 1)).abs() > 1]
-    if len(wrong):
-        raise RunError(f"Pruning {dense} ({pruning.name}) left a wrong number of zeros in {', '.join(wrong.index)}.")
-
-
-def _tf_keras() -> Any:
+def _wrapped(network: Any, config: TrainConfig, n_steps: int) -> tuple[Any, list[Any]]:
+    """Return a compiled network with pruning wrappers; first sparsity, last one and frequency of its schedule."""
+    import tensorflow as tf
     import tf_keras
+    from tensorflow_model_optimization.sparsity.keras import PolynomialDecay, prune_low_magnitude
 
-    return tf_keras
+    tf.config.experimental.enable_op_determinism()
+    schedule = PolynomialDecay(0.0, 0.5, begin_step=1, end_step=max(2, int(RAMP_SHARE * n_steps)))
+    # Variables, so that all sparsities and both schedules share one graph.
+    settings = [tf.Variable(value, trainable=False) for value in (0.0, 0.0, np.int64(1))]
+    schedule.initial_sparsity, schedule.final_sparsity, schedule.frequency = settings
+
+    def wrap(layer: Any) -> Any:
+        return prune_low_magnitude(layer, schedule) if hasattr(layer, "kernel") else layer
+
+    wrapped = tf_keras.models.clone_model(network, clone_function=wrap)
+    rate = tf_keras.optimizers.schedules.CosineDecay(config.learning_rate, n_steps)
+    loss = tf_keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    wrapped.compile(tf_keras.optimizers.Adam(rate), loss)
+    wrapped.optimizer.build(wrapped.trainable_variables)
+    for layer in wrapped.layers:
+        if hasattr(layer, "pruning_step"):
+            layer.pruning_step.assign(0)
+    return wrapped, settings

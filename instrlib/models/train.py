@@ -14,7 +14,6 @@ from instrlib.audio.features import Scaler
 from instrlib.core.cache import key as cache_key
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, RunError, SplitError, atomic_path
-from instrlib.core.parallel import load_keras
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
 from instrlib.models.answers import read_test
@@ -198,15 +197,6 @@ def fit(
         )
     graph.model.set_weights(kept)
     return graph, pd.DataFrame(rows, columns=["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]), best
-
-
-def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow and enable deterministic operations, for trainings outside `fit`."""
-    keras = load_keras()
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
 
 
 def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True) -> np.ndarray:
