@@ -1,11 +1,10 @@
 """Runs the numbered notebooks in order, each only if something that its results depend on has changed."""
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,6 @@ from instrlib.core.io import (
     write_json,
     write_text,
 )
-from instrlib.core.parallel import shared_processes
 from instrlib.runner import publish
 from instrlib.runner.notebooks import Notebook, numbered_notebooks, take_outputs, write_page
 from instrlib.runner.state import (
@@ -77,7 +75,7 @@ def run_study(
             raise RunError(f"{notebook.path.name} lacks {', '.join(missing)} in the cell tagged `parameters`.")
     study = study_name(corpus, profile, parameters["data"])
     executed = []
-    with locked(study), _processes() as variables:
+    with locked(study):
         look = Look()
         for notebook in suited:
             current = look.at(study, notebook, parameters)
@@ -85,7 +83,7 @@ def run_study(
                 continue
             if current.why:
                 say(f"{notebook.name}: executed, because {current.why}")
-                duration_s = _execute(study, notebook, current, variables)
+                duration_s = _execute(study, notebook, current)
                 say(f"{notebook.name}: done in {duration(duration_s)}")
                 look.at(study, notebook, parameters)
                 executed.append(notebook.name)
@@ -162,7 +160,7 @@ def _execute_demo(path: Path) -> None:
         take_outputs(path, copy)
 
 
-def _execute(study: str, notebook: Notebook, current: Current, variables: dict[str, str]) -> float:
+def _execute(study: str, notebook: Notebook, current: Current) -> float:
     from tqdm.auto import tqdm
 
     from instrlib.runner.execute import execute
@@ -173,7 +171,7 @@ def _execute(study: str, notebook: Notebook, current: Current, variables: dict[s
         for path in (folder / RECORD, folder / "manifest.json", copy.with_suffix(".html")):
             path.unlink(missing_ok=True)
     began, parameters = time.monotonic(), current.parts["parameters"]
-    environment = _environment() | variables | {HELD: study}
+    environment = _environment() | {HELD: study}
     try:
         with tqdm(desc=notebook.name, unit="cell", leave=False, disable=None) as bar:
 
@@ -257,13 +255,3 @@ def duration(seconds: float) -> str:
 def _times(began: float) -> dict[str, Any]:
     ended = datetime.now().astimezone().isoformat(timespec="seconds")
     return {"ended": ended, "duration_s": round(time.monotonic() - began, 1)}
-
-
-@contextlib.contextmanager
-def _processes() -> Iterator[dict[str, str]]:
-    """Let all kernels of a study share worker processes, unless others are configured."""
-    if os.environ.get("INSTRLIB_SCHEDULER") or os.environ.get("INSTRLIB_PROCESSES"):
-        yield {}
-    else:
-        with shared_processes() as variables:
-            yield variables
