@@ -16,11 +16,10 @@ from instrlib.data.store import FeatureStore
 from instrlib.evaluation.calibration import answer_thresholds, fit_label_temperature, fit_temperature, sigmoid, softmax
 from instrlib.evaluation.metrics import best_thresholds, clip_probabilities, scores
 from instrlib.models import export, published
-from instrlib.models.answers import answer_test, read_test
-from instrlib.models.examples import validation_examples
 from instrlib.models.layers import output_of
 from instrlib.models.published import Network
-from instrlib.models.trained import load_model, open_trained, part_segments, read_manifest
+from instrlib.models.train import validation_examples
+from instrlib.models.trained import answer_test, load_model, open_trained, part_segments, read_manifest, read_test
 from instrlib.studies import saliency
 
 FILE = "network.tflite"
@@ -114,7 +113,7 @@ def _calibrate_labels(plain: Network, store: FeatureStore, split: Split, network
     recipe = TrainConfig.from_dict(kept | {"augment": AugmentConfig.from_dict(augment)})
     held_out = validation_examples(store, part_segments(store, split, "validation"), plain.scaler, recipe)
     predict, labels = published.logits(plain), held_out.labels
-    logits = np.concatenate([predict(x)[0] for x in held_out.batches()])
+    logits = held_out.answers(lambda x: predict(x)[0])
     known = read_arrays(network / "validation.npz")
     if not np.array_equal(known["labels"], labels, equal_nan=True):
         raise RunError(f"{network} was validated on other examples; run the notebook that trains it again.")

@@ -1,6 +1,5 @@
 """Networks as tables with one row per layer, for Keras 3 and tf_keras."""
 
-import bisect
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from instrlib.core.config import one_of
 from instrlib.core.io import ConfigError
 from instrlib.core.parallel import load_keras
 
@@ -20,32 +18,16 @@ validation accuracy then reads .3 where it is .98."""
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of a network's table.
+    """One row of a network's table."""
 
-    Attributes
-    ----------
-    kind : {"conv", "dense", "average", "time_average", "flatten"}
-        Convolution over frequency and time; dense layer; mean over both axes; mean over time; all values in one row.
-    units : int
-        Filters or units.
-    kernel, stride, pool : int
-        Side of the square kernel, its step, and the side of the max pooling after it (1: none).
-    norm : bool
-        Batch normalisation before the ReLU.
-    dropout : float
-        Dropout rate after it, 0 to below 1.
-    padding : {"same", "valid"}
-        Whether a convolution pads with zeros and keeps the size, or not.
-    """
-
-    kind: Literal["conv", "dense", "average", "time_average", "flatten"]
-    units: int = 0
-    kernel: int = 1
+    kind: Literal["conv", "dense", "average", "time_average", "flatten"]  # averages: over all axes, or time
+    units: int = 0  # filters or units
+    kernel: int = 1  # side of the square kernel
     stride: int = 1
-    pool: int = 1
-    norm: bool = False
-    dropout: float = 0.0
-    padding: Literal["same", "valid"] = "same"
+    pool: int = 1  # side of the max pooling afterwards
+    norm: bool = False  # batch normalisation before the ReLU
+    dropout: float = 0.0  # rate afterwards, below 1
+    padding: Literal["same", "valid"] = "same"  # with zeros, which keeps the size, or not at all
 
 
 SPECS: dict[str, tuple[Layer, ...]] = {
@@ -70,44 +52,18 @@ SPECS: dict[str, tuple[Layer, ...]] = {
 """The networks by name; the softmax over the classes, or a sigmoid for each, follows the last row."""
 
 
-def get_spec(name: str) -> tuple[Layer, ...]:
-    """Return the table called `name`; other names raise `ConfigError`.
-
-    Examples
-    --------
-    >>> [layer.units for layer in get_spec("compact") if layer.kind == "conv"]
-    [24, 32, 64, 96]
-    """
-    return SPECS[one_of("network", name, tuple(SPECS))]
-
-
 def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
     """Return a table with `factor` times as many filters and units per row, at least one.
 
     Examples
     --------
-    >>> [layer.units for layer in widen(get_spec("compact"), 0.5) if layer.kind == "conv"]
+    >>> [layer.units for layer in widen(SPECS["compact"], 0.5) if layer.kind == "conv"]
     [12, 16, 32, 48]
     """
     return tuple(
         dataclasses.replace(layer, units=max(1, round(factor * layer.units))) if layer.units else layer
         for layer in spec
     )
-
-
-def resize(
-    spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, *, n_parameters: int
-) -> tuple[Layer, ...]:
-    """Return a narrower table with about `n_parameters`; every layer is narrower by the same factor."""
-    widest = max(layer.units for layer in spec)
-
-    def distance(units: int) -> int:
-        return build(widen(spec, units / widest), input_shape, n_classes).count_params() - n_parameters
-
-    # The number of parameters grows with the width, so bisection finds the largest width within the limit.
-    enough = bisect.bisect_left(range(1, widest + 1), 1, key=distance)
-    nearest = min({max(enough, 1), min(enough + 1, widest)}, key=lambda units: abs(distance(units)))
-    return widen(spec, nearest / widest)
 
 
 def build(
@@ -119,31 +75,11 @@ def build(
     output: Literal["softmax", "sigmoid"] = "softmax",
     seed: int = 0,
 ) -> Any:
-    """Build the network of a table.
+    """Build the network of a table: from [batch, n_bins, n_frames, 1] to probabilities [batch, n_classes].
 
-    Parameters
-    ----------
-    spec : tuple of Layer
-    input_shape : tuple of int
-        (n_bins, n_frames, 1).
-    n_classes : int
-        Units of the last layer, at least 2.
-    keras : module, optional
-        `keras` (version 3, the default) or `tf_keras`; `get_weights` and `set_weights` transfer weights between both.
-    output : {"softmax", "sigmoid"}
-        Probabilities that sum to 1, or an independent one for each class.
-    seed : int
-        Seed of the weights; see `initialise`.
-
-    Returns
-    -------
-    keras.Model
-        From [shape=(batch, n_bins, n_frames, 1)] to probabilities [shape=(batch, n_classes)].
-
-    Raises
-    ------
-    ConfigError
-        When a row does not fit its input; the message names the row.
+    `input_shape` is (n_bins, n_frames, 1). `keras` is Keras 3 (the default) or tf_keras; weights can be
+    copied between both. "softmax" outputs sum to 1, "sigmoid" ones are independent. A row that does not fit its input
+    raises `ConfigError`.
     """
     keras = keras or load_keras()
     inputs = keras.Input(input_shape, name="features")
@@ -213,10 +149,9 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
 
 
 def count_multiply_adds(model: Any, *, nonzero: bool = False) -> int:
-    """Return the multiplications of convolutions and dense layers for one input.
+    """Return the multiplications of convolutions and dense layers for one input; with `nonzero`, by non-zero weights.
 
-    Normalisation, pooling and activations are not counted, as is usual. With `nonzero`, zero weights are not counted
-    either, as for a runtime that skips them.
+    Normalisation, pooling and activations are not counted, as is usual.
     """
     total = 0
     for layer in model.layers:

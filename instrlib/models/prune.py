@@ -18,10 +18,17 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.io import RunError
 from instrlib.core.parallel import parallel_map
 from instrlib.data.inputs import Inputs
-from instrlib.models.answers import read_test
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.train import class_weights
-from instrlib.models.trained import COMPLETE, is_finished, load_model, open_trained, part_segments, write_network
+from instrlib.models.trained import (
+    COMPLETE,
+    is_finished,
+    load_model,
+    open_trained,
+    part_segments,
+    read_test,
+    write_network,
+)
 from instrlib.models.variants import Outcome, read_outcome, run_folder
 
 if TYPE_CHECKING:

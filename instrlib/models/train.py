@@ -1,29 +1,39 @@
-"""Training of every network, epoch by epoch."""
+"""Training of every network: an epoch is a loop in TensorFlow's graph over augmented batches."""
 
 import dataclasses
 import functools
+import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.features import Scaler
+from instrlib.audio.augment import augment
+from instrlib.audio.features import Scaler, mel_edges_hz, scale, silence
 from instrlib.core.cache import key as cache_key
-from instrlib.core.config import TrainConfig
-from instrlib.core.io import ConfigError, RunError, SplitError, atomic_path
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.io import ConfigError, RunError, SplitError, atomic_path, in_parts
+from instrlib.core.parallel import load_keras
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
-from instrlib.models.answers import read_test
-from instrlib.models.examples import Examples, affine, examples, is_resident, plans, smoothed, validation_examples
-from instrlib.models.graph import Graph, compiled
-from instrlib.models.layers import Layer, get_spec
-from instrlib.models.trained import COMPLETE, is_finished, part_segments, write_network
+from instrlib.models.layers import SPECS, Layer, build, initialise
+from instrlib.models.trained import COMPLETE, is_finished, part_segments, read_test, write_network
 
 if TYPE_CHECKING:
     import keras
+
+    from instrlib.models.transfer import Pretrained
+
+RESIDENT_BYTES = 2**28
+"""Training parts up to this size are kept in memory; others are read again in each epoch, with the same result."""
+
+CHUNK_BYTES = 2**26
+"""Size of the features that one call of the graph gets; it does not affect the result."""
 
 CURVE_POINTS = 10
 """Validations of a training that does not need one after each epoch; it costs a tenth of the training."""
@@ -34,99 +44,197 @@ PLATEAU_EPOCHS = 3
 TIES = 1e-6
 """Weight of the loss beside the accuracy when an epoch is chosen: it decides between equal accuracies."""
 
+UNOBSERVED = -1.0
+"""Target of a class that was not observed; sigmoid outputs alone."""
 
-class Initialisation(Protocol):
-    """Initial weights that are not random, such as `transfer.Pretrained`.
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
+_PREDICTED_AT_ONCE = 256
 
-    `rates` are factors of the learning rate for each row of the table, the last one for the scores. With `frozen_norm`,
-    batch normalisation keeps its statistics, scale and shift. `fingerprint` hashes what determines the weights.
+
+@dataclass(frozen=True)
+class Examples:
+    """Training or validation examples.
+
+    `versions` are pairs of features before scaling [shape=(n_rows, n_bins, n_frames)], possibly memory-mapped, and the
+    row of each example [shape=(n,)]; each epoch draws one version of each example. `labels` [shape=(n, n_classes)] are
+    shares of the classes; or 1 present, 0 absent, NaN not observed.
     """
 
-    rates: tuple[float, ...]
-    frozen_norm: bool
+    versions: tuple[tuple[np.ndarray, np.ndarray], ...]
+    labels: np.ndarray
+    config: FeatureConfig
+    scaler: Scaler | None
 
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    def __len__(self) -> int:
+        return len(self.labels)
 
-    def scaler(self, store: FeatureStore) -> Scaler:
-        """Return the feature scaling that belongs to the weights."""
-        ...
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Return features before scaling (float32); index `version * len(self) + number` is a version of an example."""
+        features = np.empty((*places.shape, *self.config.shape), np.float32)
+        for version, (stored, rows) in enumerate(self.versions):
+            chosen = places // len(self) == version
+            features[chosen] = stored[rows[places[chosen] % len(self)]]
+        return features
 
-    def begin(
-        self, model: "keras.Model", store: FeatureStore, scaler: Scaler, train: pd.DataFrame, validation: pd.DataFrame
+    def answers(self, predict: Callable[[np.ndarray], Any]) -> np.ndarray:
+        """Return the output of `predict` for all examples; it gets scaled inputs [n, n_bins, n_frames, 1]."""
+        parts = in_parts(np.arange(len(self)), _PREDICTED_AT_ONCE)
+        inputs = (scale(self.read(part), self.config, self.scaler)[..., None] for part in parts)
+        return np.concatenate([np.asarray(predict(x)) for x in inputs])
+
+    def resident(self) -> "Examples":
+        """Return the same examples in memory, as float32, unless they exceed `RESIDENT_BYTES`."""
+        if 4 * len(self) * len(self.versions) * math.prod(self.config.shape) > RESIDENT_BYTES:
+            return self
+        versions = tuple((stored[rows].astype(np.float32), np.arange(len(self))) for stored, rows in self.versions)
+        return dataclasses.replace(self, versions=versions)
+
+    @functools.cached_property
+    def about(self) -> dict[str, Any]:
+        """Arguments of `audio.augment.augment`."""
+        return {"floor": silence(self.config), "hop_s": self.config.hop_s, "edges_hz": mel_edges_hz(self.config)}
+
+
+def examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler) -> Examples:
+    """Return segments of a store as examples."""
+    return Examples(((store.features, segments.row.to_numpy()),), store.label_matrix(segments), store.config, scaler)
+
+
+def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler, config: TrainConfig) -> Examples:
+    """Return the validation examples: segments, or fixed mixtures of them, one starting from each segment."""
+    plain = examples(store, segments, scaler)
+    if config.augment.mix != "layers":
+        return plain
+    always = dataclasses.replace(config.augment, share=1.0, retake=0.0, time_masks=0, frequency_masks=0)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(plain))  # partners come from the same batch, which must contain several classes
+    x, y = plain.read(order), plain.labels[order]
+    for part in np.array_split(np.arange(len(order)), -(-len(order) // 64)):
+        x[part], y[part] = augment(x[part], y[part], always, **plain.about, rng=rng)
+    return dataclasses.replace(plain, versions=((x, np.arange(len(x))),), labels=y)
+
+
+class Graph:
+    """A network with its compiled epoch and prediction, shared by the trainings of one layer table.
+
+    `standardise` scales each example to mean 0 and standard deviation 1; `rates` and `frozen_norm` are those of
+    `transfer.Pretrained`.
+    """
+
+    def __init__(
+        self,
+        table: tuple[Layer, ...],
+        shape: tuple[int, int],
+        n_classes: int,
+        output: str,
+        standardise: bool,
+        rates: tuple[float, ...] | None = None,
+        frozen_norm: bool = False,
     ) -> None:
-        """Set the weights of a new network."""
-        ...
+        load_keras()
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+        self.model = build(table, (*shape, 1), n_classes, output=output)
+        *self._body, self._last = self.model.layers[1:]
+        self._output, self._standardise, self._frozen_norm = output, standardise, frozen_norm
+
+        def rate(layer: "keras.layers.Layer") -> float:
+            row = -1 if layer is self._last else int(re.sub(r"\D", "", layer.name)) - 1
+            return 1.0 if rates is None else rates[row]
+
+        learned = [layer for layer in self.model.layers if not (frozen_norm and _is_norm(layer))]
+        self._learned = [(one.value, rate(layer)) for layer in learned for one in layer.trainable_variables]
+        self._moments = [[tf.Variable(tf.zeros_like(one)) for one, _ in self._learned] for _ in range(2)]
+        self._step = tf.Variable(0.0)
+        spec = tf.TensorSpec
+        batches = [spec([None, None, *shape]), spec([None, None, n_classes]), spec([None, None]), spec([None])]
+        signature = [*batches, spec([], tf.int32), spec([shape[0], 1]), spec([shape[0], 1])]
+        # Without autograph, which would read this file even if it was edited after the import.
+        compiled = functools.partial(tf.function, autograph=False)
+        self.epoch = compiled(self._epoch, input_signature=signature)
+        self.predict = compiled(lambda x: self.model(x, training=False), input_signature=[spec([None, *shape, 1])])
+
+    def reset(self, seed: int) -> None:
+        """Restart: weights drawn from the seed, and an optimizer without state."""
+        initialise(self.model, seed)
+        for one in (self._step, *self._moments[0], *self._moments[1]):
+            one.assign(np.zeros(one.shape, np.float32))
+
+    def _epoch(self, x: Any, targets: Any, weights: Any, rates: Any, seed: Any, slope: Any, offset: Any) -> Any:
+        """Take one step per batch; return sums of the weighted loss, of weights of correct examples, and of weights."""
+        import tensorflow as tf
+
+        def one_step(step: Any, totals: Any) -> tuple[Any, Any]:
+            inputs = x[step] * slope + offset
+            if self._standardise:
+                mean, variance = tf.nn.moments(inputs, [1, 2], keepdims=True)
+                inputs = (inputs - mean) / tf.where(variance > 0, tf.sqrt(variance), 1.0)
+            with tf.GradientTape() as tape:
+                scores = self._scores(inputs[..., None], seed)
+                losses, right = self._losses(targets[step], scores)
+                loss = tf.reduce_mean(weights[step] * losses)
+            gradients = tape.gradient(loss, [variable for variable, _ in self._learned])
+            self._step.assign_add(1.0)
+            settings = _ADAM | {f"{name}_power": _ADAM[name] ** self._step for name in ("beta1", "beta2")}
+            for (variable, factor), gradient, m, v in zip(self._learned, gradients, *self._moments, strict=True):
+                tf.raw_ops.ResourceApplyAdam(
+                    var=variable.handle, m=m.handle, v=v.handle, lr=factor * rates[step], grad=gradient, **settings
+                )
+            return step + 1, totals + tf.reduce_sum(weights[step] * [losses, right, tf.ones_like(losses)], axis=1)
+
+        n_steps = tf.shape(x)[0]
+        return tf.while_loop(lambda step, _: step < n_steps, one_step, [0, tf.zeros([3])])[1]
+
+    def _scores(self, x: Any, seed: Any) -> Any:
+        """Return the logits of the training mode: batch statistics and dropout."""
+        import tensorflow as tf
+
+        for number, layer in enumerate(self._body):
+            if _is_norm(layer):
+                x = layer(x, training=False) if self._frozen_norm else _normalised(layer, x)
+            elif type(layer).__name__ == "Dropout":
+                seeds = [seed + number, tf.cast(self._step, tf.int32)]
+                x = tf.nn.experimental.stateless_dropout(x, layer.rate, seed=seeds)
+            else:
+                x = layer(x)
+        return tf.matmul(x, self._last.kernel.value) + self._last.bias.value
+
+    def _losses(self, targets: Any, scores: Any) -> tuple[Any, Any]:
+        """Return the loss of each example in nats, and how correct it is, from 0 to 1."""
+        import tensorflow as tf
+
+        if self._output == "softmax":
+            right = tf.equal(tf.argmax(targets, -1), tf.argmax(scores, -1))
+            return tf.nn.softmax_cross_entropy_with_logits(targets, scores), tf.cast(right, tf.float32)
+        observed = tf.cast(targets >= 0, tf.float32)
+        losses = observed * tf.nn.sigmoid_cross_entropy_with_logits(tf.maximum(targets, 0.0), scores)
+        right = observed * tf.cast(tf.equal(targets > 0.5, scores > 0), tf.float32)
+        n_observed = tf.maximum(tf.reduce_sum(observed, -1), 1.0)
+        return tf.reduce_sum(losses, -1) / n_observed, tf.reduce_sum(right, -1) / n_observed
 
 
-def train_model(
-    folder: Path,
-    store_folder: Path,
-    split_path: Path,
-    spec: str | tuple[Layer, ...],
-    config: TrainConfig,
-    seed: int,
-    copies: Path | None = None,
-    start: Initialisation | None = None,
-    *,
-    test: bool = False,
-) -> Path:
-    """Train a network on the training part of a split and write it to a run folder, unless it is there already.
+def _is_norm(layer: "keras.layers.Layer") -> bool:
+    return type(layer).__name__ == "BatchNormalization"
 
-    `spec` is a name of `layers.SPECS` or a table. `seed` determines initial weights, order, augmentation and dropout.
-    `copies` is a store of augmented copies; each epoch draws the original or a copy. `start` replaces random initial
-    weights. With `test` the network also predicts the test part (see `answers.read_test`), which affects no choice.
 
-    The optimizer is Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter,
-    2017, arXiv:1608.03983). Without `patience` the weights of the last epoch are kept; otherwise those of the best
-    validation epoch, by accuracy and then loss, or by loss alone for sigmoid outputs.
-    """
-    store = open_store(store_folder)
-    split = load_split(split_path, store.segments)
-    train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
-    _check_recipe(store, config)
-    if store.multilabel:
-        check_labels(store, train)
-    else:
-        check_classes(store.segments, split.parts, store.classes)
-    copied = open_store(copies) if copies else None
-    table = get_spec(spec) if isinstance(spec, str) else spec
-    inputs = [store.fingerprint, split.fingerprint, copied and copied.fingerprint, start and start.fingerprint]
-    key = cache_key("models", inputs=inputs, settings=[table, config, store.config, seed])
-    if is_finished(folder, key):
-        return folder
-    (folder / COMPLETE).unlink(missing_ok=True)
-    began = time.monotonic()
-    scaler = start.scaler(store) if start else fit_scaler(store, train.row.to_numpy())
-    known, held_out = examples(store, train, scaler), validation_examples(store, validation, scaler, config)
-    if copied is not None:
-        changed = ((copied.features, rows) for rows in rows_of_copies(train, copied).T)
-        known = dataclasses.replace(known, versions=(*known.versions, *changed))
-    begin, moved = None, ()
-    if start:
-        begin = functools.partial(start.begin, store=store, scaler=scaler, train=train, validation=validation)
-        moved = (start.rates, start.frozen_norm)
-    graph, history, best = fit(table, known, held_out, config, seed, begin=begin, moved=moved)
-    metrics = {"best_epoch": best, "epochs": len(history), "training_s": round(time.monotonic() - began, 1)}
-    predicted = None
-    if config.augment.mix == "layers":
-        predicted = {"probabilities": held_out.answers(graph.predict).astype(float), "labels": held_out.labels}
-    with atomic_path(folder / "history.csv") as path:
-        history.to_csv(path, index=False)
-    write_network(
-        folder,
-        graph.model,
-        scaler,
-        store=store,
-        split=split,
-        metrics=metrics,
-        made_of={"key": key, "spec": table, "seed": seed, "train": config},
-        predict=graph.predict,
-        predicted=predicted,
+def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
+    """Normalise a batch as Keras does, with the fused kernel of TensorFlow where available."""
+    import tensorflow as tf
+
+    if len(x.shape) != 4:
+        return layer(x, training=True)
+    x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, layer.gamma.value, layer.beta.value, epsilon=layer.epsilon, is_training=True
     )
-    if test:
-        read_test(folder, store_folder, split_path, predict=graph.predict)
-    return folder
+    n = tf.cast(tf.size(x) / tf.shape(x)[-1], tf.float32)  # the kernel returns the sample variance
+    for kept, new in ((layer.moving_mean, mean), (layer.moving_variance, variance * (n - 1) / n)):
+        kept.value.assign(layer.momentum * kept.value + (1 - layer.momentum) * new)
+    return x
+
+
+compiled = functools.lru_cache(maxsize=4)(Graph)
+"""Return the cached graph of these arguments; building it takes half the time of a small training."""
 
 
 def fit(
@@ -141,7 +249,7 @@ def fit(
 ) -> tuple[Graph, pd.DataFrame, int]:
     """Train a network on the examples `known` and validate it on `held_out`.
 
-    `begin` sets initial weights; `moved` contains `rates` and `frozen_norm` of an `Initialisation`.
+    `begin` sets initial weights; `moved` contains `rates` and `frozen_norm` of `transfer.Pretrained`.
 
     Returns
     -------
@@ -152,30 +260,33 @@ def fit(
     best : int
         The epoch of the kept weights, from 1.
     """
-    standardise = known.config is not None and known.config.scaling == "segment"
-    dtype = known.versions[0][0].dtype.name
-    graph = compiled(table, known.shape, dtype, known.labels.shape[1], config.output, standardise, *moved)
+    shape, n_classes, standardise = known.config.shape, known.labels.shape[1], known.config.scaling == "segment"
+    graph = compiled(table, shape, n_classes, config.output, standardise, *moved)
     graph.reset(seed)
+    known = known.resident()
     if begin:
         begin(graph.model)
-    scaling, weights = affine(known), None
+    ends = np.stack([np.zeros((shape[0], 1)), np.ones((shape[0], 1))]).astype(np.float32)
+    if not standardise:  # otherwise the graph scales
+        ends = scale(ends, known.config, known.scaler)
+    weights = None
     if config.output == "softmax":
-        weights = class_weights(known.labels.argmax(axis=1), known.labels.shape[1], balanced=config.class_weights)
-    size = min(config.batch_size, len(known))
-    n_steps = len(known) // size
-    everything = np.arange(len(known.versions) * len(known))
-    resident = known.read(everything) if is_resident(known, config) else None
+        weights = class_weights(known.labels.argmax(axis=1), n_classes, balanced=config.class_weights)
+    n_steps = max(1, len(known) // config.batch_size)
     each_epoch, every = config.patience or config.schedule == "plateau", max(1, config.epochs // CURVE_POINTS)
     rows: list[dict[str, float]] = []
     rank, best, kept, halvings = -np.inf, 0, None, 0
     for epoch in range(config.epochs):
-        rate = np.full(n_steps, config.learning_rate / 2**halvings, np.float32)
+        rates = np.full(n_steps, config.learning_rate / 2**halvings, np.float32)
         if config.schedule == "cosine":
-            rate *= 0.5 + 0.5 * np.cos(np.pi * (epoch + np.arange(n_steps, dtype=np.float32) / n_steps) / config.epochs)
+            done = (epoch + np.arange(n_steps, dtype=np.float32) / n_steps) / config.epochs
+            rates *= 0.5 + 0.5 * np.cos(np.pi * done)
         totals = np.zeros(3)
-        for data, plan in plans(known, config, weights, resident, rate, (seed, epoch)):
-            totals += graph.epoch(data, plan, scaling).numpy()
-        row = {"epoch": epoch + 1, "loss": totals[0] / (n_steps * size), "accuracy": totals[1] / totals[2]}
+        for steps, x, targets, weighted in _chunks(known, config, weights, n_steps, (seed, epoch)):
+            given = (x, targets, weighted, rates[steps], np.int32(seed), ends[1] - ends[0], ends[0])
+            totals += graph.epoch(*given).numpy()
+        n_seen = n_steps * min(config.batch_size, len(known))
+        row = {"epoch": epoch + 1, "loss": totals[0] / n_seen, "accuracy": totals[1] / totals[2]}
         rows.append(row)
         if not np.isfinite(row["loss"]):
             break
@@ -199,6 +310,119 @@ def fit(
     return graph, pd.DataFrame(rows, columns=["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]), best
 
 
+def _chunks(
+    known: Examples, config: TrainConfig, weights: np.ndarray | None, n_steps: int, seed: tuple[int, int]
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the steps of an epoch chunk by chunk: which, features, targets, and weights of the examples."""
+    n, size = len(known), min(config.batch_size, len(known))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)[: n_steps * size].reshape(n_steps, size)
+    order = order + n * rng.integers(len(known.versions), size=order.shape)
+    at_once = max(1, CHUNK_BYTES // known.read(order[0]).nbytes)
+    for first in range(0, n_steps, at_once):
+        places = order[first : first + at_once]
+        x, labels = known.read(places), known.labels[places % n]
+        for step in range(len(places)) if config.augment != AugmentConfig() else ():
+            rng = np.random.default_rng((*seed, first + step))
+            x[step], labels[step] = augment(x[step], labels[step], config.augment, **known.about, rng=rng)
+        yield slice(first, first + at_once), x, *_targets(labels, weights, config, known.labels)
+
+
+def _targets(
+    labels: np.ndarray, weights: np.ndarray | None, config: TrainConfig, all_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return smoothed targets and the weight of each example, of the shape of `labels` without its last axis."""
+    n_classes = 2 if weights is None else labels.shape[-1]
+    targets = (1 - config.label_smoothing) * labels + config.label_smoothing / n_classes
+    if weights is None:
+        observed = np.isfinite(labels)
+        n_observed = np.isfinite(all_labels).sum(axis=1).mean()  # equal weight for every observed label
+        targets, weighted = np.where(observed, targets, UNOBSERVED), observed.sum(axis=-1) / n_observed
+    else:
+        weighted = labels @ weights
+    return targets.astype(np.float32), weighted.astype(np.float32)
+
+
+def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:
+    targets, weighted = _targets(held_out.labels, weights, config, held_out.labels)
+    likely = np.clip(held_out.answers(graph.predict).astype(float), 1e-7, 1 - 1e-7)
+    if weights is not None:
+        losses = -(targets * np.log(likely)).sum(axis=1)
+        right = targets.argmax(axis=1) == likely.argmax(axis=1)
+    else:
+        observed = targets >= 0
+        each = -(targets * np.log(likely) + (1 - targets) * np.log1p(-likely))
+        n_observed = np.maximum(observed.sum(axis=1), 1)
+        losses = np.where(observed, each, 0).sum(axis=1) / n_observed
+        right = (observed & ((targets > 0.5) == (likely > 0.5))).sum(axis=1) / n_observed
+    return {"val_loss": float((weighted * losses).mean()), "val_accuracy": float(np.average(right, weights=weighted))}
+
+
+def train_model(
+    folder: Path,
+    store_folder: Path,
+    split_path: Path,
+    spec: str | tuple[Layer, ...],
+    config: TrainConfig,
+    seed: int,
+    copies: Path | None = None,
+    start: "Pretrained | None" = None,
+    *,
+    test: bool = False,
+) -> Path:
+    """Train a network on the training part of a split and write it to a run folder, unless it is there already.
+
+    `spec` is a name of `layers.SPECS` or a table. Clips with several labels get sigmoid outputs. `seed` determines
+    initial weights, order, augmentation and dropout. `copies` is a store of augmented copies; each epoch draws the
+    original or a copy. `start` replaces random initial weights. With `test` the network also predicts the test part
+    (see `trained.read_test`), which affects no choice.
+
+    The optimizer is Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter,
+    2017, arXiv:1608.03983). Without `patience` the weights of the last epoch are kept; otherwise those of the best
+    validation epoch, by accuracy and then loss, or by loss alone for sigmoid outputs.
+    """
+    store = open_store(store_folder)
+    split = load_split(split_path, store.segments)
+    train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
+    if store.config.kind != "log_mel" and (config.augment.mix == "layers" or config.augment.retake):
+        raise ConfigError(f"Mixtures and recording augmentation require log-mel spectrograms, not {store.config.kind}.")
+    if store.multilabel:
+        config = dataclasses.replace(config, output="sigmoid")
+        check_labels(store, train)
+    else:
+        check_classes(store.segments, split.parts, store.classes)
+    copied = open_store(copies) if copies else None
+    table = SPECS[spec] if isinstance(spec, str) else spec
+    inputs = [store.fingerprint, split.fingerprint, copied and copied.fingerprint, start and start.fingerprint]
+    key = cache_key("models", inputs=inputs, settings=[table, config, store.config, seed])
+    if is_finished(folder, key):
+        return folder
+    (folder / COMPLETE).unlink(missing_ok=True)
+    began = time.monotonic()
+    scaler = start.scaler(store) if start else fit_scaler(store, train.row.to_numpy())
+    known, held_out = examples(store, train, scaler), validation_examples(store, validation, scaler, config)
+    if copied is not None:
+        changed = ((copied.features, rows) for rows in rows_of_copies(train, copied).T)
+        known = dataclasses.replace(known, versions=(*known.versions, *changed))
+    begin, moved = None, ()
+    if start:
+        begin = functools.partial(start.begin, store=store, scaler=scaler, train=train, validation=validation)
+        moved = (start.rates, start.frozen_norm)
+    graph, history, best = fit(table, known, held_out, config, seed, begin=begin, moved=moved)
+    metrics = {"best_epoch": best, "epochs": len(history), "training_s": round(time.monotonic() - began, 1)}
+    predicted = None
+    if config.augment.mix == "layers":
+        predicted = {"probabilities": held_out.answers(graph.predict).astype(float), "labels": held_out.labels}
+    with atomic_path(folder / "history.csv") as path:
+        history.to_csv(path, index=False)
+    made_of = {"key": key, "spec": table, "seed": seed, "train": config}
+    about = {"store": store, "split": split, "metrics": metrics, "made_of": made_of}
+    write_network(folder, graph.model, scaler, **about, predict=graph.predict, predicted=predicted)
+    if test:
+        read_test(folder, store_folder, split_path, predict=graph.predict)
+    return folder
+
+
 def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True) -> np.ndarray:
     """Return class weights inverse to the shares, such that the weights of all examples sum to their number.
 
@@ -216,11 +440,6 @@ def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True)
     return np.where(present, len(targets) / (present.sum() * np.maximum(counts, 1)), 0.0)
 
 
-def config_for(store: FeatureStore, config: TrainConfig) -> TrainConfig:
-    """Return the settings, with sigmoid outputs if clips may have several labels."""
-    return dataclasses.replace(config, output="sigmoid") if store.multilabel else config
-
-
 def check_labels(store: FeatureStore, segments: pd.DataFrame) -> None:
     """Raise `SplitError` unless each of several labels is present in some segments and absent in others."""
     labels = store.label_matrix(segments)
@@ -230,25 +449,3 @@ def check_labels(store: FeatureStore, segments: pd.DataFrame) -> None:
             raise SplitError(
                 f"{', '.join(never)} is observed {word} in no training clip; make the split again or leave it out."
             )
-
-
-def _check_recipe(store: FeatureStore, config: TrainConfig) -> None:
-    if store.multilabel and config.output != "sigmoid":
-        raise ConfigError('Clips of these features may have several labels; train with output="sigmoid".')
-    if store.config.kind != "log_mel" and (config.augment.mix == "layers" or config.augment.retake):
-        raise ConfigError(f"Mixtures and recording augmentation require log-mel spectrograms, not {store.config.kind}.")
-
-
-def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:
-    targets, weighted = smoothed(held_out.labels, weights, config, held_out.labels)
-    likely = np.clip(held_out.answers(graph.predict).astype(float), 1e-7, 1 - 1e-7)
-    if weights is not None:
-        losses = -(targets * np.log(likely)).sum(axis=1)
-        right = targets.argmax(axis=1) == likely.argmax(axis=1)
-    else:
-        observed = targets >= 0
-        each = -(targets * np.log(likely) + (1 - targets) * np.log1p(-likely))
-        n_observed = np.maximum(observed.sum(axis=1), 1)
-        losses = np.where(observed, each, 0).sum(axis=1) / n_observed
-        right = (observed & ((targets > 0.5) == (likely > 0.5))).sum(axis=1) / n_observed
-    return {"val_loss": float((weighted * losses).mean()), "val_accuracy": float(np.average(right, weights=weighted))}

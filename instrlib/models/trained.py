@@ -1,19 +1,21 @@
 """Run folders of trained networks: writing, checking, reading, and predicting clips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from instrlib.audio.features import Scaler
-from instrlib.core.cache import versions
-from instrlib.core.io import InstrlibError, RunError, atomic_path, padded, read_json, write_arrays, write_json
+from instrlib.audio.features import Scaler, sounding
+from instrlib.core.cache import cached, versions
+from instrlib.core.io import InstrlibError, RunError, atomic_path, in_parts, padded, read_json, write_arrays, write_json
 from instrlib.core.parallel import load_keras
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
-from instrlib.evaluation.metrics import best_thresholds, clip_probabilities, scores
+from instrlib.evaluation import baselines
+from instrlib.evaluation.metrics import DEFAULT_THRESHOLD, best_thresholds, clip_probabilities, scores
+from instrlib.evaluation.predictions import Predictions, join_folds
 from instrlib.models.layers import count_multiply_adds, output_of
 
 if TYPE_CHECKING:
@@ -38,13 +40,11 @@ def write_network(
     predict: Callable[[np.ndarray], Any] | None = None,
     predicted: dict[str, Any] | None = None,
 ) -> None:
-    """Write a trained network and its validation predictions to a run folder.
+    """Write a trained network and its validation predictions to a run folder, the manifest last.
 
-    The folder gets `model.keras`, `preprocessing.json`, `validation.npz`, `metrics.json` and, last, `manifest.json`.
-    For sigmoid outputs, `preprocessing.json` contains `thresholds`, chosen on validation; `metrics.json` lists classes
-    (`no_threshold`) that validation does not have both present and absent, with threshold 0.5. `metrics` and `made_of`
-    go into `metrics.json` and the manifest; `predicted` replaces the predictions if other clips are used for
-    validation.
+    For sigmoid outputs, thresholds are chosen on validation; `metrics.json` lists classes (`no_threshold`) that
+    validation does not have both present and absent, with threshold 0.5. `metrics` and `made_of` go into `metrics.json`
+    and the manifest; `predicted` replaces the predictions if other clips are used for validation.
     """
     several = output_of(model) == "sigmoid"
     with atomic_path(folder / "model.keras") as path:
@@ -53,18 +53,18 @@ def write_network(
     if predicted is None:
         segments = part_segments(store, split, "validation")
         predicted = predict_clips(predict or model.predict_on_batch, store, scaler, segments, several=several)
+    thresholds = DEFAULT_THRESHOLD
     if several:
         thresholds, unknown = best_thresholds(predicted["labels"], predicted["probabilities"])
         preprocessing["thresholds"] = thresholds.tolist()
         metrics = metrics | {"no_threshold": [store.classes[number] for number in unknown]}
         predicted = predicted | {"thresholds": thresholds}
-        validation = scores(predicted["labels"], predicted["probabilities"], thresholds)
-    else:
-        validation = scores(predicted["targets"], predicted["probabilities"])
+    truth = predicted["labels" if several else "targets"]
+    sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
+    metrics = {"validation": scores(truth, predicted["probabilities"], thresholds), **metrics, **sizes}
     write_json(folder / "preprocessing.json", preprocessing)
     write_arrays(folder / "validation.npz", **predicted)
-    sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
-    write_json(folder / "metrics.json", {"validation": validation, **metrics, **sizes})
+    write_json(folder / "metrics.json", metrics)
     fingerprints = {"store": store.fingerprint, "split": split.fingerprint}
     write_json(folder / COMPLETE, {**made_of, **fingerprints, "versions": versions()})
 
@@ -121,7 +121,6 @@ def load_scaler(folder: Path) -> Scaler:
 
 def load_thresholds(folder: Path) -> np.ndarray | None:
     """Load the probability from which each class counts as present; None for softmax outputs."""
-    load_scaler(folder)
     thresholds = read_json(folder / "preprocessing.json").get("thresholds")
     return None if thresholds is None else np.asarray(thresholds, dtype=float)
 
@@ -169,28 +168,14 @@ def predict_clips(
     segments: pd.DataFrame,
     *,
     several: bool = False,
-) -> dict[str, Any]:
-    """Predict clips by averaging the probabilities of their segments.
+) -> Predictions:
+    """Predict clips, sorted by id, by averaging the probabilities of their segments.
 
-    Parameters
-    ----------
-    predict : callable
-        From features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)], such as
-        `predict_on_batch`.
-    store, scaler
-        See `store.open_store` and `load_model`.
-    segments : pandas.DataFrame
-        Rows of `store.segments`, including all segments of a clip.
-    several : bool
-        Whether to score several labels per clip even if the corpus has one, as for sigmoid outputs.
-
-    Returns
-    -------
-    dict
-        `clip_id`, `group` (str), `targets` (int) [shape=(n_clips,)] and `probabilities` [shape=(n_clips, n_classes)],
-        sorted by clip; with several labels also `labels`, see `FeatureStore.label_matrix`.
+    `predict` maps features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)]. `segments` are
+    rows of `store.segments`, including all segments of a clip. `several` adds `labels` even if the corpus has one label
+    per clip, as for sigmoid outputs.
     """
-    parts = np.array_split(segments.row.to_numpy(), max(1, -(-len(segments) // _PREDICTED_AT_ONCE)))
+    parts = in_parts(segments.row.to_numpy(), _PREDICTED_AT_ONCE)
     by_segment = np.concatenate([np.asarray(predict(store.read(rows, scaler))) for rows in parts])
     clips = segments.groupby("clip_id", sort=True).first()
     clip_index = np.searchsorted(clips.index.to_numpy(str), segments.clip_id.to_numpy(str))
@@ -201,3 +186,70 @@ def predict_clips(
         "probabilities": clip_probabilities(by_segment, clip_index),
     }
     return answers | ({"labels": store.label_matrix(clips)} if several or store.multilabel else {})
+
+
+def answer_test(
+    path: Path,
+    key: str,
+    load: Callable[[], Callable[[np.ndarray], np.ndarray]],
+    *,
+    store: FeatureStore,
+    scaler: Scaler | None,
+    split: Split,
+    thresholds: np.ndarray | None = None,
+) -> Predictions:
+    """Return the predictions of a model on the test part, cached in `path` under `key`.
+
+    `load` returns the `predict` argument of `predict_clips`; `thresholds` [shape=(n_classes,)] are those of a sigmoid
+    model, chosen on validation.
+    """
+
+    def make() -> Predictions:
+        segments, several = part_segments(store, split, "test"), thresholds is not None
+        predicted = predict_clips(load(), store, scaler, segments, several=several)
+        return predicted | ({"thresholds": thresholds} if several else {})
+
+    return cached(path, key, make)
+
+
+def read_test(
+    folder: Path, store_folder: Path, split_path: Path, predict: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Predictions:
+    """Return the cached test predictions of a trained network; `RunError` if split or features are not its own."""
+    trained, store, split = open_trained(folder, store_folder, split_path)
+
+    def load() -> Callable[[np.ndarray], np.ndarray]:
+        return predict or load_model(folder)[0].predict_on_batch
+
+    kept = {"scaler": load_scaler(folder), "thresholds": load_thresholds(folder)}
+    return answer_test(folder / "predictions.npz", trained["key"], load, store=store, split=split, **kept)
+
+
+def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int) -> dict[str, Predictions]:
+    """Return the predictions of `evaluation.baselines`, fitted on the training part of each split."""
+    folds = [_trivial(store, load_split(path, store.segments), seed) for path in splits]
+    return {name: join_folds([fold[name] for fold in folds]) for name in folds[0]}
+
+
+def _trivial(store: FeatureStore, split: Split, seed: int) -> dict[str, Predictions]:
+    part = store.clips.clip_id.map(split.parts)
+    train, test = (store.clips[part == name].sort_values("clip_id") for name in ("train", "test"))
+    table = {
+        "clip_id": test.clip_id.to_numpy(str),
+        "group": test.group.to_numpy(str),
+        "targets": test.target.to_numpy(np.int64),
+    }
+    if store.multilabel:
+        table["labels"] = store.label_matrix(test)
+        answers = baselines.several_labels(store.label_matrix(train), len(test))
+    else:
+        spectra = [_mean_spectra(store, part_segments(store, split, name)) for name in ("train", "test")]
+        answers = baselines.single_label(spectra[0], train.target.to_numpy(), spectra[1], len(store.classes), seed=seed)
+    return {name: table | {"probabilities": probabilities} for name, probabilities in answers.items()}
+
+
+def _mean_spectra(store: FeatureStore, segments: pd.DataFrame) -> np.ndarray:
+    """Return the mean spectrum in dB of each clip over its sounding frames [shape=(n_clips, n_bins)], sorted by id."""
+    levels = (store.features[row].astype(np.float32) for row in segments.row)
+    spectra = np.stack([level[:, sounding(level, store.config)].mean(axis=1) for level in levels])
+    return pd.DataFrame(spectra).groupby(segments.clip_id.to_numpy(str)).mean().to_numpy()

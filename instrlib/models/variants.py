@@ -1,9 +1,9 @@
 """Comparison of training variants: several seeds on every fold, tested on the same clips."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,38 +11,26 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.evaluation.predictions import Predictions, join_seeds
-from instrlib.models.answers import read_test
 from instrlib.models.layers import Layer
-from instrlib.models.train import Initialisation, train_model
-from instrlib.models.trained import summary
+from instrlib.models.train import train_model
+from instrlib.models.trained import read_test, summary
+
+if TYPE_CHECKING:
+    from instrlib.models.transfer import Pretrained
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train a network.
-
-    Attributes
-    ----------
-    name : str
-    spec : str or tuple of Layer
-        The network: a name of `layers.SPECS` or a table.
-    config : TrainConfig
-    store, copies : Path
-        Folder of the features, and optionally of a store of augmented copies; see `train.train_model`.
-    splits, seeds : tuple, optional
-        Splits, if its clips differ from those of the other variants; seeds, if it has fewer.
-    start : Initialisation, optional
-        Replaces random initial weights.
-    """
+    """One way to train a network."""
 
     name: str
-    spec: str | tuple[Layer, ...]
+    spec: str | tuple[Layer, ...]  # a name of `layers.SPECS` or a table
     config: TrainConfig
-    store: Path
-    copies: Path | None = None
-    splits: tuple[Path, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-    start: Initialisation | None = None
+    store: Path  # folder of the features
+    copies: Path | None = None  # folder of a store of augmented copies; see `train.train_model`
+    splits: tuple[Path, ...] | None = None  # if its clips differ from those of the other variants
+    seeds: tuple[int, ...] | None = None  # if it has fewer
+    start: "Pretrained | None" = None  # replaces random initial weights
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,8 @@ def run_variants(
 ) -> dict[str, Outcome]:
     """Train every variant from every seed on every split and predict the test parts.
 
-    All trainings run in parallel. Finished ones are kept, so an interrupted run continues.
+    All trainings run in parallel; the number of processes does not affect the result. Finished trainings are kept, so
+    an interrupted run continues.
 
     Parameters
     ----------
@@ -92,36 +81,31 @@ def run_variants(
     seeds : sequence of int
         One network is trained for each.
     workers : int, optional
-        Number of processes; does not affect the result.
+        Number of processes.
     """
-    check_names([variant.name for variant in variants])
-    tasks = [
-        (run_folder(folder, variant.name, fold=fold, seed=seed), variant, split, seed)
+    taken: dict[str, str] = {}
+    for variant in variants:
+        place = slug(variant.name)
+        if place in taken:
+            raise ConfigError(f"{taken[place]!r} and {variant.name!r} have the same run folder; rename one of them.")
+        taken[place] = variant.name
+    tasks = {
+        run_folder(folder, variant.name, fold=fold, seed=seed): (variant, split, seed)
         for variant in variants
         for seed in variant.seeds or seeds
         for fold, split in enumerate(variant.splits or splits)
-    ]
+    }
     # Trainings of one graph are adjacent, so that a process builds it once.
-    order = sorted(range(len(tasks)), key=lambda number: _graph(tasks[number][1]))
+    order = sorted(tasks, key=lambda place: _graph(tasks[place][0]))
     describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
-    found = parallel_map(_train, [tasks[number] for number in order], workers=workers, describe=describe, isolate=True)
-    answers = dict(zip(order, found, strict=True))
-    pairs = ((task[0], answers[number]) for number, task in enumerate(tasks))
+    work = [(place, *tasks[place]) for place in order]
+    found = dict(zip(order, parallel_map(_train, work, workers=workers, describe=describe, isolate=True), strict=True))
     outcomes = {}
     for variant in variants:
-        n_folds = len(variant.splits or splits)
-        by_seed = [tuple(itertools.islice(pairs, n_folds)) for _ in variant.seeds or seeds]
-        outcomes[variant.name] = make_outcome(by_seed)
+        own, n_folds = [place for place in tasks if tasks[place][0] is variant], len(variant.splits or splits)
+        by_seed = [own[first : first + n_folds] for first in range(0, len(own), n_folds)]
+        outcomes[variant.name] = _outcome(by_seed, found)
     return outcomes
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise `ConfigError` if two names have the same run folder, such as "A, b" and "a b"."""
-    taken: dict[str, str] = {}
-    for name in names:
-        if slug(name) in taken:
-            raise ConfigError(f"{taken[slug(name)]!r} and {name!r} have the same run folder; rename one of them.")
-        taken[slug(name)] = name
 
 
 def read_outcome(
@@ -130,16 +114,7 @@ def read_outcome(
     """Return the outcome of trained networks from their run folders, first by seed, then by fold."""
     tasks = [(place, store, split) for by_fold in folders for place, split in zip(by_fold, splits, strict=True)]
     answers = parallel_map(read_test, tasks, workers=workers, describe="predicting the test part", isolate=True)
-    found = zip([place for place, *_ in tasks], list(answers), strict=True)
-    return make_outcome([tuple(itertools.islice(found, len(splits))) for _ in folders])
-
-
-def make_outcome(answers: Sequence[Sequence[tuple[Path, Predictions]]]) -> Outcome:
-    """Return one outcome from run folders and predictions of networks, first by seed, then by fold."""
-    return Outcome(
-        tuple(tuple(place for place, _ in by_fold) for by_fold in answers),
-        join_seeds([[answer for _, answer in by_fold] for by_fold in answers]),
-    )
+    return _outcome(folders, {place: answer for (place, *_), answer in zip(tasks, answers, strict=True)})
 
 
 def answers(outcomes: dict[str, Outcome]) -> dict[str, Predictions]:
@@ -148,10 +123,9 @@ def answers(outcomes: dict[str, Outcome]) -> dict[str, Predictions]:
 
 
 def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
-    """Return a table with the means over the trainings of each variant.
+    """Return a table with the means over the trainings of each variant; see `trained.summary`.
 
-    Columns: `parameters`, `multiply_adds` (per segment), `best_epoch`, `epochs`, `training_s`, the validation scores
-    and `n_trained`, the number of trainings.
+    `multiply_adds` are counted per segment; `n_trained` is the number of trainings.
     """
     rows = {}
     for name, outcome in outcomes.items():
@@ -160,10 +134,13 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.astype(dict.fromkeys(("parameters", "multiply_adds", "n_trained"), int))
 
 
+def _outcome(folders: Sequence[Sequence[Path]], answers: dict[Path, Predictions]) -> Outcome:
+    return Outcome(tuple(map(tuple, folders)), join_seeds([[answers[one] for one in by_fold] for by_fold in folders]))
+
+
 def _graph(variant: Variant) -> str:
     """Return the sort key of the compiled graph of a training."""
-    moved = (variant.start.rates, variant.start.frozen_norm) if variant.start else ()
-    return repr((variant.spec, str(variant.store), variant.config.output, moved))
+    return repr((variant.spec, variant.store, variant.config.output, variant.start))
 
 
 def _train(folder: Path, variant: Variant, split: Path, seed: int) -> Predictions:

@@ -38,8 +38,7 @@ from instrlib.data.splits import Split, make_split, save_splits
 from instrlib.data.store import FeatureStore, build_store, open_store
 from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models.answers import answer_test
-from instrlib.models.trained import load_model, load_scaler, read_manifest
+from instrlib.models.trained import answer_test, load_model, load_scaler, read_manifest
 from instrlib.models.variants import Outcome
 
 if TYPE_CHECKING:

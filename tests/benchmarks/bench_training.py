@@ -26,7 +26,7 @@ from instrlib.audio.features import Scaler, scale  # noqa: E402
 from instrlib.core.config import FeatureConfig, TrainConfig  # noqa: E402
 from instrlib.core.parallel import load_keras  # noqa: E402
 from instrlib.models import layers, train  # noqa: E402
-from instrlib.models.examples import Examples  # noqa: E402
+from instrlib.models.train import Examples  # noqa: E402
 
 N, N_VALIDATION, N_CLASSES, EPOCHS, ROUNDS = 512, 128, 12, 3, 5
 BATCH, BATCH_BEFORE = TrainConfig().batch_size, 16
@@ -50,14 +50,14 @@ def library(network: str) -> Callable[[], object]:
     known = Examples(((x, np.arange(N)),), y, NETWORKS[network], SCALER)
     held_out = Examples(((x, np.arange(N_VALIDATION)),), y[:N_VALIDATION], NETWORKS[network], SCALER)
     config = TrainConfig(epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, patience=EPOCHS)
-    return lambda: train.fit(layers.get_spec(network), known, held_out, config, 0)
+    return lambda: train.fit(layers.SPECS[network], known, held_out, config, 0)
 
 
 def keras_model(network: str) -> tuple[Any, np.ndarray, np.ndarray]:
     """Return a compiled network and the scaled examples."""
     keras = load_keras()
     x, y = data(network)
-    model = layers.build(layers.get_spec(network), (*x.shape[1:], 1), N_CLASSES)
+    model = layers.build(layers.SPECS[network], (*x.shape[1:], 1), N_CLASSES)
     model.compile(keras.optimizers.Adam(RATE), "categorical_crossentropy", weighted_metrics=["accuracy"])
     return model, scale(x, NETWORKS[network], SCALER)[..., None], y
 
@@ -101,7 +101,7 @@ def torch(network: str) -> Callable[[], object]:
     model, x, y = keras_model(network)
     given = iter(torch.from_numpy(one.copy()) for one in model.get_weights())
     rows, channels, shape = [], 1, x.shape[1:3]
-    for row in layers.get_spec(network):
+    for row in layers.SPECS[network]:
         if row.kind == "average":
             rows += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(row.dropout)]
             continue

@@ -12,7 +12,7 @@ from instrlib.data.inputs import Inputs, by_segment, clip_of_segment, describe_s
 from instrlib.data.splits import PARTS, k_folds, load_split, save_split
 from instrlib.data.store import build_store
 from instrlib.evaluation.predictions import by_clip
-from instrlib.models.answers import answer_test
+from instrlib.models.trained import answer_test
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from instrlib.deploy import convert, release
 from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
-from instrlib.models import answers, export, published, trained
+from instrlib.models import export, published, trained
 from instrlib.models.layers import Layer, build
 from instrlib.models.predict import predict_file
 from instrlib.studies import saliency
@@ -213,7 +213,7 @@ def test_the_file_is_tested_on_the_held_out_clips_of_its_split(released, small):
     named = after["probabilities"].argmax(axis=1)
     right = named == after["targets"]
     assert about["scores"]["accuracy"]["estimate"] == right.mean() == about["refusals"]["accuracy"]
-    kept = answers.read_test(released.trained["single"], small.store.folder, small.split_path)
+    kept = trained.read_test(released.trained["single"], small.store.folder, small.split_path)
     np.testing.assert_array_equal(released.made.before["probabilities"], kept["probabilities"])
     for number, one in enumerate(about["by_class"][name] for name in model.classes):
         own = after["targets"] == number

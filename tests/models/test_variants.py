@@ -9,7 +9,7 @@ import pytest
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, RunError
 from instrlib.data.splits import k_folds, save_split
-from instrlib.models import answers, variants
+from instrlib.models import trained, variants
 from instrlib.models.layers import Layer
 from instrlib.models.trained import summary
 from instrlib.models.variants import Variant
@@ -53,11 +53,11 @@ def test_each_answer_is_that_of_the_network_that_did_not_learn_from_the_clip(sma
     for seed, fold in itertools.product(range(2), range(3)):
         folder = outcomes["wide"].folders[seed][fold]
         assert folder.parts[-3:] == ("wide", f"fold-{fold}", f"seed-{seed}")
-        alone = answers.read_test(folder, small.store.folder, folds[fold])
+        alone = trained.read_test(folder, small.store.folder, folds[fold])
         at = np.searchsorted(joined["clip_id"], alone["clip_id"])
         np.testing.assert_array_equal(joined["probabilities"][seed, at], alone["probabilities"])
     with pytest.raises(RunError, match="split"):
-        answers.read_test(outcomes["wide"].folders[0][0], small.store.folder, folds[1])
+        trained.read_test(outcomes["wide"].folders[0][0], small.store.folder, folds[1])
 
 
 def test_the_result_depends_neither_on_the_processes_nor_on_the_other_variants(folds, compared, outcomes, tmp_path):

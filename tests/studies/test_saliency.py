@@ -12,7 +12,7 @@ from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.io import ConfigError, RunError, read_json, write_json
 from instrlib.core.parallel import load_keras, parallel_map
-from instrlib.models.layers import Layer, build, get_spec
+from instrlib.models.layers import SPECS, Layer, build
 from instrlib.models.train import train_model
 from instrlib.models.trained import part_segments
 from instrlib.studies import saliency
@@ -34,7 +34,7 @@ def randomised(model, seed: int = 0):
 
 @pytest.fixture(scope="module")
 def model():
-    return randomised(build(get_spec("small"), SHAPE, 4))
+    return randomised(build(SPECS["small"], SHAPE, 4))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_each_input_has_its_own_class_and_its_map_does_not_depend_on_the_batch(m
 
 
 def test_a_saturated_network_still_has_a_map(model, x):
-    sure = build(get_spec("small"), SHAPE, 4)
+    sure = build(SPECS["small"], SHAPE, 4)
     sure.set_weights(model.get_weights())
     sure.layers[-1].set_weights([1e4 * weight for weight in model.layers[-1].get_weights()])
     answers = sure.predict_on_batch(x)
@@ -151,7 +151,7 @@ def test_centres_and_fields_are_those_of_the_inputs_that_change_a_cell(sides, pa
 
 
 def test_the_cells_of_the_baseline_are_8_frames_apart_with_a_field_of_43():
-    grid = saliency.cell_grid(build(get_spec("compact"), (64, 130, 1), 2), "relu4")
+    grid = saliency.cell_grid(build(SPECS["compact"], (64, 130, 1), 2), "relu4")
     assert grid.centre_frame.tolist() == list(range(4, 125, 8))
     assert grid.centre_bin.tolist() == list(range(4, 61, 8))
     assert (grid.field_bins, grid.field_frames) == (43, 43)
@@ -294,7 +294,7 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
     np.testing.assert_array_equal(found, maps(model)[0])
     assert not np.allclose(found, maps(model, (0, 1))[1], atol=1e-3)
     # With all weights replaced, every network of this shape has the same maps; with fewer, it has not.
-    other = maps(build(get_spec("small"), SHAPE, 4))[0]
+    other = maps(build(SPECS["small"], SHAPE, 4))[0]
     np.testing.assert_allclose(found[-1], other[-1], rtol=1e-4, atol=1e-5)
     assert not np.allclose(found[0], other[0], atol=1e-2)
 
@@ -305,7 +305,7 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
 @pytest.fixture(scope="module")
 def networks(small, tmp_path_factory) -> list[list[Path]]:
     """Two seeds of a network that was trained for a moment."""
-    folder, rest = tmp_path_factory.mktemp("networks"), (get_spec("small"), TrainConfig(epochs=3))
+    folder, rest = tmp_path_factory.mktemp("networks"), (SPECS["small"], TrainConfig(epochs=3))
     tasks = [(folder / f"seed-{seed}", small.store.folder, small.split_path, *rest, seed) for seed in range(2)]
     return [[network] for network in parallel_map(train_model, tasks)]
 
