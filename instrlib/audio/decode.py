@@ -26,10 +26,9 @@ MIN_DURATION_S = 0.05
 SILENCE_DBFS = -80.0
 """A signal whose peak stays below this (full scale is 1.0) is silent; 16-bit dither peaks near -90."""
 
-_SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)
 _UNKNOWN_FRAMES = 2**62  # libsndfile returns 2**63 - 1 for streamed flac files
 _MAX_FRAMES_A_BYTE = 8192  # flac stores at most 65,535 equal samples in about 13 bytes; other formats fewer
-_BLOCK_FRAMES = 2**20  # frames per read, so that memory follows the content and not the header
+_BLOCK_FRAMES = 2**20  # most frames per read, so that memory follows the content and not the header
 
 
 @dataclass(frozen=True)
@@ -74,57 +73,50 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
         When the file is missing, empty or not audio, or when the decoded part is shorter than `MIN_DURATION_S`, silent
         (peak below `SILENCE_DBFS`), or contains NaN or infinity.
     """
-    import soxr
-
-    with _opened(path) as file:
-        rate_hz = file.samplerate
-        first = min(round(start_s * rate_hz), file.frames)
-        if first:
-            file.seek(first)
-        n_frames = file.frames - first if duration_s is None else round(duration_s * rate_hz)
-        signal = _read(file, n_frames)
-    _check_duration(path, len(signal) / rate_hz)
-    if rate_hz != sample_rate_hz:
-        n_samples = _n_resampled(len(signal), rate_hz, sample_rate_hz)
-        signal = fit(soxr.resample(signal, rate_hz, sample_rate_hz, quality="HQ"), n_samples)
-    _check_level(path, _finite_peak(path, signal))
-    return signal
+    part = {"start_s": start_s, "duration_s": duration_s}
+    return np.concatenate(list(blocks(path, sample_rate_hz=sample_rate_hz, block_s=math.inf, **part)))
 
 
-def blocks(path: Path, *, sample_rate_hz: int, block_s: float) -> Iterator[np.ndarray]:
-    """Decode a file in blocks of about `block_s` seconds, in constant memory.
+def blocks(
+    path: Path, *, sample_rate_hz: int, block_s: float, start_s: float = 0.0, duration_s: float | None = None
+) -> Iterator[np.ndarray]:
+    """Decode a file in blocks of at most about `block_s` seconds, in constant memory; see `load`.
 
-    The concatenated blocks equal `load` of the whole file, with the same errors. A file that is too short or silent
-    raises at its end.
+    A file that is too short or silent raises at its end.
     """
     import soxr
 
     n_in = n_out = 0
-    peak = 0.0
+    peak, last = 0.0, False
     with _opened(path) as file:
         rate_hz = file.samplerate
+        if first := min(round(start_s * rate_hz), file.frames):
+            file.seek(first)
+        n_left = file.frames - first if duration_s is None else round(duration_s * rate_hz)
+        n_block = max(1, round(min(block_s * rate_hz, _BLOCK_FRAMES)))
         stream = soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
-        n_block = max(1, round(block_s * rate_hz))
-        last = False
         while not last:
-            signal = _mono(file.read(n_block, dtype="float32"))
-            n_in += len(signal)
-            last = len(signal) < n_block
+            signal = _mono(file.read(min(n_block, n_left), dtype="float32"))
+            n_in, n_left = n_in + len(signal), n_left - len(signal)
+            last = n_left == 0 or len(signal) < n_block
             if rate_hz != sample_rate_hz:
                 signal = stream.resample_chunk(signal, last=last)
                 if last:
-                    signal = fit(signal, _n_resampled(n_in, rate_hz, sample_rate_hz) - n_out)
+                    signal = fit(signal, math.ceil(n_in * (sample_rate_hz / rate_hz)) - n_out)
             if signal.size:
                 n_out += len(signal)
-                peak = max(peak, _finite_peak(path, signal))
+                if not math.isfinite(_peak(signal)):
+                    raise AudioError(f"{path}: some samples are NaN or infinite; export it again.")
+                peak = max(peak, _peak(signal))
                 yield signal
     _check_duration(path, n_in / rate_hz)
-    _check_level(path, peak)
+    if peak < 10 ** (SILENCE_DBFS / 20):
+        raise AudioError(f"{path}: silent; the mean of its channels stays below {SILENCE_DBFS:.0f} dBFS.")
 
 
 def is_silent(signal: np.ndarray) -> bool:
     """Return whether the peak of a signal is below `SILENCE_DBFS`; an empty signal is silent."""
-    return _peak(signal) < _SILENCE_PEAK
+    return _peak(signal) < 10 ** (SILENCE_DBFS / 20)
 
 
 def fit(signal: np.ndarray, n: int) -> np.ndarray:
@@ -149,48 +141,29 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
     if found.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes); copy or download it again.")
     try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the suffix .raw requires a format
-        raise _not_decodable(path) from error
+        with soundfile.SoundFile(path) as file:
+            n = file.frames
+            if n == 0:
+                raise AudioError(f"{path}: no samples after the header; export it again.")
+            if n > _UNKNOWN_FRAMES:
+                raise AudioError(f"{path}: its header does not state the length; export it to a file, not to a pipe.")
+            if n > _MAX_FRAMES_A_BYTE * found.st_size:
+                raise AudioError(f"{path}: damaged header ({n} samples in {found.st_size} bytes); export it again.")
+            yield file
     except UnicodeEncodeError as error:  # libsndfile's binding accepts valid text only
         raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
-    with file:
-        if file.frames == 0:
-            raise AudioError(f"{path}: no samples after the header; export it again.")
-        if file.frames > _UNKNOWN_FRAMES:
-            raise AudioError(f"{path}: its header does not state the length; export it to a file instead of a pipe.")
-        if file.frames > _MAX_FRAMES_A_BYTE * found.st_size:
-            raise AudioError(
-                f"{path}: damaged header ({file.frames} samples in {found.st_size} bytes); export it again."
-            )
-        try:
-            yield file
-        except soundfile.SoundFileError as error:
-            raise _not_decodable(path) from error
-
-
-def _not_decodable(path: Path) -> AudioError:
-    # libsndfile's own message is omitted: for a text file named .mp3 it claims that the file does not exist.
-    return AudioError(f"{path}: cannot be decoded; it is damaged or not audio. Give a wav, flac, ogg or mp3 file.")
-
-
-def _read(file: "soundfile.SoundFile", n_frames: int) -> np.ndarray:
-    parts = [np.zeros(0, np.float32)]
-    while n_frames > 0:
-        n_block = min(n_frames, _BLOCK_FRAMES)
-        parts.append(_mono(file.read(n_block, dtype="float32")))
-        n_frames -= n_block
-        if len(parts[-1]) < n_block:
-            break
-    return parts[1] if len(parts) == 2 else np.concatenate(parts)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the suffix .raw requires a format
+        # libsndfile's own message is omitted: for a text file named .mp3 it claims that the file does not exist.
+        raise AudioError(
+            f"{path}: cannot be decoded; it is damaged or not audio. Give a wav, flac, ogg or mp3 file."
+        ) from error
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 1:
         return samples
-    n_channels = samples.shape[1]
     with np.errstate(invalid="ignore"):  # infinities of both signs; the caller raises
-        return samples @ np.full(n_channels, 1 / n_channels, np.float32)
+        return samples @ np.full(samples.shape[1], 1 / samples.shape[1], np.float32)
 
 
 def _peak(signal: np.ndarray) -> float:
@@ -198,24 +171,8 @@ def _peak(signal: np.ndarray) -> float:
     return float(max(signal.max(), -signal.min())) if signal.size else 0.0
 
 
-def _n_resampled(n: int, rate_hz: int, sample_rate_hz: int) -> int:
-    return math.ceil(n * (sample_rate_hz / rate_hz))
-
-
 def _check_duration(path: Path, duration_s: float) -> None:
     if duration_s < MIN_DURATION_S:
         raise AudioError(
             f"{path}: too short, {1000 * duration_s:.0f} ms; at least {1000 * MIN_DURATION_S:.0f} ms are needed."
         )
-
-
-def _finite_peak(path: Path, signal: np.ndarray) -> float:
-    peak = _peak(signal)
-    if not math.isfinite(peak):
-        raise AudioError(f"{path}: some samples are NaN or infinite; export it again.")
-    return peak
-
-
-def _check_level(path: Path, peak: float) -> None:
-    if peak < _SILENCE_PEAK:
-        raise AudioError(f"{path}: silent; the mean of its channels stays below {SILENCE_DBFS:.0f} dBFS.")

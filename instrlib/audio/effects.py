@@ -1,8 +1,8 @@
 """Recording effects: noise, rooms, equalisers, codecs, clipping, level, pitch and tempo.
 
 The robustness curves, the augmented copies, the damage simulation and the built-in corpus all use these definitions.
-The entries of `DEGRADATIONS` have the signature `effect(signal, sample_rate_hz, level, rng)` and return a signal of the
-same length, without the delay of codecs.
+Degradations have the signature `effect(signal, sample_rate_hz, level, rng)` and return a signal of the same length,
+without the delay of codecs.
 """
 
 import io
@@ -16,16 +16,18 @@ import numpy as np
 from instrlib.audio.decode import fit
 from instrlib.core.io import ConfigError, hash_bytes, hash_json
 
-ROOM_VOLUME_M3 = 200.0
-"""Volume of the room: that of a rehearsal room or a small hall."""
-
-MICROPHONE_DISTANCE_M = 2.0
-"""From the instrument to the microphone, in that room."""
-
-FIRST_REFLECTION_S = 0.005
+ROOM_VOLUME_M3 = 200.0  # a rehearsal room or a small hall
+MICROPHONE_DISTANCE_M = 2.0  # from the instrument
 
 CENTRE_HZ = 800.0
-"""Octaves of equalisers and of coloured noise are counted from here."""
+"""Octaves of equalisers are counted from here."""
+
+COPY_CHANCE = 0.5  # of pitch, tempo, room and noise, independently, to be changed in a copy
+COPY_GAIN_DB = (-12.0, 6.0)
+COPY_SEMITONES = (-2.0, 2.0)
+COPY_DURATION = (0.85, 1.18)
+COPY_SNR_DB = (10.0, 40.0)
+COPY_RT60_S = (0.15, 0.8)
 
 _LOWEST_HZ = 20.0  # coloured noise is flat below
 _STEEPNESS = 8  # order of the low-pass: 48 dB per octave
@@ -63,27 +65,18 @@ def add(signal: np.ndarray, other: np.ndarray, snr_db: float) -> np.ndarray:
     return signal + as_loud_as(signal, other) * 10 ** (-snr_db / 20)
 
 
-def spectral_gain(
-    signal: np.ndarray, sample_rate_hz: int, gain: Callable[[np.ndarray], np.ndarray], *, tail_s: float = 0.2
-) -> np.ndarray:
-    """Multiply the spectrum by a gain, real (no delay) or complex, given as a function of the frequency in Hz.
-
-    The transform is padded with `tail_s` of silence, so that the tail of the filter does not wrap around to the start.
-    """
+def spectral_gain(signal: np.ndarray, sample_rate_hz: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Multiply the spectrum by a gain, real (no delay) or complex, given as a function of the frequency in Hz."""
     import scipy.fft
 
-    n_fft = scipy.fft.next_fast_len(len(signal) + round(tail_s * sample_rate_hz), real=True)
+    # 200 ms of silence, so that the tail of the filter does not wrap around to the start.
+    n_fft = scipy.fft.next_fast_len(len(signal) + round(0.2 * sample_rate_hz), real=True)
     response = gain(np.fft.rfftfreq(n_fft, 1 / sample_rate_hz))
     return scipy.fft.irfft(scipy.fft.rfft(signal, n_fft) * response, n_fft)[: len(signal)]
 
 
 def coloured_noise(n: int, sample_rate_hz: int, rng: np.random.Generator, *, slope: float = 1.0) -> np.ndarray:
-    """Return noise with power proportional to 1 / f ** `slope`: 0 is white, 1 is pink (3 dB per octave) [1]_.
-
-    References
-    ----------
-    .. [1] R. F. Voss, J. Clarke, "'1/f noise' in music and speech", Nature 258, 1975. doi:10.1038/258317a0
-    """
+    """Return noise with power proportional to 1 / f ** `slope`: 0 is white, 1 is pink (3 dB per octave)."""
     white = rng.standard_normal(n)
     if slope == 0:
         return white
@@ -124,29 +117,25 @@ def room_response(
     rng: np.random.Generator,
     *,
     reverberation_db: float | None = None,
-    first_reflection_s: float = FIRST_REFLECTION_S,
+    first_reflection_s: float = 0.005,
 ) -> np.ndarray:
     """Return the impulse response of a room: the direct sound, then noise that decays by 60 dB in `rt60_s` [1]_.
 
-    The decay is the same at all frequencies; in real rooms the treble decays faster. `reverberation_db` is the energy
-    of the reverberation relative to the direct sound. By default it follows from the decay, for an omnidirectional
-    source in a room of `ROOM_VOLUME_M3` at `MICROPHONE_DISTANCE_M`: both are equal at the critical distance 0.057
-    sqrt(V / RT60) [2]_. A decay shorter than `first_reflection_s` returns the direct sound only.
+    `reverberation_db` is the energy of the reverberation relative to the direct sound. By default it follows from the
+    decay, for an omnidirectional source in a room of `ROOM_VOLUME_M3` at `MICROPHONE_DISTANCE_M`: both are equal at the
+    critical distance 0.057 sqrt(V / RT60) [2]_. A decay shorter than `first_reflection_s` gives the direct sound only.
 
     References
     ----------
     .. [1] J. A. Moorer, "About this reverberation business", Computer Music Journal 3(2), 1979. doi:10.2307/3680280
     .. [2] H. Kuttruff, "Room Acoustics", 6th ed., CRC Press, 2016. doi:10.1201/9781315372150
     """
-    if not (rt60_s > 0 and math.isfinite(rt60_s)):
-        raise ConfigError(f"rt60_s must be above 0 s, not {rt60_s!r}.")
     time_s = np.arange(max(1, round(rt60_s * sample_rate_hz))) / sample_rate_hz
     response = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
     response[time_s < first_reflection_s] = 0
     size = np.linalg.norm(response)
     if size > 0:
-        critical_distance_m = 0.057 * math.sqrt(ROOM_VOLUME_M3 / rt60_s)
-        level = MICROPHONE_DISTANCE_M / critical_distance_m
+        level = MICROPHONE_DISTANCE_M / (0.057 * math.sqrt(ROOM_VOLUME_M3 / rt60_s))
         response *= (level if reverberation_db is None else 10 ** (reverberation_db / 20)) / size
     response[0] = 1
     return response
@@ -155,13 +144,7 @@ def room_response(
 def stretch(
     signal: np.ndarray, sample_rate_hz: int, *, semitones: float = 0.0, duration_factor: float = 1.0
 ) -> np.ndarray:
-    """Change pitch and duration independently (Signalsmith Stretch [1]_); formants shift with the pitch.
-
-    References
-    ----------
-    .. [1] G. Luff, "The design of Signalsmith Stretch", 2023.
-       https://signalsmith-audio.co.uk/writing/2023/stretch-design/
-    """
+    """Change pitch and duration independently with Signalsmith Stretch; formants shift with the pitch."""
     from python_stretch.Signalsmith import Stretch
 
     engine = Stretch(0)
@@ -206,11 +189,8 @@ def room(signal: np.ndarray, sample_rate_hz: int, rt60_s: float, rng: np.random.
 
 def low_pass(signal: np.ndarray, sample_rate_hz: int, cutoff_hz: float, rng: np.random.Generator) -> np.ndarray:
     """Low-pass as by a small loudspeaker: Butterworth magnitude of order 8, no phase, at the RMS of the signal."""
-
-    def gain(frequency_hz: np.ndarray) -> np.ndarray:
-        return 1 / np.sqrt(1 + (frequency_hz / cutoff_hz) ** (2 * _STEEPNESS))
-
-    return as_loud_as(signal, spectral_gain(signal, sample_rate_hz, gain))
+    filtered = spectral_gain(signal, sample_rate_hz, lambda hz: 1 / np.sqrt(1 + (hz / cutoff_hz) ** (2 * _STEEPNESS)))
+    return as_loud_as(signal, filtered)
 
 
 def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.random.Generator) -> np.ndarray:
@@ -221,22 +201,17 @@ def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.r
     import soundfile
     import soxr
 
-    fitting = [
-        rate for rate, (low, high) in _MP3_KBPS.items() if rate <= sample_rate_hz and low <= bit_rate_kbps <= high
-    ]
-    if not fitting:
-        raise ConfigError(
-            f"MP3 at {sample_rate_hz} Hz does not support {bit_rate_kbps!r} kbit/s; choose another bit rate."
-        )
-    rate_hz = fitting[0]
-    low, high = _MP3_KBPS[rate_hz]
+    ranges = ((rate, *kbps) for rate, kbps in _MP3_KBPS.items() if rate <= sample_rate_hz)
+    fitting = next(((rate, low, high) for rate, low, high in ranges if low <= bit_rate_kbps <= high), None)
+    if fitting is None:
+        raise ConfigError(f"MP3 does not support {bit_rate_kbps} kbit/s at {sample_rate_hz} Hz; choose another rate.")
+    rate_hz, low, high = fitting
     compression = min(max((high - bit_rate_kbps - 0.5) / (high - low), 0.0), 1.0)  # libsndfile rounds down
     settings = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
     encoded = encode(soxr.resample(signal, sample_rate_hz, rate_hz), rate_hz, compression_level=compression, **settings)
     decoded = soundfile.read(encoded, dtype="float64")[0]
-    expected = round(len(signal) * rate_hz / sample_rate_hz)
-    if len(decoded) > expected:  # at low bit rates no frame has space for the header with the delay
-        decoded = decoded[_MP3_DELAY_SAMPLES:]
+    if len(decoded) > round(len(signal) * rate_hz / sample_rate_hz):
+        decoded = decoded[_MP3_DELAY_SAMPLES:]  # at low bit rates no frame has space for the header with the delay
     return fit(soxr.resample(decoded, rate_hz, sample_rate_hz), len(signal))
 
 
@@ -244,8 +219,6 @@ def vorbis(signal: np.ndarray, sample_rate_hz: int, quality: float, rng: np.rand
     """Encode as Ogg Vorbis at a quality from 10 to 0, the scale of `oggenc -q`, and decode."""
     import soundfile
 
-    if not 0 <= quality <= 10:
-        raise ConfigError(f"The quality of Ogg Vorbis must be between 0 and 10, not {quality!r}.")
     encoded = encode(signal, sample_rate_hz, format="OGG", subtype="VORBIS", compression_level=1 - quality / 10)
     return soundfile.read(encoded, dtype="float64")[0][: len(signal)]
 
@@ -279,22 +252,19 @@ class Degradation:
 
 
 DEGRADATIONS: dict[str, Degradation] = {
-    one.name: one
-    for one in (
-        Degradation("noise", "pink noise", "dB SNR", (40, 30, 20, 10, 0), noise, "traffic, fans, an audience"),
-        Degradation("room", "room", "s RT60", (0.25, 0.5, 1, 2), room, "from a furnished room to a bare one"),
-        Degradation("low_pass", "low-pass", "Hz", (8000, 4000, 2000, 1000), low_pass, "a small speaker, a telephone"),
-        Degradation("mp3", "MP3", "kbit/s", (64, 32, 16, 8), mp3, "a compressed file, one channel"),
-        Degradation(
-            "vorbis", "Ogg Vorbis", "of 10 in quality", (6, 3, 0), vorbis, "a compressed file of variable bit rate"
-        ),
-        Degradation("clipping", "clipping", "dB over full scale", (6, 12, 20, 30), clipping, "a gain set too high"),
-        Degradation("quiet", "low level", "dBFS peak", (-20, -40, -60), quiet, "a gain set too low, 16 bits"),
-        Degradation("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), pitch, "another key, a smaller body"),
-        Degradation("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), pitch, "another key, a larger body"),
+    row[0]: Degradation(*row)
+    for row in (
+        ("noise", "pink noise", "dB SNR", (40, 30, 20, 10, 0), noise, "traffic, fans, an audience"),
+        ("room", "room", "s RT60", (0.25, 0.5, 1, 2), room, "from a furnished room to a bare one"),
+        ("low_pass", "low-pass", "Hz", (8000, 4000, 2000, 1000), low_pass, "a small speaker, a telephone"),
+        ("mp3", "MP3", "kbit/s", (64, 32, 16, 8), mp3, "a compressed file, one channel"),
+        ("vorbis", "Ogg Vorbis", "of 10 in quality", (6, 3, 0), vorbis, "a compressed file of variable bit rate"),
+        ("clipping", "clipping", "dB over full scale", (6, 12, 20, 30), clipping, "a gain set too high"),
+        ("quiet", "low level", "dBFS peak", (-20, -40, -60), quiet, "a gain set too low, 16 bits"),
+        ("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), pitch, "another key, a smaller body"),
+        ("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), pitch, "another key, a larger body"),
     )
 }
-"""All of them by name."""
 
 
 def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -309,8 +279,6 @@ def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rn
     >>> round(float(10 * np.log10(np.mean(tone**2) / np.mean((noisy - tone) ** 2))), 6)
     10.0
     """
-    if name not in DEGRADATIONS:
-        raise ConfigError(f"Unknown degradation {name!r}; choose one of {', '.join(DEGRADATIONS)}.")
     signal = np.asarray(signal)
     if not signal.any():
         return signal.copy()
@@ -318,18 +286,6 @@ def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rn
 
 
 # -- changed copies ------------------------------------------------------------------------------------------------
-
-EVERYDAY = ("room", "noise", "low_pass", "mp3")
-"""What recordings often suffer, in the order in which it happens."""
-
-COPY_CHANCE = 0.5
-"""Of pitch, tempo, noise and room, each on its own, to be changed in a copy."""
-
-COPY_GAIN_DB = (-12.0, 6.0)
-COPY_SEMITONES = (-2.0, 2.0)
-COPY_DURATION = (0.85, 1.18)
-COPY_SNR_DB = (10.0, 40.0)
-COPY_RT60_S = (0.15, 0.8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,7 +311,6 @@ class Change:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
 class ChangedCopies(Change):
     """Augmented copies for training: a random gain and, by chance, pitch, tempo, room and white noise."""
 
@@ -375,16 +330,3 @@ class ChangedCopies(Change):
         if noisy:
             changed = add(changed, rng.standard_normal(len(signal)), rng.uniform(*COPY_SNR_DB))
         return (changed * 10 ** (rng.uniform(*COPY_GAIN_DB) / 20)).astype(signal.dtype)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EverydayRecordings(Change):
-    """Copies of lower quality: each effect of `EVERYDAY` by chance, at any level but the most severe."""
-
-    def change(self, signal: np.ndarray, sample_rate_hz: int, clip_id: str, rng: np.random.Generator) -> np.ndarray:
-        """Return one copy."""
-        for name in EVERYDAY:
-            level = float(rng.choice(DEGRADATIONS[name].levels[:-1]))
-            if rng.random() < 0.5:
-                signal = degrade(signal, sample_rate_hz, name, level, rng)
-        return signal

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instrlib.audio import decode, frontends
+from instrlib.audio import decode
 from instrlib.core import cache
 from instrlib.core.config import folders
 from instrlib.core.io import AudioError, InstrlibError, hash_file, whole
@@ -181,7 +181,7 @@ def _parts(path: Path, start_s: float, duration_s: float) -> Iterator[np.ndarray
         with contextlib.suppress(AudioError):
             yield decode.load(
                 path,
-                sample_rate_hz=frontends.SAMPLE_RATE_HZ,
+                sample_rate_hz=pretrained.SAMPLE_RATE_HZ,
                 start_s=start_s + number * PART_S,
                 duration_s=part_s,
             )

@@ -4,13 +4,13 @@ Nothing is unpickled: `yamnet.h5` contains arrays for a network built here, and 
 is a program that TensorFlow executes, so use only files of its publisher.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from instrlib.audio.frontends import HOP_SAMPLES, N_MELS, PATCH_FRAMES, PATCH_SAMPLES, VGGISH, YAMNET, fill_up, patches
 from instrlib.core.io import InstrlibError, RunError, read_arrays
 from instrlib.core.parallel import load_keras, without_stderr
 
@@ -22,7 +22,13 @@ ENDINGS = {"savedmodel": "saved_model.pb", "h5": "*.h5", "tflite": "*.tflite"}
 
 TITLES = {"yamnet": "YAMNet", "vggish": "VGGish"}
 DIMENSIONS = {"yamnet": 1024, "vggish": 128, "vggish-pca": 128}
-FRONT_ENDS = {"yamnet": YAMNET, "vggish": VGGISH, "vggish-pca": VGGISH}
+
+SAMPLE_RATE_HZ = 16_000
+HOP_SAMPLES = 160
+N_MELS = 64
+PATCH_FRAMES = 96
+PATCH_SAMPLES = 15_600
+"""Samples under a patch: 96 frames of 400 samples, or 0.975 s."""
 
 PCA_FILE = "vggish_pca_params.npz"
 """Beside VGGish: rotation and means of the features that AudioSet and OpenMIC-2018 store."""
@@ -34,6 +40,18 @@ YAMNET_STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 """One 3 x 3 convolution, then thirteen depthwise-separable ones; the filters stand in the weights (32 to 1024)."""
 
 YAMNET_EPSILON = 1e-4
+
+
+class FrontEnd(NamedTuple):
+    """Settings that differ between the networks."""
+
+    log_offset: float  # added to the mel magnitudes
+    patch_hop_frames: int  # between the starts of two patches
+    pad_last: bool  # whether an incomplete last patch is padded or dropped
+
+
+FRONT_ENDS = {"yamnet": FrontEnd(0.001, 48, True), "vggish": FrontEnd(0.01, 96, False)}
+FRONT_ENDS["vggish-pca"] = FRONT_ENDS["vggish"]
 
 _BATCH = 64
 _POOLED = ("reduce_mean", "global_average_pooling2d")
@@ -92,6 +110,31 @@ def postprocess(vectors: np.ndarray, rotation: np.ndarray, means: np.ndarray) ->
     """
     rotated = (vectors - means.ravel()) @ rotation.T
     return ((np.clip(rotated, -PCA_LIMIT, PCA_LIMIT) + PCA_LIMIT) * (255 / (2 * PCA_LIMIT))).astype(np.uint8)
+
+
+def patches(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """Return the input patches of a network [n_patches, PATCH_FRAMES, N_MELS], logarithms of mel magnitudes [1]_.
+
+    References
+    ----------
+    .. [1] S. Hershey et al., "CNN architectures for large-scale audio classification", ICASSP 2017.
+       https://github.com/tensorflow/models/tree/master/research/audioset
+    """
+    import tensorflow as tf
+
+    magnitude = np.abs(tf.signal.stft(fill_up(signal, front_end), 400, HOP_SAMPLES, 512))
+    to_mel = tf.signal.linear_to_mel_weight_matrix(N_MELS, magnitude.shape[1], SAMPLE_RATE_HZ, 125.0, 7500.0).numpy()
+    log_mel = np.log(magnitude @ to_mel + np.float32(front_end.log_offset))
+    windows = np.lib.stride_tricks.sliding_window_view(log_mel, PATCH_FRAMES, axis=0)
+    return windows[:: front_end.patch_hop_frames].transpose(0, 2, 1)
+
+
+def fill_up(signal: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """Append silence until the first patch is full; with `pad_last`, until the last patch is full."""
+    n_over = max(len(signal) - PATCH_SAMPLES, 0)
+    hop = front_end.patch_hop_frames * HOP_SAMPLES
+    n_filled = PATCH_SAMPLES + (math.ceil(n_over / hop) * hop if front_end.pad_last else n_over)
+    return np.pad(np.asarray(signal, np.float32), (0, n_filled - len(signal)))
 
 
 def build_yamnet(weights: dict[str, dict[str, np.ndarray]]) -> "keras.Model":

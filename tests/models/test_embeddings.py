@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from instrlib.audio.frontends import YAMNET, fill_up, patches
 from instrlib.core.io import ConfigError, CorpusError, RunError
 from instrlib.core.parallel import load_keras
 from instrlib.data import corpora
 from instrlib.models import embeddings, pretrained
+from instrlib.models.pretrained import FRONT_ENDS, fill_up, patches
 
 RATE_HZ = 16_000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE_HZ).astype(np.float32)
 RAMP = np.linspace(-1, 1, 1024, dtype=np.float32)
 STEP_SAMPLES = 7680
+YAMNET = FRONT_ENDS["yamnet"]
 
 
 @pytest.fixture(autouse=True)
@@ -336,3 +337,15 @@ def test_the_real_yamnet_recognises_silence_a_sine_and_noise_by_our_front_end(si
     assert index in np.mean(scores, axis=0).argsort()[-10:]
     vectors = yamnet.embed(signal)
     assert vectors.shape == (6, 1024) and (vectors >= 0).all() and len(np.unique(vectors)) > 10
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_vggish", "n_yamnet"),
+    # YAMNet begins another patch every 7,680 samples after the first 15,600; VGGish drops the rest.
+    [(1, 1, 1), (15_601, 1, 2), (23_280, 1, 2), (23_281, 1, 3), (30_960, 2, 3), (160_000, 10, 20)],
+)
+def test_the_number_of_patches_is_that_of_the_published_code(n_samples, n_vggish, n_yamnet):
+    for name, n, offset in (("vggish", n_vggish, 0.01), ("yamnet", n_yamnet, 0.001)):
+        found = patches(np.zeros(n_samples), FRONT_ENDS[name])
+        assert found.shape == (n, 96, 64)
+        np.testing.assert_allclose(found, np.log(offset), rtol=1e-6)
