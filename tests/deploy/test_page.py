@@ -2,14 +2,15 @@
 
 import base64
 import dataclasses
+import itertools
 import json
 import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -193,16 +194,15 @@ def test_nothing_else_is_served(address, path, headers, status):
     assert found == status or (status == 403 and found == 404)
 
 
-def test_an_address_in_the_place_of_a_recording_is_not_fetched(address):
-    elsewhere = {"path": "http://example.org/x.wav", "meta": {"_type": "gradio.FileData"}}
-    assert call(address, [elsewhere]).status_code == 403
-    assert requests.post(f"{address}gradio_api/queue/join", data="{", timeout=20).status_code == 403
-
-
-@pytest.mark.parametrize("function", [1, 2])
-def test_a_file_of_this_machine_that_was_not_uploaded_is_not_read(address, function, tmp_path):
-    for path in ("/etc/passwd", str(write_tone(tmp_path / "mine.wav", duration_s=3))):
-        recording, session = {"path": path, "meta": {"_type": "gradio.FileData"}}, f"{function}{path}"
+def test_neither_an_address_nor_a_file_that_was_not_uploaded_is_read(address, tmp_path, monkeypatch):
+    asked = []
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: asked.append(host) or original(host, *a, **k))
+    hostile = [{"path": path} for path in ("/etc/passwd", str(write_tone(tmp_path / "mine.wav", duration_s=3)))]
+    hostile += [{"path": "http://example.org/x.wav"}, {"path": "http://example.org/x.wav", "is_stream": True}]
+    hostile += [{"path": "https://example.org/x.wav", "url": "http://example.org/x.wav"}]
+    for (number, file), function in itertools.product(enumerate(hostile), (0, 1)):
+        recording, session = file | {"meta": {"_type": "gradio.FileData"}}, f"{function}{number}"
         assert call(address, [recording], function=function, session=session).status_code == 200
         where = {"url": f"{address}gradio_api/queue/data", "params": {"session_hash": session}}
         with requests.get(**where, stream=True, timeout=20) as answer:
@@ -210,7 +210,7 @@ def test_a_file_of_this_machine_that_was_not_uploaded_is_not_read(address, funct
             ended = next(one for one in messages if one.get("msg") == "process_completed")
         assert ended["success"] is False
         assert "root:" not in json.dumps(ended) and "data:" not in json.dumps(ended)
-    assert (tmp_path / "mine.wav").exists()
+    assert (tmp_path / "mine.wav").exists() and not [host for host in asked if "example" in str(host)]
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "https://127.0.0.1", "http://127.0.0.1:1", "null"])
@@ -273,59 +273,62 @@ def test_a_signal_ends_the_command_without_a_file_left(page_folder, tmp_path, na
 # -- uploads -----------------------------------------------------------------------------------------------------------
 
 
-def make(path: Path, *, age_s: float = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"1")
-    os.utime(path, (time.time() - age_s,) * 2)
+@pytest.fixture
+def waiting(tmp_path):
+    (tmp_path / "uploads").mkdir()
+    return page.Waiting(tmp_path / "uploads")
+
+
+def uploaded(waiting, content: bytes = b"1") -> Path:
+    """Write an upload as Gradio does: equal contents have the same path, and a later one replaces an earlier one."""
+    path = waiting.uploads / content.hex() / "a.wav"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
     return path
 
 
-@pytest.fixture
-def uploads(tmp_path):
-    return page._Uploads(tmp_path / "uploads")
+def test_a_waiting_recording_outlives_its_upload_and_both_go_after_the_analysis(waiting):
+    """Gradio removes old uploads, also before the turn of a page in the queue."""
+    waiting.replace("first", uploaded(waiting))
+    waiting.replace("second", uploaded(waiting, b"2"))
+    uploaded(waiting, b"2").unlink()
+    for page_, content in (("first", b"1"), ("second", b"2")):
+        with waiting.taken(page_) as path:
+            assert path.read_bytes() == content and path.name == "a.wav"
+    with waiting.taken("second") as path:
+        assert path is None, "nothing waits any more"
+    assert not [path for path in waiting.uploads.parent.rglob("*") if path.is_file()]
 
 
-@pytest.fixture
-def upload(uploads) -> Path:
-    return make(uploads.folder / "0123" / "a.wav")
+def test_the_end_of_one_analysis_leaves_the_same_recording_of_another_user(waiting):
+    waiting.replace("first", uploaded(waiting))
+    with waiting.taken("first"):
+        waiting.replace("second", uploaded(waiting).rename(waiting.uploads / "31" / "a.wav"))
+        last = uploaded(waiting)  # a third user has uploaded it, but the page has not received it yet
+    assert last.exists()
+    with waiting.taken("second") as path:
+        assert path.read_bytes() == b"1"
 
 
-def test_an_upload_is_kept_until_the_last_page_that_waits_for_it_has_its_analysis(upload, uploads):
-    uploads.wait("first", upload)
-    uploads.wait("second", upload)
-    with uploads.analysed("first", upload):
-        pass
-    assert upload.exists()
-    with uploads.analysed("second", upload):
-        uploads.wait("second", upload)  # given once more before the end
-    assert upload.exists()
-    with uploads.analysed("second", upload):
-        assert upload.exists()
-    assert not upload.parent.exists() and uploads.folder.exists()
-    elsewhere = make(uploads.folder.parent / "mine.wav")
-    with uploads.analysed("first", elsewhere):
-        pass
-    assert elsewhere.exists()
+def test_a_later_recording_replaces_one_that_waits_and_not_one_that_is_analysed(waiting):
+    waiting.replace("page", uploaded(waiting))
+    with waiting.taken("page") as first:
+        for content in (b"2", b"3"):
+            waiting.replace("page", uploaded(waiting, content))
+        assert first.read_bytes() == b"1"
+    waiting.replace("other", uploaded(waiting))
+    waiting.replace("other", None)
+    for name, content in (("page", b"3"), ("other", None)):
+        with waiting.taken(name) as path:
+            assert (path and path.read_bytes()) == content
 
 
-def test_uploads_that_were_passed_over_are_removed_and_later_ones_kept(upload, uploads):
-    last, later = (make(upload.with_name(name)) for name in ("b.wav", "c.wav"))
-    for path in (upload, last, later):
-        uploads.wait("first", path)
-    with uploads.analysed("first", last):
-        assert last.exists() and not upload.exists()
-    assert not last.exists() and later.exists()
-
-
-def test_old_files_are_swept_away_unless_they_wait_or_are_analysed(uploads, monkeypatch):
-    stray, waiting, used = (make(uploads.folder / name / "a.wav", age_s=1e6) for name in ("1", "2", "3"))
-    new = make(uploads.folder / "tmp2")
-    uploads.wait("first", waiting)
-    monkeypatch.setattr(page, "_SWEEP_EVERY_S", 0.01)
-    with uploads.analysed("second", used), uploads.swept():
-        for _ in range(500):
-            if not stray.exists():
-                break
-            time.sleep(0.01)
-        assert not stray.exists() and new.exists() and used.exists()
-        assert waiting.exists(), "a queued upload is kept, however old"
+def test_what_is_no_upload_and_a_page_with_a_hostile_name_are_harmless(waiting, tmp_path):
+    mine = write_tone(tmp_path / "mine.wav", duration_s=1)
+    for path in (mine, waiting.uploads / "31" / ".." / ".." / "mine.wav"):
+        with pytest.raises(ValueError, match="mine"):
+            waiting.replace("page", str(path))
+    waiting.replace("../../mine.wav", None)
+    waiting.replace("../../uploads", uploaded(waiting))
+    assert mine.exists() and uploaded(waiting).exists()
