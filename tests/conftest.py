@@ -82,7 +82,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="session")
 def inputs(small: Small) -> Any:
     """Return what notebook 01 hands on, of the small corpus."""
-    from instrlib.data.inputs import Inputs
+    from instrlib.data.store import Inputs
 
     return Inputs(small.store, (small.split_path,), small.split.fingerprint)
 

@@ -11,7 +11,7 @@ from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.io import CorpusError, SplitError, read_arrays, read_json
 from instrlib.data.corpora import Corpus, CorpusInfo, strata
 from instrlib.data.splits import Split, make_split, save_split
-from instrlib.data.store import build_store, derive_store, open_store
+from instrlib.data.store import build_store, open_store
 from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.metrics import scores as metrics_of
@@ -100,14 +100,12 @@ def made_answers(*, n_clips: int = 60, n_classes: int = 4, seed: int = 0):
 # Store
 
 
-def test_the_store_keeps_the_labels_and_a_derived_one_too(tones, store):
+def test_the_store_keeps_the_labels(tones, store):
     opened = open_store(store.folder)
     assert opened.multilabel and opened.segments.labels.str.fullmatch("[01?]{3}").all()
     np.testing.assert_array_equal(opened.label_matrix(opened.segments), tones.labels)
     order = opened.clips.sample(frac=1, random_state=0)
     np.testing.assert_array_equal(opened.label_matrix(order), tones.labels[order.index])
-    derived = derive_store(opened, lambda table: table.assign(group=table.clip_id), mark="alone")
-    np.testing.assert_array_equal(derived.label_matrix(derived.segments), tones.labels)
 
 
 def test_with_one_label_a_clip_the_matrix_has_a_one_in_each_row(small):

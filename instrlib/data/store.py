@@ -1,15 +1,14 @@
 """Features of a corpus as one memory-mapped array beside the table of its segments.
 
-A store is the folder `<fingerprint>-<key>` with `features.npy` (float16, before scaling), `segments.csv`,
-`excluded.csv` and `store.json`. The fingerprint identifies corpus and settings, the key identifies code and packages. A
-store is built in a hidden folder, in which each finished batch is recorded, so an interrupted build resumes.
+A store is the folder `<fingerprint>-<key>` with `features.f16` (before scaling), `segments.csv` and `store.json`. The
+fingerprint identifies corpus and settings, the key identifies code and packages. A store is built in a hidden folder,
+in which each finished batch is recorded, so an interrupted build resumes.
 """
 
-import contextlib
 import dataclasses
 import functools
+import json
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from instrlib.core.io import (
     InstrlibError,
     StoreError,
     disk_errors,
-    hash_file,
     hash_json,
     in_parts,
     read_json,
@@ -36,15 +34,13 @@ from instrlib.core.io import (
 )
 from instrlib.core.parallel import parallel_map
 from instrlib.data.corpora import Corpus, check_unusable_share, excluded_table
-
-WHOLE_CLIP_S = 60.0
-"""Clips up to this duration are decoded whole; of longer ones each segment alone, to save memory."""
+from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 
 _BATCH_CLIPS = 16
 _SCALER_ROWS = 256
 _LABELS = "labels"
 _LABEL_VALUES = {"1": 1.0, "0": 0.0, "?": np.nan}
-_FEATURES, _SEGMENTS, _EXCLUDED, _RECORD = "features.npy", "segments.csv", "excluded.csv", "store.json"
+_FEATURES, _SEGMENTS, _RECORD, _PROGRESS = "features.f16", "segments.csv", "store.json", "progress.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class FeatureStore:
     `segments` has `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index in `classes`),
     `group`, `split`; with changed copies `copy`, from 1; with several labels `labels`, one character per class: "1"
     present, "0" absent, "?" not observed. `excluded` is a `corpora.excluded_table` of clips without usable segments.
-    `fingerprint` identifies corpus, settings and change on every machine: "<16 hex>-<16 hex>[-<hash>]".
+    `fingerprint` identifies corpus, settings and change on every machine.
     """
 
     folder: Path
@@ -67,7 +63,7 @@ class FeatureStore:
     @functools.cached_property
     def features(self) -> np.memmap:
         """Features of all segments [shape=(n_rows, n_bins, n_frames), float16], dB or coefficients, read-only."""
-        return np.load(self.folder / _FEATURES, mmap_mode="r", allow_pickle=False)
+        return np.memmap(self.folder / _FEATURES, dtype=np.float16, mode="r").reshape(-1, *self.config.shape)
 
     @property
     def clips(self) -> pd.DataFrame:
@@ -99,115 +95,124 @@ class FeatureStore:
         return {name: value for name, value in self.__dict__.items() if name != "features"}
 
 
-def build_store(
-    corpus: Corpus,
-    config: FeatureConfig,
-    *,
-    root: Path,
-    workers: int | None = None,
-    change: Change | None = None,
-) -> FeatureStore:
-    """Compute the features of a corpus, or open them if they exist; a damaged store is rebuilt.
+@dataclass(frozen=True)
+class Inputs:
+    """Features, one split or the folds of a cross-validation, and the fingerprint of the splits."""
 
-    Parameters
-    ----------
-    corpus : Corpus
-        The clips.
-    config : FeatureConfig
-        The settings; `scaling` may differ from that of an existing store.
-    root : Path
-        Folder of all stores.
-    workers : int, optional
-        Number of processes.
-    change : Change, optional
-        Stores changed copies of every segment instead; see `effects.Change`.
+    store: FeatureStore
+    splits: tuple[Path, ...]
+    fingerprint: str
 
-    Raises
-    ------
-    CorpusError
-        When too many clips, or all of a class, are unusable. After a repair, only their batches are repeated.
-    DiskError
-        When the disk is full, read-only or forbidden; finished batches are kept if possible.
-    """
 
-    def fill(folder: Path) -> None:
-        _fill(folder, corpus, config, workers, change)
-
-    fingerprint = _fingerprint(corpus.fingerprint, config, change and change.fingerprint)
-    store = _kept(Path(root), fingerprint, config, corpus.classes, fill)
-    check_unusable_share(corpus, len(store.excluded))  # the corpus may have lost more clips
-    return dataclasses.replace(store, config=config)
+def open_inputs(preprocessing: Any) -> Inputs:
+    """Return the features and splits of the finished run of notebook 01."""
+    store = open_store(Path(str(preprocessing.arrays("inputs")["store"])))
+    splits = tuple(sorted(preprocessing.folder.glob("splits/fold-*.json")))
+    return Inputs(store, splits, fingerprint_of([load_split(path, store.segments) for path in splits]))
 
 
 def open_store(folder: Path) -> FeatureStore:
     """Open a store; raise `StoreError` if it is missing, damaged, or from other code or packages."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise StoreError(f"There is no feature store in {folder}; run notebook 01_preprocessing, which builds it.")
     try:
         record = read_json(folder / _RECORD)
-        intact = record.pop("seal") == hash_json(record)
-    except (InstrlibError, KeyError, TypeError, AttributeError):
-        intact = False
-    damaged = [] if intact else [_RECORD]
-    if intact:
-        if record["key"] != _key(record["fingerprint"]):
+        config, fingerprint = FeatureConfig.from_dict(record["config"]), record["fingerprint"]
+        if record["key"] != _key(fingerprint):
             raise StoreError(f"The feature store {folder} was made by other code or packages; run notebook 01 again.")
-        damaged = [name for name, state in record["files"].items() if not _is_intact(folder / name, *state)]
-    if damaged:
-        raise StoreError(f"The feature store {folder} is damaged ({', '.join(damaged)}); run notebook 01 again.")
-    segments = _read_segments(folder)
+        written_ns = (folder / _RECORD).stat().st_mtime_ns
+        states = {name: (folder / name).stat() for name in record["sizes"]}
+        if any(one.st_size != record["sizes"][name] or one.st_mtime_ns > written_ns for name, one in states.items()):
+            raise KeyError
+        text = dict.fromkeys(("clip_id", "label", "group", "split", _LABELS), str)
+        segments = pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
+    except StoreError:
+        raise
+    except (InstrlibError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        raise StoreError(f"The feature store {folder} is missing or damaged; run notebook 01 again.") from None
     segments.insert(0, "row", np.arange(len(segments)))
-    segments = segments[segments.usable].drop(columns="usable").reset_index(drop=True)
-    excluded = pd.read_csv(folder / _EXCLUDED, dtype=str, keep_default_na=False).assign(usable=False)
-    config, classes = FeatureConfig.from_dict(record["config"]), tuple(record["classes"])
-    return FeatureStore(folder, config, classes, segments, excluded, record["fingerprint"])
+    return FeatureStore(
+        folder, config, tuple(record["classes"]), segments, excluded_table(record["excluded"]), fingerprint
+    )
 
 
-def derive_store(store: FeatureStore, rename: Callable[[pd.DataFrame], pd.DataFrame], *, mark: str) -> FeatureStore:
-    """Make or open a store of the same features with other clips, groups or parts of its segments.
+def build_store(
+    corpus: Corpus, config: FeatureConfig, *, root: Path, workers: int | None = None, change: Change | None = None
+) -> FeatureStore:
+    """Compute the features of a corpus below `root`, or open them if they exist; a damaged store is rebuilt.
 
-    The features are a link to the same file if possible. `rename` maps the table of segments (without `row`) to the new
-    one, row by row; `mark` identifies it in the fingerprint.
+    `config.scaling` may differ from that of an existing store. With a `change`, changed copies of every segment are
+    stored instead; see `effects.Change`. Raises `CorpusError` when too many clips, or all of a class, are unusable, and
+    `DiskError` when the disk is full, read-only or forbidden; finished batches are kept.
     """
+    from filelock import FileLock
 
-    def fill(folder: Path) -> None:
-        for name in (_FEATURES, _EXCLUDED):
-            (folder / name).unlink(missing_ok=True)
+    fingerprint = "-".join([corpus.fingerprint, config.fingerprint, *([change.fingerprint] if change else [])])
+    folder = root / f"{fingerprint}-{_key(fingerprint)}"
+    partial = root / f".{folder.name}.partial"
+    with disk_errors(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{folder.name}.lock"):
             try:
-                (folder / name).hardlink_to(store.folder / name)
-            except OSError:  # the file system has no links
-                shutil.copy2(store.folder / name, folder / name)
-        rename(_read_segments(store.folder)).to_csv(folder / _SEGMENTS, index=False)
+                store = open_store(folder)
+            except StoreError:
+                for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or from other code
+                    shutil.rmtree(old, ignore_errors=True)
+                partial.mkdir(exist_ok=True)
+                try:
+                    segments, excluded = _fill(partial, corpus, config, workers, change)
+                except CorpusError:
+                    shutil.rmtree(partial)  # so that repaired files are read again
+                    raise
+                _write_tables(partial, segments, excluded, fingerprint, config, corpus.classes)
+                partial.replace(folder)
+                (folder / _PROGRESS).unlink(missing_ok=True)
+                store = open_store(folder)
+    check_unusable_share(corpus, len(store.excluded))  # the corpus may have lost more clips
+    return dataclasses.replace(store, config=config)
 
-    fingerprint = _fingerprint(hash_json([store.fingerprint, mark, store.config.scaling])[:16], store.config, None)
-    return _kept(store.folder.parent, fingerprint, store.config, store.classes, fill)
+
+def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0) -> Inputs:
+    """Turn every segment into a separate clip "<clip>#<number>", so that the same code trains and tests on segments.
+
+    With `keep_groups`, segments stay in the group and part of their clip. Otherwise each is its own group, and parts of
+    the same sizes are drawn from all segments of a class, as in many published protocols. New splits go to `folder`.
+    """
+    store = inputs.store
+    of_clip = store.segments.clip_id
+    number = store.segments.groupby("clip_id").cumcount().astype(str).str.zfill(4)
+    segments = store.segments.drop(columns="row").assign(clip_id=of_clip + "#" + number)
+    if not keep_groups:
+        segments = segments.assign(group=segments.clip_id, split="")
+    fingerprint = hash_json([store.fingerprint, "segments", keep_groups, store.config.scaling])[:16]
+    place = store.folder.with_name(f"{fingerprint}-{_key(fingerprint)}")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        (place / _FEATURES).hardlink_to(store.folder / _FEATURES)
+    except OSError:  # the file system has no links
+        shutil.copy2(store.folder / _FEATURES, place)
+    _write_tables(place, segments, store.excluded, fingerprint, store.config, store.classes)
+    random, names = np.random.default_rng(seed), segments.clip_id
+    if not keep_groups:
+        names = segments.groupby("label").clip_id.transform(random.permutation)
+    splits = []
+    for path in inputs.splits:
+        split = load_split(path, store.segments)
+        parts = pd.Series(of_clip.map(split.parts).to_numpy(), index=names.to_numpy())
+        splits.append(Split(parts.sort_index(), split.seed if keep_groups else seed))
+    return Inputs(open_store(place), tuple(save_splits(splits, folder / place.name)), fingerprint_of(splits))
 
 
 def rows_of_copies(segments: pd.DataFrame, copies: FeatureStore) -> np.ndarray:
-    """Return the rows [n_segments, n_copies] of a store of changed copies that belong to given segments.
-
-    Copies exist for every clip (see `audio.effects.ChangedCopies`); a training reads those of its clips.
-    """
-    if "copy" not in copies.segments:
-        raise StoreError(f"{copies.folder} contains no changed copies; build it with `change`.")
+    """Return the rows [n_segments, n_copies] of a store of changed copies that belong to given segments."""
     table = copies.segments.pivot(index=["clip_id", "start_s"], columns="copy", values="row")
-    found = table.reindex(pd.MultiIndex.from_frame(segments[["clip_id", "start_s"]]))
-    absent = found.isna().to_numpy().any(axis=1)
-    if absent.any():
-        raise StoreError(
-            f"{copies.folder} has no copy of clip {segments.clip_id[absent].iloc[0]}, because it belongs to another "
-            "corpus or settings; build the copies again."
-        )
-    return found.to_numpy(np.int64)
+    return table.loc[pd.MultiIndex.from_frame(segments[["clip_id", "start_s"]])].to_numpy(np.int64)
 
 
 def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
     """Return mean and deviation of each band over rows of the training part; constant bands have deviation 1."""
     from sklearn.preprocessing import StandardScaler
 
-    if len(rows) == 0:
-        raise ValueError("A scaler requires at least one segment; check the training part.")
     fitted = StandardScaler()
     for block in in_parts(np.sort(rows), _SCALER_ROWS):
         values = np.moveaxis(store.features[block], 1, 2).reshape(-1, store.config.shape[0])
@@ -215,172 +220,92 @@ def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
     return Scaler(fitted.mean_.astype(np.float32), fitted.scale_.astype(np.float32))
 
 
-# -- records -----------------------------------------------------------------------------------------------------------
-
-
-def _fingerprint(corpus: str, config: FeatureConfig, change: str | None) -> str:
-    return "-".join(filter(None, (corpus, config.fingerprint, change)))
+# -- building ----------------------------------------------------------------------------------------------------------
 
 
 def _key(fingerprint: str) -> str:
     return cache.key("data", store=fingerprint)[:16]
 
 
-def _kept(
-    root: Path, fingerprint: str, config: FeatureConfig, classes: tuple[str, ...], fill: Callable[[Path], None]
-) -> FeatureStore:
-    """Open a store, or build it in one process while others wait; a killed build resumes in its hidden folder."""
-    from filelock import FileLock
-
-    folder = root / f"{fingerprint}-{_key(fingerprint)}"
-    made = root / f".{folder.name}.partial" / "store"
-    with contextlib.suppress(StoreError):
-        return open_store(folder)
-    with disk_errors(folder):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
-            with contextlib.suppress(StoreError):
-                return open_store(folder)  # another process may have built it
-            for old in root.glob(f"{fingerprint}-{'?' * 16}"):  # damaged, or from other code
-                shutil.rmtree(old, ignore_errors=True)
-            made.mkdir(parents=True, exist_ok=True)
-            fill(made)
-            files = {name: (made / name).stat().st_size for name in (_FEATURES, _SEGMENTS, _EXCLUDED)}
-            record = {"fingerprint": fingerprint, "key": _key(fingerprint), "config": config.to_dict()}
-            record |= {"classes": classes, "files": {name: [n, _digest(made / name)] for name, n in files.items()}}
-            write_json(made / _RECORD, {**record, "seal": hash_json(record)})
-            made.replace(folder)
-            shutil.rmtree(made.parent)
-    return open_store(folder)
+def _write_tables(
+    folder: Path,
+    segments: pd.DataFrame,
+    excluded: pd.DataFrame,
+    fingerprint: str,
+    config: FeatureConfig,
+    classes: tuple[str, ...],
+) -> None:
+    """Write the segments, then the record, which makes a store complete."""
+    segments.to_csv(folder / _SEGMENTS, index=False)
+    record = {"fingerprint": fingerprint, "key": _key(fingerprint), "config": config.to_dict(), "classes": classes}
+    sizes = {name: (folder / name).stat().st_size for name in (_FEATURES, _SEGMENTS)}
+    write_json(folder / _RECORD, {**record, "sizes": sizes, "excluded": excluded.to_numpy().tolist()})
 
 
-def _is_intact(path: Path, size: int, digest: str) -> bool:
-    """Return whether a file matches its record; only files newer than the record are read."""
-    if not path.is_file() or path.stat().st_size != size:
-        return False
-    return path.stat().st_mtime_ns <= path.with_name(_RECORD).stat().st_mtime_ns or _digest(path) == digest
+def _fill(
+    folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | None, change: Change | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write the features of a store, continuing after the finished batches; return its segments and excluded clips."""
+    clips, n_copies = corpus.manifest, change.n_copies if change else 1
+    features, progress = folder / _FEATURES, folder / _PROGRESS
+    lines = progress.read_text().splitlines(keepends=True) if progress.exists() else []
+    lines = [line for line in lines if line.endswith("\n")]  # the last may be cut
+    outcome = [clip for line in lines for clip in json.loads(line)]
+    n_bytes = 2 * n_copies * sum(len(clip["offsets_s"]) for clip in outcome) * int(np.prod(config.shape))
+    if lines and features.stat().st_size < n_bytes:
+        lines, outcome, n_bytes = [], [], 0
+    sounds = [(clip.clip_id, corpus.root / clip.path, clip.start_s, clip.duration_s) for clip in clips.itertuples()]
+    tasks = [(batch, config, change) for batch in in_parts(sounds, _BATCH_CLIPS)[len(lines) :]]
+    with features.open("ab") as file, progress.open("a") as log:
+        file.truncate(n_bytes)
+        log.truncate(sum(map(len, lines)))
+        for values, batch in parallel_map(_extract_batch, tasks, workers=workers, describe="features"):
+            file.write(values)
+            file.flush()
+            log.write(json.dumps(batch) + "\n")
+            log.flush()
+            outcome += batch
 
-
-def _digest(path: Path) -> str:
-    return hash_file(path, algorithm="blake2b")
-
-
-def _read_segments(folder: Path) -> pd.DataFrame:
-    text = dict.fromkeys(("clip_id", "label", "group", "split", _LABELS), str)
-    return pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
-
-
-# -- building ----------------------------------------------------------------------------------------------------------
-
-
-def _fill(folder: Path, corpus: Corpus, config: FeatureConfig, workers: int | None, change: Change | None) -> None:
-    """Write the features and tables of a store, continuing from the finished batches in its folder."""
-    clips = corpus.manifest
-    starts = [segment_starts(duration_s, config) for duration_s in clips.duration_s]
-    n_copies = change.n_copies if change else 1
-    first_row = np.concatenate([[0], np.cumsum([n_copies * len(one) for one in starts])])
-    features, done = folder / _FEATURES, folder.with_name("done")
-    if not (done.is_dir() and features.is_file()):
-        shutil.rmtree(done, ignore_errors=True)
-        np.lib.format.open_memmap(features, mode="w+", dtype=np.float16, shape=(int(first_row[-1]), *config.shape))
-        done.mkdir()
-
-    sounds = [
-        (clip.clip_id, corpus.root / clip.path, clip.start_s, clip.duration_s, offsets)
-        for clip, offsets in zip(clips.itertuples(), starts, strict=True)
-    ]
-    notes = {first: done / f"{first:08d}.json" for first in range(0, len(clips), _BATCH_CLIPS)}
-    tasks = [
-        (features, int(first_row[first]), note, sounds[first : first + _BATCH_CLIPS], config, change)
-        for first, note in notes.items()
-        if not note.is_file()
-    ]
-    for _ in parallel_map(_extract_batch, tasks, workers=workers, describe="features"):
-        pass
-
-    outcome = [clip for note in notes.values() for clip in read_json(note)]
-    lost = [at for at, clip in enumerate(outcome) if not any(clip["usable"])]
-    excluded = excluded_table((*clips.loc[at, ["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
-    for at in lost:  # so that repaired files are read by the same command
-        notes[at // _BATCH_CLIPS * _BATCH_CLIPS].unlink(missing_ok=True)
+    lost = [at for at, clip in enumerate(outcome) if not clip["offsets_s"]]
+    excluded = excluded_table((*clips.iloc[at][["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     check_unusable_share(corpus, len(lost))
-    _check_classes(corpus, excluded)
-
-    of_clip = np.repeat(np.arange(len(clips)), np.diff(first_row))
-    segments = clips.loc[of_clip, ["clip_id", "start_s", "label", "group", "split"]].reset_index(drop=True)
-    segments["start_s"] = (segments.start_s + np.repeat(np.concatenate(starts), n_copies)).round(6)
+    if vanished := set(clips.label) - set(clips.label.drop(clips.index[lost])):
+        raise CorpusError(
+            f"{corpus.name}: no usable clip is left of {', '.join(sorted(vanished))}; {len(lost)} are unusable (the "
+            f"first, {excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or leave that class out."
+        )
+    of_clip = np.repeat(np.arange(len(clips)), [n_copies * len(clip["offsets_s"]) for clip in outcome])
+    segments = clips.iloc[of_clip][["clip_id", "start_s", "label", "group", "split"]].reset_index(drop=True)
+    offsets_s = np.repeat([offset_s for clip in outcome for offset_s in clip["offsets_s"]], n_copies)
+    segments["start_s"] = (segments.start_s + offsets_s).round(6)
     segments.insert(3, "target", corpus.targets[of_clip])
     if change:
         segments["copy"] = np.arange(len(segments)) % n_copies + 1
     if corpus.labels is not None:
         words = np.select([corpus.labels == 1, corpus.labels == 0], ["1", "0"], "?")
         segments[_LABELS] = np.array(["".join(row) for row in words])[of_clip]
-    segments["usable"] = np.repeat([usable for clip in outcome for usable in clip["usable"]], n_copies)
-    segments.to_csv(folder / _SEGMENTS, index=False)
-    excluded.drop(columns="usable").to_csv(folder / _EXCLUDED, index=False)
-
-
-def _check_classes(corpus: Corpus, excluded: pd.DataFrame) -> None:
-    """Raise `CorpusError` if a class lost all clips in which it is present or, with several labels, absent."""
-    kept = ~corpus.manifest.clip_id.isin(excluded.clip_id).to_numpy()
-    labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
-    for name, column in zip(corpus.classes, labels.T, strict=True):
-        for value, word in ((1, "with"), (0, "without")):
-            if (column == value).any() and not (column[kept] == value).any():
-                raise CorpusError(
-                    f"{corpus.name}: no usable clip is left {word} {name}; {len(excluded)} are unusable (the first, "
-                    f"{excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or leave that class out."
-                )
+    return segments, excluded
 
 
 def _extract_batch(
-    features: Path, first_row: int, note: Path, sounds: list[tuple], config: FeatureConfig, change: Change | None
-) -> None:
-    """Write the features of a batch of clips, then the note that lists its usable segments."""
-    values, outcome = [], []
-    for clip_id, *sound, offsets in sounds:
-        usable, reasons = [], []
-        for offset_s, signal in zip(offsets, _signals(*sound, offsets, config), strict=True):
-            usable.append(not isinstance(signal, str))
-            if isinstance(signal, str):
-                reasons.append(signal)
-                stored = [np.zeros(0, np.float32)] * (change.n_copies if change else 1)
-            elif change:
-                stored = change.copies(signal, sample_rate_hz=config.sample_rate_hz, clip_id=clip_id, offset_s=offset_s)
-            else:
-                stored = [signal]
-            values.extend(extract(one, config).astype(np.float16) for one in stored)
-        outcome.append({"usable": usable, "reason": reasons[0] if reasons else ""})
-    stored = np.load(features, mmap_mode="r", allow_pickle=False)
-    # Not through a memory map, which would cause a bus error on a full disk.
-    with disk_errors(features), features.open("r+b") as file:
-        file.seek(stored.offset + first_row * stored.strides[0])
-        file.write(np.ascontiguousarray(values))
-    write_json(note, outcome)
-
-
-def _signals(
-    path: Path, start_s: float, duration_s: float, offsets: np.ndarray, config: FeatureConfig
-) -> Iterator[np.ndarray | str]:
-    """Yield the samples of each segment of a clip, or why it is unusable."""
-
-    def load(offset_s: float, part_s: float) -> np.ndarray | str:
+    sounds: list[tuple], config: FeatureConfig, change: Change | None
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Return the features of the usable segments of some clips, and for each clip their offsets and what is wrong."""
+    rate_hz, values, outcome = config.sample_rate_hz, [], []
+    for clip_id, path, start_s, duration_s in sounds:
+        usable_s, reason = [], "silent in all segments."
         try:
-            return audio.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s + offset_s, duration_s=part_s)
+            whole = audio.load(path, sample_rate_hz=rate_hz, start_s=start_s, duration_s=duration_s)
         except AudioError as error:
-            return str(error).removeprefix(f"{path}: ")
-
-    whole = load(0.0, duration_s) if duration_s <= WHOLE_CLIP_S else None
-    for offset_s in offsets:
-        if whole is None:
-            signal = load(offset_s, min(config.segment_s, duration_s - offset_s))
-            yield signal if isinstance(signal, str) else signal[: config.segment_samples]
-        elif isinstance(whole, str):
-            yield whole
-        else:
-            first = round(offset_s * config.sample_rate_hz)
-            signal = whole[first : first + config.segment_samples]
-            if len(signal) < audio.MIN_DURATION_S * config.sample_rate_hz:
-                yield "the file ends before this segment."
-            else:
-                yield "silent in this segment." if audio.is_silent(signal) else signal
+            whole, reason = np.zeros(0, np.float32), str(error).removeprefix(f"{path}: ")
+        for offset_s in segment_starts(duration_s, config):
+            signal = whole[round(offset_s * rate_hz) :][: config.segment_samples]
+            if len(signal) < audio.MIN_DURATION_S * rate_hz or audio.is_silent(signal):
+                continue  # the file ends before this segment, or pauses
+            stored = [signal]
+            if change:
+                stored = change.copies(signal, sample_rate_hz=rate_hz, clip_id=clip_id, offset_s=offset_s)
+            values.extend(extract(one, config).astype(np.float16) for one in stored)
+            usable_s.append(float(offset_s))
+        outcome.append({"offsets_s": usable_s, "reason": reason})
+    return np.array(values, dtype=np.float16), outcome

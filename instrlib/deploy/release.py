@@ -20,10 +20,9 @@ from instrlib.core.config import FeatureConfig, folders
 from instrlib.core.io import ConfigError, RunError, hash_json, slug, to_jsonable, write_text
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
-from instrlib.data.inputs import Inputs
 from instrlib.data.rendered.sources import FONTS
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
-from instrlib.data.store import build_store
+from instrlib.data.store import Inputs, build_store
 from instrlib.deploy.convert import FILE, convert
 from instrlib.evaluation import statistics
 from instrlib.evaluation.calibration import is_named, refusals

@@ -21,9 +21,8 @@ from instrlib.core.cache import cached, key
 from instrlib.core.config import FeatureConfig
 from instrlib.core.io import in_parts, slug
 from instrlib.core.parallel import parallel_map
-from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
-from instrlib.data.store import FeatureStore
+from instrlib.data.store import FeatureStore, Inputs
 from instrlib.evaluation.predictions import Predictions, join_folds
 
 N_MFCC = 20

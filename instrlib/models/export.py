@@ -18,7 +18,7 @@ import pandas as pd
 from instrlib.core.cache import cached, key
 from instrlib.core.io import RunError, atomic_path, read_arrays, write_arrays
 from instrlib.core.parallel import load_keras, parallel_map, without_stderr
-from instrlib.data.inputs import Inputs
+from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models import litert
 from instrlib.models.layers import count_multiply_adds

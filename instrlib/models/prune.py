@@ -17,7 +17,7 @@ from instrlib.core.cache import key
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import RunError
 from instrlib.core.parallel import parallel_map
-from instrlib.data.inputs import Inputs
+from instrlib.data.store import Inputs
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.train import class_weights
 from instrlib.models.trained import (

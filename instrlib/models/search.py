@@ -18,8 +18,8 @@ from instrlib.core.cache import cached, key
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, DiskError, InstrlibError, WorkerError
 from instrlib.core.parallel import load_keras, parallel_map
-from instrlib.data.inputs import Inputs
 from instrlib.data.splits import load_split
+from instrlib.data.store import Inputs
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.train import train_model
 from instrlib.models.trained import summary

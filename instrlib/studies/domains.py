@@ -32,10 +32,9 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
 from instrlib.data.corpora import Corpus
 from instrlib.data.files import CONTENT, is_audio
-from instrlib.data.inputs import Inputs
 from instrlib.data.rendered import sources
 from instrlib.data.splits import Split, make_split, save_splits
-from instrlib.data.store import FeatureStore, build_store, open_store
+from instrlib.data.store import FeatureStore, Inputs, build_store, open_store
 from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models.trained import answer_test, load_model, load_scaler, read_manifest

@@ -11,9 +11,8 @@ from instrlib.core.cache import cached, key
 from instrlib.core.config import AugmentConfig, Profile, TrainConfig
 from instrlib.core.io import LeakError, hash_file
 from instrlib.core.parallel import parallel_map
-from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split
-from instrlib.data.store import FeatureStore, open_store
+from instrlib.data.store import FeatureStore, Inputs, open_store
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models.predict import Windows, window_scores

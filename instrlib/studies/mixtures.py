@@ -29,9 +29,8 @@ from instrlib.core.parallel import parallel_map
 from instrlib.data import rendered
 from instrlib.data.corpora import Corpus, strata
 from instrlib.data.files import CONTENT
-from instrlib.data.inputs import Inputs
 from instrlib.data.splits import Split, load_split
-from instrlib.data.store import FeatureStore
+from instrlib.data.store import FeatureStore, Inputs
 from instrlib.models.trained import part_segments
 
 PARTS = ("validation", "test")

@@ -22,7 +22,6 @@ from instrlib.audio import decode
 from instrlib.audio.features import extract
 from instrlib.core.io import AudioError, ConfigError
 from instrlib.core.parallel import without_stderr
-from instrlib.data import store
 from instrlib.models import predict, published
 from instrlib.runner.cli import main
 
@@ -54,7 +53,6 @@ def test_held_out_clips_get_the_predictions_that_their_scores_were_computed_from
     first = np.array([small.store.classes.index(one.top(1)[0][0]) for one in found])
     assert (first == after["targets"]).mean() == model.about["scores"]["accuracy"]["estimate"]
     assert np.mean([bool(one.named) for one in found]) == model.about["refusals"]["named"]
-    assert predict.STUDY_CLIP_S == store.WHOLE_CLIP_S
 
 
 def test_every_segment_of_a_longer_recording_counts(model, tmp_path):

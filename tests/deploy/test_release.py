@@ -12,9 +12,8 @@ import pytest
 from instrlib.audio.features import FeatureConfig, scale
 from instrlib.core.io import ConfigError, EvaluationError, RunError, hash_file, read_arrays, read_json, write_json
 from instrlib.data import rendered
-from instrlib.data.inputs import Inputs
 from instrlib.data.splits import check_no_leak, fingerprint_of, k_folds, load_split, save_splits
-from instrlib.data.store import build_store
+from instrlib.data.store import Inputs, build_store
 from instrlib.deploy import convert, release
 from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax

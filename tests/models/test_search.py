@@ -119,7 +119,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from test_search import TrainConfig, search, space
-from instrlib.data.inputs import Inputs
+from instrlib.data.store import Inputs
 from instrlib.data.store import open_store
 
 store = open_store(Path(sys.argv[2]))

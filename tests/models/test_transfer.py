@@ -227,10 +227,10 @@ def test_nothing_of_the_test_part_is_read(target, pretrained, tmp_path):
     store, parts = target[0], load_split(target[1], target[0].segments).parts
     shutil.copytree(store.folder, tmp_path / store.folder.name)
     altered = dataclasses.replace(store, folder=tmp_path / store.folder.name)
-    features = np.load(altered.folder / "features.npy")
+    features = store.features.copy()
     features[store.segments.row[store.segments.clip_id.map(parts) == "test"]] = -7
-    np.save(altered.folder / "features.npy", features)
-    (altered.folder / "store.json").touch()  # files older than the record are not hashed
+    features.tofile(altered.folder / "features.f16")
+    (altered.folder / "store.json").touch()  # files newer than the record count as damaged
     first, second = (
         tuned(tmp_path / str(number), target, pretrained, store=one) for number, one in enumerate((store, altered))
     )
