@@ -11,7 +11,7 @@ from instrlib.core.config import FeatureConfig
 from instrlib.core.io import write_json
 from instrlib.deploy import analysis, release
 from instrlib.models import published
-from instrlib.models.predict import Prediction
+from instrlib.models.published import Prediction
 from instrlib.studies import condition, timeline
 from instrlib.studies.condition import MEASURES, measure
 

@@ -14,8 +14,8 @@ import instrlib
 from instrlib import charts
 from instrlib.audio import decode, features
 from instrlib.core.io import AudioError, CorpusError, atomic_path, hash_file, listed, spaced, to_jsonable
-from instrlib.models import predict
-from instrlib.models.published import Network, PublishedModel, predictor
+from instrlib.models import published
+from instrlib.models.published import Network, Prediction, PublishedModel, Windows, predictor
 from instrlib.reporting.report import typeset
 from instrlib.reporting.summary import text_of
 from instrlib.studies import condition, saliency, timeline
@@ -106,7 +106,7 @@ class Analysis:
     name: str
     sha256: str
     analysed_at: datetime.datetime
-    prediction: predict.Prediction
+    prediction: Prediction
     thresholds: dict[str, float]
     segment: Segment
     timeline: Timeline | None
@@ -143,7 +143,7 @@ def analyse(
             f"{MAX_DURATION_S / 60:.0f} minutes and {MAX_CHANNELS} channels can be analysed. For longer recordings use "
             "`instrlib predict`."
         )
-    prediction = predict.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
+    prediction = published.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
     windows, played = _timeline(path, model, prediction.duration_s, part(0.35, 0.4, "Computing the timeline"))
     on_progress(0.75, "Computing the saliency map")
     segment = _segment(path, model, prediction, windows)
@@ -163,14 +163,14 @@ def analyse(
 
 def _timeline(
     path: Path, model: PublishedModel, duration_s: float, on_progress: Callable[[float], None]
-) -> tuple[predict.Windows, Timeline | None]:
+) -> tuple[Windows, Timeline | None]:
     """Return the scored windows and, for a model with a timeline, the timeline."""
     chosen = model.about.get("timeline")
     if not chosen:
-        return predict.window_scores(path, model.single, on_progress=on_progress), None
+        return published.window_scores(path, model.single, on_progress=on_progress), None
     decision = timeline.Decision.from_dict(chosen)
     network: Network = getattr(model, chosen["network"])
-    windows = predict.window_scores(
+    windows = published.window_scores(
         path, network, hop_s=chosen["hop_s"], window_s=chosen["window_s"], on_progress=on_progress
     )
     scores, active = timeline.frame_scores(windows), timeline.activity(windows, decision)
@@ -182,7 +182,7 @@ def _timeline(
     return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
 
 
-def _segment(path: Path, model: PublishedModel, prediction: predict.Prediction, windows: predict.Windows) -> Segment:
+def _segment(path: Path, model: PublishedModel, prediction: Prediction, windows: Windows) -> Segment:
     network = model.single
     config = network.features
     top = int(prediction.probabilities.argmax())

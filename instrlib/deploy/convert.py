@@ -15,7 +15,7 @@ from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore
 from instrlib.evaluation.calibration import answer_thresholds, fit_label_temperature, fit_temperature, sigmoid, softmax
 from instrlib.evaluation.metrics import best_thresholds, clip_probabilities, scores
-from instrlib.models import export, published
+from instrlib.models import export, litert
 from instrlib.models.layers import output_of
 from instrlib.models.published import Network
 from instrlib.models.train import validation_examples
@@ -79,8 +79,8 @@ def _short(values: np.ndarray) -> list[float]:
 
 
 def _predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
-    predict = published.logits(network)
-    return lambda x: published.probabilities(network, predict(x)[0])
+    interpreter = litert.load(network.file)
+    return lambda x: network.probabilities(litert.run(interpreter, x)[2])
 
 
 Calibrated = tuple[float, np.ndarray, dict[str, Any]]
@@ -90,7 +90,7 @@ Calibrated = tuple[float, np.ndarray, dict[str, Any]]
 def _calibrate(plain: Network, store: FeatureStore, split: Split, network: Path) -> Calibrated:
     """Calibrate softmax outputs on the validation clips."""
     segments = part_segments(store, split, "validation")
-    logits, _ = published.logits(plain)(store.read(segments.row.to_numpy(), plain.scaler))
+    logits = litert.run(litert.load(plain.file), store.read(segments.row.to_numpy(), plain.scaler))[2]
     clips, clip_index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     targets = segments.groupby("clip_id", sort=True).target.first().to_numpy()
     temperature = fit_temperature(logits, targets, clip_index)
@@ -112,8 +112,8 @@ def _calibrate_labels(plain: Network, store: FeatureStore, split: Split, network
     augment = kept["augment"] | {"layers": tuple(kept["augment"]["layers"])}
     recipe = TrainConfig.from_dict(kept | {"augment": AugmentConfig.from_dict(augment)})
     held_out = validation_examples(store, part_segments(store, split, "validation"), plain.scaler, recipe)
-    predict, labels = published.logits(plain), held_out.labels
-    logits = held_out.answers(lambda x: predict(x)[0])
+    interpreter, labels = litert.load(plain.file), held_out.labels
+    logits = held_out.answers(lambda x: litert.run(interpreter, x)[2])
     known = read_arrays(network / "validation.npz")
     if not np.array_equal(known["labels"], labels, equal_nan=True):
         raise RunError(f"{network} was validated on other examples; run the notebook that trains it again.")

@@ -2,12 +2,12 @@
 
 import contextlib
 import gc
-import json
-import subprocess
-import sys
+import multiprocessing
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,9 @@ def convert_model(
     import tensorflow as tf
 
     contents = {}
-    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), _frozen_collections():
+    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        gc.freeze()  # the converter collects garbage once per format
+        stack.callback(gc.unfreeze)
         warnings.simplefilter("ignore")  # about input ranges, which are measured
         one_segment = keras.InputSpec(dtype="float32", shape=(1, *model.input_shape[1:]))
         model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
@@ -87,14 +89,9 @@ def with_maps(model: "keras.Model") -> "keras.Model":
 def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Load a TFLite file as a function from features [n, n_bins, n_frames, 1] to probabilities, on one thread."""
     interpreter = litert.load(path, way_out="delete its folder and run the notebook that wrote it.")
-    given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def predict(x: np.ndarray) -> np.ndarray:
-        answers = np.empty((len(x), result["shape"][-1]), np.float32)
-        for number, one in enumerate(x):
-            interpreter.set_tensor(given["index"], one[None])
-            interpreter.invoke()
-            answers[number] = interpreter.get_tensor(result["index"])[0]
+        answers = litert.run(interpreter, x)[2]
         # int8 probabilities are multiples of 1/256, so their sum is only close to 1.
         return answers / answers.sum(axis=1, keepdims=True)
 
@@ -108,13 +105,9 @@ def export_networks(
 
     `networks` are run folders by name, first by seed, then by fold; `inputs` are those of their training.
 
-    Returns
-    -------
-    predictions : dict of str to dict
-        Test predictions of the files by "<network>, <format>".
-    files : pandas.DataFrame
-        One row per file: `name`, `network`, `format`, `seed`, `fold`, `path`, `bytes`, `compressed_bytes` (deflate),
-        `parameters`, `nonzero`, `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
+    Returns the test predictions of the files by "<network>, <format>", and a table with one row per file: `name`,
+    `network`, `format`, `seed`, `fold`, `path`, `bytes`, `compressed_bytes` (deflate), `parameters`, `nonzero`,
+    `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
     """
     places = [
         (name, seed, fold, network, run_folder(folder, name, fold=fold, seed=seed))
@@ -132,7 +125,9 @@ def export_networks(
     ]
     files = pd.DataFrame(rows)
     predictions = {
-        name: join_seeds([[read_arrays(_answers(path)) for path in by_seed.path] for _, by_seed in own.groupby("seed")])
+        name: join_seeds(
+            [[read_arrays(path.with_suffix(".npz")) for path in by_seed.path] for _, by_seed in own.groupby("seed")]
+        )
         for name, own in files.groupby("name", sort=False)
     }
     return predictions, files
@@ -161,7 +156,7 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
                 path.write_bytes(content)
             predict = predictor(file)
             validation, test = (predict_clips(predict, store, scaler, parts[part]) for part in ("validation", "test"))
-            write_arrays(_answers(file), **test)
+            write_arrays(file.with_suffix(".npz"), **test)
             right = validation["probabilities"].argmax(axis=1) == validation["targets"]
             compressed = len(zlib.compress(content, 9))
             sizes[kind] = {"bytes": len(content), "compressed_bytes": compressed, **counts}
@@ -177,34 +172,20 @@ def measure(files: Mapping[str, Path], *, n_rounds: int) -> pd.DataFrame:
     Returns a table by name: `latency_ms` (median for one segment on one thread), `latency_low_ms` and `latency_high_ms`
     (quartiles over the rounds), and `peak_memory_kb` in a fresh process (see `litert.peak_memory_kb`).
     """
-    rounds = np.array(_measured("latency", str(n_rounds), *map(str, files.values())))
+    rounds = np.array(_measured(litert.latency_ms, list(files.values()), n_rounds))
     low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75], axis=1)
     table = pd.DataFrame({"latency_ms": median, "latency_low_ms": low, "latency_high_ms": high}, index=list(files))
-    return table.assign(peak_memory_kb=[_measured("memory", str(path)) for path in files.values()])
+    return table.assign(peak_memory_kb=[_measured(litert.peak_memory_kb, path) for path in files.values()])
 
 
-def _measured(*arguments: str) -> Any:
-    command = [sys.executable, "-m", "instrlib.models.litert", *arguments]
-    run = subprocess.run(command, check=False, capture_output=True, text=True)
-    if run.returncode:
-        last = (run.stderr.strip().splitlines() or [f"the process ended with {run.returncode}"])[-1]
-        raise RunError(f"Measuring {arguments[-1]} failed ({last}); export it again.")
-    return json.loads(run.stdout)
-
-
-@contextlib.contextmanager
-def _frozen_collections() -> Iterator[None]:
-    """Exclude existing objects from garbage collection, which the converter runs once per format."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+def _measured(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of `litert` in a new process, which imports neither TensorFlow nor pandas."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RunError(f"The process that measures {arguments[0]} was killed; export it again.") from error
 
 
 def _file(folder: Path, kind: str) -> Path:
     return folder / f"{kind.replace(' ', '-')}.tflite"
-
-
-def _answers(file: Path) -> Path:
-    return file.with_suffix(".npz")

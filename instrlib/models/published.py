@@ -1,21 +1,26 @@
-"""The released model: a folder with one or two TFLite networks and their settings.
+"""The released model, and its predictions for recordings of any length, in constant memory.
 
-The folder contains `model.json` (classes, features, temperature, thresholds, origin and scores), `single.tflite`,
-optionally `several.tflite` and `condition.json`, and `MODEL_CARD.md`; `deploy.release` writes it. Reading it imports
-neither TensorFlow nor pandas.
+A model is a folder with `model.json` (classes, features, temperature, thresholds, origin and scores), `single.tflite`,
+optionally `several.tflite` and `condition.json`, and `MODEL_CARD.md`; `deploy.release` writes it. Reading and running
+it imports neither TensorFlow nor pandas.
 """
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from instrlib.audio.features import Scaler, scale
+from instrlib.audio import decode
+from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core.config import FeatureConfig, folders
-from instrlib.core.io import InstrlibError, RunError, expanded, hash_file, hash_json, read_json
-from instrlib.evaluation.calibration import sigmoid, softmax
+from instrlib.core.io import AudioError, ConfigError, InstrlibError, RunError, expanded, hash_file, hash_json, read_json
+from instrlib.evaluation.calibration import is_named, sigmoid, softmax
 from instrlib.models import litert
 
 FORMAT = 1
@@ -24,8 +29,16 @@ FORMAT = 1
 RECORD, CONDITION, CARD = "model.json", "condition.json", "MODEL_CARD.md"
 FILES = {"single": "single.tflite", "several": "several.tflite"}
 
+STUDY_CLIP_S = 60.0
+"""Shorter recordings are cut as the study cuts its clips, at most `max_segments` each, so that its scores hold."""
+
 _ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
 _AGAIN = "restore the folder, or make a model with `make study`."
+_BLOCK_S = 10.0
+_MARGIN = 1e-6
+
+Progress = Callable[[float], None]
+"""Progress callback; receives the share that is done, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,10 @@ class Network:
     temperature: float  # divides the logits
     thresholds: np.ndarray  # [n_classes]; softmax abstains below, sigmoid: present from the threshold on
     grid: dict[str, Any] | None = None  # arguments of `saliency.Grid`: positions of the map cells on the input
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the calibrated probabilities of logits [n, n_classes]."""
+        return _ACTIVATIONS[self.output](logits, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,34 @@ class PublishedModel:
         )
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for a recording of one instrument."""
+
+    path: Path
+    duration_s: float  # of a truncated file: of the readable part
+    classes: tuple[str, ...]
+    probabilities: np.ndarray  # calibrated, mean over the segments [n_classes]
+    named: tuple[str, ...]  # the top class if it reaches its threshold; () if the model abstains
+
+    def top(self, n: int) -> list[tuple[str, float]]:
+        """Return the n most probable classes with their probabilities."""
+        order = np.argsort(-self.probabilities, kind="stable")[:n]
+        return [(self.classes[number], float(self.probabilities[number])) for number in order]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Calibrated probabilities [n, n_classes] of windows of `window_s` seconds that begin at `start_s` [n].
+
+    The last window may extend beyond the end, as silence. Silent windows have probability 0 for every class.
+    """
+
+    start_s: np.ndarray
+    window_s: float
+    probabilities: np.ndarray
+
+
 def open_model(folder: Path | None = None) -> PublishedModel:
     """Open a model folder and check the hash of everything that affects predictions.
 
@@ -98,41 +143,34 @@ def open_model(folder: Path | None = None) -> PublishedModel:
     return model
 
 
-def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
-    """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
-
-    Probabilities [n, n_classes] are calibrated; maps [n, n_rows, n_columns, n_classes] or None. It is not thread-safe.
-    """
-    answer = logits(network)
-
-    def predict(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        values, maps = answer(scale(spectra, network.features, network.scaler)[..., None])
-        return probabilities(network, values), maps
-
-    return predict
-
-
-def logits(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
-    """Load a network as a function from scaled features [n, n_bins, n_frames, 1] to logits and maps (or None)."""
-    interpreter = litert.load(network.file, way_out=_AGAIN)
-    given = interpreter.get_input_details()[0]["index"]
-    outputs = {len(one["shape"]): one for one in interpreter.get_output_details()}  # logits have 2 axes, maps have 4
-
-    def answer(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = {axes: np.empty((len(x), *one["shape"][1:]), np.float32) for axes, one in outputs.items()}
-        for number, segment in enumerate(x):
-            interpreter.set_tensor(given, segment[None])
-            interpreter.invoke()
-            for axes, one in outputs.items():
-                found[axes][number] = interpreter.get_tensor(one["index"])[0]
-        return found[2], found.get(4)
-
-    return answer
+def _network(file: Path, settings: dict[str, Any], record: dict[str, Any]) -> Network:
+    if not file.is_file() or hash_file(file) != settings["sha256"]:
+        raise RunError(f"{file} is missing or altered; {_AGAIN}")
+    grid, thresholds = settings["grid"], np.asarray(settings["thresholds"], float)
+    if thresholds.shape != (len(record["classes"]),) or settings["output"] not in _ACTIVATIONS:
+        raise ValueError("thresholds do not match the classes, or the output is unknown")
+    if grid is not None:
+        centres = {name: np.asarray(grid[name], float) for name in ("centre_bin", "centre_frame")}
+        grid = dict(grid) | centres | {"shape": tuple(grid["shape"])}
+    scaler = Scaler.from_dict(settings.get("scaler", record["scaler"]))
+    features, temperature = FeatureConfig.from_dict(record["features"]), float(settings["temperature"])
+    return Network(file, features, scaler, settings["output"], temperature, thresholds, grid)
 
 
-def probabilities(network: Network, values: np.ndarray) -> np.ndarray:
-    """Return the calibrated probabilities of logits [n, n_classes]."""
-    return _ACTIVATIONS[network.output](values, network.temperature)
+def _last_published() -> Path:
+    found = {}
+    for path in sorted(folders().reports.glob(f"*/model/{RECORD}")):
+        if not path.parents[1].name.endswith("-smoke"):
+            try:
+                found[path.parent] = str(read_sealed(path)["about"]["published_at"])
+            except (InstrlibError, KeyError, TypeError):  # a damaged model must not hide an intact one
+                found[path.parent] = ""
+    if not found:
+        raise RunError(
+            f"No published model in {folders().reports}; name one with `--model FOLDER`, such as "
+            "runs/<study>/model after `make study`."
+        )
+    return max(found, key=found.__getitem__)
 
 
 def sealed(values: dict[str, Any]) -> dict[str, Any]:
@@ -152,39 +190,100 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return values
 
 
-def _network(file: Path, settings: dict[str, Any], record: dict[str, Any]) -> Network:
-    if not file.is_file() or hash_file(file) != settings["sha256"]:
-        raise RunError(f"{file} is missing or altered; {_AGAIN}")
-    grid, thresholds = settings["grid"], np.asarray(settings["thresholds"], float)
-    if thresholds.shape != (len(record["classes"]),) or settings["output"] not in _ACTIVATIONS:
-        raise ValueError("thresholds do not match the classes, or the output is unknown")
-    if grid is not None:
-        centres = {name: np.asarray(grid[name], float) for name in ("centre_bin", "centre_frame")}
-        grid = dict(grid) | centres | {"shape": tuple(grid["shape"])}
-    features, scaler = (
-        FeatureConfig.from_dict(record["features"]),
-        Scaler.from_dict(settings.get("scaler", record["scaler"])),
-    )
-    return Network(file, features, scaler, settings["output"], float(settings["temperature"]), thresholds, grid)
+def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
+    """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
+
+    Probabilities [n, n_classes] are calibrated; maps [n, n_rows, n_columns, n_classes] or None. It is not thread-safe.
+    """
+    interpreter = litert.load(network.file, way_out=_AGAIN)
+
+    def predict(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        found = litert.run(interpreter, scale(spectra, network.features, network.scaler)[..., None])
+        return network.probabilities(found[2]), found.get(4)
+
+    return predict
 
 
-def _last_published() -> Path:
-    found = {
-        path.parent: _published_at(path)
-        for path in sorted(folders().reports.glob(f"*/model/{RECORD}"))
-        if not path.parents[1].name.endswith("-smoke")
-    }
-    if not found:
-        raise RunError(
-            f"No published model in {folders().reports}; name one with `--model FOLDER`, such as "
-            "runs/<study>/model after `make study`."
-        )
-    return max(found, key=found.__getitem__)
+def predict_file(path: Path, model: PublishedModel, *, on_progress: Progress | None = None) -> Prediction:
+    """Predict the instrument of a recording; unusable files raise `AudioError`."""
+    path, network = Path(path), model.single
+    duration_s, config = decode.probe(path).duration_s, network.features
+    if duration_s > STUDY_CLIP_S:
+        config = dataclasses.replace(config, max_segments=math.ceil(duration_s / config.segment_hop_s) + 1)
+    starts = segment_starts(duration_s, config)
+    found, duration_s = _predicted(path, network, starts, config.segment_samples, on_progress)
+    segments = [probabilities for probabilities in found if probabilities is not None]
+    if not segments:
+        raise AudioError(f"{path}: all analysed parts are silent; use a recording with sound.")
+    mean = np.mean(segments, axis=0)
+    named = (model.classes[int(mean.argmax())],) if is_named(mean, network.thresholds) else ()
+    return Prediction(path, duration_s, model.classes, mean, named)
 
 
-def _published_at(path: Path) -> str:
-    """Return when a model was published; "" for a damaged one, which must not hide an intact one."""
-    try:
-        return str(read_sealed(path)["about"]["published_at"])
-    except (InstrlibError, KeyError, TypeError):
-        return ""
+def window_scores(
+    path: Path,
+    network: Network,
+    *,
+    hop_s: float = 1.0,
+    window_s: float | None = None,
+    on_progress: Progress | None = None,
+) -> Windows:
+    """Score sliding windows of a recording, from 0 s to its end, with a step of `hop_s` between their starts.
+
+    A window is at most a segment (the default) long; shorter ones are padded with silence. Unusable files raise
+    `AudioError`, an unusable hop or window `ConfigError`.
+    """
+    config = network.features
+    window_s = config.segment_s if window_s is None else window_s
+    if not decode.MIN_DURATION_S <= window_s <= config.segment_s:
+        raise ConfigError(f"window_s must be {decode.MIN_DURATION_S:g} to {config.segment_s:g} s, not {window_s!r}.")
+    if not (math.isfinite(hop_s) and hop_s * config.sample_rate_hz >= 1):
+        raise ConfigError(f"hop_s must be above 0, not {hop_s!r}.")
+
+    def starts(duration_s: float) -> np.ndarray:
+        return np.arange(1 + max(0, math.ceil((duration_s - window_s) / hop_s - _MARGIN))) * hop_s
+
+    announced, n_samples = starts(decode.probe(Path(path)).duration_s), round(window_s * config.sample_rate_hz)
+    found, duration_s = _predicted(Path(path), network, announced, n_samples, on_progress)
+    start_s = starts(duration_s)  # truncated files have fewer than announced
+    silence = np.zeros(len(network.thresholds))
+    return Windows(start_s, window_s, np.stack([silence if one is None else one for one in found[: len(start_s)]]))
+
+
+def _predicted(
+    path: Path, network: Network, starts_s: np.ndarray, n_samples: int, on_progress: Progress | None
+) -> tuple[list[np.ndarray | None], float]:
+    """Predict stretches of a file, None for silence; also return the duration, as headers of truncated files err."""
+    config, predict, found = network.features, predictor(network), []
+    places = np.rint(starts_s * config.sample_rate_hz).astype(int)
+    held, first = np.zeros(0, np.float32), 0  # the buffered samples and the index of the first one
+    blocks = decode.blocks(path, sample_rate_hz=config.sample_rate_hz, block_s=_BLOCK_S)
+    for block in itertools.chain(blocks, [None]):
+        held = held if block is None else np.concatenate([held, block])
+        end = first + len(held)
+        for place in places[len(found) :]:
+            if place + (n_samples if block is not None else 1) > end:
+                break
+            signal = held[place - first : place - first + n_samples]
+            if len(signal) < decode.MIN_DURATION_S * config.sample_rate_hz or decode.is_silent(signal):
+                found.append(None)
+            else:  # in half precision, as in the stored features of training and test
+                found.append(predict(extract(signal, config)[None].astype(np.float16))[0][0])
+            if on_progress is not None:
+                on_progress(len(found) / len(places))
+        passed = len(held) if len(found) == len(places) else min(len(held), places[len(found)] - first)
+        held, first = held[passed:], first + passed
+    return found, end / config.sample_rate_hz
+
+
+def recordings(paths: Sequence[Path]) -> list[Path | AudioError]:
+    """Replace each folder by its sorted audio files, or by an `AudioError` if it has none."""
+    found: list[Path | AudioError] = []
+    for path in paths:
+        inside = [path]
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names that are too long
+            from instrlib.data.files import walk_audio
+
+            inside = sorted(walk_audio(path))
+        found += inside or [AudioError(f"{path}: no audio file in this folder.")]
+    return found

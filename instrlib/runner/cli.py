@@ -140,8 +140,7 @@ def predict(
     from tqdm import tqdm
 
     from instrlib.core.io import AudioError
-    from instrlib.models.predict import predict_file, recordings
-    from instrlib.models.published import open_model
+    from instrlib.models.published import open_model, predict_file, recordings
 
     if as_json and as_csv:
         raise ConfigError("Give --json or --csv, not both.")

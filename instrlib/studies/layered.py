@@ -15,8 +15,7 @@ from instrlib.data.splits import Split
 from instrlib.data.store import FeatureStore, Inputs, open_store
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models.predict import Windows, window_scores
-from instrlib.models.published import Network
+from instrlib.models.published import Network, Windows, window_scores
 from instrlib.models.trained import load_model, load_scaler, open_trained, predict_clips
 from instrlib.studies.mixtures import MixtureConfig, Mixtures
 

@@ -1,7 +1,7 @@
 """Robustness of the released model to degraded recordings and other corpora.
 
-Degraded recordings are written to files that `predict.predict_file` reads, as `instrlib predict` does. Temperature and
-thresholds are those of the model; nothing is tuned here.
+Degraded recordings are written to files that `published.predict_file` reads, as `instrlib predict` does. Temperature
+and thresholds are those of the model; nothing is tuned here.
 """
 
 import tempfile
@@ -23,8 +23,7 @@ from instrlib.data.splits import Split
 from instrlib.evaluation import statistics
 from instrlib.evaluation.calibration import is_named
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models.predict import predict_file
-from instrlib.models.published import PublishedModel
+from instrlib.models.published import PublishedModel, predict_file
 
 CLIPS_PER_CLASS = {"smoke": 1, "quick": 8, "full": 40}
 """Test clips of each class that are degraded, by profile: each is predicted some forty times."""

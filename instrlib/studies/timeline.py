@@ -23,7 +23,7 @@ from instrlib.evaluation.metrics import best_thresholds
 from instrlib.studies.mixtures import Mixtures
 
 if TYPE_CHECKING:
-    from instrlib.models.predict import Windows
+    from instrlib.models.published import Windows
 
 HOP_S = 1.0
 """Step between windows, and length of a frame."""

@@ -27,7 +27,7 @@ from instrlib.core.io import AudioError, ConfigError, CorpusError, RunError
 from instrlib.data.rendered import sampler
 from instrlib.deploy import analysis, page
 from instrlib.models import published
-from instrlib.models.predict import predict_file
+from instrlib.models.published import predict_file
 from instrlib.studies import condition
 
 pytest.importorskip("gradio")

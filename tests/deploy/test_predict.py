@@ -22,7 +22,7 @@ from instrlib.audio import decode
 from instrlib.audio.features import extract
 from instrlib.core.io import AudioError, ConfigError
 from instrlib.core.parallel import without_stderr
-from instrlib.models import predict, published
+from instrlib.models import published
 from instrlib.runner.cli import main
 
 RATE_HZ = 22_050
@@ -48,7 +48,7 @@ def write(path: Path, signal: np.ndarray, rate_hz: int = RATE_HZ) -> Path:
 
 def test_held_out_clips_get_the_predictions_that_their_scores_were_computed_from(released, small, model):
     after, paths = released.made.after, small.clips.manifest.set_index("clip_id").path
-    found = [predict.predict_file(small.clips.root / paths[clip], model) for clip in after["clip_id"]]
+    found = [published.predict_file(small.clips.root / paths[clip], model) for clip in after["clip_id"]]
     np.testing.assert_allclose([one.probabilities for one in found], after["probabilities"], atol=1e-5)
     first = np.array([small.store.classes.index(one.top(1)[0][0]) for one in found])
     assert (first == after["targets"]).mean() == model.about["scores"]["accuracy"]["estimate"]
@@ -63,15 +63,15 @@ def test_every_segment_of_a_longer_recording_counts(model, tmp_path):
     spectra = [extract(signal[first : first + n], config) for first in range(0, len(signal) - n // 4, n)]
     assert len(spectra) == math.ceil((62.5 - 0.75) / 3)
     expected = published.predictor(model.single)(np.stack(spectra).astype(np.float16))[0].mean(axis=0)
-    np.testing.assert_allclose(predict.predict_file(path, model).probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(published.predict_file(path, model).probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "n_channels", "atol"), [("a.flac", 2, 1e-3), ("a.ogg", 1, 0.15), ("a.mp3", 1, 0.15)])
 def test_the_prediction_does_not_depend_on_rate_channels_or_format(model, tmp_path, name, n_channels, atol):
     signal = tone(5.0, rate_hz=44_100)
-    expected = predict.predict_file(write(tmp_path / "a.wav", tone(5.0)), model)
+    expected = published.predict_file(write(tmp_path / "a.wav", tone(5.0)), model)
     path = write(tmp_path / name, np.stack([signal] * n_channels, axis=1), 44_100)
-    found = predict.predict_file(path, model)
+    found = published.predict_file(path, model)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=max(atol, 0.02))
     assert found.duration_s == pytest.approx(5.0, abs=0.1)
 
@@ -80,7 +80,7 @@ def test_probabilities_sum_to_one_and_a_top_class_below_its_threshold_is_not_rep
     path = write(tmp_path / "a.wav", tone(4.0))
     for threshold in (0.0, 1.01):
         network = dataclasses.replace(model.single, thresholds=np.full(3, threshold))
-        found = predict.predict_file(path, dataclasses.replace(model, single=network))
+        found = published.predict_file(path, dataclasses.replace(model, single=network))
         assert found.probabilities.sum() == pytest.approx(1)
         assert [share for _, share in found.top(9)] == sorted(found.probabilities, reverse=True)
         assert found.named == ((found.top(1)[0][0],) if threshold == 0 else ())
@@ -95,7 +95,7 @@ def test_probabilities_sum_to_one_and_a_top_class_below_its_threshold_is_not_rep
 )
 def test_windows_start_at_every_hop_until_one_reaches_the_end(model, tmp_path, duration_s, hop_s, window_s, n):
     path = write(tmp_path / "a.wav", tone(duration_s))
-    found = predict.window_scores(path, model.several, hop_s=hop_s, window_s=window_s)
+    found = published.window_scores(path, model.several, hop_s=hop_s, window_s=window_s)
     np.testing.assert_allclose(found.start_s, np.arange(n) * hop_s)
     assert found.window_s == (window_s or 3.0) and found.probabilities.shape == (n, 3)
     assert found.start_s[-1] + found.window_s >= duration_s - 1e-6
@@ -106,7 +106,7 @@ def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probabil
     path = write(tmp_path / "a.wav", np.concatenate(parts))
     signal = decode.load(path, sample_rate_hz=RATE_HZ)
     for network in (model.single, model.several):
-        found, predictor = predict.window_scores(path, network), published.predictor(network)
+        found, predictor = published.window_scores(path, network), published.predictor(network)
         for start_s, given in zip(found.start_s, found.probabilities, strict=True):
             first = round(start_s * RATE_HZ)
             one = extract(signal[first : first + 3 * RATE_HZ], network.features)
@@ -117,7 +117,7 @@ def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probabil
 @pytest.mark.parametrize("wrong", [{"hop_s": 0}, {"hop_s": math.nan}, {"window_s": 0.01}, {"window_s": 4.0}])
 def test_impossible_windows_are_refused(model, tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        predict.window_scores(write(tmp_path / "a.wav", tone(1.0)), model.several, **wrong)
+        published.window_scores(write(tmp_path / "a.wav", tone(1.0)), model.several, **wrong)
 
 
 # -- files that cannot be used -----------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def bad_files(folder: Path) -> list[Path]:
 def test_each_bad_file_gives_one_sentence_that_names_it(model, tmp_path):
     for path in bad_files(tmp_path):
         with pytest.raises(AudioError) as error:
-            predict.predict_file(path, model)
+            published.predict_file(path, model)
         assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
@@ -146,9 +146,9 @@ def test_the_rest_of_a_truncated_file_is_predicted(model, tmp_path):
     for name, duration_s, tolerance_s in (("cut.wav", 30.0, 0.1), ("cut.mp3", 90.0, 1.5)):
         path = write(tmp_path / name, tone(duration_s))
         os.truncate(path, path.stat().st_size // 3)
-        left_s = predict.predict_file(path, model).duration_s
+        left_s = published.predict_file(path, model).duration_s
         assert left_s == pytest.approx(duration_s / 3, abs=tolerance_s)
-        found = predict.window_scores(path, model.several)
+        found = published.window_scores(path, model.several)
         ends_s = found.start_s + found.window_s
         assert ends_s[-2] < left_s <= ends_s[-1], "the last window is the first that reaches the end"
 
@@ -184,12 +184,12 @@ def test_the_command_names_its_model_with_its_performance_and_gives_a_row_for_ea
     assert all(f"{accuracy[end]:.2f}" in second for end in accuracy)
     _, *rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [row[:2] for row in rows] == [["one.wav", "0:04.0"], ["two.flac", "1:04.0"]]
-    name, share = predict.predict_file(folder / "one.wav", model).top(1)[0]
+    name, share = published.predict_file(folder / "one.wav", model).top(1)[0]
     assert rows[0][3].startswith(f"{name} {100 * share:.0f} %, ") and rows[0][3].count("%") == 2
 
 
 def test_json_and_csv_hold_the_same(folder, model):
-    found = predict.predict_file(folder / "two.flac", model)
+    found = published.predict_file(folder / "two.flac", model)
     (one,) = json.loads(call("two.flac", "--json").stdout)
     top = [{"class": name, "probability": pytest.approx(share)} for name, share in found.top(3)]
     known = {"file": "two.flac", "answer": found.named[0] if found.named else None, "model": model.name}
@@ -239,14 +239,14 @@ def test_another_model_can_be_named_and_wrong_usage_is_refused(folder, arguments
 
 
 def test_predictions_before_an_interrupt_are_shown(folder, monkeypatch):
-    original = predict.predict_file
+    original = published.predict_file
 
     def interrupted(path, *rest, **others):
         if path.name == "two.flac":
             raise KeyboardInterrupt
         return original(path, *rest, **others)
 
-    monkeypatch.setattr(predict, "predict_file", interrupted)
+    monkeypatch.setattr(published, "predict_file", interrupted)
     result = call("one.wav", "two.flac", "one.wav", "--json")
     assert result.exit_code == 130 and [one["file"] for one in json.loads(result.stdout)] == ["one.wav"]
     assert "1 of 3" in errors(result)[0]
@@ -292,10 +292,10 @@ def test_the_command_imports_neither_tensorflow_nor_pandas(folder):
 def test_memory_does_not_grow_with_the_length_of_a_recording(model, tmp_path):
     """At the network's rate, 40 minutes are 212 MB of samples."""
     code = (
-        "import resource, sys; from pathlib import Path; from instrlib.models import predict, published\n"
+        "import resource, sys; from pathlib import Path; from instrlib.models import published\n"
         "model = published.open_model(Path(sys.argv[2]))\n"
-        "predict.predict_file(Path(sys.argv[1]), model)\n"
-        "predict.window_scores(Path(sys.argv[1]), model.single, hop_s=10.0)\n"
+        "published.predict_file(Path(sys.argv[1]), model)\n"
+        "published.window_scores(Path(sys.argv[1]), model.single, hop_s=10.0)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10))"
     )
     minute, peaks_mb = tone(60.0, rate_hz=8000), []

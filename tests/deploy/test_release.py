@@ -18,9 +18,9 @@ from instrlib.deploy import convert, release
 from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
-from instrlib.models import export, published, trained
+from instrlib.models import export, litert, published, trained
 from instrlib.models.layers import Layer, build
-from instrlib.models.predict import predict_file
+from instrlib.models.published import predict_file
 from instrlib.studies import saliency
 
 # -- the choice --------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_the_file_gives_the_logits_maps_and_probabilities_of_the_network(release
         x = scale(spectra, small.store.config, scaler)[..., None]
         np.testing.assert_allclose(predicted, model.predict_on_batch(x), atol=0.08)
         np.testing.assert_allclose(network.scaler.mean, scaler.mean, rtol=0)
-        logits, _ = published.logits(network)(x)
+        logits = litert.run(litert.load(network.file), x)[2]
         np.testing.assert_allclose(maps.mean(axis=(1, 2)) + model.layers[-1].get_weights()[1], logits, atol=1e-3)
         if name == "single":
             wanted = np.moveaxis(saliency.class_activation_maps(model, x), 1, -1)
@@ -150,7 +150,7 @@ def test_a_network_without_a_mean_at_its_end_gives_logits_only():
 def test_temperature_and_thresholds_are_fitted_on_the_validation_part(released, small):
     network, table = released.made.model.single, released.made.validation.loc["single"]
     segments = trained.part_segments(small.store, small.split, "validation")
-    logits, _ = published.logits(network)(small.store.read(segments.row.to_numpy(), network.scaler))
+    logits = litert.run(litert.load(network.file), small.store.read(segments.row.to_numpy(), network.scaler))[2]
     clips, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     targets = segments.groupby("clip_id").target.first()[clips].to_numpy()
     assert network.temperature == pytest.approx(fit_temperature(logits, targets, index), rel=1e-4)

@@ -14,7 +14,7 @@ from instrlib.core.io import EvaluationError, LeakError
 from instrlib.data import corpora, rendered
 from instrlib.evaluation import metrics, statistics
 from instrlib.evaluation.calibration import is_named
-from instrlib.models.predict import predict_file
+from instrlib.models.published import predict_file
 from instrlib.studies import robustness
 from instrlib.studies.robustness import UNKNOWN, UNTOUCHED, name_of
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.io import ConfigError
-from instrlib.models.predict import Windows
+from instrlib.models.published import Windows
 from instrlib.studies import timeline
 from instrlib.studies.timeline import Decision, Truth
 
