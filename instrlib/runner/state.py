@@ -108,17 +108,14 @@ class Look:
 def _files(corpus: str, data: str) -> dict[str, str]:
     """Return fingerprints of the corpus and of the other files that notebooks use."""
     from instrlib.models.embeddings import available, weights_folder
-    from instrlib.models.pretrained import find
     from instrlib.studies.domains import on_this_machine
 
-    if handles := os.environ.get("INSTRLIB_HUB"):
-        available()  # download now, otherwise the files would count as changed after the run
     # The rendered corpus depends on code and a seed only; its files are a cache.
     files = {"files of the corpus": hash_tree(Path(data or folders().data / corpus))} if corpus != "rendered" else {}
-    if find(weights_folder()):
+    if available():  # downloads now, otherwise the files would count as changed after the run
         files[f"networks in {weights_folder()}"] = hash_tree(weights_folder())
     logs = {path.name: hash_file(path) for path in sorted(folders().notebooks.glob("[0-9][0-9]_*.json"))}
-    return files | ({"INSTRLIB_HUB": handles} if handles else {}) | logs | on_this_machine()
+    return files | logs | on_this_machine()
 
 
 def _why(record: dict[str, Any], parts: dict[str, Any], study: Path) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from instrlib.models.trained import answer_test
 
 from instrlib.audio import decode as audio
 from instrlib.audio.effects import ChangedCopies
@@ -26,6 +25,7 @@ from instrlib.data import corpora, store
 from instrlib.data.corpora import Corpus, CorpusInfo, excluded_table
 from instrlib.data.splits import PARTS, k_folds, load_split, same_group_share, save_splits
 from instrlib.evaluation.predictions import by_clip
+from instrlib.models.trained import answer_test
 
 CONFIG = FeatureConfig(
     sample_rate_hz=8_000, segment_s=0.5, segment_hop_s=0.5, n_fft=512, hop_length=256, n_mels=16, fmax_hz=4_000.0
