@@ -19,11 +19,8 @@ MAX_FOLDS = 5
 CLIPS_PER_GROUP = 4
 """A test part of n clips counts as large enough only when it has n / 4 groups: groups are what is independent."""
 
-_VALIDATION = 0.25
-"""Share of the clips outside the test part that validates."""
-
 _ATTEMPTS = 40
-"""Seeds that are tried until every class is everywhere; after each quarter of them there is one fold less."""
+"""Seeds that are tried until every class is in every part; after each quarter of them there is one fold less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +41,9 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
 
     No group is in two parts, and every class has a group in every part. Validation or test parts of the publisher
     (column `split`) are kept. scikit-learn's StratifiedGroupKFold assigns the groups, separately for classes without
-    common groups, so excluding one class does not move the clips of others.
-
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        Columns `clip_id`, `label`, `group`, `split`.
-    seed : int
-        Seed of the split.
-
-    Raises
-    ------
-    SplitError
-        When a class has fewer groups than there are parts, or no split has every class in every part.
-    LeakError
-        When the parts of the publisher share a group.
+    common groups, so excluding one class does not move the clips of others. Raises `SplitError` when a class has fewer
+    groups than there are parts, or no split has every class in every part, and `LeakError` when the parts of the
+    publisher share a group.
 
     Examples
     --------
@@ -66,38 +51,29 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
     >>> make_split(clips.assign(split=""), seed=0).parts.value_counts()[list(PARTS)].tolist()
     [2, 2, 2]
     """
-    unknown = sorted(set(manifest.split) - {"", *PARTS})
-    if unknown:
-        raise SplitError(f"The corpus has an unknown part {unknown[0]!r}; use {', '.join(PARTS)}.")
-    parts = manifest.split.where(manifest.split.isin(PARTS[1:]), "train")
-    given = [name for name in PARTS[1:] if (parts == name).any()]
-    asked = [name for name in ("test", "validation") if name not in given]
+    parts = manifest.split.replace("", "train")
+    asked = [name for name in ("test", "validation") if name not in set(parts)]
     for number, name in enumerate(asked):
         left, n_later = manifest[parts == "train"], len(asked) - number
         _check_groups(left, set(manifest.label), n_later + 1)
-        chosen = _hold_out(left, 0.2 if n_later == 2 else _VALIDATION, leave=n_later, seed=seed)
-        parts = parts.where(~manifest.group.isin(chosen) | (parts != "train"), name)
+        fold_of = _folds(left, 5 if n_later == 2 else 4, seed=seed, leave=n_later, first_only=True)
+        parts = parts.where(~manifest.group.isin(fold_of) | (parts != "train"), name)
     split = _checked(manifest, pd.Series(parts.to_numpy(), index=manifest.clip_id.to_numpy()), seed)
-    check_classes(manifest, split.parts, tuple(manifest.label.unique()))  # parts of the publisher may lack a class
+    check_classes(manifest, split.parts, manifest.label.unique())  # parts of the publisher may lack a class
     return split
 
 
 def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
-    """Split a corpus k times, such that each clip is in the test part exactly once.
+    """Split a corpus k times, at least 3, such that each clip is in the test part exactly once.
 
     Fold i is the test part of split i; a quarter of the other groups is for validation. Parts of the publisher are
-    ignored. Raises `SplitError` if k is below 3 or a class has fewer than k groups.
+    ignored. Raises `SplitError` if a class has fewer than k groups.
     """
-    if k < 3:
-        raise SplitError(f"k must be at least 3 (test, validation and training), not {k}.")
     _check_groups(manifest, set(manifest.label), k)
-    fold_of: dict[str, int] = {}
-    for clips in _components(manifest):
-        fold_of |= _fold(clips, k, seed=seed)
-    folds = manifest.group.map(fold_of)
+    folds = manifest.group.map(_folds(manifest, k, seed=seed))
     splits = []
     for fold in range(k):
-        validation = _hold_out(manifest[folds != fold], _VALIDATION, leave=1, seed=seed)
+        validation = _folds(manifest[folds != fold], 4, seed=seed, leave=1, first_only=True)
         parts = np.select([folds == fold, manifest.group.isin(validation)], ["test", "validation"], "train")
         splits.append(_checked(manifest, pd.Series(parts, index=manifest.clip_id.to_numpy()), seed))
     return splits
@@ -123,15 +99,12 @@ def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
     `manifest` has one row per clip or segment (`clip_id`, `group`); `parts` is indexed by clip id.
     """
     if parts.index.has_duplicates or set(parts.index) != set(manifest.clip_id):
-        wrong = parts.index[parts.index.duplicated()].union(parts.index.symmetric_difference(manifest.clip_id.unique()))
-        raise SplitError(f"The clip {wrong[0]!r} is missing or duplicated in the split or the corpus; split again.")
-    wrong = parts[~parts.isin((*PARTS, UNUSED))]
-    if len(wrong):
-        raise SplitError(f"The clip {wrong.index[0]!r} has the part {wrong.iloc[0]!r}; the parts are {PARTS}.")
+        raise SplitError("The split and the corpus have different clips, or a clip twice; split again.")
+    if unknown := sorted(set(parts) - {*PARTS, UNUSED}):
+        raise SplitError(f"Unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
     of_row = manifest.clip_id.map(parts).replace(UNUSED, "train")
     n_parts = of_row.groupby(manifest.group).nunique()
-    leaks = sorted(n_parts.index[n_parts > 1])
-    if leaks:
+    if leaks := sorted(n_parts.index[n_parts > 1]):
         both = " and ".join(sorted(set(of_row[manifest.group == leaks[0]]), key=PARTS.index))
         raise LeakError(f"The group {leaks[0]!r} is in {both} ({len(leaks)} such groups); each belongs in one part.")
 
@@ -153,10 +126,7 @@ def same_group_share(segments: pd.DataFrame, parts: pd.Series) -> float:
     >>> same_group_share(pd.DataFrame({"group": ["a", "a", "b"]}), pd.Series(["train", "test", "test"]))
     0.5
     """
-    in_test = segments.group[parts == "test"]
-    if in_test.empty:
-        raise SplitError("The test part has no segment; make the split again.")
-    return float(in_test.isin(segments.group[parts == "train"]).mean())
+    return float(segments.group[parts == "test"].isin(segments.group[parts == "train"]).mean())
 
 
 def fingerprint_of(splits: Sequence[Split]) -> str:
@@ -188,13 +158,11 @@ def load_split(path: Path, manifest: pd.DataFrame) -> Split:
     stored = read_json(path)
     try:
         split = _checked(manifest, pd.Series(stored["parts"], dtype=str), stored["seed"])
-        fingerprint = stored["fingerprint"]
+        intact = stored["fingerprint"] == split.fingerprint
     except (KeyError, TypeError, AttributeError):
-        raise SplitError(f"{path} is not a split; delete it and run the step that writes it again.") from None
-    if fingerprint != split.fingerprint:
-        raise SplitError(
-            f"{path} was altered, because its fingerprint differs; delete it and run the step that writes it again."
-        )
+        intact = False
+    if not intact:
+        raise SplitError(f"{path} is damaged or was altered; delete it and run the step that writes it again.")
     return split
 
 
@@ -204,13 +172,46 @@ def _checked(manifest: pd.DataFrame, parts: pd.Series, seed: int) -> Split:
 
 
 def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
-    """Raise `SplitError` if a class has fewer groups than it needs."""
-    for label, n in clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0).items():
-        if n < n_needed:
+    n_groups = clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0)
+    if n_groups.min() < n_needed:
+        raise SplitError(
+            f"The class {n_groups.idxmin()!r} has groups: {n_groups.min()}, but {n_needed} are required; add clips "
+            "from other recordings or sessions, or leave the class out."
+        )
+
+
+def _folds(manifest: pd.DataFrame, n: int, *, seed: int, leave: int = 2, first_only: bool = False) -> dict[str, int]:
+    """Return the fold of each group, such that each class has a group in every fold and `leave` groups outside it.
+
+    With `first_only`, the groups of a single such fold are returned, near 1 / n of the clips; n may then decrease.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    found: dict[str, int] = {}
+    for clips in _components(manifest):
+        labels, groups = clips.label.to_numpy(), clips.group.to_numpy()
+        # Excluding a class must not change the seed of the others.
+        own_seed = int(hash_bytes(f"{seed}".encode(), *(name.encode() for name in np.unique(labels)))[:8], 16)
+        n_most = min(n, clips.groupby("label").group.nunique().min())
+        for attempt in range(_ATTEMPTS):
+            n_now = max(2, n_most - 4 * attempt // _ATTEMPTS) if first_only else n
+            dealer = StratifiedGroupKFold(n_now, shuffle=True, random_state=(own_seed + attempt) % 2**32)
+            folds = [set(groups[test]) for _, test in dealer.split(labels, labels, groups)]
+            # Otherwise the first fold has the largest group of each class.
+            np.random.default_rng(own_seed + attempt).shuffle(folds)
+            fit = [fold for fold in folds if _covers(clips, fold, leave)]
+            if first_only and fit:
+                off = [round(20 * abs(clips.group.isin(fold).mean() - 1 / n)) for fold in fit]  # steps of 5 %
+                fit = folds = [fit[int(np.argmin(off))]]
+            if len(fit) == len(folds):
+                found |= {group: number for number, fold in enumerate(folds) for group in fold}
+                break
+        else:
             raise SplitError(
-                f"The class {label!r} has groups: {n}, but {n_needed} are required; add clips from other "
-                "recordings or sessions, or leave the class out."
+                f"No split has {', '.join(np.unique(labels))} in every part, because their groups contain several "
+                "classes; add recordings of these classes or leave one out."
             )
+    return found
 
 
 def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
@@ -223,48 +224,8 @@ def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
     return [part.sort_values("clip_id") for _, part in clips.groupby(of_clip.to_numpy())]
 
 
-def _hold_out(clips: pd.DataFrame, share: float, *, leave: int, seed: int) -> set[str]:
-    """Choose groups with about `share` of the clips of each class, which keeps `leave` other groups."""
-    chosen: set[str] = set()
-    for part in _components(clips):
-        n = int(min(round(1 / share), part.groupby("label").group.nunique().min()))
-        fold_of = _fold(part, n, seed=seed, leave=leave, share=share)
-        chosen |= {group for group, fold in fold_of.items() if fold == 0}
-    return chosen
-
-
-def _fold(clips: pd.DataFrame, n: int, *, seed: int, leave: int = 2, share: float | None = None) -> dict[str, int]:
-    """Return the fold of each group, such that each class has a group in every fold and `leave` groups outside it.
-
-    With a `share`, only fold 0 does so, with a size near the share; n may then decrease.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    labels, groups = clips.label.to_numpy(), clips.group.to_numpy()
-    # Excluding a class must not change the seed of the others.
-    own_seed = int(hash_bytes(f"{seed}".encode(), *(name.encode() for name in np.unique(labels)))[:8], 16)
-    for attempt in range(_ATTEMPTS):
-        n_now = n if share is None else max(2, n - 4 * attempt // _ATTEMPTS)
-        dealer = StratifiedGroupKFold(n_now, shuffle=True, random_state=(own_seed + attempt) % 2**32)
-        folds = [set(groups[test]) for _, test in dealer.split(labels, labels, groups)]
-        np.random.default_rng(own_seed + attempt).shuffle(
-            folds
-        )  # otherwise the first has the largest group of each class
-        fit = [fold for fold in folds if _covers(clips, fold, leave)]
-        if share is not None and fit:
-            off = [round(20 * abs(clips.group.isin(fold).mean() - share)) for fold in fit]  # steps of 5 %
-            fit = folds = [fit[int(np.argmin(off))]]
-        if len(fit) == len(folds):
-            return {group: number for number, fold in enumerate(folds) for group in fold}
-    raise SplitError(
-        f"No split has {', '.join(np.unique(labels))} in every part, because their groups contain several "
-        "classes; add recordings of these classes or leave one out."
-    )
-
-
 def _covers(clips: pd.DataFrame, fold: set[str], leave: int) -> bool:
     """Return whether each class has a group in the fold, and `leave` outside."""
-    inside = clips.group.isin(fold)
-    counts = [clips[part].groupby("label").group.nunique() for part in (inside, ~inside)]
-    n_classes = clips.label.nunique()
-    return len(counts[0]) == n_classes == len(counts[1]) and counts[1].min() >= leave
+    n_all = clips.groupby("label").group.nunique()
+    n_inside = clips[clips.group.isin(fold)].groupby("label").group.nunique().reindex(n_all.index, fill_value=0)
+    return bool((n_inside > 0).all() and (n_all - n_inside >= leave).all())

@@ -11,7 +11,7 @@ References
    arXiv:1704.01279.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,18 +19,19 @@ import pandas as pd
 from instrlib.core.io import ConfigError
 
 _TABLE = pd.read_csv(Path(__file__).with_suffix(".csv"), dtype=str, keep_default_na=False)
-_CORPORA = tuple(_TABLE.columns[5:])
-_INSTRUMENT = _TABLE[_TABLE.level == "instrument"].set_index("name")
-
-FAMILIES = tuple(_TABLE.name[_TABLE.level == "family"])
-INSTRUMENTS = tuple(sorted(_INSTRUMENT.index))
-
-_SPELLINGS = {name: name for name in INSTRUMENTS}
-_SPELLINGS |= {one: row.Index for row in _INSTRUMENT.itertuples() for one in row.aliases.split("|") if one}
+_ROWS = {(row["name"], row["level"]): row for row in _TABLE.to_dict("records")}
 _MEANINGS = {
-    corpus: {row[corpus]: (row["name"], row["level"]) for row in _TABLE.to_dict("records") if row[corpus]}
-    for corpus in _CORPORA
+    corpus: {row[corpus]: meaning for meaning, row in _ROWS.items() if row[corpus]} for corpus in _TABLE.columns[5:]
 }
+"""The name and level ("instrument" or "family") of each class of a corpus."""
+_SPELLINGS = {
+    spelling: name
+    for (name, level), row in _ROWS.items()
+    for spelling in (name, *row["aliases"].split("|"))
+    if level == "instrument" and spelling
+}
+
+FAMILIES = tuple(name for name, level in _ROWS if level == "family")
 
 
 def common_name(corpus: str, label: str) -> str | None:
@@ -46,16 +47,11 @@ def common_name(corpus: str, label: str) -> str | None:
     >>> common_name("folder", "Double-Bass"), common_name("fsdkaggle2018", "Applause")
     ('double bass', None)
     """
-    meaning = _meaning(corpus, label)
-    return meaning[0] if meaning else None
+    return (_widening(corpus, label) or [(None,)])[0][0]
 
 
 def common_classes(
-    corpus_a: str,
-    corpus_b: str,
-    *,
-    classes_a: Sequence[str] | None = None,
-    classes_b: Sequence[str] | None = None,
+    corpus_a: str, corpus_b: str, *, classes_a: Sequence[str] | None = None, classes_b: Sequence[str] | None = None
 ) -> dict[str, str]:
     """Map each class of one corpus to the narrowest class of another that contains it, in the order of the first.
 
@@ -65,41 +61,29 @@ def common_classes(
 
     Examples
     --------
-    >>> common_classes("kaggle_instruments", "rendered")
-    {'drums': 'drums', 'piano': 'piano', 'violin': 'violin'}
     >>> common_classes("rendered", "nsynth", classes_a=("piano", "drums", "violin"))
     {'piano': 'keyboard', 'violin': 'string'}
     """
-    there = {_meaning(corpus_b, label): label for label in reversed(_classes(corpus_b, classes_b))}
-    there.pop(None, None)
+    there = {
+        wider[0]: label for label in reversed(_classes(corpus_b, classes_b)) if (wider := _widening(corpus_b, label))
+    }
     matches = {
-        label: next((there[wider] for wider in _widening(_meaning(corpus_a, label)) if wider in there), None)
+        label: next((there[wider] for wider in _widening(corpus_a, label) if wider in there), "")
         for label in _classes(corpus_a, classes_a)
     }
-    return {label: match for label, match in matches.items() if match is not None}
+    return {label: match for label, match in matches.items() if match}
 
 
-def _meaning(corpus: str, label: str) -> tuple[str, str] | None:
-    """Return the common name of a class, and whether it is an instrument or a family."""
-    if corpus in _CORPORA:
-        return _MEANINGS[corpus].get(label)
-    name = _SPELLINGS.get(" ".join(label.lower().replace("_", " ").replace("-", " ").split()))
-    return (name, "instrument") if name else None
-
-
-def _widening(meaning: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
-    """Yield the names of a class from the narrowest to the widest."""
-    if meaning:
-        yield meaning
-        if meaning[1] == "instrument":
-            row = _INSTRUMENT.loc[meaning[0]]
-            yield row.broader, "instrument"
-            yield row.family, "family"
+def _widening(corpus: str, label: str) -> list[tuple[str, str]]:
+    """Return the names of a class from the narrowest to the widest, each with its level."""
+    spelled = _SPELLINGS.get(" ".join(label.lower().replace("_", " ").replace("-", " ").split()))
+    found = _MEANINGS[corpus].get(label) if corpus in _MEANINGS else spelled and (spelled, "instrument")
+    if not found or found[1] == "family":
+        return [found] if found else []
+    return [found, (_ROWS[found]["broader"], "instrument"), (_ROWS[found]["family"], "family")]
 
 
 def _classes(corpus: str, chosen: Sequence[str] | None) -> list[str]:
-    if chosen is not None:
-        return list(chosen)
-    if corpus not in _CORPORA:
+    if chosen is None and corpus not in _MEANINGS:
         raise ConfigError(f"The classes of the corpus {corpus!r} are unknown; pass them.")
-    return sorted(_MEANINGS[corpus])
+    return sorted(_MEANINGS[corpus]) if chosen is None else list(chosen)

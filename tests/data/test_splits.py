@@ -106,8 +106,6 @@ def test_parts_of_the_publisher_that_leak_or_lack_a_class_are_refused():
         make_split(manifest_of(("a", "x", "test"), *single(3, split="train")), seed=0)
     with pytest.raises(SplitError, match="'b' has groups: 0"):
         make_split(manifest_of(("b", "x", "test"), ("a", "y", "test"), *single(3, "a")), seed=0)
-    with pytest.raises(SplitError, match="'eval'"):
-        make_split(random_manifest(0).assign(split="eval"), seed=0)
 
 
 def test_classes_that_cannot_be_everywhere_are_refused_by_name():
@@ -134,8 +132,6 @@ def test_a_fold_leaves_three_quarters_to_training_and_needs_k_groups_of_each_cla
         assert split.parts.value_counts()[list(PARTS)].tolist() == [24, 8, 8]
     with pytest.raises(SplitError, match="'b' has groups: 4"):
         k_folds(manifest_of(*single(9, "a"), *single(4, "b")), 5, seed=0)
-    with pytest.raises(SplitError):
-        k_folds(manifest_of(*single(9)), 2, seed=0)
     for most, expected in ((3, 3), (4, 4), (9, 5)):
         assert (
             len(study_splits(manifest_of(*single(9, "a"), *single(most, "b")), min_test_clips=99, seed=0)) == expected
@@ -200,8 +196,6 @@ def test_same_group_share_counts_test_segments_alone():
     segments = pd.DataFrame({"group": list("aabbcc")})
     parts = pd.Series(["train", "test", "validation", "test", "test", "test"])
     assert same_group_share(segments, parts) == 0.25
-    with pytest.raises(SplitError):
-        same_group_share(segments, parts.replace("test", "train"))
     manifest = random_manifest(2, fewest_groups=8)
     cut = manifest.loc[manifest.index.repeat(4)].reset_index(drop=True)
     assert same_group_share(cut, cut.clip_id.map(make_split(manifest, seed=0).parts)) == 0
