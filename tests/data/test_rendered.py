@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +16,13 @@ import instrlib
 from instrlib.core.io import ConfigError, CorpusError, DiskError
 from instrlib.data import rendered
 from instrlib.data.corpora import COLUMNS
-from instrlib.data.rendered import corpus as corpus_module
 from instrlib.data.rendered import phrases, sampler, sources
 
 CLIPS = 12
+CLASSES = (
+    "cello", "clarinet", "flute", "acoustic_guitar", "electric_guitar", "organ",
+    "piano", "saxophone", "trumpet", "violin", "voice", "drums",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,44 +41,38 @@ def small(tmp_path):
     return lambda **more: rendered.load(tmp_path / "small", **{**given, **more})
 
 
-def file_bytes(corpus):
-    return {path: (corpus.root / path).read_bytes() for path in corpus.manifest.path}
+def file_bytes(corpus, root=None):
+    return {path: ((root or corpus.root) / path).read_bytes() for path in corpus.manifest.path}
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_manifest_has_a_row_for_every_clip(corpus):
+def test_the_manifest_has_a_row_for_every_clip_and_fonts_take_turns(corpus):
     assert tuple(corpus.manifest.columns) == (*COLUMNS, "font", "program", "register", "content", "seed")
-    assert corpus.classes == rendered.CLASSES
-    assert corpus.manifest.label.value_counts().to_dict() == dict.fromkeys(rendered.CLASSES, CLIPS)
+    assert corpus.classes == rendered.CLASSES == CLASSES  # the order of the network outputs
     assert corpus.manifest.clip_id.is_monotonic_increasing and corpus.manifest.clip_id.is_unique
     assert set(corpus.manifest.duration_s) == {3.0} and corpus.excluded.empty
-
-
-def test_the_fonts_take_turns(corpus):
     for _, clips in corpus.manifest.groupby("label"):
         assert clips.font.tolist() == [*rendered.PLAYERS.fonts] * (CLIPS // 2)
 
 
 def test_a_group_is_a_sampled_instrument_with_all_its_registers_where_a_class_has_three():
     by_register = set()
-    for label in rendered.CLASSES:
+    for label in CLASSES:
         groups = rendered.groups(label)
         assert len(set(groups.values())) >= 3
         instruments = pd.DataFrame([(font, program, group) for (font, program, _), group in groups.items()])
         if (instruments.groupby([0, 1])[2].nunique() > 1).any():
             by_register.add(label)
     assert by_register == {"cello", "clarinet"}
-
-
-def test_programs_that_share_their_samples_are_one_group():
+    # Programs that share their samples are one group.
     assert rendered.groups("flute")["TimGM6mb", 72, 1] == rendered.groups("flute")["Merlin", 72, 3]
     assert rendered.groups("violin")["TimGM6mb", 40, 1] == rendered.groups("violin")["TimGM6mb", 110, 2]
     assert rendered.groups("organ")["TimGM6mb", 16, 1] == rendered.groups("organ")["Merlin", 16, 1]
 
 
-# -- the same bytes, however they come about --------------------------------------------------------------------------
+# -- the same bytes ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["tinysoundfont", "fluidsynth"])
@@ -84,16 +82,16 @@ def test_a_clip_does_not_depend_on_what_was_played_before_it(name):
     except (ImportError, OSError):
         pytest.skip(f"{name} is not installed")
     font = sources.find_soundfont()
-    clips = [rendered.compose(label, index)[1:] for index in range(2) for label in rendered.CLASSES]
+    clips = [rendered.compose(label, index)[1:] for index in range(2) for label in CLASSES]
 
     def play(engine, voice, phrase):
         given = {"program": voice.program, "duration_s": 3.0, "drums": voice.drums, "bends": phrase.bends}
         return sampler.play(font, phrase.notes, tuning_cents=11.0, engine=engine, **given)
 
-    used = sampler._ENGINES[name](font)
+    used = sampler.ENGINES[name](font)
     in_sequence = [play(used, *clip) for clip in clips]
-    for index in (0, 5, 11, 23):
-        alone = play(sampler._ENGINES[name](font), *clips[index])
+    for index in (0, 11, 23):
+        alone = play(sampler.ENGINES[name](font), *clips[index])
         assert np.array_equal(alone, in_sequence[index]) and 0.005 < np.abs(alone).max() < 1
 
 
@@ -103,19 +101,17 @@ def test_one_process_and_two_write_the_same_bytes(corpus, tmp_path):
         f"print(rendered.load(pathlib.Path(sys.argv[1]), clips_per_class={CLIPS}, workers=2).root)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    other = tmp_path / corpus.root.name
-    assert run.stdout.strip() == str(other)
-    assert all((other / path).read_bytes() == data for path, data in file_bytes(corpus).items())
+    assert run.stdout.strip() == str(tmp_path / corpus.root.name)
+    assert file_bytes(corpus, tmp_path / corpus.root.name) == file_bytes(corpus)
 
 
 def test_a_clip_is_rendered_once_for_every_size_and_choice_of_classes(corpus, monkeypatch):
-    monkeypatch.setattr(corpus_module, "_render_batch", None)  # nothing may be rendered
+    monkeypatch.setattr(rendered, "_render_batch", None)  # nothing may be rendered
     given = {"clips_per_class": 5, "classes": ("drums", "flute"), "workers": 1}
     part = rendered.load(corpus.root.parent, **given)
     assert part.root == corpus.root and part.classes == ("flute", "drums") and len(part.manifest) == 10
-    pd.testing.assert_frame_equal(
-        part.manifest, corpus.manifest[corpus.manifest.clip_id.isin(part.manifest.clip_id)].reset_index(drop=True)
-    )
+    same = corpus.manifest[corpus.manifest.clip_id.isin(part.manifest.clip_id)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part.manifest, same)
     assert part.fingerprint == rendered.load(corpus.root.parent, **given).fingerprint != corpus.fingerprint
 
 
@@ -125,8 +121,6 @@ def test_another_seed_and_other_players_give_other_clips(small):
         assert not set(other.manifest.clip_id) & set(base.manifest.clip_id)
         assert not set(other.manifest.content) & set(base.manifest.content)
     assert set(merlin.manifest.font) == {"Merlin"} and "TimGM6mb" not in merlin.info.citation
-    alone = rendered.compose("flute", 0, players=rendered.Players(("TimGM6mb",)))
-    assert not np.array_equal(alone[2].notes, rendered.compose("flute", 0)[2].notes)
 
 
 def test_a_changed_phrase_or_effect_renders_anew_and_a_changed_docstring_does_not(tmp_path):
@@ -148,9 +142,9 @@ def test_a_changed_phrase_or_effect_renders_anew_and_a_changed_docstring_does_no
         return run.stdout.split()
 
     plain = load("data/rendered/phrases.py", "Compose", "Make")
-    assert load("data/rendered/corpus.py", "The built-in corpus", "The corpus") == plain
+    assert load("data/rendered/__init__.py", "The built-in corpus", "The corpus") == plain
     for name, old, new in (
-        ("data/rendered/phrases.py", "start_s = rng.uniform(0.02, 0.1)", "start_s = rng.uniform(0.2, 0.3)"),
+        ("data/rendered/phrases.py", "rng.uniform(0.02, 0.1)", "rng.uniform(0.2, 0.3)"),
         ("audio/effects.py", "_LOWEST_HZ = 20.0", "_LOWEST_HZ = 300.0"),
     ):
         folder, content = load(name, old, new)
@@ -158,58 +152,44 @@ def test_a_changed_phrase_or_effect_renders_anew_and_a_changed_docstring_does_no
         assert [one.name for one in (copy.parent / "data").iterdir()] == [folder]  # stale clips are removed
 
 
-def test_a_rendered_clip_is_what_the_file_holds(corpus, sounds):
-    row = corpus.manifest[corpus.manifest.label == "piano"].iloc[3]
-    assert np.abs(rendered.render("piano", 3) - sounds[row.clip_id]).max() < 1.01 / 32768
-
-
 # -- interrupted, lost, altered ---------------------------------------------------------------------------------------
 
 
-def test_after_a_kill_or_a_loss_the_same_bytes_are_made_and_finished_batches_are_kept(small):
+def test_lost_and_damaged_files_are_found_and_rendered_again_and_whole_batches_are_kept(small, tmp_path):
+    assert len(rendered.validate(tmp_path)) == 1  # nothing yet
     corpus = small()
-    before = file_bytes(corpus)
-    paths = {
-        label: corpus.root / corpus.manifest.path[corpus.manifest.label == label].iloc[0] for label in corpus.classes
-    }
-    stamp = paths["drums"].stat().st_mtime_ns
-    for broken in ("lost", "cut", "no record"):
-        if broken == "lost":
-            paths["flute"].unlink()
-            assert str(paths["flute"]) in rendered.validate(corpus.root.parent)[0]
-        elif broken == "cut":
-            paths["flute"].write_bytes(paths["flute"].read_bytes()[:1000])
-        else:
-            (corpus.root / "notes" / "flute-0000.json").write_text("[{")
-            assert len(rendered.validate(corpus.root)) == 1
+    before, record = file_bytes(corpus), corpus.root / "notes" / "flute-0000.json"
+    drums, flute = (
+        corpus.root / corpus.manifest.path[corpus.manifest.label == one].iloc[0] for one in ("drums", "flute")
+    )
+    altered, stamp = bytearray(flute.read_bytes()), drums.stat().st_mtime_ns
+    altered[5000] ^= 1
+    for damage, named in (
+        (flute.unlink, flute),
+        (lambda: flute.write_bytes(before[str(flute.relative_to(corpus.root))][:1000]), flute),
+        (lambda: record.write_text("[{"), record),
+    ):
+        damage()
+        (sentence,) = rendered.validate(corpus.root)
+        assert str(named) in sentence
         assert file_bytes(small()) == before and rendered.validate(corpus.root) == []
-    assert paths["drums"].stat().st_mtime_ns == stamp
-
-
-def test_an_altered_clip_is_named(small):
-    corpus = small()
-    path = corpus.root / corpus.manifest.path[1]
-    data = bytearray(path.read_bytes())
-    data[5000] ^= 1
-    path.write_bytes(data)
+    assert drums.stat().st_mtime_ns == stamp
+    flute.write_bytes(altered)
     (sentence,) = rendered.validate(corpus.root)
-    assert str(path) in sentence
+    assert str(flute) in sentence
 
 
-def test_nothing_rendered_yet_is_one_finding(tmp_path):
-    assert len(rendered.validate(tmp_path)) == 1
-
-
-@pytest.mark.parametrize("wrong", [{"classes": ("flute", "kazoo")}, {"seed": -1}, {"clips_per_class": 0}])
-def test_a_setting_out_of_range_is_refused(small, wrong):
-    with pytest.raises(ConfigError, match=r"kazoo|-1|0"):
-        small(**wrong)
-
-
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+def test_unknown_classes_fonts_and_folders_that_cannot_be_written_are_refused(small, tmp_path):
+    with pytest.raises(ConfigError, match="kazoo"):
+        small(classes=("flute", "kazoo"))
+    with pytest.raises(CorpusError, match="Grand"):
+        small(players=rendered.Players(("Grand",)))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DiskError):
         rendered.load(tmp_path / "file", clips_per_class=1, classes=("flute",), workers=1)
+    (tmp_path / "a.sf2").write_bytes(b"RIFFxxxxWAVE" + bytes(99))
+    with pytest.raises(CorpusError, match=r"a\.sf2"):
+        sources.presets(tmp_path / "a.sf2")
 
 
 # -- soundfonts and synthesisers --------------------------------------------------------------------------------------
@@ -222,7 +202,7 @@ def test_without_a_synthesiser_or_a_font_the_error_names_what_to_install(monkeyp
         def load(name, *rest):
             if name in names:
                 raise ImportError(name)
-            return json if name in sampler._ENGINES else found(name, *rest)
+            return json if name in sampler.ENGINES else found(name, *rest)
 
         return load
 
@@ -249,14 +229,6 @@ def test_finding_the_soundfonts_does_not_import_the_packages_that_contain_them()
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_unknown_font_and_a_file_that_is_no_soundfont_are_refused(small, tmp_path):
-    with pytest.raises(CorpusError, match="Grand"):
-        small(players=rendered.Players(("Grand",)))
-    (tmp_path / "a.sf2").write_bytes(b"RIFFxxxxWAVE" + bytes(99))
-    with pytest.raises(CorpusError, match=r"a\.sf2"):
-        sources.presets(tmp_path / "a.sf2")
-
-
 def test_no_note_falls_on_a_key_for_which_its_font_has_no_sound():
     """TimGM6mb's alto saxophone cannot play the E above middle C."""
     assert sampler.silent_keys(sources.find_soundfont("TimGM6mb"), 65, 60, 69) == {64}
@@ -265,31 +237,32 @@ def test_no_note_falls_on_a_key_for_which_its_font_has_no_sound():
     assert {63, 65} <= set(pitches) and 64 not in pitches
 
 
-def test_fonts_that_borrow_from_each_other_are_found_out():
+def test_fonts_that_share_samples_are_found():
     first, second = map(sources.find_soundfont, rendered.PLAYERS.fonts)
     assert sources.shared_samples(first, first) == 1 and sources.shared_samples(first, second) > 0.05
-    if "FluidR3_GM" in sources.fonts():  # recipes are chosen on it
+    if "FluidR3_GM" in sources.fonts():
         assert sources.shared_samples(first, sources.find_soundfont("FluidR3_GM")) == 0
 
 
 # -- how it sounds ----------------------------------------------------------------------------------------------------
 
 
-def test_clips_are_mono_sixteen_bit_at_22050_hz_never_silent_never_clipped_and_of_different_levels(corpus, sounds):
+def test_clips_are_mono_16_bit_at_22050_hz_and_never_silent_or_clipped(corpus, sounds):
     header = soundfile.info(corpus.root / corpus.manifest.path[0])
     assert (header.samplerate, header.channels, header.subtype) == (22_050, 1, "PCM_16")
-    assert all(len(sound) == 66_150 and np.isfinite(sound).all() for sound in sounds.values())
+    assert all(len(sound) == 66_150 for sound in sounds.values())
     peaks = 20 * np.log10([np.abs(sound).max() for sound in sounds.values()])
     floors = 20 * np.log10([np.percentile(np.abs(sound), 5) + 1e-6 for sound in sounds.values()])
     assert -20.1 < peaks.min() < peaks.max() < -0.9 and np.std(peaks) > 3 and np.std(floors) > 6
     assert min(20 * np.log10(sound.std()) for sound in sounds.values()) > -50
 
 
-def test_the_notes_are_the_composed_ones(corpus):
-    row = corpus.manifest[corpus.manifest.label == "organ"].iloc[4]
-    notes = rendered.notes(corpus, row.clip_id)
+def test_notes_and_sound_of_a_clip_are_those_of_its_number(corpus, sounds):
+    clip_id = corpus.manifest.clip_id[corpus.manifest.label == "organ"].iloc[4]
+    notes = rendered.notes(corpus, clip_id)
     assert tuple(notes.columns) == phrases.NOTE_COLUMNS
-    assert np.allclose(notes.to_numpy(), rendered.compose("organ", 4)[2].notes)
+    np.testing.assert_allclose(notes, rendered.compose("organ", 4)[2].notes)
+    np.testing.assert_allclose(rendered.render("organ", 4), sounds[clip_id], atol=1.01 / 32768)
     for unknown in ("organ-00099-abcdef", "a-b", "organ"):
         with pytest.raises(CorpusError):
             rendered.notes(corpus, unknown)
@@ -302,31 +275,25 @@ def frequency_of(sound, rate_hz, low_hz, high_hz):
     return near[band][np.argmax(spectrum[band])]
 
 
-@pytest.mark.parametrize("pitch", [48, 60, 81])
-def test_a_note_sounds_at_its_onset_and_at_its_pitch(pitch):
-    note = np.array([[0.5, 1.5, pitch, 100]])
-    sound = sampler.play(sources.find_soundfont(), note, program=16, duration_s=2.0, sample_rate_hz=22_050)
-    loud = np.abs(sound) > 0.1 * np.abs(sound).max()
-    assert len(sound) == 44_100 and abs(np.argmax(loud) / 22_050 - 0.5) < 0.02
-    assert abs((len(loud) - np.argmax(loud[::-1])) / 22_050 - 1.5) < 0.1
+@pytest.mark.parametrize("pitch", [48, 81])
+def test_a_note_sounds_at_its_onset_and_at_its_pitch_and_can_be_bent(pitch):
+    def played(**more):
+        note = np.array([[0.5, 1.5, pitch, 100]])
+        return sampler.play(sources.find_soundfont(), note, program=16, duration_s=2.0, sample_rate_hz=22_050, **more)
+
     fundamental = 440 * 2 ** ((pitch - 69) / 12)
-    found = frequency_of(sound[13_230:30_870], 22_050, fundamental / 1.06, fundamental * 1.06)
-    assert abs(1200 * np.log2(found / fundamental)) < 8
+    for bends, tuning_cents, expected in ((None, 0.0, 0), (None, 20.0, 20), (np.array([[0.0, -50.0]]), 10.0, -40)):
+        sound = played(bends=bends, tuning_cents=tuning_cents)
+        loud = np.abs(sound) > 0.1 * np.abs(sound).max()
+        assert len(sound) == 44_100 and abs(np.argmax(loud) / 22_050 - 0.5) < 0.02
+        assert abs((len(loud) - np.argmax(loud[::-1])) / 22_050 - 1.5) < 0.1
+        found = frequency_of(sound[13_230:30_870], 22_050, fundamental / 1.06, fundamental * 1.06)
+        assert abs(1200 * np.log2(found / fundamental) - expected) < 8
 
 
-def test_tuning_and_bends_move_the_pitch_by_so_many_cents():
-    def frequency(**more):
-        font, note = sources.find_soundfont(), np.array([[0.0, 2.0, 69, 100]])
-        return frequency_of(sampler.play(font, note, program=16, duration_s=2.0, **more)[12_000:], 44_100, 380, 500)
-
-    plain = frequency()
-    assert abs(1200 * np.log2(frequency(tuning_cents=20.0) / plain) - 20) < 2
-    assert abs(1200 * np.log2(frequency(bends=np.array([[0.0, -50.0]]), tuning_cents=10.0) / plain) + 40) < 2
-
-
-@pytest.mark.parametrize("label", ["flute", "clarinet", "trumpet", "cello"])
-def test_recorded_clips_hold_the_energy_of_their_notes(corpus, sounds, label):
-    """A note's partials stand out 10 dB above what lies three quarters of a semitone beside them."""
+@pytest.mark.parametrize("label", ["flute", "trumpet", "cello"])
+def test_recorded_clips_have_the_energy_of_their_notes(corpus, sounds, label):
+    """A note's partials are 10 dB above the spectrum three quarters of a semitone beside them."""
 
     def energy(spectrum, frequencies):
         bins = frequencies * 2**16 / 22_050
@@ -339,7 +306,7 @@ def test_recorded_clips_hold_the_energy_of_their_notes(corpus, sounds, label):
             if end - begin >= 4_000:
                 spectrum = np.abs(np.fft.rfft(sounds[clip_id][begin:end] * np.hanning(end - begin), 2**16)) ** 2
                 fundamental = 440 * 2 ** ((note.pitch - 69) / 12)
-                # From 300 Hz up: lower partials of a short note do not stand apart from their neighbourhood.
+                # From 300 Hz up: lower partials of a short note overlap their neighbourhood.
                 partials = fundamental * (np.arange(4) + np.ceil(max(300 / fundamental, 1)))
                 partials = partials[partials < 10_000]
                 found.append(energy(spectrum, partials) > 10 * energy(spectrum, partials * 2 ** (0.75 / 12)))
@@ -347,24 +314,16 @@ def test_recorded_clips_hold_the_energy_of_their_notes(corpus, sounds, label):
 
 
 def test_the_classes_differ_in_brightness_as_the_instruments_do(corpus, sounds):
-    import librosa
-
-    def brightness(sound):
-        return np.median(librosa.feature.spectral_centroid(y=sound, sr=22_050))
-
-    by_class = {
-        label: np.median([brightness(sounds[clip]) for clip in clips.clip_id])
-        for label, clips in corpus.manifest.groupby("label")
-    }
-    assert max(by_class, key=by_class.get) == "drums"
-    assert by_class["trumpet"] > by_class["clarinet"] > by_class["organ"] and by_class["violin"] > by_class["cello"]
-    assert all(300 < value < 6000 for value in by_class.values())
+    bright = {clip: np.median(librosa.feature.spectral_centroid(y=one, sr=22_050)) for clip, one in sounds.items()}
+    found = corpus.manifest.clip_id.map(bright).groupby(corpus.manifest.label).median()
+    assert found.idxmax() == "drums" and found.between(300, 6000).all()
+    assert found.trumpet > found.clarinet > found.organ and found.violin > found.cello
 
 
 def test_a_recording_moves_nothing_in_time_and_stays_below_full_scale():
     click = np.zeros(66_150, np.float32)
     click[20_000] = 0.3
-    recorded = [corpus_module.record(np.random.default_rng(seed), click) for seed in range(20)]
+    recorded = [rendered.record(np.random.default_rng(seed), click) for seed in range(20)]
     assert all(one.dtype == np.float32 and one.shape == click.shape for one in recorded)
     assert {int(np.argmax(np.abs(one))) for one in recorded} == {20_000}
     peaks = [20 * np.log10(np.abs(one).max()) for one in recorded]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from instrlib import charts
 from instrlib.data import corpora
-from instrlib.data.rendered.corpus import Players
+from instrlib.data.rendered import Players
 from instrlib.reporting import cards
 from instrlib.runner import cli
 

@@ -4,19 +4,19 @@ A phrase has a key, a tempo, a chord progression and a texture of the instrument
 strumming, a chorale, a riff, or a drum groove with a fill. Its notes are in one register.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from instrlib.data.rendered.drums import groove
-from instrlib.data.rendered.voices import Rhythm, Style, Voice
+from instrlib.data.rendered.voices import ACCENTS, FILLS, GROOVES, KIT, MODES, Mode, Rhythm, Style, Voice
 
 T = TypeVar("T")
 
 NOTE_COLUMNS = ("onset_s", "offset_s", "pitch", "velocity")
+_SHORTEST_S = 0.03
 
 
 @dataclass(frozen=True)
@@ -27,85 +27,39 @@ class Phrase:
     bends: np.ndarray  # [n_bends, 2]
 
 
-def compose(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phrase:
-    """Compose a phrase; notes last at least 30 ms and end within `duration_s`.
+class Event(NamedTuple):
+    """A written note: start and length in beats, MIDI pitch, accent in velocity steps."""
 
-    Examples
-    --------
-    >>> from instrlib.data.rendered.voices import voices
-    >>> phrase = compose(np.random.default_rng(1), voices("flute")[0], duration_s=3.0)
-    >>> bool(phrase.notes[:, 2].min() >= 60 and phrase.notes[:, 1].max() <= 3.0)
-    True
-    """
-    piece = _new_piece(rng, voice.style, duration_s, runs_on=voice.drums or rng.random() < 0.35)
-    texture = _pick(rng, voice.style.textures.split())
-    events = _TEXTURES[texture](rng, piece, voice)
-    articulation = _pick(rng, voice.style.articulations.split()) if texture in _ARTICULATED else "ringing"
-    line = texture in _LINES
-    notes = _perform(rng, piece, events, _GATES[articulation], single_line=line, closes=not voice.drums)
-    return Phrase(notes, _express(rng, notes, voice.style, duration_s) if line else np.zeros((0, 2)))
-
-
-def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phrase:
-    """Compose one note, a repeated note or a scale, which show the timbre; often followed by silence."""
-    kind = _pick(rng, ("note", "note", "repeated", "scale"))
-    step_s, gate = (rng.uniform(0.3, 3.2), 1.0) if kind == "note" else (rng.uniform(0.15, 0.9), rng.uniform(0.4, 1))
-    onset = np.arange(rng.uniform(0, 0.3), duration_s - 0.1, step_s)[: 1 if kind == "note" else rng.integers(2, 9)]
-    scale, tonic = _MODES[_pick(rng, ("major", "minor"))].scale, rng.integers(12)
-    ladder = [pitch for pitch in range(voice.low, voice.high + 1) if (pitch - tonic) % 12 in scale]
-    moves = np.arange(len(onset)) if kind == "scale" else np.zeros(len(onset), int)
-    turns = ladder + ladder[-2:0:-1]  # up to the end of the register, and down again
-    pitch = np.array(turns)[(rng.integers(len(turns)) + moves) % len(turns)]
-    velocity = np.clip(rng.uniform(35, 120) + rng.normal(0, 5, len(onset)), 24, 124)
-    notes = np.column_stack([onset, np.minimum(onset + gate * step_s, duration_s), pitch, np.rint(velocity)])
-    notes[:, :2] = np.round(notes[:, :2], 4)
-    return Phrase(notes, _express(rng, notes, voice.style, duration_s))
-
-
-# -- harmony -----------------------------------------------------------------------------------------------------------
-
-
-class Mode(NamedTuple):
-    """A scale in semitones, chord progressions as degrees from 0, and the tones of melodies if they differ."""
-
-    scale: tuple[int, ...]
-    progressions: tuple[tuple[int, ...], ...]
-    line: tuple[int, ...] = ()
-
-
-_MODES = {
-    "major": Mode((0, 2, 4, 5, 7, 9, 11), ((0, 3, 4, 0), (0, 5, 3, 4), (1, 4, 0, 0), (0, 4, 5, 3), (5, 3, 0, 4))),
-    "minor": Mode((0, 2, 3, 5, 7, 8, 10), ((0, 5, 2, 6), (0, 3, 4, 0), (0, 6, 5, 4), (0, 3, 6, 2))),
-    "dorian": Mode((0, 2, 3, 5, 7, 9, 10), ((0, 3, 0, 3), (0, 6, 3, 0))),
-    "mixolydian": Mode((0, 2, 4, 5, 7, 9, 10), ((0, 6, 3, 0), (0, 3, 0, 6))),
-    "blues": Mode((0, 2, 4, 5, 7, 9, 10), ((0, 3, 0, 4), (0, 0, 3, 0)), (0, 3, 5, 6, 7, 10)),
-}
+    beat: float
+    length: float
+    pitch: int
+    accent: float = 0.0
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Key, time and harmony of a phrase; beats count from 0."""
+    """Player, key, time and harmony of a phrase; beats count from 0."""
 
-    tonic: int
+    rng: np.random.Generator
+    voice: Voice
     mode: Mode
+    tonic: int
+    progression: tuple[int, ...]
     n_beats: int
     beat_s: float
     start_s: float
     end_s: float
-    duration_s: float
     swing: float
-    progression: tuple[int, ...]
-    rhythms: tuple[Rhythm, ...]
 
     @property
     def beats_a_chord(self) -> int:
-        """How often the harmony changes."""
+        """Beats between changes of harmony."""
         return 1 if self.beat_s > 0.75 else 2
 
     def chord(self, beat: float) -> list[int]:
         """Return the pitch classes of the triad at a beat, root first."""
-        last = self.n_beats - 1
-        degree = self.progression[min(int(beat + 1e-6), last) // self.beats_a_chord % len(self.progression)]
+        place = min(int(beat + 1e-6), self.n_beats - 1) // self.beats_a_chord
+        degree = self.progression[place % len(self.progression)]
         return [(self.tonic + self.mode.scale[(degree + third) % 7]) % 12 for third in (0, 2, 4)]
 
     def chords(self) -> list[tuple[int, int, list[int]]]:
@@ -118,26 +72,181 @@ class Piece:
         tones = self.mode.line or self.mode.scale
         return [pitch for pitch in range(low, high + 1) if (pitch - self.tonic) % 12 in tones]
 
+    def pick(self, items: Sequence[T]) -> T:
+        """Return a random item."""
+        return _pick(self.rng, items)
 
-def _new_piece(rng: np.random.Generator, style: Style, duration_s: float, *, runs_on: bool) -> Piece:
-    beat_s = 60 / rng.uniform(*style.tempo_bpm)
-    start_s = rng.uniform(0.02, 0.1)
-    if runs_on:  # the clip ends while the music continues
-        end_s, n_beats = duration_s, int((duration_s - start_s) / beat_s) + 1
-    else:
+    def near(self) -> float:
+        """Return a random mean pitch of chords in the middle of the register."""
+        low, high = self.voice.low, self.voice.high
+        return self.rng.uniform(0.7 * low + 0.3 * high, 0.3 * low + 0.7 * high)
+
+
+def compose(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phrase:
+    """Compose a phrase; notes last at least 30 ms and end within `duration_s`.
+
+    Examples
+    --------
+    >>> from instrlib.data.rendered.voices import voices
+    >>> phrase = compose(np.random.default_rng(1), voices("flute")[0], duration_s=3.0)
+    >>> bool(phrase.notes[:, 2].min() >= 60 and phrase.notes[:, 1].max() <= 3.0)
+    True
+    """
+    style = voice.style
+    runs_on = voice.drums or rng.random() < 0.35  # the clip ends while the music continues
+    beat_s, start_s, end_s = 60 / rng.uniform(*style.tempo_bpm), rng.uniform(0.02, 0.1), duration_s
+    n_beats = int((duration_s - start_s) / beat_s) + 1
+    if not runs_on:
         end_s, n_beats = duration_s - rng.uniform(0.02, 0.3), int((duration_s - start_s - 0.2) / beat_s)
-    mode = _MODES[_pick(rng, style.modes.split())]
+    mode = MODES[_pick(rng, style.modes.split())]
     swing = rng.uniform(0.58, 0.67) if rng.random() < style.swing else 0.5
     tonic, progression = int(rng.integers(12)), _pick(rng, mode.progressions)
-    return Piece(tonic, mode, n_beats, beat_s, start_s, end_s, duration_s, swing, progression, style.rhythms)
+    piece = Piece(rng, voice, mode, tonic, progression, n_beats, beat_s, start_s, end_s, swing)
+    texture = piece.pick(style.textures.split())
+    is_line, events = texture in _LINES, (_LINES | _CHORDS)[texture](piece)
+    articulated = (is_line and texture != "riff") or texture == "double-stops"  # others ring as written
+    gates = _GATES[piece.pick(style.articulations.split())] if articulated else (0.98,)
+    notes = _perform(piece, events, gates, duration_s, single_line=is_line)
+    return Phrase(notes, _express(rng, notes, style, duration_s) if is_line else np.zeros((0, 2)))
 
 
-def _voicing(chord: Sequence[int], low: int, high: int, n_notes: int, near: float) -> list[int]:
+def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phrase:
+    """Compose one note, a repeated note or a scale, which show the timbre; often followed by silence."""
+    kind = _pick(rng, ("note", "note", "repeated", "scale"))
+    step_s, gate = (rng.uniform(0.3, 3.2), 1.0) if kind == "note" else (rng.uniform(0.15, 0.9), rng.uniform(0.4, 1))
+    onset = np.arange(rng.uniform(0, 0.3), duration_s - 0.1, step_s)[: 1 if kind == "note" else rng.integers(2, 9)]
+    scale, tonic = MODES[_pick(rng, ("major", "minor"))].scale, rng.integers(12)
+    ladder = [pitch for pitch in range(voice.low, voice.high + 1) if (pitch - tonic) % 12 in scale]
+    moves = np.arange(len(onset)) if kind == "scale" else np.zeros(len(onset), int)
+    turns = ladder + ladder[-2:0:-1]  # up to the end of the register, and down again
+    pitch = np.array(turns)[(rng.integers(len(turns)) + moves) % len(turns)]
+    velocity = np.clip(rng.uniform(35, 120) + rng.normal(0, 5, len(onset)), 24, 124)
+    notes = np.column_stack([onset, np.minimum(onset + gate * step_s, duration_s), pitch, np.rint(velocity)])
+    notes[:, :2] = np.round(notes[:, :2], 4)
+    return Phrase(notes, _express(rng, notes, voice.style, duration_s))
+
+
+# -- single lines ------------------------------------------------------------------------------------------------------
+
+
+def _rhythm(piece: Piece, cells: Sequence[Rhythm]) -> list[tuple[float, float]]:
+    """Return (beat, length) of a line: a motif of two beats, repeated or answered, sometimes with a rest."""
+
+    def motif() -> list[float]:
+        lengths: list[float] = []
+        while sum(lengths) < 2 - 1e-6:
+            lengths.extend(piece.pick(cells))
+        return lengths
+
+    line: list[tuple[float, float]] = []
+    while len(line) < 3:
+        lengths = first = motif()
+        while sum(lengths) < piece.n_beats:
+            lengths = lengths + (first if piece.rng.random() < 0.5 else motif())
+        begins = np.cumsum([0.0, *lengths[:-1]]).tolist()
+        fits = [(beat, length) for beat, length in zip(begins, lengths, strict=True) if beat <= piece.n_beats - 0.2]
+        line = [(beat, min(length, piece.n_beats - beat)) for beat, length in fits]
+    if len(line) > 4 and piece.rng.random() < 0.3:
+        del line[piece.rng.integers(1, len(line) - 1)]
+    return line
+
+
+def _line(piece: Piece, ladder: list[int], cells: Sequence[Rhythm] = ()) -> list[Event]:
+    """Walk along a ladder of pitches, mostly by step, with chord tones on the beats and at the end."""
+    rhythm, top = _rhythm(piece, cells or piece.voice.style.rhythms), len(ladder) - 1
+    ends = piece.rng.uniform(0, top, 3)
+    aims = np.interp([beat for beat, _ in rhythm], np.linspace(0, piece.n_beats, 3), ends).tolist()
+    here, events = round(aims[0]), []
+    for index, ((beat, length), aim) in enumerate(zip(rhythm, aims, strict=True)):
+        turn, snap = piece.rng.random(2)
+        toward = 1 if aim > here else -1
+        if index:
+            leap = 3 if abs(aim - here) > 4 else 2
+            here += toward * (1 if turn < 0.55 else leap if turn < 0.72 else 0 if turn < 0.8 else -1)
+        here = min(max(here, 0), top)
+        if index in (0, len(rhythm) - 1) or (abs(beat - round(beat)) < 1e-6 and snap < 0.7):
+            chord = piece.chord(beat)
+            tones = [place for place, pitch in enumerate(ladder) if pitch % 12 in chord]
+            here = min(tones, key=lambda place: abs(place - here), default=here)
+        events.append(Event(beat, length, ladder[here]))
+    return events
+
+
+def _melody(piece: Piece) -> list[Event]:
+    """Play a melody; some long notes begin with a grace note from above."""
+    events: list[Event] = []
+    short, high = 0.07 / piece.beat_s, piece.voice.high
+    for event in _line(piece, piece.ladder(piece.voice.low, high)):
+        above = piece.ladder(event.pitch + 1, min(event.pitch + 2, high))
+        if above and event.length * piece.beat_s > 0.4 and piece.rng.random() < piece.voice.style.ornament:
+            events.append(Event(event.beat, short, above[0], -6))
+            events.append(event._replace(beat=event.beat + short, length=event.length - short))
+        else:
+            events.append(event)
+    return events
+
+
+def _fanfare(piece: Piece) -> list[Event]:
+    """Play signals: repeated notes and leaps over the tones of one chord."""
+    chord = piece.chord(0)
+    ladder = [pitch for pitch in range(piece.voice.low, piece.voice.high + 1) if pitch % 12 in chord]
+    return _line(piece, ladder, ((1 / 3,) * 3, (0.75, 0.25), (0.5, 0.25, 0.25), (1,), (0.5, 0.5)))
+
+
+def _double_stops(piece: Piece) -> list[Event]:
+    """Play a melody with a second voice a third or a sixth below its longer notes."""
+    ladder = piece.ladder(piece.voice.low, piece.voice.high)
+    events, below = _line(piece, ladder), piece.pick((2, 2, 5))
+    places = [(event, ladder.index(event.pitch) - below) for event in events if event.length >= 0.5]
+    return events + [event._replace(pitch=ladder[place], accent=-5.0) for event, place in places if place >= 0]
+
+
+def _run(piece: Piece) -> list[Event]:
+    """Play even notes in a figure, repeated up or down the scale, into a longer last note."""
+    ladder = piece.ladder(piece.voice.low, piece.voice.high)
+    top = len(ladder) - 1
+    figure = piece.pick(((0, 1, 2, 3), (0, 2, 1, 3, 2, 4), (0, 1, 2, 1), (0, 1, 2, 0), (0, 1, 0, -1)))
+    notes_a_beat = piece.pick([n for n in (2, 3, 4, 4) if n / piece.beat_s < 9.5])
+    start, direction = int(piece.rng.integers(top + 1)), piece.pick((-1, 1))
+    n_run = (piece.n_beats - 1) * notes_a_beat
+    events = []
+    for index in range(n_run + 1):
+        repeat, place = divmod(index, len(figure))
+        place = abs(start + direction * (repeat + figure[place])) % (2 * top)
+        length = 1 / notes_a_beat if index < n_run else 1.0
+        events.append(Event(index / notes_a_beat, length, ladder[min(place, 2 * top - place)]))  # turn at both ends
+    return events
+
+
+def _arpeggio(piece: Piece, *, ringing: bool = False) -> list[Event]:
+    """Play the tones of each chord one after the other; ringing ones sound until the harmony changes."""
+    notes_a_beat = piece.pick([n for n in (2, 2, 3, 4) if n / piece.beat_s < 8])
+    order = piece.pick(((0, 1, 2, 3), (0, 1, 2, 3, 2, 1), (0, 2, 1, 2), (3, 2, 1, 0), (0, 2, 1, 3), (0, 1, 2, 1)))
+    near, events = piece.near(), []
+    for first, last, chord in piece.chords():
+        tones = _voicing(chord, piece.voice, 4, near)
+        for index in range((last - first) * notes_a_beat):
+            beat, tone = first + index / notes_a_beat, tones[order[index % len(order)] % len(tones)]
+            accent = 4.0 if index % len(order) == 0 else 0.0
+            events.append(Event(beat, last - beat if ringing else 1 / notes_a_beat, tone, accent))
+    return events
+
+
+# -- chords, riffs and drums -------------------------------------------------------------------------------------------
+
+# Strokes of a bar in eighths. Capitals ring until the next stroke, others are short; U is an upward stroke.
+_COMPING = ("X.X.X.X.", "x..Xx..X", "X..XX..X", ".x.x.x.x", "X..X.X.X", "xxxxxxxx", "X...X...")
+_STRUMS = ("D.D.D.D.", "D.DU.UDU", "D.DUD.DU", "D.DU.UD.", "DUDUDUDU", "D...D.DU")
+_POWER = ("X.xxX.xx", "XxxxXxxx", "X..X..X.", "X...XxXx", "xxxxxxxx", "X.X.xxX.")
+_RIFFS = ("x.xx.xx.", "xx.xx.x.", "x..x..x.", "xxxx.xx.", "x.x.xxx.", "xxxxxxxx")
+
+
+def _voicing(chord: Sequence[int], voice: Voice, n_notes: int, near: float) -> list[int]:
     """Stack chord tones, wide below and close above, with a mean near `near`; complete root positions first."""
 
     def stack(bass: int) -> list[int]:
         found = [bass]
-        for pitch in range(bass + 1, high + 1):
+        for pitch in range(bass + 1, voice.high + 1):
             gap = 7 if found[-1] < 45 else 4 if found[-1] < 52 else 3
             if pitch % 12 in chord and pitch - found[-1] >= gap and len(found) < n_notes:
                 found.append(pitch)
@@ -147,210 +256,100 @@ def _voicing(chord: Sequence[int], low: int, high: int, n_notes: int, near: floa
         missing = len(set(chord) - {pitch % 12 for pitch in tones}) + 1.5 * (n_notes - len(tones))
         return abs(np.mean(tones) - near) + 3 * (tones[0] % 12 != chord[0]) + 4 * missing
 
-    return min((stack(bass) for bass in range(low, high + 1) if bass % 12 in chord), key=cost)
+    return min((stack(bass) for bass in range(voice.low, voice.high + 1) if bass % 12 in chord), key=cost)
 
 
-# -- textures: what is played, in beats --------------------------------------------------------------------------------
-
-
-class Event(NamedTuple):
-    """A written note: start and length in beats, MIDI pitch, accent in velocity steps."""
-
-    beat: float
-    length: float
-    pitch: int
-    accent: float = 0.0
-
-
-def _rhythm(rng: np.random.Generator, piece: Piece) -> list[tuple[float, float]]:
-    """Return (beat, length) of a line: a motif of two beats, repeated or answered, sometimes with a rest."""
-
-    def motif() -> list[float]:
-        cells: list[float] = []
-        while sum(cells) < 2 - 1e-6:
-            cells.extend(_pick(rng, piece.rhythms))
-        return cells
-
-    line: list[tuple[float, float]] = []
-    while len(line) < 3:
-        lengths = first = motif()
-        while sum(lengths) < piece.n_beats:
-            lengths = lengths + (first if rng.random() < 0.5 else motif())
-        begins = np.cumsum([0.0, *lengths[:-1]]).tolist()
-        fits = [(beat, length) for beat, length in zip(begins, lengths, strict=True) if beat <= piece.n_beats - 0.2]
-        line = [(beat, min(length, piece.n_beats - beat)) for beat, length in fits]
-    if len(line) > 4 and rng.random() < 0.3:
-        del line[rng.integers(1, len(line) - 1)]
-    return line
-
-
-def _line(rng: np.random.Generator, piece: Piece, ladder: list[int]) -> list[Event]:
-    """Walk along a ladder of pitches, mostly by step, with chord tones on the beats and at the end."""
-    rhythm, top = _rhythm(rng, piece), len(ladder) - 1
-    aims = np.interp([beat for beat, _ in rhythm], np.linspace(0, piece.n_beats, 3), rng.uniform(0, top, 3)).tolist()
-    here, events = round(aims[0]), []
-    for index, ((beat, length), aim) in enumerate(zip(rhythm, aims, strict=True)):
-        turn, snap = rng.random(2)
-        toward = 1 if aim > here else -1
-        if index:
-            leap = 3 if abs(aim - here) > 4 else 2
-            here += toward * (1 if turn < 0.55 else leap if turn < 0.72 else 0 if turn < 0.8 else -1)
-        here = min(max(here, 0), top)
-        on_beat, edge = abs(beat - round(beat)) < 1e-6, index in (0, len(rhythm) - 1)
-        if edge or (on_beat and snap < 0.7):
-            chord = piece.chord(beat)
-            tones = [place for place, pitch in enumerate(ladder) if pitch % 12 in chord]
-            here = min(tones, key=lambda place: abs(place - here), default=here)
-        events.append(Event(beat, length, ladder[here]))
-    return events
-
-
-def _melody(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
-    """Play a melody; some long notes begin with a grace note from above."""
-    events: list[Event] = []
-    for event in _line(rng, piece, piece.ladder(voice.low, voice.high)):
-        above = piece.ladder(event.pitch + 1, min(event.pitch + 2, voice.high))
-        if above and event.length * piece.beat_s > 0.4 and rng.random() < voice.style.ornament:
-            short = 0.07 / piece.beat_s
-            events += [
-                Event(event.beat, short, above[0], -6),
-                event._replace(beat=event.beat + short, length=event.length - short),
-            ]
-        else:
-            events.append(event)
-    return events
-
-
-def _fanfare(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
-    """Play signals: repeated notes and leaps over the tones of one chord."""
-    ladder = [pitch for pitch in range(voice.low, voice.high + 1) if pitch % 12 in piece.chord(0)]
-    return _line(rng, replace(piece, rhythms=_SIGNALS), ladder)
-
-
-def _double_stops(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
-    """Play a melody with a second voice a third or a sixth below its longer notes."""
-    ladder = piece.ladder(voice.low, voice.high)
-    events, below = _line(rng, piece, ladder), _pick(rng, (2, 2, 5))
-    places = [(event, ladder.index(event.pitch) - below) for event in events if event.length >= 0.5]
-    return events + [event._replace(pitch=ladder[place], accent=-5.0) for event, place in places if place >= 0]
-
-
-_SIGNALS: tuple[Rhythm, ...] = ((1 / 3,) * 3, (0.75, 0.25), (0.5, 0.25, 0.25), (1,), (0.5, 0.5))
-_FIGURES = ((0, 1, 2, 3), (0, 2, 1, 3, 2, 4), (0, 1, 2, 1), (0, 1, 2, 0), (0, 1, 0, -1))
-
-
-def _run(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
-    """Play even notes in a figure, repeated up or down the scale, into a longer last note."""
-    ladder = piece.ladder(voice.low, voice.high)
-    top, figure = len(ladder) - 1, _pick(rng, _FIGURES)
-    notes_a_beat = _pick(rng, [n for n in (2, 3, 4, 4) if n / piece.beat_s < 9.5])
-    start, direction = int(rng.integers(top + 1)), _pick(rng, (-1, 1))
-    n_run = (piece.n_beats - 1) * notes_a_beat
-    events = []
-    for index in range(n_run + 1):
-        repeat, place = divmod(index, len(figure))
-        place = abs(start + direction * (repeat + figure[place])) % (2 * top)
-        place = 2 * top - place if place > top else place  # turn round at both ends of the register
-        length = 1 / notes_a_beat if index < n_run else 1.0
-        events.append(Event(index / notes_a_beat, length, ladder[place]))
-    return events
-
-
-_ORDERS = ((0, 1, 2, 3), (0, 1, 2, 3, 2, 1), (0, 2, 1, 2), (3, 2, 1, 0), (0, 2, 1, 3), (0, 1, 2, 1))
-
-
-def _arpeggio(rng: np.random.Generator, piece: Piece, voice: Voice, *, ringing: bool = False) -> list[Event]:
-    """Play the tones of each chord one after the other; ringing ones sound until the harmony changes."""
-    notes_a_beat = _pick(rng, [n for n in (2, 2, 3, 4) if n / piece.beat_s < 8])
-    low, high, order = voice.low, voice.high, _pick(rng, _ORDERS)
-    near = rng.uniform(0.7 * low + 0.3 * high, 0.3 * low + 0.7 * high)
-    events = []
-    for first, last, chord in piece.chords():
-        tones = _voicing(chord, low, high, 4, near)
-        for index in range((last - first) * notes_a_beat):
-            beat, tone = first + index / notes_a_beat, tones[order[index % len(order)] % len(tones)]
-            accent = 4.0 if index % len(order) == 0 else 0.0
-            events.append(Event(beat, last - beat if ringing else 1 / notes_a_beat, tone, accent))
-    return events
-
-
-# Strokes of a bar in eighths. Capitals ring until the next stroke, others are short; U is an upward stroke.
-_COMPING = ("X.X.X.X.", "x..Xx..X", "X..XX..X", ".x.x.x.x", "X..X.X.X", "xxxxxxxx", "X...X...")
-_STRUMS = ("D.D.D.D.", "D.DU.UDU", "D.DUD.DU", "D.DU.UD.", "DUDUDUDU", "D...D.DU")
-_POWER = ("X.xxX.xx", "XxxxXxxx", "X..X..X.", "X...XxXx", "xxxxxxxx", "X.X.xxX.")
-_RIFFS = ("x.xx.xx.", "xx.xx.x.", "x..x..x.", "xxxx.xx.", "x.x.xxx.", "xxxxxxxx")
-
-
-def _hits(rng: np.random.Generator, piece: Piece, patterns: Sequence[str]) -> list[tuple[float, float, str]]:
+def _hits(piece: Piece, patterns: Sequence[str]) -> list[tuple[float, float, str]]:
     """Return beat, length and letter of the strokes of one pattern, repeated to the end of the phrase."""
-    pattern = _pick(rng, patterns)
+    pattern = piece.pick(patterns)
     eighths = [eighth for eighth in range(2 * piece.n_beats) if pattern[eighth % 8] != "."]
     ends = [*eighths[1:], 2 * piece.n_beats]
     strokes = [(eighth, end, pattern[eighth % 8]) for eighth, end in zip(eighths, ends, strict=True)]
     return [(eighth / 2, (end - eighth) / 2 if letter.isupper() else 0.3, letter) for eighth, end, letter in strokes]
 
 
-def _chords(
-    rng: np.random.Generator, piece: Piece, voice: Voice, *, patterns: Sequence[str], n_notes: int, delay_s: float = 0.0
-) -> list[Event]:
+def _chords(piece: Piece, *, patterns: Sequence[str], n_notes: int, delay_s: float = 0.0) -> list[Event]:
     """Play chords in a rhythm; with a delay the strings follow each other, downwards or upwards, as in strumming."""
+    voice, rng, events = piece.voice, piece.rng, []
     near, delay = rng.uniform(voice.low + 5, voice.high - 5), delay_s * rng.uniform(0.5, 1.5) / piece.beat_s
-    stacks = {first: _voicing(chord, voice.low, voice.high, n_notes, near) for first, _, chord in piece.chords()}
-    events = []
-    for beat, length, letter in _hits(rng, piece, patterns):
-        stack = stacks[max(first for first in stacks if first <= beat)]
+    for beat, length, letter in _hits(piece, patterns):
+        stack = _voicing(piece.chord(beat), voice, n_notes, near)
         strings, accent = (stack[::-1][:4], -8.0) if letter == "U" else (stack, 0.0)
         events += [Event(beat + i * delay, length - i * delay, pitch, accent) for i, pitch in enumerate(strings)]
     return events
 
 
-def _power(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
+def _power(piece: Piece) -> list[Event]:
     """Play root, fifth and octave in driving eighths, ringing or damped."""
-    events = []
-    for beat, length, letter in _hits(rng, piece, _POWER):
+    events, voice = [], piece.voice
+    for beat, length, letter in _hits(piece, _POWER):
         root = next(pitch for pitch in range(voice.low, voice.high) if pitch % 12 == piece.chord(beat)[0])
         stack = [pitch for pitch in (root, root + 7, root + 12) if pitch <= voice.high]
         events += [Event(beat, length, pitch, 6.0 if letter == "X" else -4.0) for pitch in stack]
     return events
 
 
-def _riff(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
+def _riff(piece: Piece) -> list[Event]:
     """Repeat a short figure over the root, low in the register."""
-    ladder = piece.ladder(voice.low, min(voice.low + 16, voice.high))
+    ladder = piece.ladder(piece.voice.low, min(piece.voice.low + 16, piece.voice.high))
     root = next(place for place, pitch in enumerate(ladder) if pitch % 12 == piece.tonic)
-    moves = [0, 0, 0, *rng.integers(0, 5, 5).tolist()]
-    hits = _hits(rng, piece, _RIFFS)
-    return [
-        Event(beat, length, ladder[min(root + moves[int(2 * beat) % 8], len(ladder) - 1)], 8.0 * (beat % 2 == 0))
-        for beat, length, _ in hits
-    ]
+    moves = [0, 0, 0, *piece.rng.integers(0, 5, 5).tolist()]
+    places = [min(root + move, len(ladder) - 1) for move in moves]
+    hits = _hits(piece, _RIFFS)
+    return [Event(beat, length, ladder[places[int(2 * beat) % 8]], 8.0 * (beat % 2 == 0)) for beat, length, _ in hits]
 
 
-def _chorale(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
+def _chorale(piece: Piece) -> list[Event]:
     """Play sustained chords in close motion."""
-    low, high, events = voice.low, voice.high, []
-    near = rng.uniform(0.7 * low + 0.3 * high, 0.3 * low + 0.7 * high)
+    voice, near, events = piece.voice, piece.near(), []
     for first, last, chord in piece.chords():
-        stack = _voicing(chord, low, high, 4 if high - low > 16 else 3, near)
+        stack = _voicing(chord, voice, 4 if voice.high - voice.low > 16 else 3, near)
         near = float(np.mean(stack))
         events += [Event(first, last - first, pitch) for pitch in stack]
     return events
 
 
-def _accompanied(rng: np.random.Generator, piece: Piece, voice: Voice) -> list[Event]:
+def _accompanied(piece: Piece) -> list[Event]:
     """Play a melody over held or broken chords in the lower half of the register."""
-    middle = (voice.low + voice.high) // 2
-    above = _line(rng, piece, piece.ladder(middle + 1, voice.high))
-    left_hand = _chorale if rng.random() < 0.5 else _arpeggio
-    below = left_hand(rng, piece, replace(voice, high=middle))
+    middle = (piece.voice.low + piece.voice.high) // 2
+    above = _line(piece, piece.ladder(middle + 1, piece.voice.high))
+    left_hand = _chorale if piece.rng.random() < 0.5 else _arpeggio
+    below = left_hand(replace(piece, voice=replace(piece.voice, high=middle)))
     return [event._replace(accent=8) for event in above] + [event._replace(accent=-8) for event in below]
 
 
-# -- performance: beats become seconds ---------------------------------------------------------------------------------
+def _groove(piece: Piece) -> list[Event]:
+    """Play a straight (register 1) or swung (2) drum groove, often with a fill and a crash."""
+    rng, register = piece.rng, piece.voice.register
+    key = {name: int(rng.choice(keys)) for name, (keys, _) in KIT.items()}
+    pattern, fill = piece.pick(GROOVES[register]), piece.pick(FILLS[register]).split()
+    steps_a_beat = 4 if register == 1 else 3
+    bar, n_steps = 4 * steps_a_beat, piece.n_beats * steps_a_beat
+    shift = int(rng.choice((0, 0, 2))) * steps_a_beat  # where in the bar the clip begins
+    turns = [step for step in range(bar - shift, n_steps + 1, bar) if step > len(fill)]
+    turn = int(rng.choice(turns)) if turns and rng.random() < 0.65 else None
+    filled = range(0) if turn is None else range(turn - len(fill), turn)
+    played = [(step, name, pattern[name][(step + shift) % bar]) for step in range(n_steps) for name in pattern]
+    hits = [(step, name, letter) for step, name, letter in played if letter != "." and step not in filled]
+    if turn is not None:
+        hits += [(step, name, "x") for step, name in zip(filled, fill, strict=True)]
+        hits += [(turn, "crash", "X"), (turn, "kick", "X")]
+    elif rng.random() < 0.3:
+        hits.append((0, "crash", "X"))
+    return [
+        Event(step / steps_a_beat, KIT[name][1] / piece.beat_s, key[name], ACCENTS[letter])
+        for step, name, letter in hits
+    ]
 
 
-_LINES = {"melody": _melody, "run": _run, "arpeggio": _arpeggio, "fanfare": _fanfare, "riff": _riff}
-_TEXTURES = _LINES | {
+_LINES: dict[str, Callable[[Piece], list[Event]]] = {
+    "melody": _melody,
+    "run": _run,
+    "arpeggio": _arpeggio,
+    "fanfare": _fanfare,
+    "riff": _riff,
+}
+_CHORDS: dict[str, Callable[[Piece], list[Event]]] = {
     "double-stops": _double_stops,
     "broken": partial(_arpeggio, ringing=True),  # a pedal, or fingers that stay on the strings
     "comping": partial(_chords, patterns=_COMPING, n_notes=4),
@@ -358,11 +357,10 @@ _TEXTURES = _LINES | {
     "power": _power,
     "chorale": _chorale,
     "accompanied": _accompanied,
-    "groove": lambda rng, piece, voice: [
-        Event(*hit) for hit in groove(rng, voice.register, piece.n_beats, piece.beat_s)
-    ],
+    "groove": _groove,
 }
-_ARTICULATED = ("melody", "run", "arpeggio", "fanfare", "double-stops")  # the notes of others ring as written
+
+# -- performance: beats become seconds ---------------------------------------------------------------------------------
 
 # Share of its written length that a note sounds, in turn.
 _GATES = {
@@ -371,26 +369,23 @@ _GATES = {
     "detached": (0.75,),
     "staccato": (0.42,),
     "slurs": (1.0, 1.0, 0.5, 0.5),
-    "ringing": (0.98,),
 }
-_SHORTEST_S = 0.03
 
 
 def _perform(
-    rng: np.random.Generator,
-    piece: Piece,
-    events: list[Event],
-    gates: Sequence[float],
-    *,
-    single_line: bool,
-    closes: bool,
+    piece: Piece, events: list[Event], gates: Sequence[float], duration_s: float, *, single_line: bool
 ) -> np.ndarray:
     """Return notes [n_notes, 4] with a player's timing, dynamics and articulation."""
-    beat, length, pitch, accent = np.array(sorted(events)).T
-    onset = piece.start_s + _swung(beat, piece.swing) * piece.beat_s
-    end = piece.start_s + _swung(beat + length, piece.swing) * piece.beat_s
-    gate = np.resize(gates, len(beat))
-    if closes:  # the last note is held to the end of the phrase
+    rng, (beat, length, pitch, accent) = piece.rng, np.array(sorted(events)).T
+
+    def at(beats: np.ndarray) -> np.ndarray:
+        whole = np.floor(beats + 1e-9)
+        part, swing = beats - whole, piece.swing  # the second eighth falls at `swing` of the beat
+        swung = whole + np.where(part < 0.5, 2 * part * swing, swing + (2 * part - 1) * (1 - swing))
+        return piece.start_s + swung * piece.beat_s
+
+    onset, end, gate = at(beat), at(beat + length), np.resize(gates, len(beat))
+    if not piece.voice.drums:  # the last note is held to the end of the phrase
         last = beat + length > piece.n_beats - 1e-6
         end = np.where(last, np.maximum(end, piece.end_s), end)
         gate = np.where(last, np.maximum(gate, 0.9), gate)
@@ -404,25 +399,13 @@ def _perform(
     velocity = rng.uniform(54, 102) + swell + metre + accent + rng.normal(0, 3, len(beat))
     notes = np.column_stack([onset, np.maximum(offset, onset + _SHORTEST_S), pitch, np.clip(velocity, 24, 124)])
     notes[:, :2], notes[:, 2:] = np.round(notes[:, :2], 4), np.rint(notes[:, 2:])
-    return _playable(notes, piece.duration_s)
-
-
-def _playable(notes: np.ndarray, duration_s: float) -> np.ndarray:
-    """Keep notes within the clip, and release each key before it is played again."""
     notes = notes[notes[:, 0] <= duration_s - 0.08]
     notes[:, 1] = np.minimum(notes[:, 1], duration_s)
     notes = notes[np.lexsort((notes[:, 0], notes[:, 2]))]
-    until_next = np.where(notes[1:, 2] == notes[:-1, 2], notes[1:, 0] - 0.005, np.inf)
+    until_next = np.where(notes[1:, 2] == notes[:-1, 2], notes[1:, 0] - 0.005, np.inf)  # a key is released first
     notes[:-1, 1] = np.round(np.minimum(notes[:-1, 1], until_next), 4)
     notes = notes[notes[:, 1] - notes[:, 0] >= _SHORTEST_S - 1e-9]
     return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
-
-
-def _swung(beat: np.ndarray, swing: float) -> np.ndarray:
-    """Move times between the beats such that the second eighth falls at `swing` of the beat."""
-    whole = np.floor(beat + 1e-9)
-    part = beat - whole
-    return whole + np.where(part < 0.5, 2 * part * swing, swing + (2 * part - 1) * (1 - swing))
 
 
 def _express(rng: np.random.Generator, notes: np.ndarray, style: Style, duration_s: float) -> np.ndarray:

