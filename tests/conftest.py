@@ -162,7 +162,7 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     run = runs.Run("11_timeline", parameters, root / "11")
 
     def publish() -> Any:
-        return release.publish(run.folder / "model", single, several, run=run, inputs=inputs, n_resamples=50, workers=1)
+        return release.publish(run.folder / "model", single, several, run=run, inputs=inputs, n_resamples=50)
 
     return Released(publish(), {"single": single.folder, "several": several.folder}, publish)
 

@@ -3,6 +3,7 @@
 The result is a model folder for `models.published`.
 """
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,24 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from instrlib.audio.effects import coloured_noise
 from instrlib.audio.features import extract
+from instrlib.core import io
 from instrlib.core.cache import commit, versions
-from instrlib.core.config import FeatureConfig, folders
-from instrlib.core.io import ConfigError, RunError, hash_json, slug, to_jsonable, write_text
-from instrlib.core.parallel import parallel_map
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig, folders
+from instrlib.core.io import ConfigError, EvaluationError, RunError
+from instrlib.core.parallel import load_keras
 from instrlib.data import corpora, rendered
 from instrlib.data.rendered.sources import FONTS
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
-from instrlib.data.store import Inputs, build_store
-from instrlib.deploy.convert import FILE, convert
-from instrlib.evaluation import statistics
-from instrlib.evaluation.calibration import is_named, refusals
-from instrlib.evaluation.metrics import CLASS_SCORES
+from instrlib.data.store import FeatureStore, Inputs, build_store
+from instrlib.evaluation import calibration, metrics, statistics
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models import published
-from instrlib.models.published import CARD, FILES, FORMAT, RECORD, PublishedModel
-from instrlib.models.trained import COMPLETE, read_manifest, summary
-from instrlib.models.variants import Variant, run_variants
+from instrlib.models import export, litert, published, trained
+from instrlib.models.layers import output_of
+from instrlib.models.published import FILES, RECORD, Network, PublishedModel
+from instrlib.models.train import validation_examples
+from instrlib.studies import saliency
 
 if TYPE_CHECKING:
     from instrlib.runner.run import Run
@@ -42,20 +43,22 @@ MAX_BYTES = 200_000
 MAX_PARAMETERS = 90_000
 """Largest network that can be chosen: two of them with one byte per weight fit into `MAX_BYTES`."""
 
-NOISES = ("white noise", "pink noise", "brown noise", "mains hum", "clicks")
+MIN_AGREEMENT, NEARLY = 0.9, 0.05
+"""A file must agree with its network on this share of the validation examples: the network's probabilities for both
+predictions differ by at most `NEARLY`, because 8-bit weights can break ties."""
+
+NOISES = {"white noise": 0.0, "pink noise": 1.0, "brown noise": 2.0, "mains hum": None, "clicks": None}
+"""Kinds of noise, with the slope of coloured noise; see `audio.effects.coloured_noise`."""
+
 N_NOISES = 20
 """Segments of each kind of noise."""
-
-MORE_CLIPS = "compact CNN, more clips"
-MORE_CLIPS_SEEDS = 2
-"""Number of networks trained on more rendered clips, of which one is released."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """Networks of one kind that can be released: their notebook, name, and run folders by seed and fold.
 
-    `inputs` are their features and splits, if these are not the study's; see `more_clips`.
+    `inputs` are their features and splits, if these are not the study's; see `enlarge`.
     """
 
     notebook: str
@@ -107,12 +110,12 @@ def candidates(run: "Run", notebooks: Sequence[str], inputs: Inputs) -> list[Can
     for notebook in notebooks:
         other = run.other(notebook)
         for name in other.declared.get("models", {}).get("rows", {}):
-            trained = {}
-            for path in sorted(other.folder.glob(f"**/{slug(name)}/fold-*/seed-*/{COMPLETE}")):
-                made = read_manifest(path.parent)
+            runs = {}
+            for path in sorted(other.folder.glob(f"**/{io.slug(name)}/fold-*/seed-*/{trained.COMPLETE}")):
+                made = trained.read_manifest(path.parent)
                 if made["store"] == inputs.store.fingerprint:
-                    trained[made["seed"], fold_of.get(made["split"])] = path.parent
-            grid = [[trained.get((seed, fold)) for fold in range(len(inputs.splits))] for seed in run.seeds]
+                    runs[made["seed"], fold_of.get(made["split"])] = path.parent
+            grid = [[runs.get((seed, fold)) for fold in range(len(inputs.splits))] for seed in run.seeds]
             if all(None not in by_fold for by_fold in grid):
                 found.append(Candidate(notebook, name, tuple(map(tuple, grid))))
     if not found:
@@ -134,7 +137,7 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
     """
     column = f"validation_{score}"
     networks = pd.DataFrame(
-        summary(folder) | {"candidate": number, "seed": seed, "fold": at, "folder": folder}
+        trained.summary(folder) | {"candidate": number, "seed": seed, "fold": at, "folder": folder}
         for number, one in enumerate(found)
         for seed, by_fold in enumerate(one.folders)
         for at, folder in enumerate(by_fold)
@@ -149,16 +152,6 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
     chosen = own.loc[own[column].idxmax()]
     ordered = table.sort_values(column, ascending=False, kind="stable", ignore_index=True)
     return Choice(found[best], int(chosen.seed), int(chosen.fold), chosen.folder, ordered)
-
-
-def more_clips(run: "Run", inputs: Inputs) -> Candidate:
-    """Train the baseline network on more rendered clips of the same groups; the profile gives their number."""
-    profile = run.profile
-    more = enlarge(inputs, run.folder / "more_clips", clips_per_class=profile.released_clips_per_class)
-    variant = Variant(MORE_CLIPS, "compact", profile.released, more.store.folder)
-    seeds = run.seeds[:MORE_CLIPS_SEEDS]
-    trained = run_variants(run.folder, [variant], splits=more.splits, seeds=seeds)
-    return Candidate(run.notebook, MORE_CLIPS, trained[MORE_CLIPS].folders, more)
 
 
 def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
@@ -181,71 +174,122 @@ def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
     return Inputs(store, tuple(save_splits(splits, folder)), fingerprint_of(splits))
 
 
+# -- conversion --------------------------------------------------------------------------------------------------------
+
+
+def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, Any]:
+    """Write a network to a TFLite file and calibrate it on the validation part.
+
+    Returns the `network`, its `settings` and `scaler` for the record, its `validation` scores "as trained" and
+    "calibrated", and its `agreement`, the share of the predictions that are those of the original network.
+    """
+    _, store, split = trained.open_trained(network, store_folder, split_path)
+    load_keras().utils.clear_session()  # names in the file are counted; equal networks give equal bytes
+    model, scaler = trained.load_model(network)
+    both = export.with_maps(model)
+    file.write_bytes(export.convert_model(both, ("dynamic int8",))["dynamic int8"])
+    grid = saliency.cell_grid(model, saliency.picture_layers(model)[-1]) if "maps" in both.output else None
+    plain = Network(file, store.config, scaler, output_of(model), 1.0, np.zeros(len(store.classes)), grid)
+    fitted = _calibrated(plain, store, split, network)
+    # Float32 numbers with as few digits as distinguish them halve the record.
+    kept = {name: [float(str(one)) for one in np.float32(getattr(scaler, name))] for name in ("mean", "deviation")}
+    decision = {"temperature": fitted.pop("temperature"), "thresholds": fitted.pop("thresholds")}
+    settings = {"sha256": io.hash_file(file), "output": plain.output, **decision, "grid": grid}
+    return {"network": dataclasses.replace(plain, **decision), "settings": settings, "scaler": kept, **fitted}
+
+
+def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path) -> dict[str, Any]:
+    """Fit temperature and thresholds on the validation examples of the network: clips, or mixtures for sigmoid outputs.
+
+    Raises `RunError` if the network was validated on others, `EvaluationError` if the file does not agree with it.
+    """
+    interpreter, known = litert.load(plain.file), io.read_arrays(network / "validation.npz")
+    segments, expected = trained.part_segments(store, split, "validation"), known["probabilities"]
+    if plain.output == "softmax":
+        logits = litert.run(interpreter, store.read(segments.row.to_numpy(), plain.scaler))[2]
+        clips, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
+        targets = segments.groupby("clip_id", sort=True).target.first().to_numpy()
+        same = np.array_equal(known["clip_id"], clips)
+        temperature = calibration.fit_temperature(logits, targets, index)
+        found = [metrics.clip_probabilities(calibration.softmax(logits, one), index) for one in (1.0, temperature)]
+        thresholds = calibration.answer_thresholds(targets, found[1])
+        validation = [metrics.scores(targets, one) for one in found]
+    else:
+        recipe = trained.read_manifest(network)["train"]
+        augment = AugmentConfig.from_dict(recipe["augment"] | {"layers": tuple(recipe["augment"]["layers"])})
+        recipe = TrainConfig.from_dict(recipe | {"augment": augment})
+        held_out = validation_examples(store, segments, plain.scaler, recipe)
+        logits, targets = held_out.answers(lambda x: litert.run(interpreter, x)[2]), held_out.labels
+        same = np.array_equal(known["labels"], targets, equal_nan=True)
+        temperature = calibration.fit_label_temperature(logits, targets)
+        found = [calibration.sigmoid(logits, one) for one in (1.0, temperature)]
+        thresholds, _ = metrics.best_thresholds(targets, found[1])
+        validation = [metrics.scores(targets, found[0]), metrics.scores(targets, found[1], thresholds)]
+    if not same:
+        raise RunError(f"{network} was validated on other examples; run the notebook that trains it again.")
+    if plain.output == "softmax":
+        both = [one.argmax(axis=1) for one in (expected, found[0])]
+        agreement, apart = both[0] == both[1], expected.max(axis=1) - expected[np.arange(len(expected)), both[1]]
+    else:
+        agreement, apart = (expected >= 0.5) == (found[0] >= 0.5), np.abs(expected - found[0])
+    if (share := (apart <= NEARLY).mean()) < MIN_AGREEMENT:
+        raise EvaluationError(
+            f"The file converted from {network} gives {share:.0%} of the network's answers on validation; at least "
+            f"{MIN_AGREEMENT:.0%} are needed. Release another network."
+        )
+    return {
+        "temperature": temperature,
+        "thresholds": thresholds,
+        "agreement": float(agreement.mean()),
+        "validation": dict(zip(("as trained", "calibrated"), validation, strict=True)),
+    }
+
+
 # -- the model folder --------------------------------------------------------------------------------------------------
 
 
 def publish(
-    folder: Path,
-    single: Choice,
-    several: Choice | None = None,
-    *,
-    run: "Run",
-    inputs: Inputs,
-    n_resamples: int,
-    workers: int | None = None,
+    folder: Path, single: Choice, several: Choice | None = None, *, run: "Run", inputs: Inputs, n_resamples: int
 ) -> Release:
-    """Make a model folder from the chosen networks.
+    """Make or replace a model folder with the networks for one and, trained on mixtures, for several instruments.
 
     Networks are converted to one-byte weights. Temperature and thresholds are fitted on the validation part, where the
     files must agree with their networks. The calibrated file for one instrument predicts the test part of its split
-    once.
-
-    Parameters
-    ----------
-    folder : Path
-        The model folder, which is replaced. Working files are kept in `published/` next to it.
-    single : Choice
-        A network with softmax outputs, for one instrument.
-    several : Choice, optional
-        A network with sigmoid outputs, trained on mixtures, of the same fold.
-    run : Run
-        The run that releases.
-    inputs : Inputs
-        Features and splits of the study, on which the file is tested.
-    n_resamples : int
-        Bootstrap samples.
-
-    Raises
-    ------
-    RunError
-        If a run folder is unfinished, damaged or of another split, or the networks are of different folds.
-    EvaluationError
-        If a file does not agree with its network.
+    once. The new folder takes its place when it is complete.
     """
     if several is not None and several.fold != single.fold:
         raise RunError(
             f"The networks are of folds {single.fold} and {several.fold}, so that one may have been trained on test "
             "clips of the other; choose both from one fold."
         )
-    work = folder.with_name("published")
-    chosen = {"single": single} | ({} if several is None else {"several": several})
-    tasks = []
-    for name, one in chosen.items():
-        given = one.candidate.inputs or inputs
-        tasks.append((work / name, one.folder, given.store.folder, given.splits[one.fold]))
-    results = parallel_map(convert, tasks, workers=workers, describe="converting the networks", isolate=True)
-    made = dict(zip(chosen, results, strict=True))
-    before, after = made["single"]["predictions"]
-    predictions = {"network as trained": before, "file, calibrated": after}
-    table = statistics.score_table(predictions, n_resamples=n_resamples, seed=0)
-    thresholds = np.array(made["single"]["settings"]["thresholds"])
-    info = corpora.info(run.parameters["corpus"])
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    made, origins = {}, {}
+    for name, choice in {"single": single, "several": several}.items():
+        if choice is not None:
+            own = choice.candidate.inputs or inputs
+            made[name] = one = convert(partial / FILES[name], choice.folder, own.store.folder, own.splits[choice.fold])
+            origins[name] = {"notebook": choice.candidate.notebook, "network": choice.candidate.name}
+            origins[name] |= {"seed": choice.seed, "agreement": one["agreement"]}
+            origins[name] |= {"validation": one["validation"]["calibrated"]}
+    own, network = single.candidate.inputs or inputs, made["single"]["network"]
+    split, file = own.splits[single.fold], litert.load(network.file)
+    test = trained.part_segments(own.store, load_split(split, own.store.segments), "test")
+    before = trained.read_test(single.folder, own.store.folder, split)
+    after = trained.predict_clips(
+        lambda x: network.probabilities(litert.run(file, x)[2]), own.store, network.scaler, test
+    )
+    table = statistics.score_table(
+        {"network as trained": before, "file, calibrated": after}, n_resamples=n_resamples, seed=0
+    )
+    info, first = corpora.info(run.parameters["corpus"]), made["single"]
     about = {
         "study": run.study,
-        "id": hash_json([[one["settings"], one["scaler"]] for one in made.values()])[:8],
+        "id": io.hash_json([[one["settings"], one["scaler"]] for one in made.values()])[:8],
         "corpus": {name: getattr(info, name) for name in ("name", "title", "licence", "citation")},
         "profile": run.profile.name,
-        **_origin(single, made["single"]),
+        **origins["single"],
         "fold": single.fold,
         "n_folds": len(inputs.splits),
         "commit": commit(),
@@ -256,24 +300,15 @@ def publish(
         "n_groups": len(set(after["group"])),
         "scores": statistics.nested(table)["file, calibrated"],
         "by_class": _by_class(after, inputs.store.classes, n_resamples),
-        "refusals": refusals(after["targets"], after["probabilities"], thresholds),
-        "several": None if several is None else _origin(several, made["several"]),
+        "refusals": calibration.refusals(after["targets"], after["probabilities"], network.thresholds),
+        "several": origins.get("several"),
     }
     about["published_at"] = _published_before(folder, about["id"]) or datetime.now(UTC).isoformat(timespec="seconds")
-    record = {
-        "format": FORMAT,
-        "classes": list(inputs.store.classes),
-        "features": inputs.store.config.to_dict(),
-        "scaler": made["single"]["scaler"],
-        **{name: _settings(made[name], made["single"]) if name in made else None for name in FILES},
-        "about": about,
-    }
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in made:
-        shutil.copyfile(work / name / FILE, partial / FILES[name])
-    _write_record(partial, record)
+    record = {"format": published.FORMAT, "classes": inputs.store.classes, "features": inputs.store.config.to_dict()}
+    record |= {"scaler": first["scaler"], **dict.fromkeys(FILES)}
+    for name, one in made.items():  # a network keeps its own scaler where that differs from the first one's
+        record[name] = one["settings"] | ({} if one["scaler"] == first["scaler"] else {"scaler": one["scaler"]})
+    _write_record(partial, record | {"about": about})
     noises = noise_rejection(published.open_model(partial))
     note(partial, noises=noises.abstained.to_dict())
     shutil.rmtree(folder, ignore_errors=True)
@@ -288,11 +323,6 @@ def note(folder: Path, **sections: Any) -> None:
     _write_record(folder, record | {"about": record["about"] | sections})
 
 
-def size_bytes(folder: Path) -> pd.Series:
-    """Return the size of each file of a model folder in bytes, without hidden files."""
-    return pd.Series({path.name: path.stat().st_size for path in sorted(folder.glob("[!.]*"))}, name="bytes")
-
-
 def noise_rejection(model: PublishedModel, *, n: int = N_NOISES) -> pd.DataFrame:
     """Predict `n` segments of each kind of noise.
 
@@ -303,25 +333,28 @@ def noise_rejection(model: PublishedModel, *, n: int = N_NOISES) -> pd.DataFrame
     rng = np.random.default_rng(0)
     rows = {}
     for kind in NOISES:
-        spectra = [extract(_noise(kind, config, rng), config) for _ in range(n)]
-        found = predict(np.stack(spectra))[0]
+        found = predict(np.stack([extract(_noise(kind, config, rng), config) for _ in range(n)]))[0]
         rows[kind] = {
-            "abstained": 1 - is_named(found, model.single.thresholds).mean(),
+            "abstained": 1 - calibration.is_named(found, model.single.thresholds).mean(),
             "confidence": found.max(axis=1).mean(),
             "answer": model.classes[np.bincount(found.argmax(axis=1)).argmax()],
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _settings(made: dict[str, Any], single: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a file, with its own scaler if that differs from the first network's."""
-    own = {} if made["scaler"] == single["scaler"] else {"scaler": made["scaler"]}
-    return made["settings"] | own
-
-
-def _origin(choice: Choice, made: dict[str, Any]) -> dict[str, Any]:
-    origin = {"notebook": choice.candidate.notebook, "network": choice.candidate.name, "seed": choice.seed}
-    return origin | {"validation": made["validation"]["calibrated"], "agreement": made["agreement"]}
+def _noise(kind: str, config: FeatureConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return one segment of noise, with a peak of 0.3."""
+    n = config.segment_samples
+    if kind == "mains hum":
+        time_s, partials = np.arange(n) / config.sample_rate_hz, np.arange(1, 9)
+        phases = 2 * np.pi * 50 * partials[:, None] * time_s + rng.uniform(0, 2 * np.pi, (8, 1))
+        sound = rng.uniform(0, 1, 8) / partials @ np.sin(phases)
+    elif kind == "clicks":
+        sound = np.zeros(n)
+        sound[rng.integers(0, n, 12)] = rng.uniform(0.3, 1, 12)
+    else:
+        sound = coloured_noise(n, config.sample_rate_hz, rng, slope=NOISES[kind])
+    return 0.3 * sound / np.abs(sound).max()
 
 
 def _published_before(folder: Path, identity: str) -> str:
@@ -339,26 +372,22 @@ def _by_class(predictions: Predictions, classes: tuple[str, ...], n_resamples: i
     ends = {"estimate": "", "low": "_low", "high": "_high"}
     return {
         name: {"n": int(row.support), "n_groups": int(row.n_groups)}
-        | {score: {end: row[score + suffix] for end, suffix in ends.items()} for score in CLASS_SCORES}
+        | {score: {end: row[score + suffix] for end, suffix in ends.items()} for score in metrics.CLASS_SCORES}
         for name, row in table.iterrows()
     }
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    sealed = published.sealed(to_jsonable(record))
-    lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items())
-    write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line an entry
-    write_text(folder / CARD, _model_card(sealed))
-
-
-def _model_card(record: dict[str, Any]) -> str:
-    """Return the model card in Markdown; `reporting.cards` adds what notebooks declare for it."""
+    """Write the record, and the model card in Markdown, to which `reporting.cards` adds what notebooks declare."""
     import jinja2
 
+    sealed = published.sealed(io.to_jsonable(record))
+    lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items())
+    io.write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line an entry
+
     def interval(value: dict[str, float | None]) -> str:
-        estimate, low, high = (
-            "–" if value[end] is None else f"{value[end]:.2f}" for end in ("estimate", "low", "high")
-        )
+        ends = (value[end] for end in ("estimate", "low", "high"))
+        estimate, low, high = ("–" if end is None else f"{end:.2f}" for end in ends)
         return estimate if "–" in (low, high) else f"{estimate} [{low}, {high}]"
 
     def share(value: float | None) -> str:
@@ -366,25 +395,8 @@ def _model_card(record: dict[str, Any]) -> str:
 
     loader, strict = jinja2.PackageLoader("instrlib"), jinja2.StrictUndefined
     environment = jinja2.Environment(loader=loader, undefined=strict, trim_blocks=True, lstrip_blocks=True)
-    licence = record["about"]["corpus"]["licence"]
+    licence = sealed["about"]["corpus"]["licence"]
     fonts = [{"name": name, **vars(font)} for name, font in FONTS.items() if name in licence]
     card = environment.get_template("model_card.md")
-    return card.render(record, fonts=fonts, interval=interval, share=share, n_noises=N_NOISES) + "\n"
-
-
-def _noise(kind: str, config: FeatureConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return one segment of noise, with a peak of 0.3."""
-    n = config.segment_samples
-    if kind == "mains hum":
-        time_s, partials = np.arange(n) / config.sample_rate_hz, np.arange(1, 9)
-        phases = 2 * np.pi * 50 * partials[:, None] * time_s + rng.uniform(0, 2 * np.pi, (8, 1))
-        sound = rng.uniform(0, 1, 8) / partials @ np.sin(phases)
-    elif kind == "clicks":
-        sound = np.zeros(n)
-        sound[rng.integers(0, n, 12)] = rng.uniform(0.3, 1, 12)
-    else:
-        # The power falls with the frequency to the power of 0, 1 or 2.
-        slope = {"white noise": 0.0, "pink noise": 0.5, "brown noise": 1.0}[kind]
-        spectrum = np.fft.rfft(rng.standard_normal(n)) / np.maximum(np.arange(n // 2 + 1), 1) ** slope
-        sound = np.fft.irfft(spectrum, n)
-    return 0.3 * sound / np.abs(sound).max()
+    text = card.render(sealed, fonts=fonts, interval=interval, share=share, n_noises=N_NOISES)
+    io.write_text(folder / published.CARD, text + "\n")
