@@ -28,10 +28,6 @@ IN_TEST = "other clips of its group are in the official test part"
 TWO_CLASSES = "the same file is also in another class"
 
 _KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-_EXCLUDED = {"clip_id": str, "path": str, "reason": str, "usable": bool}
-
-Excluded = tuple[str, str, str, bool]
-"""A clip id, its path, the reason, and whether nothing is wrong with the clip."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,10 @@ class CorpusInfo:
     multilabel: bool = False
 
 
-def excluded_table(rows: Iterable[Excluded] = ()) -> pd.DataFrame:
-    """Return the table of excluded clips; unusable ones come first."""
-    return pd.DataFrame(sorted(rows, key=lambda row: (row[3], row)), columns=list(_EXCLUDED)).astype(_EXCLUDED)
+def excluded_table(rows: Iterable[tuple[str, str, str, bool]] = ()) -> pd.DataFrame:
+    """Return the table of excluded clips, in which `usable` means that nothing is wrong with a clip."""
+    types = {"clip_id": str, "path": str, "reason": str, "usable": bool}
+    return pd.DataFrame(sorted(rows, key=lambda row: (row[3], row)), columns=list(types)).astype(types)
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class Found:
 
     clips: pd.DataFrame
     labels: pd.DataFrame | None = None
-    excluded: Sequence[Excluded] = ()
+    excluded: Sequence[tuple[str, str, str, bool]] = ()
     notes: Sequence[str] = ()
     folders: Sequence[str] = ()
 
@@ -165,18 +162,12 @@ def download(name: str, data: Path | str | None = None) -> None:
     root, (archives, index) = _root(name, data), _remotes(name)
     if not archives:
         raise ConfigError(f"`instrlib download` cannot fetch {name}. {info(name).how_to_get}")
-    if index:
-        files.fetch(index, root)
     for archive in archives:
         if not (root / archive.folder).is_dir():
             files.unpack(files.fetch(archive, root), root / archive.folder)
         (root / archive.filename).unlink(missing_ok=True)
-    missing = [path for found in _all_found(name, root) for path in found.clips.path if not (root / path).exists()]
-    if missing:
-        raise CorpusError(
-            f"{root} lacks {len(missing):,} files of the release, such as {missing[0]}. Move the folder that lacks "
-            f"them away and run `instrlib download {name}` again."
-        )
+    if index:
+        files.fetch(index, root)
 
 
 def validate(name: str, data: Path | str | None = None) -> list[str]:
@@ -184,29 +175,26 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
 
     Every file is decoded completely. If `download` has fetched the index of mirdata, MD5 hashes are compared as well.
     """
-    root = _root(name, data)
+    root, module, lines = _root(name, data), _module(name), []
     if name == "rendered":
-        return _module(name).validate(root)
+        return module.validate(root)
     try:
-        lines = [line for found in _all_found(name, root) for line in _faults(root, found)]
+        has_test = any((root / part).is_dir() for part in getattr(module, "TESTING", ()))
+        for found in [module.find(root), *([module.find_test(root)] if has_test else [])]:
+            paths = [files.with_suffix_on_disk(root, path) for path in found.clips.path]
+            answers = files.examine([root / path for path in paths], decoded=True)
+            problems = [(path, reason) for path, (_, _, reason) in zip(paths, answers, strict=True) if reason]
+            problems = sorted([*problems, *((path, reason) for _, path, reason, _ in found.excluded)])
+            walked = (
+                path.relative_to(root).as_posix() for one in found.folders for path in files.walk_audio(root / one)
+            )
+            strangers = sorted(set(walked) - {*paths, *(path for path, _ in problems)})
+            lines += [*found.notes, *(f"{path}: {reason}" for path, reason in problems)]
+            lines += [f"{path}: no table of the corpus names this file." for path in strangers]
     except CorpusError as error:
         return [str(error)]
     _, index = _remotes(name)
-    return [*lines, *(files.compare(root / index.filename, root / _module(name).INDEXED) if index else [])]
-
-
-def _faults(root: Path, found: Found) -> list[str]:
-    paths = [files.with_suffix_on_disk(root, path) for path in found.clips.path]
-    answers = files.examine([str(root / path) for path in paths], whole=True)
-    problems = [(path, answer) for path, answer in zip(paths, answers, strict=True) if isinstance(answer, str)]
-    problems = sorted([*problems, *((path, reason) for _, path, reason, _ in found.excluded)])
-    there = {path.relative_to(root).as_posix() for name in found.folders for path in files.walk_audio(root / name)}
-    strangers = sorted(there - {*paths, *(path for path, _ in problems)})
-    return [
-        *found.notes,
-        *(f"{path}: {reason}" for path, reason in problems),
-        *(f"{path}: no table of the corpus names this file." for path in strangers),
-    ]
+    return [*lines, *(files.compare(root / index.filename, root / module.INDEXED) if index else [])]
 
 
 def incomplete(name: str, root: Path, what: str) -> CorpusError:
@@ -228,9 +216,6 @@ def complete_parts(name: str, root: Path, parts: dict[str, tuple[str, ...]]) -> 
     return whole, [
         f"{', '.join(files)} is missing, so the part {part!r} is not used." for part, files in partial.items()
     ]
-
-
-# -- the pipeline ------------------------------------------------------------------------------------------------------
 
 
 def read(
@@ -258,31 +243,28 @@ def read(
         asked = pd.Series(np.isfinite(labels).any(axis=1))
         clips = clips.assign(label="")
         clips.loc[asked, "label"] = strata(labels[asked], wanted)
-    in_test = _reaches_into_test(clips)
-    excluded = [*found.excluded, *_reasons(clips[asked & in_test], IN_TEST)]
-    drawn = draw_clips(clips[asked & ~in_test], max_clips_per_class)
-    drawn = drawn.assign(path=[files.with_suffix_on_disk(root, path) for path in drawn.path])
-    drawn["answer"] = files.probe(root, drawn.path)
-    is_usable = ~drawn.answer.map(lambda answer: isinstance(answer, str)).astype(bool)
-    excluded += [(clip.clip_id, clip.path, clip.answer, False) for clip in drawn[~is_usable].itertuples()]
-    usable = drawn[is_usable]
-    usable = usable.assign(
-        start_s=0.0, duration_s=usable.answer.str[0].astype(float), **{CONTENT: usable.answer.str[1]}
-    )
-    usable["group"] = join_copies(usable)
+    clips = clips[asked]
+    excluded = [clips[_reaches_into_test(clips)].assign(reason=IN_TEST)]
+    drawn = draw_clips(clips.drop(excluded[0].index), max_clips_per_class)
+    drawn = drawn.assign(start_s=0.0, path=[files.with_suffix_on_disk(root, path) for path in drawn.path])
+    probed = pd.DataFrame(files.probe(root, drawn.path), drawn.index, columns=["duration_s", CONTENT, "reason"])
+    drawn = drawn.join(probed)
+    usable, unusable = drawn[drawn.reason == ""], drawn[drawn.reason != ""]
+    usable = usable.assign(group=join_copies(usable))
     if labels is None:
         torn = usable.groupby(CONTENT).label.transform("nunique") > 1
-        excluded += _reasons(usable[torn], TWO_CLASSES)
+        excluded.append(usable[torn].assign(reason=TWO_CLASSES))
         usable = usable[~torn]
     in_test = _reaches_into_test(usable)  # again, because copies merged groups
-    excluded += _reasons(usable[in_test], IN_TEST)
+    excluded.append(usable[in_test].assign(reason=IN_TEST))
     usable = usable[~in_test].sort_values("clip_id")
-    if labels is not None:
-        labels = labels[usable.index]
-    _check_classes(name, root, wanted, usable.label, labels)
+    _check_classes(name, root, wanted, usable.label, None if labels is None else labels[usable.index])
+    rows = [(one.clip_id, one.path, one.reason, True) for table in excluded for one in table.itertuples()]
+    rows += [(one.clip_id, one.path, one.reason, False) for one in unusable.itertuples()]
     own = [column for column in found.clips if column not in COLUMNS]
     manifest = usable[[*COLUMNS, *own, CONTENT]].reset_index(drop=True)
-    return Corpus(info(name), root, manifest, wanted, excluded_table(excluded), labels)
+    labels = None if labels is None else labels[usable.index]
+    return Corpus(info(name), root, manifest, wanted, excluded_table([*found.excluded, *rows]), labels)
 
 
 def _choose_classes(found: Iterable[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
@@ -352,10 +334,6 @@ def _reaches_into_test(clips: pd.DataFrame) -> pd.Series:
     return clips.group.isin(clips.group[clips.split == "test"]) & (clips.split == "train")
 
 
-def _reasons(clips: pd.DataFrame, reason: str) -> list[Excluded]:
-    return [(clip_id, path, reason, True) for clip_id, path in zip(clips.clip_id, clips.path, strict=True)]
-
-
 def check_unusable_share(corpus: Corpus, n_more: int = 0) -> None:
     """Raise `CorpusError` if more than `MAX_UNUSABLE_SHARE` of all clips, `n_more` of the manifest, are unusable."""
     n_unusable, n_clips = corpus.n_unusable + n_more, corpus.n_unusable + len(corpus.manifest)
@@ -384,15 +362,6 @@ def _check_classes(
             f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)} in {root}; leave the class "
             f"out, or run `instrlib validate {name}` to list the reasons."
         )
-
-
-def _all_found(name: str, root: Path) -> list[Found]:
-    """Return the clips of a corpus, and those of its separate test set if that is on disk."""
-    module = _module(name)
-    return [
-        module.find(root),
-        *(module.find_test(root) for part in getattr(module, "TESTING", ())[:1] if (root / part).is_dir()),
-    ]
 
 
 def _remotes(name: str) -> tuple[list[files.Remote], files.Remote | None]:

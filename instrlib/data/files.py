@@ -1,18 +1,12 @@
 """Files of corpora: downloads with resume and checksums, safe unpacking, tables, and probing of audio files."""
 
-import contextlib
-import logging
 import os
 import re
 import shutil
-import tarfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from lzma import LZMAError
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +18,8 @@ from instrlib.core.io import (
     CorpusError,
     InstrlibError,
     disk_errors,
+    hash_bytes,
     hash_file,
-    hash_json,
     in_parts,
     read_json,
     write_text,
@@ -39,14 +33,10 @@ ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings of audio files, in any case."""
 
 _BLOCK_BYTES = 1 << 16
-_TIMEOUT_S = 60.0
 _ATTEMPTS = 5
 """Attempts in a row that bring no byte, after which a download fails."""
 _WAIT_S = 1.0
 """Pause before the second attempt; it doubles with each further one."""
-
-
-# -- downloads ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -72,37 +62,37 @@ def fetch(remote: Remote, folder: Path) -> Path:
     with disk_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         while not whole.exists():
-            before = _size(part)
+            before = part.stat().st_size if part.exists() else 0
             try:
-                _transfer(remote, part)
+                _transfer(remote, part, before)
+                _check(remote, part)
+                part.replace(whole)
             except requests.RequestException as error:
-                failures = 0 if _size(part) > before else failures + 1
+                kept = part.stat().st_size if part.exists() else 0
+                failures = 0 if kept > before else failures + 1
                 if failures == _ATTEMPTS:
                     raise CorpusError(
-                        f"Cannot fetch {remote.url} ({error}); {_size(part):,} bytes are kept in {part}; run the same "
-                        "command again to resume."
+                        f"Cannot fetch {remote.url} ({error}); {kept:,} bytes are kept in {part}; run the same command "
+                        "again to resume."
                     ) from None
                 time.sleep(_WAIT_S * 2 ** max(failures - 1, 0))
-            else:
-                _check(remote, part)
-                return part.replace(whole)
         _check(remote, whole)
     return whole
 
 
-def _transfer(remote: Remote, part: Path) -> None:
-    """Request and append the missing bytes; If-Range makes the server send a changed file completely."""
+def _transfer(remote: Remote, part: Path, have: int) -> None:
+    """Request and append the bytes after the first `have`; If-Range makes the server send a changed file completely."""
     import requests
 
-    have, version = _size(part), part.with_name(f"{remote.filename}.version.part")
+    version = part.with_name(f"{remote.filename}.version.part")
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     if have and version.is_file() and (known := version.read_text(encoding="utf-8")):
         headers["If-Range"] = known
-    with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+    with requests.get(remote.url, headers=headers, stream=True, timeout=60.0) as response:
         status = response.status_code
         if status == 429 or status >= 500:
             raise requests.RequestException(f"the server answers {status}")
-        if not response.ok and status != 416:  # nothing is missing, or the checksum will differ
+        if not response.ok and status != 416:  # 416: nothing is missing, or the checksum will differ
             raise CorpusError(
                 f"The server answers {status} {response.reason} for {remote.url}; download it manually and save it as "
                 f"{part.with_suffix('')}."
@@ -129,10 +119,6 @@ def _check(remote: Remote, path: Path) -> None:
         )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def unpack(archive: Path, target: Path) -> None:
     """Unpack a zip or tar archive as the folder `target`, which is complete or absent.
 
@@ -148,7 +134,7 @@ def unpack(archive: Path, target: Path) -> None:
             shutil.unpack_archive(archive, temporary, **only_inside)
             inner = temporary / target.name
             (inner if inner.is_dir() else temporary).rename(target)
-        except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
+        except Exception as error:  # each format has its own errors
             if getattr(error, "errno", None) is not None:  # disk errors; damage and encryption have no errno
                 raise
             raise CorpusError(f"{archive} cannot be unpacked ({error}); delete it and download it again.") from None
@@ -158,16 +144,10 @@ def unpack(archive: Path, target: Path) -> None:
 
 def from_mirdata(name: str) -> tuple[list[Remote], Remote]:
     """Return the archives of a corpus, and mirdata's index of their files."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    with contextlib.redirect_stdout(None):  # mirdata prints, and changes the logging of Python
-        module = import_module(f"mirdata.datasets.{name}")
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    of_index = module.INDEXES[module.INDEXES["default"]].remote
+    module = import_module(f"mirdata.datasets.{name}")
     *archives, index = (
         Remote(one.url, one.filename, f"md5:{one.checksum}", folder=re.sub(r"(-v[\d.]+)?\.\w+$", "", one.filename))
-        for one in (*module.REMOTES.values(), of_index)
+        for one in (*module.REMOTES.values(), module.INDEXES[module.INDEXES["default"]].remote)
     )
     return archives, index
 
@@ -191,9 +171,6 @@ def compare(index: Path, folder: Path) -> list[str]:
         elif (folder / path).is_file() and (found := hash_file(folder / path, algorithm="md5")) != md5:
             findings.append(f"{path}: the file was altered: its md5 is {found}, not {md5}.")
     return findings
-
-
-# -- folders and tables ------------------------------------------------------------------------------------------------
 
 
 def is_audio(path: Path) -> bool:
@@ -237,50 +214,42 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-# -- probing -----------------------------------------------------------------------------------------------------------
+Probe = tuple[float, str, str]
+"""Duration in s and hash of a file, and why it is unusable, or ""."""
 
 
-def probe(root: Path, paths: Sequence[str]) -> list[Sequence | str]:
-    """Return duration in s and hash of each file, or why it is unusable; answers are cached in `data/probes`."""
-    states = [_state(root / path) for path in paths]
-    there = {str(root / path): state for path, state in zip(paths, states, strict=True) if isinstance(state, list)}
-    place = folders().data / "probes" / f"{hash_json(list(there))[:16]}.json"
-    answers = cached(place, key("data", files=there), lambda: examine(list(there)))
-    found = dict(zip(there, answers, strict=True))
-    return [found.get(str(root / path), state) for path, state in zip(paths, states, strict=True)]
+def probe(root: Path, paths: Sequence[str]) -> list[Probe]:
+    """Open every file, or take the answers of the last time if no file has changed since."""
+    whole = [root / path for path in paths]
+    states = [
+        (path.stat().st_size, path.stat().st_mtime_ns, os.access(path, os.R_OK)) if path.is_file() else None
+        for path in whole
+    ]
+    place = folders().data / "probes" / f"{hash_bytes(*map(os.fsencode, whole))[:16]}.json"
+    return cached(place, key("data", states=states), lambda: examine(whole))
 
 
-def _state(path: Path) -> list[int] | str:
-    """Return what changes with a file, or why it cannot be read."""
-    try:
-        str(path).encode()
-        stat = path.stat()
-    except UnicodeEncodeError:
-        return "its name is not valid UTF-8; rename the file"
-    except OSError as error:
-        return f"the file cannot be read ({error.strerror})"
-    return [stat.st_size, stat.st_mtime_ns, stat.st_mode]
+def examine(paths: Sequence[Path], *, decoded: bool = False) -> list[Probe]:
+    """Open every file; `decoded` does not hash but decode them, because headers do not show silence or NaN."""
+    tasks = [(chunk, decoded) for chunk in in_parts(paths, 128)]
+    workers = 1 if len(tasks) < 4 else None
+    return [one for part in parallel_map(_examine, tasks, workers=workers, describe="opening files") for one in part]
 
 
-def examine(paths: Sequence[str], *, whole: bool = False) -> list[tuple[float, str] | str]:
-    """Open every file; with `whole`, decode it instead of hashing it, because headers do not show silence or NaN."""
-    tasks = [(chunk, whole) for chunk in in_parts(paths, 128)]
-    workers, describe = 1 if len(tasks) < 4 else None, "decoding" if whole else "probing"
-    return [one for part in parallel_map(_examine, tasks, workers=workers, describe=describe) for one in part]
-
-
-def _examine(paths: Sequence[str], whole: bool) -> list[tuple[float, str] | str]:
+def _examine(paths: Sequence[Path], decoded: bool) -> list[Probe]:
     from instrlib.audio import decode
 
-    answers: list[tuple[float, str] | str] = []
-    for path in map(Path, paths):
+    found: list[Probe] = []
+    for path in paths:
         try:
+            str(path).encode()
             probed = decode.probe(path)
-            for _ in decode.blocks(path, sample_rate_hz=probed.sample_rate_hz, block_s=10.0) if whole else ():
+            for _ in decode.blocks(path, sample_rate_hz=probed.sample_rate_hz, block_s=10.0) if decoded else ():
                 pass
-            answers.append((float(probed.duration_s), "" if whole else hash_file(path)[:16]))
-        except AudioError as error:
-            answers.append(str(error).removeprefix(f"{path}: "))  # without the folder: these tables are published
-        except OSError as error:
-            answers.append(f"the file cannot be read ({error.strerror})")
-    return answers
+            found.append((float(probed.duration_s), "" if decoded else hash_file(path)[:16], ""))
+        except UnicodeEncodeError:
+            found.append((0.0, "", "its name is not valid UTF-8; rename the file"))
+        except (AudioError, OSError) as error:
+            # Without the folder, because these tables are published.
+            found.append((0.0, "", str(error).replace(f"{path}: ", "").replace(str(path), "the file")))
+    return found
