@@ -1,6 +1,7 @@
 """Transfer learning: probes on frozen embeddings, and fine-tuning of networks from another corpus."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.audio.features import Scaler
-from instrlib.core import cache
-from instrlib.core.io import EvaluationError, StoreError, hash_bytes, read_json
+from instrlib.core.cache import cached, key
+from instrlib.core.io import EvaluationError, StoreError, hash_bytes, in_parts, read_json
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import UNUSED, Split, load_split
 from instrlib.data.store import FeatureStore, open_store
@@ -27,20 +31,16 @@ if TYPE_CHECKING:
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Inverse strengths C of the probe's penalty; the one with the least validation loss is taken."""
 
-_BATCH = 256
-_ABSENT_LOGIT = -30.0
-
-Vectors = tuple[np.ndarray, np.ndarray]
-"""Clip ids [n] and one vector a clip [n, dimension]."""
+RATE = 1 / 3
+"""Learning rate of fine-tuning, as a share of that of a training from scratch."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A logistic regression as a dense layer: kernel [dimension, n_classes], bias [n_classes], penalty C."""
+    """A logistic regression as a dense layer: kernel [dimension, n_classes] and bias [n_classes]."""
 
     kernel: np.ndarray
     bias: np.ndarray
-    penalty: float
     several: bool
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -56,25 +56,16 @@ def fit_probe(
     `labels` [n, n_classes] are 1 present, 0 absent, NaN not observed; `held_x` and `held_labels` are the validation
     clips. With `several`, each class gets a regression on the clips that observe it.
     """
-    from sklearn.preprocessing import MinMaxScaler
-
     scaler = MinMaxScaler().fit(x)
-    scaled, fit = scaler.transform(x), _regressions if several else _regression
     probes = []
     for penalty in PENALTIES:
-        kernel, bias = fit(scaled, labels, penalty)
-        probes.append(Probe(scaler.scale_[:, None] * kernel, bias + scaler.min_ @ kernel, penalty, several))
+        kernel, bias = _regression(scaler.transform(x), labels, penalty, several=several)
+        probes.append(Probe(scaler.scale_[:, None] * kernel, bias + scaler.min_ @ kernel, several))
     return min(probes, key=lambda probe: cross_entropy(held_labels, probe.predict(held_x), several=several))
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray, *, several: bool = False) -> float:
-    """Return the loss in nats: the mean over observed labels, or over equally weighted classes.
-
-    Examples
-    --------
-    >>> round(cross_entropy(np.eye(2), np.full((2, 2), 0.5)), 3)
-    0.693
-    """
+    """Return the loss in nats: the mean over observed labels, or over equally weighted classes."""
     likely = np.clip(probabilities, 1e-7, 1 - 1e-7)
     if several:
         return float(-np.nanmean(labels * np.log(likely) + (1 - labels) * np.log(1 - likely)))
@@ -89,19 +80,19 @@ def reduced(split: Split, clips: pd.DataFrame, size: int, *, seed: int) -> Split
     Clips (`clip_id`, `label`, `group`) are drawn group by group in turn. Smaller draws are subsets of larger ones with
     the same seed.
     """
-    train = clips[clips.clip_id.map(split.parts) == "train"]
-    ranked = train.assign(
-        rank=[hash_bytes(str(seed).encode(), one.encode()) for one in train.clip_id],
-        group_rank=[hash_bytes(str(seed).encode(), one.encode()) for one in train.group],
-    ).sort_values("rank")
-    ranked["turn"] = ranked.groupby(["label", "group"]).cumcount()
-    ranked = ranked.sort_values(["turn", "group_rank"])
+
+    def rank(name: str) -> str:
+        return hash_bytes(str(seed).encode(), name.encode())
+
+    train = clips[clips.clip_id.map(split.parts) == "train"].sort_values("clip_id", key=lambda ids: ids.map(rank))
+    turn = train.groupby(["label", "group"]).cumcount()
+    ranked = train.assign(turn=turn, group_rank=train.group.map(rank)).sort_values(["turn", "group_rank"])
     dropped = ranked.clip_id[ranked.groupby("label").cumcount() >= size]
     return Split(split.parts.where(~split.parts.index.isin(set(dropped)), UNUSED), split.seed)
 
 
 def probe_predictions(
-    vectors: Vectors,
+    vectors: tuple[np.ndarray, np.ndarray],
     store: FeatureStore,
     splits: Sequence[Path],
     *,
@@ -114,45 +105,35 @@ def probe_predictions(
     `vectors` are clip ids [n] and embeddings [n, dimension], at least those of the store. With a `size`, each seed
     draws that many training clips per class (see `reduced`); otherwise the probe is fitted once.
     """
-    place = pd.Series(np.arange(len(vectors[0])), vectors[0])
     clips = store.clips.sort_values("clip_id", ignore_index=True)
-    lost = clips.clip_id[~clips.clip_id.isin(place.index)]
-    if len(lost):
-        raise EvaluationError(
-            f"The clip {lost.iloc[0]!r} has no embedding; exclude the clip or recompute its embedding."
-        )
-    x, labels = vectors[1][place[clips.clip_id].to_numpy()], store.label_matrix(clips)
-    if not np.isfinite(x).all():
-        bad = clips.clip_id[int((~np.isfinite(x).all(axis=1)).argmax())]
-        raise EvaluationError(f"The embedding of the clip {bad!r} is not finite; recompute it.")
-    used = seeds if size else seeds[:1]
-    tasks = []
+    x = pd.DataFrame(vectors[1], vectors[0]).reindex(clips.clip_id)
+    if len(bad := x.index[~np.isfinite(x).all(axis=1)]):
+        raise EvaluationError(f"The clip {bad[0]!r} has no finite embedding; exclude the clip or embed it again.")
+    used, tasks = seeds if size else seeds[:1], []
     for seed in used:
         for path in splits:
             split = load_split(path, store.segments)
             split = reduced(split, clips, size, seed=seed) if size else split
-            tasks.append((x, labels, clips.assign(part=clips.clip_id.map(split.parts)), store.multilabel))
+            parts = clips.clip_id.map(split.parts).to_numpy()
+            tasks.append((x.to_numpy(), store.label_matrix(clips), clips, parts, store.multilabel))
     found = list(parallel_map(_predict_fold, tasks, workers=workers, describe="probes"))
-    joined = join_seeds([found[start : start + len(splits)] for start in range(0, len(found), len(splits))])
+    joined = join_seeds(in_parts(found, len(splits)))
     of_seed = [name for name in ("probabilities", "thresholds") if name in joined]
     return joined | {name: np.repeat(joined[name], len(seeds) // len(used), axis=0) for name in of_seed}
 
 
-def embed_network(run: Path, store: FeatureStore, *, root: Path) -> Vectors:
-    """Embed the clips of a store by a trained network: the mean over segments of the input of its last layer.
+def embed_network(run: Path, store: FeatureStore, *, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return clip ids and embeddings by a trained network: the mean over segments of the input of its last layer.
 
     The store must have the feature settings of the training, but may belong to another corpus. Embeddings are cached in
     `root`.
     """
-    _check_features(run, store)
+    Pretrained(run).scaler(store)  # checks the settings
     network = read_manifest(run)["key"]
     path = Path(root) / "embeddings" / f"{store.fingerprint}-{network[:16]}.npz"
-
-    def make() -> dict[str, np.ndarray]:
-        tasks = [(run, store.folder)]
-        return next(iter(parallel_map(_embed_store, tasks, workers=1, describe="embedding", isolate=True)))
-
-    made = cache.cached(path, cache.key("models", network=network, store=store.fingerprint), make)
+    make = functools.partial(_embed_store, run, store.folder)
+    task = (path, key("models", network=network, store=store.fingerprint), make)
+    [made] = parallel_map(cached, [task], workers=1, describe="embedding", isolate=True)
     return made["clip_id"], made["mean"]
 
 
@@ -160,28 +141,12 @@ def embed_network(run: Path, store: FeatureStore, *, root: Path) -> Vectors:
 class Pretrained:
     """Initialisation for fine-tuning: the body of a trained network, and a probe fitted on it as the head.
 
-    A random head would distort the body by its first gradients [1]_.
-
-    Attributes
-    ----------
-    folder : Path
-    rate : float
-        Factor of the learning rate of all rows.
-    decay : float
-        Further factor for each row away from the scores [2]_; 0 trains the head only.
-    frozen_norm : bool
-        Whether batch normalisation keeps its statistics, scale and shift.
-
-    References
-    ----------
-    .. [1] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-tuning can distort pretrained features and
-       underperform out-of-distribution", ICLR 2022. arXiv:2202.10054
-    .. [2] J. Howard, S. Ruder, "Universal language model fine-tuning for text classification", ACL 2018.
-       arXiv:1801.06146
+    A random head would distort the body by its first gradients (Kumar et al., 2022, arXiv:2202.10054). `decay` is a
+    factor of the learning rate for each row away from the scores (Howard and Ruder, 2018, arXiv:1801.06146); 0 trains
+    the head only. With `frozen_norm`, batch normalisation keeps its statistics, scale and shift.
     """
 
     folder: Path
-    rate: float = 1 / 3
     decay: float = 1.0
     frozen_norm: bool = False
 
@@ -194,17 +159,19 @@ class Pretrained:
     def rates(self) -> tuple[float, ...]:
         """Factors of the learning rate of the rows; the last one is for the scores."""
         above = np.cumsum([row.units > 0 for row in self.spec][::-1])[::-1]
-        return tuple(self.rate * float(self.decay**number) for number in (*above, 0))
+        return tuple(RATE * float(self.decay**number) for number in (*above, 0))
 
     @property
     def fingerprint(self) -> str:
         """Hash of the pretrained network and the settings."""
-        settings = dataclasses.asdict(self) | {"folder": read_manifest(self.folder)["key"]}
-        return cache.key("models", **settings)
+        return key("models", **dataclasses.asdict(self) | {"folder": read_manifest(self.folder)["key"]})
 
     def scaler(self, store: FeatureStore) -> Scaler:
-        """Return the input scaling of the body."""
-        _check_features(self.folder, store)
+        """Return the input scaling of the body; `StoreError` if it was trained with other feature settings."""
+        if read_json(self.folder / "preprocessing.json")["features"] != store.config.to_dict():
+            raise StoreError(
+                f"{self.folder} was trained with other feature settings than {store.folder}; use one profile for both."
+            )
         return load_scaler(self.folder)
 
     def begin(
@@ -214,43 +181,36 @@ class Pretrained:
         body, _ = load_model(self.folder)
         for layer, learned in zip(model.layers[:-1], body.layers[:-1], strict=True):
             layer.set_weights(learned.get_weights())
-        known, held_out = (_embed_segments(model, store, scaler, part) for part in (train, validation))
-        probe = fit_probe(*known, *held_out, several=output_of(model) == "sigmoid")
+        x, held_x = (_embed_segments(model, store, scaler, part) for part in (train, validation))
+        labels, held = (store.label_matrix(part.drop_duplicates("clip_id")) for part in (train, validation))
+        probe = fit_probe(x, labels, held_x, held, several=output_of(model) == "sigmoid")
         model.layers[-1].set_weights([probe.kernel.astype(np.float32), probe.bias.astype(np.float32)])
 
 
-def _regression(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))
-    kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.full(labels.shape[1], _ABSENT_LOGIT)
-    if len(model.classes_) == 2:  # scikit-learn returns one column for two classes
-        kernel[:, model.classes_[1]] = model.coef_[0]
-        bias[model.classes_] = 0.0, model.intercept_[0]
-    else:
-        kernel[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
-    return kernel, bias
-
-
-def _regressions(x: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fit one regression per class; for a class that is always or never present, only its share."""
-    from sklearn.linear_model import LogisticRegression
-
-    kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.zeros(labels.shape[1])
+def _regression(x: np.ndarray, labels: np.ndarray, penalty: float, *, several: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel and bias of one regression, or of one for each class."""
+    kernel, bias = np.zeros((x.shape[1], labels.shape[1])), np.full(labels.shape[1], -30.0)  # next to no probability
+    if not several:
+        model = LogisticRegression(C=penalty, max_iter=5000, class_weight="balanced").fit(x, labels.argmax(axis=1))
+        bias[model.classes_] = 0
+        columns = model.classes_[-len(model.coef_) :]  # for two classes scikit-learn returns that of the second
+        kernel[:, columns], bias[columns] = model.coef_.T, model.intercept_
+        return kernel, bias
     for number, column in enumerate(labels.T):
         observed = np.isfinite(column)
         y = column[observed]
-        if len(np.unique(y)) < 2:
-            share = (y.sum() + 1) / (len(y) + 2)
-            bias[number] = np.log(share / (1 - share))
+        if len(np.unique(y)) < 2:  # always or never present: its share
+            bias[number] = logit((y.sum() + 1) / (len(y) + 2))
         else:
             model = LogisticRegression(C=penalty, max_iter=5000).fit(x[observed], y)
             kernel[:, number], bias[number] = model.coef_[0], model.intercept_[0]
     return kernel, bias
 
 
-def _predict_fold(x: np.ndarray, labels: np.ndarray, clips: pd.DataFrame, several: bool) -> Predictions:
-    train, held_out, test = ((clips.part == name).to_numpy() for name in ("train", "validation", "test"))
+def _predict_fold(
+    x: np.ndarray, labels: np.ndarray, clips: pd.DataFrame, parts: np.ndarray, several: bool
+) -> Predictions:
+    train, held_out, test = (parts == name for name in ("train", "validation", "test"))
     probe = fit_probe(x[train], labels[train], x[held_out], labels[held_out], several=several)
     found = {
         "clip_id": clips.clip_id[test].to_numpy(str),
@@ -264,31 +224,18 @@ def _predict_fold(x: np.ndarray, labels: np.ndarray, clips: pd.DataFrame, severa
     return found
 
 
-def _check_features(run: Path, store: FeatureStore) -> None:
-    if read_json(run / "preprocessing.json")["features"] != store.config.to_dict():
-        raise StoreError(
-            f"{run} was trained with other feature settings than {store.folder}; use one profile for both."
-        )
-
-
 def _embed_store(run: Path, store_folder: Path) -> dict[str, np.ndarray]:
     model, scaler = load_model(run)
     store = open_store(store_folder)
     segments = store.segments.sort_values("clip_id", kind="stable")
-    vectors, _ = _embed_segments(model, store, scaler, segments)
-    return {"clip_id": segments.drop_duplicates("clip_id").clip_id.to_numpy(str), "mean": vectors.astype(np.float32)}
+    vectors = _embed_segments(model, store, scaler, segments).astype(np.float32)
+    return {"clip_id": segments.clip_id.drop_duplicates().to_numpy(str), "mean": vectors}
 
 
-def _embed_segments(
-    model: "keras.Model", store: FeatureStore, scaler: Scaler, segments: pd.DataFrame
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean embedding of each clip [n_clips, dimension] and its labels; a clip's segments are adjacent."""
+def _embed_segments(model: "keras.Model", store: FeatureStore, scaler: Scaler, segments: pd.DataFrame) -> np.ndarray:
+    """Return the mean embedding of each clip [n_clips, dimension], in the order of their first segments."""
     body = load_keras().Model(model.input, model.layers[-1].input)
-    parts = np.array_split(segments.row.to_numpy(), max(1, len(segments) // _BATCH))
+    parts = np.array_split(segments.row.to_numpy(), max(1, len(segments) // 256))
     # A call, because tracing a graph for `predict` takes longer than the few clips.
     vectors = np.concatenate([np.asarray(body(store.read(rows, scaler), training=False)) for rows in parts])
-    clips = segments.drop_duplicates("clip_id")
-    number = pd.Series(np.arange(len(clips)), index=clips.clip_id)[segments.clip_id].to_numpy()
-    sums = np.zeros((len(clips), vectors.shape[1]))
-    np.add.at(sums, number, vectors)
-    return sums / np.bincount(number)[:, None], store.label_matrix(clips)
+    return pd.DataFrame(vectors, dtype=float).groupby(segments.clip_id.to_numpy(), sort=False).mean().to_numpy()
