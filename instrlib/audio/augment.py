@@ -36,19 +36,13 @@ def augment(
 
     Parameters
     ----------
-    x : np.ndarray [shape=(batch, n_bins, n_frames), float32]
-        Features before scaling.
-    y : np.ndarray [shape=(batch, n_classes), float32]
-        Shares of the classes; or 1 present, 0 absent, NaN not observed. A class that neither example of a mix observed
-        is not observed in the mix.
+    x, y : np.ndarray [shape=(batch, n_bins, n_frames)] and [shape=(batch, n_classes)], float32
+        Features before scaling. Shares of the classes; or 1 present, 0 absent, NaN not observed (in a mix, unless both
+        examples are observed).
     config : AugmentConfig
         The settings. A batch is mixed as a whole, with probability `share`.
-    floor : np.ndarray [shape=(n_bins,), float32]
-        Value of silence in each row; see `features.silence`.
-    hop_s : float
-        Time between two frames.
-    rng : np.random.Generator
-        Source of all random choices.
+    floor, hop_s : np.ndarray [shape=(n_bins,)], float
+        Value of silence in each row (`features.silence`); time between two frames.
     edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
         See `features.mel_edges_hz`; required for mixtures and recording augmentation.
     """
@@ -72,26 +66,20 @@ def augment(
 def draw(
     config: AugmentConfig, y: np.ndarray, shape: tuple[int, int], hop_s: float, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draw CutMix [1]_, MixUp [2]_ and masks [3]_ of one batch, and mix the labels.
+    """Draw the plan of CutMix [1]_, MixUp [2]_ and masks [3]_ of one batch, and mix the labels.
 
     CutMix pastes a box from a partner; its centre is uniform over the spectrogram, the part beyond the edge is cut off,
-    and the labels follow the remaining area. (`keras.layers.CutMix` draws its size uniformly and rounds the corners, so
-    its labels deviate from the area.) MixUp averages both examples in dB, which is not the spectrogram of the summed
-    sounds; `mixtures` computes that. Masks are SpecAugment's, without time warping.
+    and the labels follow the remaining area. MixUp averages both examples in dB, which is not the spectrogram of the
+    summed sounds; `mixtures` computes that. Masks are SpecAugment's, without time warping.
 
-    Returns
-    -------
-    dict, np.ndarray
-        `mixed` (bool), `partner` and `share` of the example itself [shape=(n,)], `box` [shape=(n, 4)] (first bin, last
-        bin + 1, first frame, last frame + 1), `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)]; mixed labels.
+    The plan has `mixed` (bool), `partner` and `share` of the example itself [shape=(n,)], `box` [shape=(n, 4)] (first
+    bin, last bin + 1, first frame, last frame + 1), `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)].
 
     References
     ----------
-    .. [1] Yun, Han, Oh, Chun, Choe, Yoo. "CutMix: Regularization strategy to train strong classifiers with localizable
-       features." ICCV 2019. arXiv:1905.04899
-    .. [2] Zhang, Cisse, Dauphin, Lopez-Paz. "mixup: Beyond empirical risk minimization." ICLR 2018. arXiv:1710.09412
-    .. [3] Park, Chan, Zhang, Chiu, Zoph, Cubuk, Le. "SpecAugment: A simple data augmentation method for automatic
-       speech recognition." Interspeech 2019. doi:10.21437/Interspeech.2019-2680
+    .. [1] Yun et al., "CutMix", ICCV 2019. arXiv:1905.04899
+    .. [2] Zhang et al., "mixup", ICLR 2018. arXiv:1710.09412
+    .. [3] Park et al., "SpecAugment", Interspeech 2019. doi:10.21437/Interspeech.2019-2680
     """
     n, (n_bins, n_frames) = len(y), shape
     partner, share, box = np.arange(n), np.zeros(n, np.float32), np.tile([0, n_bins, 0, n_frames], (n, 1))
@@ -177,14 +165,40 @@ def augment_recording(
     sounds = (x > floor[:, None]).any(axis=(1, 2))
     changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)
     result = x.astype(np.float32)
-    if changed.size:
-        octaves = np.log2(centres_hz / CENTRE_HZ).astype(np.float32)
-        power = _power(result[changed], floor)
-        power *= 10 ** (_colour_db(len(power), octaves, rng)[:, :, None] / 10)
-        power *= _kept(power, max(1, round(SHORTEST_S / hop_s)), rng)[:, None, :]
-        power = _reverberated(power, octaves, hop_s, rng)
-        power += _noise(power, octaves, rng)
-        result[changed] = _level_db(power, floor)
+    if not changed.size:
+        return result
+    octaves = np.log2(centres_hz / CENTRE_HZ).astype(np.float32)
+    power = _power(result[changed], floor)
+    n, _, n_frames = power.shape
+
+    gain_db = equaliser_db(octaves, rng, n=n)
+    slope_db = rng.uniform(12, 60, (n, 1))  # per octave
+    above = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(2000, 11000, (n, 1)) / CENTRE_HZ), np.inf)
+    below = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(40, 350, (n, 1)) / CENTRE_HZ), -np.inf)
+    outside = np.maximum(octaves - above, 0) + np.maximum(below - octaves, 0) / 2
+    power *= 10 ** ((gain_db - slope_db * outside).astype(np.float32)[:, :, None] / 10)
+
+    length = rng.integers(min(max(1, round(SHORTEST_S / hop_s)), n_frames), n_frames, size=n, endpoint=True)
+    first = np.clip(power.sum(axis=1).argmax(axis=1) - rng.integers(length), 0, n_frames - length)
+    kept = _runs(n_frames, np.stack([first, first + length], 1)) | (rng.random((n, 1)) < 0.5)
+    power *= kept[:, None, :]
+
+    rt60_s = np.exp(rng.uniform(*np.log(REVERBERATION_S), (n, 1)))
+    rt60_s = rt60_s * np.exp2(-0.25 * rng.random((n, 1)) * np.maximum(octaves, 0))  # air absorbs the treble
+    left = (10 ** (-6 * hop_s / rt60_s)).astype(np.float32)
+    level_db = np.where(rng.random((n, 1)) < 0.5, rng.uniform(-20, -3, (n, 1)), -np.inf)
+    wet = (10 ** (level_db / 10) * (1 - left)).astype(np.float32)
+    total, tail = power.copy(), np.zeros(power.shape[:2], np.float32)
+    for frame in range(1, n_frames):
+        tail = left * tail + power[:, :, frame - 1]
+        total[:, :, frame] += wet * tail
+
+    colour = 10 ** (equaliser_db(octaves, rng, n=n, bells=2, largest_db=8.0, tilt_db=(-6, 2)) / 10)
+    snr_db = np.where(rng.random(n) < 0.7, rng.uniform(*SNR_DB, n), np.inf)
+    level = total.mean(axis=(1, 2)) * 10 ** (-snr_db / 10)
+    steady = (level[:, None] * colour / colour.mean(axis=1, keepdims=True)).astype(np.float32)
+    grain = rng.standard_gamma(6, size=total.shape, dtype=np.float32) / np.float32(6)  # fluctuation of real noise
+    result[changed] = _level_db(total + steady[:, :, None] * grain, floor)
     return result
 
 
@@ -216,48 +230,3 @@ def _runs(length: int, ends: np.ndarray) -> np.ndarray:
     """Return bool [..., length]: the cells from the first end to before the last one [..., 2]."""
     cells = np.arange(length)
     return (cells >= ends[..., :1]) & (cells < ends[..., 1:])
-
-
-def _colour_db(n: int, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return gains in dB [n, n_bins] as caused by microphones, distances and codecs."""
-    gain_db = equaliser_db(octaves, rng, n=n)
-    slope_db = rng.uniform(12, 60, (n, 1))  # per octave
-    above = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(2000, 11000, (n, 1)) / CENTRE_HZ), np.inf)
-    below = np.where(rng.random((n, 1)) < 1 / 3, np.log2(rng.uniform(40, 350, (n, 1)) / CENTRE_HZ), -np.inf)
-    outside = np.maximum(octaves - above, 0) + np.maximum(below - octaves, 0) / 2
-    return (gain_db - slope_db * outside).astype(np.float32)
-
-
-def _kept(power: np.ndarray, shortest: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the frames to keep, bool [n, n_frames]; they include the loudest one."""
-    n, _, n_frames = power.shape
-    length = rng.integers(min(shortest, n_frames), n_frames, size=n, endpoint=True)
-    loudest = power.sum(axis=1).argmax(axis=1)
-    first = np.clip(loudest - rng.integers(length), 0, n_frames - length)
-    return _runs(n_frames, np.stack([first, first + length], 1)) | (rng.random((n, 1)) < 0.5)
-
-
-def _reverberated(power: np.ndarray, octaves: np.ndarray, hop_s: float, rng: np.random.Generator) -> np.ndarray:
-    """Add the decayed power of earlier frames to each frame."""
-    n = len(power)
-    rt60_s = np.exp(rng.uniform(*np.log(REVERBERATION_S), (n, 1)))
-    rt60_s = rt60_s * np.exp2(-0.25 * rng.random((n, 1)) * np.maximum(octaves, 0))  # air absorbs the treble
-    left = (10 ** (-6 * hop_s / rt60_s)).astype(np.float32)
-    level_db = np.where(rng.random((n, 1)) < 0.5, rng.uniform(-20, -3, (n, 1)), -np.inf)
-    gain = (10 ** (level_db / 10) * (1 - left)).astype(np.float32)
-    total, tail = power.copy(), np.zeros(power.shape[:2], np.float32)
-    for frame in range(1, power.shape[2]):
-        tail = left * tail + power[:, :, frame - 1]
-        total[:, :, frame] += gain * tail
-    return total
-
-
-def _noise(power: np.ndarray, octaves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return steady noise of the shape of `power`, with the fluctuation of a few independent components."""
-    n = len(power)
-    colour = 10 ** (equaliser_db(octaves, rng, n=n, bells=2, largest_db=8.0, tilt_db=(-6, 2)) / 10)
-    colour /= colour.mean(axis=1, keepdims=True)
-    snr_db = np.where(rng.random(n) < 0.7, rng.uniform(*SNR_DB, n), np.inf)
-    level = power.mean(axis=(1, 2)) * 10 ** (-snr_db / 10)
-    grain = rng.standard_gamma(6, size=power.shape, dtype=np.float32) / np.float32(6)
-    return (level[:, None] * colour).astype(np.float32)[:, :, None] * grain

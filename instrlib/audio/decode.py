@@ -49,7 +49,7 @@ def probe(path: Path) -> AudioInfo:
 
 
 def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None) -> np.ndarray:
-    """Decode a file, or a part of it, to mono at one rate.
+    """Decode a file, or a part of it, to mono float32 samples [n] at one rate.
 
     The values agree with `librosa.load`: channels are averaged, then resampled with soxr's HQ filter.
 
@@ -61,11 +61,6 @@ def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: f
         Rate of the result.
     start_s, duration_s : float
         Start and length of the part, which ends at the end of the file at the latest; default: the whole file.
-
-    Returns
-    -------
-    np.ndarray [shape=(n,), float32]
-        Samples, within -1 to 1 for integer formats.
 
     Raises
     ------

@@ -37,17 +37,9 @@ def extract(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
     np.ndarray [shape=config.shape, float32]
         "log_mel": dB from -top_db to 0. "mfcc": its first `n_mfcc` coefficients. "pcen": 0 (silence) to about 6.
 
-    See Also
-    --------
-    librosa.feature.melspectrogram, librosa.power_to_db, librosa.feature.mfcc, librosa.pcen
-        The definitions. `power_to_db` differs for silence: it maps an all-zero segment to 0 dB.
-
-    References
-    ----------
-    .. [1] Davis, Mermelstein. "Comparison of parametric representations for monosyllabic word recognition in
-       continuously spoken sentences." IEEE Trans. ASSP 28(4), 1980. doi:10.1109/TASSP.1980.1163420
-    .. [2] Wang, Getreuer, Hughes, Lyon, Saurous. "Trainable frontend for robust and far-field keyword spotting."
-       ICASSP 2017. arXiv:1607.05666
+    Notes
+    -----
+    Definitions are those of librosa, except for silence: `librosa.power_to_db` maps an all-zero segment to 0 dB.
 
     Examples
     --------
