@@ -92,7 +92,7 @@ def plan(small: Small, inputs: Any) -> Any:
     """Return a plan of mixtures of one to three instruments, six of each number in each part."""
     from instrlib.studies import mixtures
 
-    return mixtures.draw(inputs, small.clips, 6, config=mixtures.config_for(small.store), seed=0)
+    return mixtures.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +100,7 @@ def mixtures(small: Small, plan: Any, tmp_path_factory: pytest.TempPathFactory) 
     """Return these mixtures, rendered."""
     from instrlib.studies.mixtures import render
 
-    return render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"), workers=1)
+    return render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"))
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def soundscapes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
     plan = mixtures.compose(small.store, small.split, small.clips, config=config, seed=0)
     root = tmp_path_factory.mktemp("soundscapes")
-    return mixtures.render(plan, small.clips, root=root, gap_s=mixtures.GAP_S, workers=1)
+    return mixtures.render(plan, small.clips, root=root, gap_s=mixtures.GAP_S)
 
 
 @dataclass(frozen=True)
@@ -138,20 +138,19 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     """Return a model folder of two tiny networks that were trained on the small corpus."""
     from dataclasses import replace
 
-    from instrlib.core.config import TrainConfig, get_profile
+    from instrlib.core.config import AugmentConfig, TrainConfig
     from instrlib.deploy import release
     from instrlib.models import variants
     from instrlib.models.layers import Layer
     from instrlib.runner import run as runs
-    from instrlib.studies import layered, mixtures
 
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))
     config = TrainConfig(epochs=12, patience=12)
     variant = variants.Variant("compact CNN", table, config, small.store.folder)
     outcome = variants.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
-    profile = replace(get_profile("smoke"), train=config)
-    recipe = layered.recipe(profile, mixtures.config_for(small.store))
+    layers = AugmentConfig(mix="layers", share=0.6, layers=(1, 3))
+    recipe = replace(config, epochs=18, output="sigmoid", class_weights=False, augment=layers)
     name = "trained on mixtures"
     several_variant = variants.Variant(name, table, recipe, small.store.folder)
     mixed = variants.run_variants(root / "10", [several_variant], splits=inputs.splits, seeds=(0,), workers=1)[name]

@@ -1,4 +1,4 @@
-"""Mixtures and soundscapes stay within a part of the split and are rendered at the levels that were drawn."""
+"""Mixtures and soundscapes stay within a part, are rendered as planned, and are predicted without leakage."""
 
 import dataclasses
 from itertools import pairwise
@@ -9,11 +9,17 @@ import pytest
 import soundfile
 from trees import TONES_HZ
 
-from instrlib.core.io import ConfigError, CorpusError, SplitError
+from instrlib.core.config import AugmentConfig, TrainConfig
+from instrlib.core.io import ConfigError, CorpusError, LeakError, RunError, SplitError
 from instrlib.data import rendered
+from instrlib.data.splits import make_split, save_split
+from instrlib.data.store import build_store
+from instrlib.models.layers import Layer
+from instrlib.models.variants import Variant, run_variants
 from instrlib.studies import mixtures as studies
 
 RATE_HZ = 22_050
+TINY = Layer("conv", 4, 3, stride=2, norm=True), Layer("average")
 SOUNDSCAPE = studies.SoundscapeConfig(
     per_ensemble={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
 )
@@ -30,9 +36,7 @@ def tone_plan(offsets_s=(0.0, 0.5, 0.75), levels_db=(0.0, -7.5, 4.0)):
         ("all", "test", 0, 3, "test-0", at, one, one, one, 0.0, 2.0, 2.0, offsets_s[at], levels_db[at], 3.0)
         for at, one in enumerate(TONES_HZ)
     ]
-    rows += [
-        (f"solo-{one}", "test", 0, 1, "test-0", 0, one, one, one, 0.0, 2.0, 2.0, 0.0, 0.0, 3.0) for one in TONES_HZ
-    ]
+    rows += [(f"solo-{one}", "test", 0, 1, "test-0", 0, *[one] * 3, 0.0, 2.0, 2.0, 0.0, 0.0, 3.0) for one in TONES_HZ]
     return pd.DataFrame(rows, columns=list(studies._COLUMNS))
 
 
@@ -43,15 +47,11 @@ def read(made, name):
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_draws_the_same_plans_and_another_seed_others(small, inputs, plan, score):
-    config = studies.config_for(small.store)
-    pd.testing.assert_frame_equal(plan, studies.draw(inputs, small.clips, 6, config=config, seed=0))
-    assert not plan.equals(studies.draw(inputs, small.clips, 6, config=config, seed=1))
-    given = {"config": SOUNDSCAPE, "seed": 0}
-    pd.testing.assert_frame_equal(score, studies.compose(small.store, small.split, small.clips, **given))
-
-
-def test_no_source_leaves_its_part_of_the_split(small, plan, score):
+def test_the_same_seed_plans_the_same_and_no_source_leaves_its_part(small, inputs, plan, score):
+    pd.testing.assert_frame_equal(plan, studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=0))
+    assert not plan.equals(studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=1))
+    again = studies.compose(small.store, small.split, small.clips, config=SOUNDSCAPE, seed=0)
+    pd.testing.assert_frame_equal(score, again)
     for one in (plan, score):
         assert set(one.part) == {"validation", "test"}
         assert (one.clip_id.map(small.split.parts) == one.part).all()
@@ -67,60 +67,40 @@ def test_numbers_of_sources_classes_and_groups_are_balanced(plan):
     assert not plan.duplicated(["mixture", "label"]).any()
 
 
-def test_levels_and_offsets_are_relative_to_the_first_source_and_within_their_range(plan):
+def test_levels_and_offsets_are_relative_to_the_first_source(plan):
     first, others = plan[plan.source == 0], plan[plan.source > 0]
     assert (first[["level_db", "offset_s"]] == 0).all(axis=None)
     assert others.level_db.abs().max() <= 12 and others.level_db.std() > 4
     assert 0 <= others.offset_s.min() <= others.offset_s.max() <= 1
 
 
-def test_four_sources_need_four_classes_and_one_label_a_clip(small, inputs):
+def test_unusable_settings_and_corpora_raise(small, inputs):
     with pytest.raises(SplitError, match="3"):
-        studies.draw(inputs, small.clips, 2, config=studies.MixtureConfig(), seed=0)
-    labels = np.eye(3, dtype=np.float32)[small.clips.targets]
-    several = dataclasses.replace(small.clips, labels=labels)
+        studies.draw(inputs, small.clips, 2, sources=(1, 4), seed=0)
+    several = dataclasses.replace(small.clips, labels=np.eye(3, dtype=np.float32)[small.clips.targets])
     with pytest.raises(CorpusError):
-        studies.draw(inputs, several, 2, config=studies.config_for(small.store), seed=0)
+        studies.draw(inputs, several, 2, sources=(1,), seed=0)
+    for wrong in ({"rest_s": (1.0, 2.0)}, {"entry_s": (4.0, 19.0)}):
+        with pytest.raises(ConfigError):
+            dataclasses.replace(SOUNDSCAPE, **wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: studies.MixtureConfig(sources=(1, 1)),
-        lambda: studies.MixtureConfig(sources=(0, 1)),
-        lambda: studies.MixtureConfig(max_offset_s=3.0),
-        lambda: studies.MixtureConfig(level_range_db=-1.0),
-        lambda: dataclasses.replace(SOUNDSCAPE, rest_s=(1.0, 2.0)),
-        lambda: dataclasses.replace(SOUNDSCAPE, entry_s=(30.0, 20.0)),
-        lambda: dataclasses.replace(SOUNDSCAPE, entry_s=(4.0, 19.0)),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(wrong):
-    with pytest.raises(ConfigError):
-        wrong()
-
-
-def test_ensembles_share_no_group_and_their_players_differ_in_instrument(score):
-    players = score.drop_duplicates(["group", "of_group"])
+def test_ensembles_share_no_group_and_have_distinct_instruments(score):
+    players, soundscapes = score.drop_duplicates(["group", "of_group"]), score.drop_duplicates("mixture")
     assert players.of_group.is_unique
     assert (score.groupby("group").label.nunique() == score.groupby("group").n_sources.first()).all()
-    soundscapes_of = score.drop_duplicates("mixture")
-    n_ensembles = soundscapes_of.groupby("part").group.nunique()
-    assert soundscapes_of.part.value_counts().to_dict() == {
-        "validation": n_ensembles.validation,
-        "test": 2 * n_ensembles.test,
-    }
+    n = soundscapes.groupby("part").group.nunique()
+    assert soundscapes.part.value_counts().to_dict() == {"validation": n.validation, "test": 2 * n.test}
 
 
-def test_an_instrument_enters_plays_and_rests_as_long_as_it_may_and_few_sound_at_once(small):
+def test_entries_rests_and_the_number_at_once_follow_the_settings(small):
     config = dataclasses.replace(SOUNDSCAPE, at_once=1, per_ensemble={"validation": 3, "test": 3})
-    for plan in (
-        studies.compose(small.store, small.split, small.clips, config=one, seed=2) for one in (SOUNDSCAPE, config)
-    ):
+    for settings in (SOUNDSCAPE, config):
+        plan = studies.compose(small.store, small.split, small.clips, config=settings, seed=2)
         for _, own in plan.groupby(["mixture", "label"]):
-            spans = zip(own.offset_s, own.offset_s + own.length_s, strict=True)
-            entries = studies.joined([(a, b) for a, b in spans], gap_s=0.001)
-            assert all(b - a <= 9 + 1e-3 for a, b in entries) and all(b - a >= 3.4 for a, b in entries)
+            spans = list(zip(own.offset_s, own.offset_s + own.length_s, strict=True))
+            entries = studies.joined(spans, gap_s=0.001)
+            assert all(3.4 <= b - a <= 9 + 1e-3 for a, b in entries)
             assert all(later[0] - earlier[1] >= 3 - 1e-3 for earlier, later in pairwise(entries))
     for _, own in plan.groupby("mixture"):
         seconds = np.arange(0.5, own.duration_s.iloc[0])[:, None]
@@ -131,29 +111,24 @@ def test_an_instrument_enters_plays_and_rests_as_long_as_it_may_and_few_sound_at
 # -- rendering ---------------------------------------------------------------------------------------------------------
 
 
-def test_levels_and_energies_in_the_file_are_those_of_the_plan(tones, tmp_path):
-    made = studies.render(tone_plan(), tones, root=tmp_path, workers=1)
+def test_levels_energies_and_activity_of_rendered_tones_are_those_of_the_plan(tones, tmp_path):
+    made = studies.render(tone_plan(), tones, root=tmp_path)
     sound = read(made, "all")
     assert np.abs(sound).max() == pytest.approx(10 ** (studies.PEAK_DB / 20), abs=1e-3)
     spectrum, place = np.abs(np.fft.rfft(sound)) ** 2, np.fft.rfftfreq(len(sound), 1 / RATE_HZ)
     energy = np.array([spectrum[np.abs(place - one) < 100].sum() for one in TONES_HZ.values()])
     sources = made.sources[made.sources.mixture == "all"]
-    length_s = [1.0, 1.25, 1.5]
-    levels_db = 10 * np.log10(energy / length_s)
+    levels_db = 10 * np.log10(energy / [1.0, 1.25, 1.5])
     assert levels_db - levels_db[0] == pytest.approx(sources.level_db, abs=0.3)
     assert sources.share_db.to_numpy() == pytest.approx(10 * np.log10(energy / energy.sum()), abs=0.3)
-
-
-def test_recorded_clips_are_active_where_they_sound(tones, tmp_path):
-    made = studies.render(tone_plan(), tones, root=tmp_path, workers=1)
     own = made.activity[made.activity.mixture == "all"].set_index("label")
     for number, (label, offset_s) in enumerate(zip(TONES_HZ, (0.0, 0.5, 0.75), strict=True)):
         assert own.onset_s[label] == pytest.approx(0.25 + offset_s, abs=0.021)
         assert own.offset_s[label] == pytest.approx(1.25 + 0.25 * number + offset_s, abs=0.021)
 
 
-def test_a_source_that_an_offset_would_cut_to_less_than_half_begins_at_once(tones, tmp_path):
-    made = studies.render(tone_plan(offsets_s=(0.0, 2.6, 1.2)), tones, root=tmp_path, workers=1)
+def test_a_source_that_its_offset_would_cut_to_less_than_half_starts_at_0(tones, tmp_path):
+    made = studies.render(tone_plan(offsets_s=(0.0, 2.6, 1.2)), tones, root=tmp_path)
     assert made.sources[made.sources.mixture == "all"].offset_s.tolist() == [0.0, 0.0, 1.2]
 
 
@@ -167,7 +142,7 @@ def test_the_activity_of_rendered_clips_is_that_of_their_notes(small, mixtures, 
         assert (rows.onset_s.to_numpy()[1:] - rows.offset_s.to_numpy()[:-1] > studies.GAP_S).all()
 
 
-def test_where_no_clip_is_played_there_is_silence(soundscapes):
+def test_soundscapes_are_silent_where_no_clip_is_planned(soundscapes):
     name = soundscapes.corpus.manifest.clip_id.iloc[0]
     sound, own = read(soundscapes, name), soundscapes.sources[soundscapes.sources.mixture == name]
     assert len(sound) == round(own.duration_s.iloc[0] * RATE_HZ)
@@ -178,34 +153,83 @@ def test_where_no_clip_is_played_there_is_silence(soundscapes):
     assert (~played).any() and np.abs(sound[~played]).max() < 1e-4 < np.abs(sound[played]).max()
 
 
-def test_labels_are_those_of_the_sources_in_the_order_of_the_corpus(small, mixtures, soundscapes):
+def test_labels_and_groups_of_a_mixture_are_those_of_its_sources(small, mixtures, soundscapes):
     for made in (mixtures, soundscapes):
         assert made.corpus.classes == small.clips.classes
         for name, labels in zip(made.corpus.manifest.clip_id, made.corpus.labels, strict=True):
             there = set(made.sources.label[made.sources.mixture == name])
             assert {one for one, value in zip(made.corpus.classes, labels, strict=True) if value} == there
-
-
-def test_the_groups_of_a_mixture_are_those_of_its_sources(mixtures):
     for name, groups in zip(mixtures.corpus.manifest.clip_id, mixtures.groups(), strict=True):
         own = mixtures.sources[mixtures.sources.mixture == name].sort_values("source")
         assert groups.tolist() == [*own.of_group, *[""] * (3 - len(own))]
 
 
-def test_rendered_once_and_again_where_a_file_is_lost_or_altered(small, plan, mixtures, tmp_path, monkeypatch):
-    made = studies.render(plan, small.clips, root=tmp_path, workers=1)
+def test_mixtures_are_rendered_again_if_a_file_is_lost_or_altered(small, plan, mixtures, tmp_path, monkeypatch):
+    made = studies.render(plan, small.clips, root=tmp_path)
     before = {path: path.read_bytes() for path in sorted((made.corpus.root / "audio").iterdir())}
     assert made.corpus.fingerprint == mixtures.corpus.fingerprint
     altered, lost, *_ = before
     altered.write_bytes(altered.read_bytes()[:-1] + b"x")
     lost.unlink()
-    again = studies.render(plan, small.clips, root=tmp_path, workers=1)
+    again = studies.render(plan, small.clips, root=tmp_path)
     assert {path: path.read_bytes() for path in before} == before
     pd.testing.assert_frame_equal(again.activity, made.activity)
     monkeypatch.setattr(studies, "_render", None)
-    studies.render(plan, small.clips, root=tmp_path, workers=1)
-
-
-def test_a_plan_of_other_clips_is_refused(small, plan, tmp_path):
+    studies.render(plan, small.clips, root=tmp_path)
     with pytest.raises(CorpusError, match="kazoo-1"):
-        studies.render(plan.assign(clip_id="kazoo-1"), small.clips, root=tmp_path, workers=1)
+        studies.render(plan.assign(clip_id="kazoo-1"), small.clips, root=tmp_path)
+
+
+# -- predictions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def given(small, inputs, mixtures, tmp_path_factory):
+    """Return networks of two seeds, and what else `predict` takes."""
+    config = TrainConfig(
+        epochs=1, output="sigmoid", class_weights=False, augment=AugmentConfig(mix="layers", layers=(1, 3))
+    )
+    variant = Variant("tiny", TINY, config, small.store.folder)
+    folder = tmp_path_factory.mktemp("networks")
+    networks = run_variants(folder, [variant], splits=inputs.splits, seeds=(0, 1))["tiny"].folders
+    return networks, inputs, mixtures, build_store(mixtures.corpus, small.store.config, root=folder / "mixed")
+
+
+def test_each_network_predicts_every_mixture_once(given, tmp_path, monkeypatch):
+    answers = studies.predict(tmp_path / "a.npz", *given)
+    assert answers.shape == (2, len(given[2].corpus.manifest), 3)
+    assert ((answers >= 0) & (answers <= 1)).all() and not np.array_equal(answers[0], answers[1])
+    monkeypatch.setattr(studies, "_predict", None)
+    np.testing.assert_array_equal(studies.predict(tmp_path / "a.npz", *given), answers)
+
+
+def test_mixtures_with_training_clips_and_networks_of_another_split_raise(small, given, tmp_path):
+    networks, inputs, mixtures, store = given
+    sources = mixtures.sources.copy()
+    sources.loc[len(sources) - 1, "clip_id"] = small.split.parts.index[small.split.parts == "train"][0]
+    leaking = dataclasses.replace(mixtures, sources=sources)
+    with pytest.raises(LeakError, match="train"):
+        studies.predict(tmp_path / "a.npz", networks, inputs, leaking, store)
+    parts = small.split.parts.replace("train", "validation")
+    save_split(dataclasses.replace(small.split, parts=parts), tmp_path / "split.json")
+    other = dataclasses.replace(inputs, splits=(tmp_path / "split.json",))
+    with pytest.raises(RunError, match="split"):
+        studies.predict(tmp_path / "a.npz", networks, other, mixtures, store)
+
+
+def test_a_released_network_predicts_soundscapes_of_its_own_split_once(
+    released, small, soundscapes, tmp_path, monkeypatch
+):
+    model = released.made.model
+    given = {"trained_on": model.about["split"], "window_s": 3.0}
+    heard = studies.predict_windows(tmp_path / "a.npz", model.single, soundscapes, small.split, **given)
+    durations_s = soundscapes.corpus.manifest.duration_s
+    assert [len(one.start_s) for one in heard] == [int(np.ceil(one - 3.0)) + 1 for one in durations_s]
+    monkeypatch.setattr(studies, "_window_probabilities", None)
+    again = studies.predict_windows(tmp_path / "a.npz", model.single, soundscapes, small.split, **given)
+    assert all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(heard, again, strict=True))
+    with pytest.raises(LeakError):
+        studies.predict_windows(tmp_path / "b.npz", model.single, soundscapes, small.split, trained_on="", window_s=3.0)
+    other = make_split(small.store.clips, seed=1)
+    with pytest.raises(LeakError):
+        studies.predict_windows(tmp_path / "b.npz", model.single, soundscapes, other, **given)
