@@ -56,22 +56,18 @@ def find_test(root: Path) -> Found:
     """List the test excerpts, each with a text file that has one instrument per line."""
     rows, labels, excluded = [], [], []
     for path in (path for part in TESTING for path in walk_audio(root / part)):
-        place = path.relative_to(root)
-        annotation = path.with_suffix(".txt")
+        annotation, name = path.with_suffix(".txt"), path.relative_to(root).as_posix()
+        place = name.removesuffix(path.suffix), name
         names = set(annotation.read_text("utf-8", errors="replace").split()) if annotation.is_file() else set()
         if names - set(INSTRUMENTS):
-            raise CorpusError(
-                f"{annotation} names no instrument of IRMAS ({', '.join(INSTRUMENTS)}); download it again."
-            )
+            raise CorpusError(f"{annotation} names no instrument of IRMAS: {', '.join(names)}; download it again.")
         if names:
             # A recording can occur in two Unicode forms and in two parts of the set.
             group = unicodedata.normalize("NFC", re.sub(r"-\d+$", "", path.stem))
-            rows.append((place.with_suffix("").as_posix(), place.as_posix(), group, "test"))
-            labels.append([float(name in names) for name in INSTRUMENTS])
+            rows.append((*place, group, "test"))
+            labels.append([float(one in names) for one in INSTRUMENTS])
         else:
-            excluded.append(
-                (place.with_suffix("").as_posix(), place.as_posix(), "it has no annotation beside it", False)
-            )
+            excluded.append((*place, "it has no annotation beside it", False))
     if not rows:
         raise incomplete("irmas", root, "annotated excerpts of the test set")
     present = pd.DataFrame(labels, columns=list(INSTRUMENTS)).loc[:, lambda table: table.any()]

@@ -8,9 +8,6 @@ The set was compiled from many sources, which neither its page nor its tables na
 - `Metadata_Test.csv` writes "Sound_Guiatr" for guitar.
 - "Violin" files whose names begin with "Va-ord" are, by the naming of their source (Studio On Line), notes of a viola.
   They keep the publisher's label.
-
-The names of the guitar files are explained by Kehling et al. (DAFx 2014), those of the drum files by Dittmar and
-Gaertner (DAFx 2014).
 """
 
 import re
@@ -37,23 +34,18 @@ _FOLDERS = {"train": "Train_submission", "test": "Test_submission"}
 _VIOLIN = re.compile(r"violin|^v[an]-ord-|_bwv100[1-6](_|$)", re.IGNORECASE)
 """Names of violin files that the table lacks; the last are of Bach's sonatas and partitas for violin alone."""
 
-_SERIES = tuple(
-    (re.compile(pattern), group)
-    for pattern, group in (
-        (r"room-room(\d+)-.*", r"room-\1"),  # one piano in one room, many pieces, up to seven devices at once
-        (r"(real|techno|wave)drum(\d+)-.*", r"\1drum\2"),  # one kit, played as a whole and drum by drum
-        (r"(ar|fs|lp)-.*", r"guitar-\1"),  # one electric guitar: licks, notes of every string
-        (r"(g53)-.*", r"guitar-\1"),  # one electric guitar, note by note
-        (
-            r"(?:slow-)?(classical|country|folk|jazz|latin|metal|pop|reggae|rock|ska)-(\d+)(?:-.*)?",
-            r"\1-\2",
-        ),  # one piece
-        (r"(v[an])-ord-.*", r"sol-\1"),  # one player, note by note
-        (r"\d+-([a-z]+-[a-z]+)-bwv.*", r"\1"),  # one violinist; the number counts excerpts
-        (r"violin-sounds?", r"violin-sound"),
-        (r"sad-violin-.*", r"sad-violin"),
-    )
-)
+_GENRES = "classical|country|folk|jazz|latin|metal|pop|reggae|rock|ska"
+_SERIES = {
+    r"room-room(\d+)-.*": r"room-\1",  # one piano in one room, many pieces, up to seven devices at once
+    r"(real|techno|wave)drum(\d+)-.*": r"\1drum\2",  # one kit, played as a whole and drum by drum
+    r"(ar|fs|lp|g53)-.*": r"guitar-\1",  # one electric guitar: licks, notes of every string
+    rf"(?:slow-)?({_GENRES})-(\d+)(?:-.*)?": r"\1-\2",  # one piece
+    r"(v[an])-ord-.*": r"sol-\1",  # one player, note by note
+    r"\d+-([a-z]+-[a-z]+)-bwv.*": r"\1",  # one violinist; the number counts excerpts
+    r"violin-sounds?": "violin-sound",
+    r"sad-violin-.*": "sad-violin",
+}
+"""Patterns of file names, and the group of each."""
 
 
 def group_of(name: str) -> str:
@@ -66,21 +58,14 @@ def group_of(name: str) -> str:
     --------
     >>> group_of("ROOM_room6_MUS_mozart_DEV_lg.wav"), group_of("ROOM-room6-MUS-chords.wav")
     ('room-6', 'room-6')
-    >>> group_of("1-E1-Major 00.wav"), group_of("WaveDrum02_39KD (17).wav"), group_of("slow_rock_2_100BPM.wav")
-    ('1-e1-major', 'wavedrum02', 'rock-2')
-    >>> group_of("hip-hop-drum-loop-22-33572.wav"), group_of("hip-hop-drum-loop-25-33571 (1).wav")
-    ('hip-hop-drum-loop', 'hip-hop-drum-loop')
     """
     stem = re.sub(r"\.(wav|flac|ogg|mp3)$", "", name.lower())
     stem = re.sub(r"[\s_-]+", "-", re.sub(r"\s*\(\d+\)$", "", stem))
-    for pattern, group in _SERIES:
-        if pattern.fullmatch(stem):
-            return pattern.sub(group, stem)
-    words = stem.split("-")
-    while len(words) > 1 and re.fullmatch(r"\d+(bpm)?", words[-1]):
-        words.pop()
+    for pattern, group in _SERIES.items():
+        if re.fullmatch(pattern, stem):
+            return re.sub(pattern, group, stem)
     # Also a last number without separator: muvibeat8, muvibeat9.
-    return re.sub(r"(?<=[a-z])\d+$", "", "-".join(words))
+    return re.sub(r"(?<=[a-z])\d+$", "", re.sub(r"(?<=.)(-\d+(bpm)?)+$", "", stem))
 
 
 def find(root: Path) -> Found:
@@ -88,17 +73,13 @@ def find(root: Path) -> Found:
 
     `named_by` is "table", or "file name" for the violins that the table lacks.
     """
-    parts, notes = complete_parts(
-        "kaggle_instruments", root, {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES}
-    )
-    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True).drop_duplicates(
-        ["clip_id", "label"]
-    )
+    names = {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES}
+    parts, notes = complete_parts("kaggle_instruments", root, names)
+    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
+    clips = clips.drop_duplicates(["clip_id", "label"])
     several = clips.clip_id.duplicated(keep=False)
     torn = clips[several].drop_duplicates("clip_id")
-    excluded = [
-        (row.clip_id, row.path, f"{_TABLES[row.split]} names it in two classes", True) for row in torn.itertuples()
-    ]
+    excluded = [(row.clip_id, row.path, "its table names it in two classes", True) for row in torn.itertuples()]
     clips = clips[~several].assign(split=clips.split if len(parts) == 2 else "")
     return Found(clips, excluded=excluded, notes=notes, folders=[_FOLDERS[part] for part in parts])
 

@@ -14,14 +14,7 @@ from instrlib.data.corpora import Found, complete_parts
 FAMILIES = ("brass", "flute", "guitar", "keyboard", "mallet", "reed", "string", "vocal")
 """The families that are used: those with enough acoustic instruments."""
 
-_COLUMNS = {
-    "note_str": "clip_id",
-    "instrument_str": "group",
-    "instrument_family_str": "label",
-    "instrument_source_str": "source",
-    "pitch": "pitch",
-    "velocity": "velocity",
-}
+_FIELDS = ("note_str", "instrument_str", "instrument_family_str", "instrument_source_str", "pitch", "velocity")
 
 
 def find(root: Path) -> Found:
@@ -43,25 +36,19 @@ def find(root: Path) -> Found:
 
 
 def _read_notes(path: Path) -> pd.DataFrame:
-    """Return `_COLUMNS` of every note; other fields are dropped while reading, because the file is large."""
-    fields = itemgetter(*_COLUMNS)
+    """Return `_FIELDS` of every note; other fields are dropped while reading, because the file is large."""
+    fields = itemgetter(*_FIELDS)
 
     def keep(entry: dict[str, Any]) -> Any:
         return fields(entry) if "note_str" in entry else entry  # except the outermost object
 
     try:
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=keep)
-        clips = pd.DataFrame(list(notes.values()), columns=list(_COLUMNS.values()))
-        made = [
-            f"{group}-{pitch:03d}-{velocity:03d}"
-            for group, pitch, velocity in clips[["group", "pitch", "velocity"]].to_numpy()
-        ]
-        agrees = (clips.clip_id == made) & (clips.clip_id == list(notes))
-        agrees &= clips.group.str.fullmatch(r"\w+") & (
-            clips.group.str.rpartition("_")[0] == clips.label + "_" + clips.source
-        )
+        clips = pd.DataFrame(list(notes.values()), columns=["clip_id", "group", "label", "source", "pitch", "velocity"])
+        made = clips.group + clips.pitch.map("-{:03d}".format) + clips.velocity.map("-{:03d}".format)
+        family = clips.group.str.fullmatch(r"\w+_\d+") & (clips.group.str[:-4] == clips.label + "_" + clips.source)
+        if clips.empty or not (family & (made == clips.clip_id) & (made == list(notes))).all():
+            raise ValueError("no notes, or names that contradict the fields")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path} is not a list of notes ({error}); unpack the archive again.") from None
-    if not len(clips) or not agrees.all():
-        raise CorpusError(f"{path}: no notes, or names that contradict the fields; unpack the archive again.")
     return clips

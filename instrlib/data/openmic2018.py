@@ -1,13 +1,10 @@
 """OpenMIC-2018: 20,000 clips of 10 seconds from the Free Music Archive, with partial labels of 20 instruments."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from instrlib.core.io import CorpusError, InstrlibError, read_json
-from instrlib.core.parallel import track
+from instrlib.core.io import CorpusError
 from instrlib.data.corpora import Found, check_unique, incomplete
 from instrlib.data.files import read_table
 
@@ -19,9 +16,6 @@ PARTITIONS = {"train": "partitions/split01_train.csv", "test": "partitions/split
 
 PRESENT = 0.5
 """Share of the (weighted) annotators from which an instrument counts as present."""
-
-VGGISH_SHAPE = (10, 128)
-"""Frames of 0.96 s, and values of an embedding."""
 
 
 def find(root: Path) -> Found:
@@ -71,18 +65,3 @@ def _read_labels(path: Path) -> pd.DataFrame:
     check_unique(path, table.sample_key + " (" + table.instrument + ")")
     present = table.assign(present=(relevance >= PRESENT).astype(float))
     return present.pivot(index="sample_key", columns="instrument", values="present")
-
-
-def vggish_features(root: Path, clip_ids: Sequence[str]) -> np.ndarray:
-    """Return released VGGish embeddings of clips, uint8 [n_clips, 10, 128]: one per 0.96 s, after PCA, quantised."""
-    found = []
-    for clip_id in track(clip_ids, total=len(clip_ids), describe="reading VGGish embeddings"):
-        path = Path(root) / FOLDER / "vggish" / clip_id[:3] / f"{clip_id}.json"
-        try:
-            values = np.array(read_json(path)["features"])
-        except (InstrlibError, KeyError, TypeError, ValueError):
-            values = np.empty(0)
-        if values.shape != VGGISH_SHAPE or values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
-            raise CorpusError(f"{path} does not contain {VGGISH_SHAPE} integers from 0 to 255; download it again.")
-        found.append(values.astype(np.uint8))
-    return np.array(found, dtype=np.uint8).reshape(-1, *VGGISH_SHAPE)

@@ -604,18 +604,6 @@ def test_an_artist_of_openmic_is_a_group_and_an_unknown_one_is_none(own):
     assert corpus.manifest.group[:2].tolist() == [f"clip/{name}" for name in corpus.manifest.clip_id[:2]]
 
 
-def test_vggish_features_are_those_of_the_release_in_the_order_asked_for(own):
-    root = own("openmic2018")
-    path = root / openmic2018.FOLDER / "vggish" / "000" / f"{CLIP}.json"
-    found = openmic2018.vggish_features(root, ["000183_7680", CLIP])
-    assert (found.shape, found.dtype) == ((2, 10, 128), np.uint8)
-    np.testing.assert_array_equal(found[1], json.loads(path.read_text())["features"])
-    for features in (None, [[1] * 128] * 9, [[1.5] * 128] * 10, [[256] * 128] * 10, [[1], [2, 3]]):
-        path.write_text(json.dumps({"features": features}))
-        with pytest.raises(CorpusError, match=CLIP):
-            openmic2018.vggish_features(root, [CLIP])
-
-
 # -- downloads ---------------------------------------------------------------------------------------------------------
 
 
