@@ -1,13 +1,10 @@
-"""TFLite files of trained networks: converted, quantised, tested and measured (run by LiteRT)."""
+"""TFLite files of trained networks: converted, quantised, and tested by LiteRT."""
 
 import contextlib
 import gc
-import multiprocessing
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.cache import cached, key
-from instrlib.core.io import RunError, atomic_path, read_arrays, write_arrays
+from instrlib.core.io import atomic_path, read_arrays, write_arrays
 from instrlib.core.parallel import load_keras, parallel_map, without_stderr
 from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
@@ -164,27 +161,6 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
         return sizes
 
     return cached(folder / "sizes.json", key("models", network=trained["key"]), make)
-
-
-def measure(files: Mapping[str, Path], *, n_rounds: int) -> pd.DataFrame:
-    """Measure latency and peak memory of TFLite files, one at a time, on an otherwise idle machine.
-
-    Returns a table by name: `latency_ms` (median for one segment on one thread), `latency_low_ms` and `latency_high_ms`
-    (quartiles over the rounds), and `peak_memory_kb` in a fresh process (see `litert.peak_memory_kb`).
-    """
-    rounds = np.array(_measured(litert.latency_ms, list(files.values()), n_rounds))
-    low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75], axis=1)
-    table = pd.DataFrame({"latency_ms": median, "latency_low_ms": low, "latency_high_ms": high}, index=list(files))
-    return table.assign(peak_memory_kb=[_measured(litert.peak_memory_kb, path) for path in files.values()])
-
-
-def _measured(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of `litert` in a new process, which imports neither TensorFlow nor pandas."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise RunError(f"The process that measures {arguments[0]} was killed; export it again.") from error
 
 
 def _file(folder: Path, kind: str) -> Path:

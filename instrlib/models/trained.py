@@ -188,41 +188,20 @@ def predict_clips(
     return answers | ({"labels": store.label_matrix(clips)} if several or store.multilabel else {})
 
 
-def answer_test(
-    path: Path,
-    key: str,
-    load: Callable[[], Callable[[np.ndarray], np.ndarray]],
-    *,
-    store: FeatureStore,
-    scaler: Scaler | None,
-    split: Split,
-    thresholds: np.ndarray | None = None,
-) -> Predictions:
-    """Return the predictions of a model on the test part, cached in `path` under `key`.
-
-    `load` returns the `predict` argument of `predict_clips`; `thresholds` [shape=(n_classes,)] are those of a sigmoid
-    model, chosen on validation.
-    """
-
-    def make() -> Predictions:
-        segments, several = part_segments(store, split, "test"), thresholds is not None
-        predicted = predict_clips(load(), store, scaler, segments, several=several)
-        return predicted | ({"thresholds": thresholds} if several else {})
-
-    return cached(path, key, make)
-
-
 def read_test(
     folder: Path, store_folder: Path, split_path: Path, predict: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Predictions:
     """Return the cached test predictions of a trained network; `RunError` if split or features are not its own."""
     trained, store, split = open_trained(folder, store_folder, split_path)
+    scaler, thresholds = load_scaler(folder), load_thresholds(folder)
 
-    def load() -> Callable[[np.ndarray], np.ndarray]:
-        return predict or load_model(folder)[0].predict_on_batch
+    def make() -> Predictions:
+        segments, several = part_segments(store, split, "test"), thresholds is not None
+        answer = predict or load_model(folder)[0].predict_on_batch
+        predicted = predict_clips(answer, store, scaler, segments, several=several)
+        return predicted | ({"thresholds": thresholds} if several else {})
 
-    kept = {"scaler": load_scaler(folder), "thresholds": load_thresholds(folder)}
-    return answer_test(folder / "predictions.npz", trained["key"], load, store=store, split=split, **kept)
+    return cached(folder / "predictions.npz", trained["key"], make)
 
 
 def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int) -> dict[str, Predictions]:

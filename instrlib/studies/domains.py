@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from instrlib.core import cache
 from instrlib.core.config import Profile, folders
@@ -33,11 +32,11 @@ from instrlib.data import corpora, rendered
 from instrlib.data.corpora import Corpus
 from instrlib.data.files import CONTENT, is_audio
 from instrlib.data.rendered import sources
-from instrlib.data.splits import Split, make_split, save_splits
+from instrlib.data.splits import make_split, save_splits
 from instrlib.data.store import FeatureStore, Inputs, build_store, open_store
 from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models.trained import answer_test, load_model, load_scaler, read_manifest
+from instrlib.models.trained import load_model, load_scaler, predict_clips, read_manifest
 from instrlib.models.variants import Outcome
 
 if TYPE_CHECKING:
@@ -298,7 +297,6 @@ def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]
     found: dict[str, dict[str, Predictions]] = {}
     for name, folder in targets:
         store = open_store(folder)
-        every = Split(pd.Series("test", index=sorted(store.clips.clip_id)), 0)
         ways: dict[str, Callable[[], Any]] = {
             "trained": lambda: load_model(run)[0].predict_on_batch,
             "adapted": lambda store=store: adapt_batch_norm(run, store, store.segments.row.to_numpy()).predict_on_batch,
@@ -307,7 +305,9 @@ def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]
         for way, load in ways.items():
             key = cache.key("studies", network=network, store=store.fingerprint, way=way)
             path = place / f"{store.fingerprint}-{way}.npz"
-            found[name][way] = answer_test(path, key, load, store=store, scaler=scaler, split=every)
+            found[name][way] = cache.cached(
+                path, key, lambda load=load, store=store: predict_clips(load(), store, scaler, store.segments)
+            )
     return found
 
 

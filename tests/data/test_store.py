@@ -25,7 +25,7 @@ from instrlib.data import corpora, store
 from instrlib.data.corpora import Corpus, CorpusInfo, excluded_table
 from instrlib.data.splits import PARTS, k_folds, load_split, same_group_share, save_splits
 from instrlib.evaluation.predictions import by_clip
-from instrlib.models.trained import answer_test
+from instrlib.models.trained import part_segments, predict_clips
 
 CONFIG = FeatureConfig(
     sample_rate_hz=8_000, segment_s=0.5, segment_hop_s=0.5, n_fft=512, hop_length=256, n_mels=16, fmax_hz=4_000.0
@@ -385,9 +385,9 @@ def test_predictions_of_segments_joined_by_clip_are_those_of_the_clips(short, tm
         return values / values.sum(axis=1, keepdims=True)
 
     found = []
-    for number, one in enumerate((short, store.by_segment(short, tmp_path, keep_groups=True))):
-        split, path = load_split(one.splits[0], one.store.segments), tmp_path / f"{number}.npz"
-        found.append(answer_test(path, "key", lambda: predict, store=one.store, scaler=None, split=split))
+    for one in (short, store.by_segment(short, tmp_path, keep_groups=True)):
+        segments = part_segments(one.store, load_split(one.splits[0], one.store.segments), "test")
+        found.append(predict_clips(predict, one.store, None, segments))
     whole, cut = found
     joined = by_clip(cut | {"probabilities": cut["probabilities"][None]})
     for name in ("clip_id", "group", "targets"):

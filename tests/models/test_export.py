@@ -1,9 +1,6 @@
 """Converted networks answer as the network does, as closely as their format allows; sizes are those of the files."""
 
 import gzip
-import os
-import signal
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,12 +16,6 @@ from instrlib.models.layers import Layer, build, count_multiply_adds
 @pytest.fixture(scope="module")
 def exported(dense, inputs, tmp_path_factory):
     return export.export_networks(tmp_path_factory.mktemp("files"), {"dense": dense.folders}, inputs=inputs, workers=2)
-
-
-@pytest.fixture(scope="module")
-def wide():
-    rows = (Layer("conv", 64, 5, 1, 2, True), Layer("conv", 128, 3, 1, 2, True), Layer("average"))
-    return build(rows, (32, 65, 1), 3)
 
 
 def test_each_file_answers_nearly_as_its_network_with_probabilities(exported, dense):
@@ -53,7 +44,9 @@ def test_sizes_are_those_of_the_files_and_of_the_network(exported, dense, inputs
         assert row.validation_accuracy == (found["probabilities"].argmax(1) == found["targets"]).mean()
 
 
-def test_sizes_shrink_with_the_bytes_of_a_weight_and_int8_files_hold_int8_inside(wide, tmp_path):
+def test_sizes_shrink_with_the_bytes_of_a_weight_and_int8_files_hold_int8_inside(tmp_path):
+    rows = (Layer("conv", 24, 5, 2, 2, True), Layer("conv", 128, 3, 1, 2, True), Layer("average"))
+    wide = build(rows, (32, 65, 1), 3)
     examples = np.random.default_rng(0).normal(size=(4, 32, 65, 1)).astype(np.float32)
     contents = export.convert_model(wide, examples=examples)
     sizes = np.array([len(contents[kind]) for kind in FORMATS])
@@ -83,25 +76,5 @@ def test_a_damaged_file_or_an_unfinished_network_is_named(exported, inputs, tmp_
     for name in ("cut.tflite", "none.tflite"):
         with pytest.raises(RunError, match=name):
             export.predictor(tmp_path / name)
-        with pytest.raises(RunError, match=name):
-            export.measure({"x": tmp_path / name}, n_rounds=1)
     with pytest.raises(RunError):
         export.export(tmp_path, tmp_path / "out", inputs.store.folder, inputs.splits[0])
-
-
-def test_latency_and_memory_grow_with_the_work(exported, wide, tmp_path):
-    (tmp_path / "wide.tflite").write_bytes(export.convert_model(wide, ("float32",))["float32"])
-    table = export.measure({"narrow": exported[1].path[0], "wide": tmp_path / "wide.tflite"}, n_rounds=3)
-    assert (table.latency_low_ms <= table.latency_ms).all() and (table.latency_ms <= table.latency_high_ms).all()
-    assert table.latency_ms["wide"] > table.latency_ms["narrow"] > 0
-    if Path("/proc/self/clear_refs").is_file():
-        assert table.peak_memory_kb["wide"] > table.peak_memory_kb["narrow"] > 0
-
-
-def _killed(_: Path) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_measurement_that_is_killed_names_the_file():
-    with pytest.raises(RunError, match=r"x\.tflite"):
-        export._measured(_killed, Path("x.tflite"))
