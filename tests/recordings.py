@@ -45,13 +45,15 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
     scores[:, 6], scores[n_frames // 3 : n_frames // 2, 2] = 0.9, 0.8
     active = scores > 0.5
     events = timeline.events(active, 1.0, CLASSES, scores=scores)
+    network = published.Network(Path("single.tflite"), config, None, "softmax", 1.0, np.full(12, 0.45))
     return analysis.Analysis(
         name=name,
         sha256="ab" * 32,
         analysed_at=datetime.datetime(2026, 11, 21, 17, 3, tzinfo=datetime.UTC),
         prediction=Prediction(Path(name), float(n_frames), CLASSES, probabilities, ("piano",) if named else ()),
-        thresholds=dict.fromkeys(CLASSES, 0.45),
-        segment=analysis.Segment(5.0, config, rng.uniform(-80, 0, config.shape), rng.uniform(0, 1, config.shape)),
+        start_s=5.0,
+        level_db=rng.uniform(-80, 0, config.shape),
+        activation=rng.uniform(0, 1, config.shape),
         timeline=analysis.Timeline(3.0, 1.0, scores, active, events, ("flute", "piano")),
         condition={
             "verdict": "healthy",
@@ -60,7 +62,7 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
             "recall": {"healthy": 0.52, "aged": 0.7, "broken": 0.9},
             "about": SIMULATED,
         },
-        model=published.PublishedModel(Path("model"), CLASSES, None, None, None, ABOUT),
+        model=published.PublishedModel(Path("model"), CLASSES, network, None, None, ABOUT),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import instrlib
 from instrlib import charts
 from instrlib.audio import decode, features
-from instrlib.core.io import AudioError, CorpusError, atomic_path, hash_file, listed, spaced, to_jsonable
+from instrlib.core.io import AudioError, atomic_path, hash_file, listed, spaced, to_jsonable
 from instrlib.models import published
 from instrlib.models.published import Network, Prediction, PublishedModel, Windows, predictor
 from instrlib.reporting.report import typeset
@@ -23,7 +23,6 @@ from instrlib.studies import condition, saliency, timeline
 if TYPE_CHECKING:
     import pandas as pd
 
-    from instrlib.core.config import FeatureConfig
 
 MAX_DURATION_S = 600.0
 """Longer recordings cannot be shown in one figure; use `instrlib predict` for them."""
@@ -33,14 +32,6 @@ MAX_CHANNELS = 32
 
 MAX_EVENTS = 16
 MAX_BARS = 12
-NARROW = 3.7  # width of a figure for a phone, inches
-
-_EXAMPLE_RATE_HZ, _BEAT_S, _VIOLIN = 44_100, 0.42, 40
-_TUNE = (
-    *((64, 1), (67, 1), (69, 1), (72, 1), (71, 0.5), (69, 0.5), (67, 2)),
-    *((65, 1), (69, 1), (67, 1), (64, 1), (62, 1), (60, 3)),
-)
-"""MIDI pitch and beats of each note of the example."""
 
 FIELDS = {
     "file.name": "name of the file; the web page removes some special characters",
@@ -70,20 +61,6 @@ FIELDS = {
 
 
 @dataclass(frozen=True)
-class Segment:
-    """The segment with the highest probability of the top class, and the class activation map on it.
-
-    `level_db` [n_bins, n_frames] is relative to the loudest value; `activation` has the same shape, or is None if the
-    network has no maps.
-    """
-
-    start_s: float
-    config: "FeatureConfig"
-    level_db: np.ndarray
-    activation: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class Timeline:
     """Scores and activity [n_frames, n_classes], events (label, start_s, end_s, intensity) and instruments found."""
 
@@ -99,19 +76,21 @@ class Timeline:
 class Analysis:
     """The analysis of one recording; timeline and condition are None if the model does not support them.
 
-    `name` is shown and never used as a path; `thresholds` holds the probability from which each class is reported;
-    `condition` has the fields of `FIELDS`.
+    `name` is shown and never used as a path. The segment that starts at `start_s` has the highest probability of the
+    top class: its `level_db` [n_bins, n_frames] is relative to the loudest value; its class activation map `activation`
+    has the same shape, or is None if the network has no maps. `condition` has the fields of `FIELDS`.
     """
 
     name: str
     sha256: str
     analysed_at: datetime.datetime
+    model: PublishedModel
     prediction: Prediction
-    thresholds: dict[str, float]
-    segment: Segment
+    start_s: float
+    level_db: np.ndarray
+    activation: np.ndarray | None
     timeline: Timeline | None
     condition: dict[str, Any] | None
-    model: PublishedModel
 
     @property
     def answer(self) -> str | None:
@@ -146,18 +125,28 @@ def analyse(
     prediction = published.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
     windows, played = _timeline(path, model, prediction.duration_s, part(0.35, 0.4, "Computing the timeline"))
     on_progress(0.75, "Computing the saliency map")
-    segment = _segment(path, model, prediction, windows)
+    network, top = model.single, int(prediction.probabilities.argmax())
+    config = network.features
+    # This cannot be a silent window, because silence has probability 0 for every class.
+    start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
+    signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
+    level_db = features.extract(signal[: config.segment_samples], config)
+    _, maps = predictor(network)(level_db[None])
+    activation = None
+    if maps is not None:
+        activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)
     on_progress(0.85, "Measuring the condition")
     return Analysis(
         name=path.name if name is None else name,
         sha256=hash_file(path),
         analysed_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
-        prediction=prediction,
-        thresholds=dict(zip(model.classes, model.single.thresholds.tolist(), strict=True)),
-        segment=segment,
-        timeline=played,
-        condition=_condition(path, model),
         model=model,
+        prediction=prediction,
+        start_s=start_s,
+        level_db=level_db,
+        activation=activation,
+        timeline=played,
+        condition=None if model.condition is None else _condition(path, model),
     )
 
 
@@ -182,24 +171,7 @@ def _timeline(
     return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
 
 
-def _segment(path: Path, model: PublishedModel, prediction: Prediction, windows: Windows) -> Segment:
-    network = model.single
-    config = network.features
-    top = int(prediction.probabilities.argmax())
-    # This cannot be a silent window, because silence has probability 0 for every class.
-    start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
-    signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
-    level_db = features.extract(signal[: config.segment_samples], config)
-    _, maps = predictor(network)(level_db[None])
-    activation = None
-    if maps is not None:
-        activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)
-    return Segment(start_s, config, level_db, activation)
-
-
-def _condition(path: Path, model: PublishedModel) -> dict[str, Any] | None:
-    if model.condition is None:
-        return None
+def _condition(path: Path, model: PublishedModel) -> dict[str, Any]:
     rate_hz = model.single.features.sample_rate_hz
     # In blocks, because all channels at the rate of the file can need a hundred times the memory.
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
@@ -212,13 +184,14 @@ def to_json(analysis: Analysis) -> str:
     """Return an analysis as indented JSON; see `FIELDS`."""
     prediction, played, about = analysis.prediction, analysis.timeline, analysis.model.about
     short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
+    network = analysis.model.single
     values = {
         "file": {"name": analysis.name, "duration_s": analysis.prediction.duration_s, "sha256": analysis.sha256},
         "analysed_at": analysis.analysed_at.isoformat(),
         "answer": analysis.answer,
         "probabilities": dict(zip(prediction.classes, prediction.probabilities, strict=True)),
-        "thresholds": analysis.thresholds,
-        "segment": {"start_s": analysis.segment.start_s, "duration_s": analysis.segment.config.segment_s},
+        "thresholds": dict(zip(prediction.classes, network.thresholds, strict=True)),
+        "segment": {"start_s": analysis.start_s, "duration_s": network.features.segment_s},
         "timeline": played
         and {
             "instruments": played.instruments,
@@ -228,7 +201,7 @@ def to_json(analysis: Analysis) -> str:
             "scores": dict(zip(prediction.classes, np.round(played.scores.T, 4), strict=True)),
         },
         "condition": analysis.condition,
-        "features": analysis.segment.config.to_dict(),
+        "features": network.features.to_dict(),
         "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
         "instrlib": instrlib.__version__,
         "fields": FIELDS,
@@ -237,43 +210,32 @@ def to_json(analysis: Analysis) -> str:
 
 
 def example_clip(folder: Path) -> Path:
-    """Write a short tune for sampled violin (sine waves where no soundfont can be played) as example.wav."""
-    import librosa
+    """Write three phrases of sampled violins as example.wav; `CorpusError` if no synthesiser is installed."""
     import soundfile
 
-    from instrlib.data.rendered import sampler, sources
+    from instrlib.data import rendered
 
-    end_s = _BEAT_S * np.cumsum([beats for _, beats in _TUNE])
-    notes = np.array(
-        [(end - _BEAT_S * beats, end, pitch, 90) for end, (pitch, beats) in zip(end_s, _TUNE, strict=True)]
-    )
-    settings = {"program": _VIOLIN, "duration_s": float(end_s[-1]), "sample_rate_hz": _EXAMPLE_RATE_HZ}
-    try:
-        signal = sampler.play(sources.find_soundfont(), notes, **settings)
-    except CorpusError:
-        tones = ((librosa.midi_to_hz(pitch), end - start) for start, end, pitch, _ in notes)
-        signal = np.concatenate([librosa.tone(hz, sr=_EXAMPLE_RATE_HZ, duration=length) for hz, length in tones])
+    phrases = [rendered.render("violin", index, seed=1) for index in range(3)]  # none is in the corpus of the studies
     path = Path(folder) / "example.wav"
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, 0.7 * signal / np.abs(signal).max(), _EXAMPLE_RATE_HZ, subtype="PCM_16")
+        soundfile.write(temporary, np.concatenate(phrases), rendered.SAMPLE_RATE_HZ, subtype="PCM_16")
     return path
 
 
 # -- texts, figures and PDF --------------------------------------------------------------------------------------------
 
 
-def drawn(analysis: Analysis, *, width: float = charts.WIDTH) -> dict[str, str]:
+def drawn(analysis: Analysis) -> dict[str, str]:
     """Draw the segment with its saliency map, and the timeline if there is one; return SVG by name."""
-    segment, played = analysis.segment, analysis.timeline
+    config, played, level_db = analysis.model.single.features, analysis.timeline, analysis.level_db
     figures = {
         "segment": charts.spectrograms(
-            spectra=segment.level_db[None],
-            maps=(np.zeros_like(segment.level_db) if segment.activation is None else segment.activation)[None],
+            spectra=level_db[None],
+            maps=(np.zeros_like(level_db) if analysis.activation is None else analysis.activation)[None],
             titles=[""],
-            start_s=segment.start_s,
-            hop_s=segment.config.hop_s,
-            frequencies_hz=saliency.band_centres_hz(segment.config),
-            width=width,
+            start_s=analysis.start_s,
+            hop_s=config.hop_s,
+            frequencies_hz=saliency.band_centres_hz(config),
         )
     }
     if played is not None:
@@ -283,17 +245,17 @@ def drawn(analysis: Analysis, *, width: float = charts.WIDTH) -> dict[str, str]:
             scores=played.scores,
             active=played.active,
             duration_s=analysis.prediction.duration_s,
-            width=width,
         )
     return {name: charts.svg(figure) for name, figure in figures.items()}
 
 
 def content(analysis: Analysis) -> dict[str, Any]:
     """Return the texts of the page and the PDF."""
-    prediction, segment, model, config = analysis.prediction, analysis.segment, analysis.model, analysis.segment.config
-    ranked = prediction.top(MAX_BARS)
+    prediction, model, config = analysis.prediction, analysis.model, analysis.model.single.features
+    thresholds = dict(zip(prediction.classes, model.single.thresholds.tolist(), strict=True))
+    ranked, start = prediction.top(MAX_BARS), clock(analysis.start_s)
     best, probability = ranked[0]
-    name, confidence, threshold = spaced(best), percent(probability), percent(analysis.thresholds[best])
+    name, confidence, threshold = spaced(best), percent(probability), percent(thresholds[best])
     known, played, when = analysis.answer is not None, analysis.timeline, analysis.analysed_at
     answer = f"Most probable: {name}, {confidence} (reported from {threshold})."
     if not known:
@@ -303,7 +265,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
         )
         if played is not None and len(played.instruments) > 1:
             answer += " The timeline below lists several instruments."
-    seen = "class activation map in colour." if segment.activation is not None else "no map for this network."
+    seen = "class activation map in colour." if analysis.activation is not None else "no map for this network."
     return {
         "name": analysis.name,
         "facts": f"{clock(prediction.duration_s)} min, analysed on {when:%d %B %Y at %H:%M} UTC",
@@ -311,13 +273,13 @@ def content(analysis: Analysis) -> dict[str, Any]:
         "headline": name.capitalize() if known else "None of these",
         "confidence": confidence if known else "",
         "sentence": answer,
-        "bars": _bars(ranked, analysis.thresholds, known=known),
+        "bars": _bars(ranked, thresholds, known=known),
         "classes": [spaced(one) for one in prediction.classes],
         "timeline": None if played is None else _timeline_content(played),
         "segment": {
-            "caption": f"The {config.segment_s:g} s from {clock(segment.start_s)} with the highest probability "
+            "caption": f"The {config.segment_s:g} s from {start} with the highest probability "
             f"of {name}: spectrogram in grey, {seen}",
-            "alt": f"Spectrogram from {clock(segment.start_s)} with the class activation map of {name}",
+            "alt": f"Spectrogram from {start} with the class activation map of {name}",
         },
         "condition": None if analysis.condition is None else _condition_content(**analysis.condition),
         "method": [

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import instrlib
 from instrlib.audio.decode import load
-from instrlib.core.io import ConfigError, InstrlibError, hash_json
-from instrlib.deploy.analysis import MAX_DURATION_S, NARROW, analyse, content, drawn, example_clip, pdf, to_json
+from instrlib.core.io import ConfigError, CorpusError, InstrlibError, hash_json
+from instrlib.deploy.analysis import MAX_DURATION_S, analyse, content, drawn, example_clip, pdf, to_json
 from instrlib.deploy.players import PLAYER_RATE_HZ, mp3
 from instrlib.models.published import PublishedModel, open_model
 
@@ -117,19 +117,16 @@ def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
     def embedded(kind: str, content: bytes) -> str:
         return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
-    sizes = {"wide": drawn(analysis), "narrow": drawn(analysis, width=NARROW)}
+    figures = drawn(analysis)
     loader, strict = jinja2.PackageLoader("instrlib"), jinja2.StrictUndefined
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=strict).get_template("analysis.html")
     page = template.render(
         **content(analysis),
         stem=Path(analysis.name).stem,
         sound=sound and embedded("audio/mpeg", sound),
-        images={
-            name: {size: embedded("image/svg+xml", figures[name].encode()) for size, figures in sizes.items()}
-            for name in sizes["wide"]
-        },
+        images={name: embedded("image/svg+xml", figure.encode()) for name, figure in figures.items()},
         files={
-            "pdf": embedded("application/pdf", pdf(analysis, sizes["wide"])),
+            "pdf": embedded("application/pdf", pdf(analysis, figures)),
             "json": embedded("application/json", to_json(analysis).encode()),
         },
     )
@@ -165,10 +162,12 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
     async def given(path: str) -> str:
         return path
 
-    path = example_clip(uploads)
-    example = analyse(path, model, name="Example: a tune played by a sampled violin")
-    first = result_page(example, sound=mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ))
-    path.unlink()
+    first = ""
+    with contextlib.suppress(CorpusError):  # no synthesiser
+        path = example_clip(uploads)
+        example = analyse(path, model, name="Example: phrases of a sampled violin")
+        first = result_page(example, sound=mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ))
+        path.unlink()
     # Gradio looks every 60 s for uploads without an analysis.
     with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, _STRAY_AGE_S)) as page:
         gradio.HTML(_INTRO.format(_TITLE, *map(html.escape, (model.name, model.performance))))

@@ -128,7 +128,7 @@ def test_it_opens_on_an_example_that_can_be_played(visit):
     player = page.locator("#result audio")
     player.evaluate("player => player.play()")
     page.wait_for_function("document.querySelector('#result audio').currentTime > 0.2")
-    assert player.evaluate("player => player.duration") == pytest.approx(6.3, abs=0.2)
+    assert player.evaluate("player => player.duration") == pytest.approx(9, abs=0.2)
     hint = page.locator(".hint").inner_text()
     assert f"{analysis.MAX_DURATION_S / 60:.0f} minutes" in hint and f"{served.MAX_MB} MB" in hint
 

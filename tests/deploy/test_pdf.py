@@ -63,9 +63,7 @@ def test_a_name_is_text_and_never_markup(name, monkeypatch):
 
 
 def test_without_timeline_map_and_condition_it_is_one_page():
-    full = made_up_analysis()
-    segment = dataclasses.replace(full.segment, activation=None)
-    plain = dataclasses.replace(full, timeline=None, condition=None, segment=segment)
+    plain = dataclasses.replace(made_up_analysis(), timeline=None, condition=None, activation=None)
     assert set(analysis.drawn(plain)) == {"segment"} and len(pages(plain)) == 1
 
 
