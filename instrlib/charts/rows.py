@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instrlib.charts.style import (
-    COLOURS,
-    INK,
-    LIGHT,
-    chart,
-    colours_of,
-    grid,
-    label,
-    log_axis,
-    name_rows,
-    new_figure,
-    reference_line,
-    rows_height,
-)
+from instrlib.charts import style
+from instrlib.charts.style import chart, colours_of, label, legend, name_rows, new_figure, rows_height
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,24 +29,12 @@ def dots(
     limits: np.ndarray | None = None,
     xlabel: str = "",
 ) -> "Figure":
-    """Draw points with intervals, one row per name, with the numbers on the right.
+    """Draw points with intervals, one row per name [n], with the numbers on the right.
 
-    Parameters
-    ----------
-    names : ndarray of str [n]
-        From top to bottom.
-    values, low, high : ndarray [n] or [n, n_series]
-        With NaN ends no interval is drawn.
-    kinds : ndarray of str [n], optional
-        Colours the rows; better, worse, equivalent, inconclusive and baseline have colours of their own.
-    series : ndarray of str [n_series], optional
-        Names of the columns of `values`.
-    reference : float, optional
-        A dashed line, such as chance, with `reference_name` above it.
-    margin : float or ndarray [n]
-        Half the width of a grey band around the reference: the margin of equivalence.
-    signed : bool
-        The values are differences: numbers have signs and the axis is symmetric around 0.
+    `values`, `low` and `high` [n] or [n, n_series] have no interval where an end is NaN. `kinds` [n] colour the rows
+    (better, worse, equivalent, inconclusive and baseline have colours of their own), or `series` [n_series] names the
+    columns. `reference` is a dashed line, such as chance, `margin` (one or [n]) half the width of a grey band around
+    it. `signed` values are differences: numbers have signs and the axis is symmetric around 0.
     """
     n = len(names)
     values = np.asarray(values, dtype=float).reshape(n, -1)
@@ -70,22 +46,25 @@ def dots(
     else:
         kinds = np.asarray([""] * n if kinds is None else kinds, dtype=str)
         sets = [(kind, np.flatnonzero(kinds == kind), 0, 0.0) for kind in colours_of(kinds)]
-    figure = new_figure(height=0.95 + rows_height(texts) * (1 + 0.22 * (k - 1)))
+    figure = new_figure(height=0.75 + rows_height(texts) * (1 + 0.22 * (k - 1)))
     axes = figure.subplots()
     if reference is not None:
-        reference_line(axes, reference, reference_name)
-        axes.barh(rows, 2 * np.broadcast_to(margin, n), left=reference - margin, height=1, color=LIGHT, alpha=0.5)
+        style.reference_line(axes, reference, reference_name)
+        left, width = reference - margin, 2 * np.broadcast_to(margin, n)
+        axes.barh(rows, width, left=left, height=1, color=style.LIGHT, alpha=0.5)
     colours = colours_of([name for name, *_ in sets])
     for name, own, at, shift in sets:
         colour, marker = colours[name]
         axes.hlines(own + shift, low[own, at], high[own, at], color=colour, linewidth=2, alpha=0.6)
-        axes.plot(values[own, at], own + shift, marker, color=colour, markersize=5, label=label(name, wrap=60))
+        axes.plot(
+            values[own, at], own + shift, marker, color=colour, markersize=5, clip_on=False, label=label(name, wrap=60)
+        )
     furthest = np.nanmax(np.abs([values, low, high]), initial=1e-3)
     if signed:
-        axes.set_xlim(-1.08 * furthest, 1.08 * furthest)
+        limits = -1.08 * furthest, 1.08 * furthest
         axes.xaxis.set_major_formatter("{x:+.2g}")
-    elif furthest <= 1 and np.nanmin([values, low, high], initial=0) >= 0:
-        axes.set_xlim(0, 1)
+    elif limits is None and furthest <= 1 and np.nanmin([values, low, high], initial=0) >= 0:
+        limits = 0, 1
     if limits is not None:
         axes.set_xlim(*limits)
     number = f"{{:{'+' if signed else ''}.{2 if furthest >= 0.095 else 3}f}}"
@@ -97,8 +76,7 @@ def dots(
     axes.grid(axis="x")
     axes.set_xlabel(label(xlabel, wrap=90))
     name_rows(axes, texts)
-    if sets[0][0]:
-        figure.legend(loc="outside lower center", ncols=4)
+    legend(figure, axes, below=True)
     return figure
 
 
@@ -113,75 +91,55 @@ def bars(
 ) -> "Figure":
     """Draw horizontal bars, one row a name.
 
-    Parameters
-    ----------
-    names : ndarray of str [n]
-    values : ndarray [n] or [n_series, n]
-    series : ndarray of str [n_series], optional
-        Names of the panels, or of the colours in the legend.
-    layout : str
-        "panels" for one panel per series, or "stacked".
+    `values` [n] or [n_series, n] have one panel per series, named by `series`, or are "stacked" in one (`layout`).
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     texts, rows, stacked = [label(name) for name in names], np.arange(len(names)), layout == "stacked"
     series = [""] * len(values) if series is None else [label(one) for one in series]
-    figure = new_figure(height=0.85 + rows_height(texts))
+    figure = new_figure(height=0.65 + rows_height(texts))
     panels = figure.subplots(1, 1 if stacked else len(values), sharey=True, squeeze=False)[0]
     smallest = 0.035 * np.nanmax(values.sum(axis=0)) if stacked else -np.inf
     before = np.cumsum(values, axis=0) - values if stacked else np.zeros_like(values)
     for number, (name, own) in enumerate(zip(series, values, strict=True)):
-        axes, colour = panels[0 if stacked else number], COLOURS[number % len(COLOURS)]
+        axes, colour = panels[0 if stacked else number], style.COLOURS[number % len(style.COLOURS)]
         drawn = axes.barh(rows, own, left=before[number], height=0.7, color=colour, label=name)
-        numbers = [f"{one:.4g}" if one >= smallest else "" for one in own]
         place = {"label_type": "center", "color": "white"} if stacked else {"padding": 2}
-        axes.bar_label(drawn, labels=numbers, fontsize=7, **place)
+        axes.bar_label(drawn, [f"{one:.4g}" if one >= smallest else "" for one in own], fontsize=7, **place)
         axes.set_xlabel(label(xlabel) if stacked else name or label(xlabel))
         axes.margins(x=0 if stacked else 0.15)
     name_rows(panels[0], texts)
     if stacked:
-        figure.legend(loc="outside upper center", ncols=4)
+        legend(figure, panels[0])
     return figure
 
 
 @chart
 def box(
-    *,
-    values: np.ndarray,
-    kinds: np.ndarray,
-    panels: np.ndarray,
-    log: np.ndarray | Sequence[bool] = (),
+    *, values: np.ndarray, kinds: np.ndarray, panels: np.ndarray, log: np.ndarray | Sequence[bool] = ()
 ) -> "Figure":
     """Draw the distribution of measures by kind: median, quartiles, and 5th to 95th percentile.
 
-    Parameters
-    ----------
-    values : ndarray [n, n_measures]
-        NaN values are left out.
-    kinds : ndarray of str [n]
-    panels : ndarray of str [n_measures]
-        Names of the measures, with units.
-    log : ndarray of bool [n_measures], optional
-        Which axes are logarithmic.
+    `values` [n, n_measures], of which NaN are left out, belong to `kinds` [n]. `panels` name the measures, with units; `log`
+    [n_measures] says which have a logarithmic axis.
     """
-    values, kinds = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str)
-    drawn = colours_of(kinds)
+    values, kinds, drawn = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str), colours_of(kinds)
     height = 0.5 + 0.17 * len(drawn)
-    figure, grid_panels = grid(len(panels), columns=2, row_height=height, margin=0.1, sharey=True)
-    for number, axes in enumerate(grid_panels):
+    figure, grid_panels = style.grid(len(panels), columns=2, row_height=height, margin=0.1, sharey=True)
+    for axes, measure, name, logged in zip(
+        grid_panels, values.T, panels, log if len(log) else [False] * len(panels), strict=True
+    ):
         for row, (kind, (colour, _)) in enumerate(drawn.items()):
-            own = values[(kinds == kind) & np.isfinite(values[:, number]), number]
-            if len(own):
-                ends = np.percentile(own, [5, 25, 50, 75, 95])
-                axes.hlines(row, ends[0], ends[4], color=colour, linewidth=1)
-                axes.hlines(row, ends[1], ends[3], color=colour, linewidth=8, alpha=0.5)
-                axes.plot(ends[2], row, "|", color=INK, markersize=9, markeredgewidth=2)
-        if len(log) and log[number]:
-            log_axis(axes)
+            ends = np.nanpercentile(measure[kinds == kind], [5, 25, 50, 75, 95])
+            axes.hlines(row, ends[0], ends[4], color=colour, linewidth=1)
+            axes.hlines(row, ends[1], ends[3], color=colour, linewidth=8, alpha=0.5)
+            axes.plot(ends[2], row, "|", color=style.INK, markersize=9, markeredgewidth=2)
+        if logged:
+            style.log_axis(axes)
         else:
             axes.locator_params(axis="x", nbins=6)
             axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
         name_rows(axes, [label(kind) for kind in drawn])
-        axes.set_title(label(panels[number], wrap=50), fontsize=8, loc="left", pad=3)
+        axes.set_title(label(name, wrap=50), fontsize=8, loc="left", pad=3)
         axes.grid(axis="x")
     return figure
 
@@ -198,16 +156,9 @@ def heat_map(
     ylabel: str = "",
     bar_label: str = "",
 ) -> "Figure":
-    """Draw a matrix in colours, with a text in each cell.
+    """Draw a matrix [n_rows, n_columns] in colours between `limits`, with a text in each cell; NaN cells are hatched.
 
-    Parameters
-    ----------
-    values : ndarray [n_rows, n_columns]
-        NaN cells are hatched.
-    text : ndarray of str [n_rows, n_columns], optional
-        Texts of the cells, on several lines if needed; default the values.
-    limits : ndarray [2]
-        Ends of the colours.
+    `text` [n_rows, n_columns] replaces the values and may have several lines.
     """
     import seaborn
     from matplotlib.patches import Rectangle
@@ -215,28 +166,30 @@ def heat_map(
     values = np.asarray(values, dtype=float)
     text = np.vectorize("{:.2f}".format)(values) if text is None else np.asarray(text, dtype=str)
     cells = [str(one).split("\n") for one in text.ravel()]
-    names = [label(name, wrap=24) for name in rows]
     # The size of a cell in inches follows from its text; cells with one line are square.
-    small = float(np.interp(max(values.shape), [12, 41], [7.5, 5]))
+    size, n_lines = max(values.shape), max(map(len, cells))
+    small = float(np.interp(size, [12, 41], [7.5, 5]))
     width = np.clip(0.0086 * small * max(len(line) for cell in cells for line in cell) + 0.1, 0.17, 1.2)
-    width = max(width, 0.36) if max(values.shape) <= 20 else width
-    height = max(map(len, cells)) * 0.02 * small + 0.08 if max(map(len, cells)) > 1 else width
-    turned = values.shape[1] > 6
+    width = max(width, 0.36) if size <= 20 else width
+    height = n_lines * 0.02 * small + 0.08 if n_lines > 1 else width
+    turned = 90 if values.shape[1] > 6 else 0
     left, below = (0.075 * max(len(str(name)) for name in one) for one in (rows, columns))
     figure = new_figure(
         width=max(left + 1.4 + width * values.shape[1], 3.4),
         height=0.6 + (below if turned else 0.3) + height * values.shape[0],
     )
-    axes = figure.subplots()
+    axes, hidden = figure.subplots(), ~np.isfinite(values)
+    row_names, column_names = ([label(name, wrap=24) for name in one] for one in (rows, columns))
     seaborn.heatmap(
-        values, ax=axes, cmap="Blues", vmin=limits[0], vmax=limits[1], linewidths=0.5, mask=~np.isfinite(values),
-        annot=text, fmt="", annot_kws={"fontsize": small, "linespacing": 1.25},
+        values, ax=axes, cmap="Blues", vmin=limits[0], vmax=limits[1], linewidths=0.5, mask=hidden, annot=text, fmt="",
+        annot_kws={"fontsize": small, "linespacing": 1.25}, xticklabels=column_names, yticklabels=row_names,
         cbar_kws={"label": label(bar_label, wrap=40), "pad": 0.02, "aspect": 16},
     )  # fmt: skip
-    for row, column in np.argwhere(~np.isfinite(values)):
-        axes.add_patch(Rectangle((column, row), 1, 1, facecolor="#F4F4F4", edgecolor=LIGHT, hatch="///", linewidth=0))
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [label(name, wrap=24) for name in columns], rotation=90 * turned)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, names, rotation=0)
-    axes.tick_params(length=0, labelsize=8 if max(values.shape) <= 20 else 6)
+    for row, column in np.argwhere(hidden):
+        look = {"facecolor": "#F4F4F4", "edgecolor": style.LIGHT, "hatch": "///", "linewidth": 0}
+        axes.add_patch(Rectangle((column, row), 1, 1, **look))
+    axes.tick_params(length=0, labelsize=8 if size <= 20 else 6)
+    axes.tick_params(axis="x", labelrotation=turned)
+    axes.tick_params(axis="y", labelrotation=0)
     axes.set(xlabel=label(xlabel, wrap=90), ylabel=label(ylabel))
     return figure

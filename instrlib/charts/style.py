@@ -9,6 +9,7 @@ import inspect
 import io
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,44 +28,32 @@ PINK, SKY = "#CC79A7", "#56B4E9"
 GREY, LIGHT, INK = "#8C8C8C", "#D5D5D5", "#222222"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("--", ":", "-.", (0, (1, 4)), (0, (8, 3)))
 
 FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY, "baseline": GREY, "trivial": GREY}
 """Colours of kinds that are the same in every chart."""
 
-WIDTH, DPI = 7.2, 150
-"""Width of a figure in inches, and its resolution."""
+WIDTH, DPI = 7.2, 150  # inches, and pixels an inch
 
 CHARTS: dict[str, Callable[..., "Figure"]] = {}
 """Every chart by the name of its function."""
 
 _STYLE = {
-    "figure.dpi": DPI,
-    "savefig.dpi": DPI,
     "font.family": "DejaVu Sans",  # part of matplotlib
     "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": 9.0,
-    "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0,
-    "legend.fontsize": 8.0,
     "legend.frameon": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.formatter.use_mathtext": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
-    "svg.fonttype": "path",
     "svg.hashsalt": "instrlib",
+    **dict.fromkeys(("figure.dpi", "savefig.dpi"), DPI),
+    **dict.fromkeys(("axes.titlesize", "axes.labelsize"), 9.0),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.0),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
 }
 _LOCK = threading.RLock()  # matplotlib's settings are shared by all threads
-_SHOWN_DPI = 100
 
 
 def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
@@ -85,20 +74,18 @@ def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the study's style inside a block, in one thread at a time."""
+    """Use the study's style inside a block, in one thread at a time; letters that the font lacks are drawn as boxes."""
     import matplotlib.style
 
-    with _LOCK, matplotlib.style.context(_STYLE, after_reset=True):
+    with _LOCK, matplotlib.style.context(_STYLE, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def store(path: Path, draw: Callable[..., "Figure"], **arguments: Any) -> None:
     """Write the name and the arguments of a chart to an npz file, without those that are None."""
-    arrays = {}
-    for name, value in arguments.items():
-        array = np.asarray(value)
-        if value is not None:
-            arrays[name] = array.astype(str) if array.dtype.kind not in "biufU" else array
+    arrays = {name: np.asarray(value) for name, value in arguments.items() if value is not None}
+    arrays = {name: one if one.dtype.kind in "biufU" else one.astype(str) for name, one in arrays.items()}
     inspect.signature(draw).bind(**arrays)
     write_arrays(path, chart=draw.__name__, **arrays)
 
@@ -146,32 +133,16 @@ def _png(figure: "Figure") -> bytes:
     return small.getvalue()
 
 
-@functools.cache
-def _figure_type() -> type["Figure"]:
-    """Return a figure class that notebooks show without pyplot."""
+def new_figure(*, height: float, width: float = WIDTH) -> "Figure":
+    """Return an empty figure of this size in inches, which notebooks show without pyplot."""
     from matplotlib.figure import Figure
 
-    class ShownFigure(Figure):
-        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-            return _png(self), {"width": round(self.get_figwidth() * _SHOWN_DPI)}
-
-    return ShownFigure
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure._repr_png_ = lambda: (_png(figure), {"width": round(100 * width)})
+    return figure
 
 
-def new_figure(*, height: float, width: float = WIDTH) -> "Figure":
-    """Return an empty figure of this size in inches."""
-    return _figure_type()(figsize=(width, height), layout="constrained")
-
-
-def grid(
-    n: int,
-    *,
-    columns: int,
-    row_height: float,
-    margin: float = 0.6,
-    width: float = WIDTH,
-    **shared: Any,
-) -> tuple:
+def grid(n: int, *, columns: int, row_height: float, margin: float, width: float = WIDTH, **shared: Any) -> tuple:
     """Return a figure and its `n` panels, at most `columns` in a row; unused panels are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
@@ -189,25 +160,28 @@ def colours_of(kinds: Sequence[str]) -> dict[str, tuple[str, str]]:
     names = [str(kind) for kind in dict.fromkeys(np.asarray(kinds).tolist())]
     free = [colour for colour in COLOURS if colour not in {FIXED.get(name) for name in names}]
     plain = [name for name in names if name not in FIXED]
-    chosen = {name: free[number % len(free)] for number, name in enumerate(plain)}
-    return {name: (FIXED.get(name) or chosen[name], MARKERS[at % len(MARKERS)]) for at, name in enumerate(names)}
+    chosen = {name: free[number % len(free)] for number, name in enumerate(plain)} | FIXED
+    return {name: (chosen[name], MARKERS[at % len(MARKERS)]) for at, name in enumerate(names)}
 
 
 def label(name: object, *, wrap: int = 34) -> str:
-    """Prepare a text for drawing: wrapped, without underscores, mathematics and letters that the font lacks."""
-    known = _letters()
-    rows = []
-    for line in str(name).replace("_", " ").split("\n"):
-        text = "".join(letter if ord(letter) in known else "□" for letter in " ".join(line.split()))
-        rows += textwrap.wrap(text, wrap) or [""]
-    return "\n".join(rows).replace("$", r"\$")
+    """Prepare a text for drawing: wrapped, without underscores and mathematics."""
+    lines = str(name).replace("_", " ").replace("$", r"\$").split("\n")
+    return "\n".join(textwrap.fill(line, wrap) for line in lines)
 
 
-@functools.cache
-def _letters() -> frozenset[int]:
-    from matplotlib.font_manager import findfont, get_font
-
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+def legend(figure: "Figure", *axes: "Axes", below: bool = False) -> None:
+    """Draw one legend for all panels, one entry a name, in as many columns as fit; the figure grows by its height."""
+    drawn = [pair for one in axes for pair in zip(*one.get_legend_handles_labels(), strict=True)]
+    handles = {text: handle for handle, text in drawn if text}
+    if not handles:
+        return
+    longest = max(len(line) for text in handles for line in text.split("\n"))
+    columns = int(np.clip(15 * figure.get_figwidth() // (longest + 5), 1, 4))
+    n_lines = -(-sum(text.count("\n") + 1 for text in handles) // columns)
+    where = "outside lower center" if below else "outside upper center"
+    figure.legend(handles.values(), handles.keys(), loc=where, ncols=columns, handletextpad=0.4)
+    figure.set_figheight(figure.get_figheight() + 0.03 + 0.17 * n_lines)
 
 
 def rows_height(texts: Sequence[str]) -> float:
@@ -231,31 +205,13 @@ def reference_line(axes: "Axes", value: float, name: str) -> None:
     axes.annotate(label(name), (value, 1), (0, 3), **place)
 
 
-def legend_of(figure: "Figure", axes: "Axes", *, loc: str = "outside upper center", ncols: int = 3) -> None:
-    """Draw one legend for all panels, with one entry per name."""
-    handles = {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True) if text}
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc=loc, ncols=ncols, handletextpad=0.4)
-
-
-def round_steps(low: float, high: float) -> np.ndarray:
-    """Return the numbers 1, 2 and 5 times a power of ten from `low` to `high`."""
-    powers = 10.0 ** np.arange(np.floor(np.log10(max(low, 1e-9))), np.ceil(np.log10(high)) + 1)
-    steps = np.outer(powers, [1.0, 2.0, 5.0]).ravel()
-    return steps[(steps >= low) & (steps <= high)]
-
-
 def log_axis(axes: "Axes") -> None:
     """Make the horizontal axis logarithmic, with few plain numbers as ticks."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    ticks = round_steps(low, high)
-    if len(ticks) > 5:
-        ticks = ticks[np.isclose(np.log10(ticks) % 1, 0) | np.isclose(np.log10(ticks) % 1, 1)]
-    if len(ticks) < 2:
-        ticks = np.round(np.geomspace(low, high, 5)[1:-1], 3 - int(np.ceil(np.log10(high))))
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
-    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = np.log10(axes.get_xlim())
+    steps = (1, 2, 5) if high - low < 1.8 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps) if high - low > 0.5 else MaxNLocator(3))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.minorticks_off()

@@ -1,0 +1,237 @@
+"""Spectrograms with or without a map; timeline; parallel coordinates of a search; scatter plot of an embedding."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instrlib.charts import style
+from instrlib.charts.style import WIDTH, chart, colours_of, grid, label, legend, name_rows, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+_SHADES = 10  # of a map; more are indistinguishable and double the size of the file
+_ROW = 0.72
+_TICKS_HZ = np.outer([10, 100, 1000, 10_000], [1, 2, 5]).ravel()
+
+
+@chart
+def spectrograms(
+    *,
+    spectra: np.ndarray,
+    titles: np.ndarray,
+    hop_s: float | np.ndarray,
+    frequencies_hz: np.ndarray,
+    maps: np.ndarray | None = None,
+    columns: int = 4,
+    shared: bool = True,
+    start_s: float = 0.0,
+    cmap: str = "magma",
+    bar_label: str = "",
+    xlabel: str = "time (s)",
+    width: float = WIDTH,
+) -> "Figure":
+    """Draw spectrograms side by side; with `maps`, the spectrogram is grey and the map is drawn in colour on top.
+
+    `spectra` [n, n_bins, n_frames] in dB are padded with NaN where they are smaller; with n = 0 the figure is a note.
+    `frequencies_hz` [n_bins] or [n, n_bins] are the centres of the bands, ascending; NaN for cepstral coefficients.
+    `maps` [n, n_bins, n_frames], at least 0, are drawn relative to their maximum, with a line at half of it. `shared`:
+    one range of colours for all. `hop_s` is one or [n], `start_s` the time of the first frame.
+    """
+    n = len(spectra)
+    if not n:
+        figure = new_figure(height=0.8)
+        figure.text(0.5, 0.5, "no examples", ha="center", va="center")
+        return figure
+    hops, frequencies = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz)
+    one_axis, columns, drawn = len(frequencies) == 1, min(columns, n), np.asarray(spectra, dtype=float)
+    texts = [label(one, wrap=100 // columns) for one in titles]
+    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(columns, 1.1) + 0.12 * max(one.count("\n") for one in texts)
+    figure, panels = grid(
+        n, columns=columns, row_height=height, margin=0.6, width=width, sharex=one_axis, sharey=one_axis
+    )
+    for number, axes in enumerate(panels):
+        bands = frequencies[0 if one_axis else number]
+        picture = drawn[number][np.isfinite(drawn[number]).any(axis=1)]
+        picture = picture[:, np.isfinite(picture).any(axis=0)]
+        # Frames are centred on their time, so the picture begins half a step earlier.
+        times = start_s + (np.array([0, picture.shape[1]]) - 0.5) * hops[number]
+        look = {"origin": "lower", "aspect": "auto", "extent": (*times, -0.5, len(picture) - 0.5)}
+        image = axes.imshow(picture, cmap="gray" if maps is not None else cmap, interpolation="nearest", **look)
+        if shared and maps is None:
+            image.set_clim(np.nanmin(drawn), max(np.nanmax(drawn), np.nanmin(drawn) + 1e-9))
+        elif np.isfinite(bands).any():
+            image.set_clim(*np.percentile(picture, [1, 99.5]))
+        else:  # the first two cepstral coefficients, level and tilt, are much larger than the others
+            image.set_clim(*np.percentile(picture[2:], [2, 98]))
+        if maps is not None:
+            image = _map(axes, np.asarray(maps[number], dtype=float), look)
+        axes.set_title(texts[number], fontsize=8 if columns <= 4 else 7)
+        if number == 0 or not one_axis:
+            _frequency_ticks(axes, bands[np.isfinite(bands)], n_ticks=6 if columns <= 3 else 4)
+        if not one_axis:
+            figure.colorbar(image, ax=axes, pad=0.02)
+    if one_axis and (shared or maps is not None):
+        text = bar_label or ("level (dB)" if maps is None else "share of the map's maximum")
+        bar = figure.colorbar(image, ax=list(panels), label=text, aspect=min(40, 14 * -(-n // columns)), pad=0.01)
+        if maps is not None:
+            bar.ax.axhline(0.5, color=style.ORANGE, linewidth=1.5)
+    figure.supxlabel(xlabel, fontsize=9)
+    known = np.isfinite(frequencies).any(axis=1).all()
+    figure.supylabel("frequency (kHz)" if known else "frequency (kHz) or coefficient", fontsize=9)
+    return figure
+
+
+def _map(axes: "Axes", values: np.ndarray, look: dict) -> "AxesImage":
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    values = values / (values.max() or 1)
+    shades = colormaps["viridis"](np.linspace(0, 1, _SHADES))
+    shades[:, -1] = np.linspace(0, 0.75, _SHADES)  # the spectrogram remains visible where the map is low
+    if values.max() > 0:
+        edge = {"extent": look["extent"], "origin": "lower"}
+        axes.contour(values, levels=[0.5], colors=[style.ORANGE], linewidths=1, **edge)
+    return axes.imshow(values, cmap=ListedColormap(shades), vmin=0, vmax=1, **look)
+
+
+def _frequency_ticks(axes: "Axes", frequencies_hz: np.ndarray, *, n_ticks: int) -> None:
+    """Mark round frequencies, from the highest, at least so far apart that about `n_ticks` fit."""
+    chosen, places = {}, np.arange(len(frequencies_hz))
+    inside = [one for one in _TICKS_HZ if len(places) and frequencies_hz[0] <= one <= frequencies_hz[-1]]
+    for tick in inside[::-1]:
+        place = float(np.interp(tick, frequencies_hz, places))
+        if not chosen or min(chosen) - place >= 0.8 * len(places) / n_ticks:
+            chosen[place] = f"{tick / 1000:g}"
+    if chosen:
+        axes.set_yticks(list(chosen), list(chosen.values()))
+
+
+@chart
+def timeline(
+    *,
+    classes: np.ndarray,
+    hop_s: float,
+    scores: np.ndarray,
+    active: np.ndarray,
+    duration_s: float,
+    truth_label: np.ndarray = (),
+    truth_start_s: np.ndarray = (),
+    truth_end_s: np.ndarray = (),
+    width: float = WIDTH,
+) -> "Figure":
+    """Draw which instruments play when, one row per instrument that was found or plays.
+
+    `scores` [n_frames, n_classes] from 0 to 1 are drawn as colours where `active` (bool), in frames of `hop_s`. The
+    true instruments, `truth_label`, `truth_start_s` and `truth_end_s` [n], are drawn as outlines.
+    """
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Rectangle
+
+    active = np.asarray(active, dtype=bool)
+    rows = np.flatnonzero(active.any(axis=0) | np.isin(classes, np.asarray(truth_label, dtype=str)))
+    names = [str(classes[row]) for row in rows]
+    figure = new_figure(height=1.3 + 0.3 * max(len(rows), 1), width=width)
+    axes = figure.subplots()
+    # Without the palest part of the colour map, so that low scores are visible.
+    shades = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256)))
+    look = {"cmap": shades, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "nearest"}
+    image = axes.imshow([[0.0]], extent=(-2, -1, 0, 1), **look)  # for the colour bar, outside
+    for place, row in enumerate(rows):
+        found = np.ma.masked_where(~active[:, row], scores[:, row])
+        axes.imshow(found[None], extent=(0, len(found) * hop_s, place + _ROW / 2, place - _ROW / 2), **look)
+    for name, start_s, end_s in zip(truth_label, truth_start_s, truth_end_s, strict=True):
+        corner = start_s, names.index(str(name)) - _ROW / 2
+        axes.add_patch(Rectangle(corner, end_s - start_s, _ROW, fill=False, edgecolor=style.INK, linewidth=1.1))
+    name_rows(axes, [label(name) for name in names])
+    axes.set(xlabel="time (s)", xlim=(0, duration_s))
+    axes.grid(axis="x")
+    if not names:
+        axes.text(0.5, 0.5, "no instrument was found", transform=axes.transAxes, ha="center", va="center")
+    figure.colorbar(image, ax=axes, label="mean score", fraction=0.05, pad=0.02, aspect=12, ticks=[0, 0.5, 1])
+    if len(truth_label):
+        axes.fill_between([], [], color=style.BLUE, alpha=0.6, label="found")
+        axes.fill_between([], [], facecolor="none", edgecolor=style.INK, label="plays")
+        legend(figure, axes, below=True)
+    return figure
+
+
+@chart
+def parallel_coordinates(
+    *,
+    names: np.ndarray,
+    values: np.ndarray,
+    score: np.ndarray,
+    log: np.ndarray,
+    highlighted: np.ndarray,
+    score_name: str,
+    highlighted_name: str = "",
+) -> "Figure":
+    """Draw each trial of a search as a line through its hyperparameters to its score.
+
+    `values` [n_trials, n_parameters] have a logarithmic axis where `log` [n_parameters]. `score` [n_trials] is NaN for
+    a failed trial, which is counted in the legend; `highlighted` [n_trials] trials are red, such as the best three.
+    """
+    done = np.isfinite(np.asarray(score, dtype=float))
+    table, chosen = np.column_stack([values, score])[done], np.asarray(highlighted, dtype=bool)[done]
+    figure = new_figure(height=3.2)
+    axes = figure.subplots()
+    back = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
+    for at, logged in enumerate([*log, False]):
+        heights = np.log(table[:, at]) if logged else table[:, at]
+        low, width, few = heights.min(), np.ptp(heights) or 1.0, np.unique(heights)
+        table[:, at] = (heights - low) / width
+        axes.axvline(at, color=style.INK, linewidth=1, zorder=2)
+        for tick in few if len(few) <= 5 else np.linspace(low, low + width, 5):
+            text = {"textcoords": "offset points", "va": "center", "fontsize": 7, "zorder": 6, "bbox": back}
+            axes.annotate(f"{np.exp(tick) if logged else tick:.2g}", (at, (tick - low) / width), (4, 0), **text)
+    # Shifted a little, so that trials with the same values do not hide each other.
+    table[:, :-1] += np.linspace(-0.025, 0.025, len(table))[np.argsort(np.argsort(table[:, -1]))][:, None]
+    axes.plot(table[~chosen].T, color=style.GREY, linewidth=0.9, alpha=0.55, zorder=1)
+    axes.plot(table[chosen].T, color=style.RED, linewidth=2.0, zorder=3)
+    failed = "" if done.all() else f", {np.sum(~done)} failed"
+    axes.plot([], color=style.RED, linewidth=2.0, label=label(highlighted_name, wrap=60))
+    axes.plot([], color=style.GREY, label=f"other trials ({np.sum(~chosen)}){failed}")
+    axes.set(xlim=(-0.1, len(names) + 0.35), ylim=(-0.06, 1.06), yticks=[])
+    axes.set_xticks(range(len(names) + 1), [label(name, wrap=11) for name in (*names, score_name)])
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    legend(figure, axes, below=True)
+    return figure
+
+
+@chart
+def scatter(
+    *,
+    x: np.ndarray,
+    y: np.ndarray,
+    kinds: np.ndarray,
+    panels: np.ndarray | None = None,
+    frameless: bool = False,
+) -> "Figure":
+    """Draw points [n] coloured by kind, in one panel for each value of `panels` with the other points in grey.
+
+    Twelve classes of four domains are readable as `kinds=domain, panels=class`. `frameless` omits the numbers of the
+    axes, which have no meaning in an embedding.
+    """
+    x, y, kinds = np.asarray(x, dtype=float), np.asarray(y, dtype=float), np.asarray(kinds, dtype=str)
+    panels = np.asarray([""] * len(x) if panels is None else panels, dtype=str)
+    names, colours = np.unique(panels), colours_of(kinds)
+    height = 4.0 if len(names) == 1 else 1.75
+    figure, grid_panels = grid(len(names), columns=4, row_height=height, margin=0.4, sharex=True, sharey=True)
+    size = float(np.interp(len(x), [100, 1000], [26, 8])) / (1 if len(names) == 1 else 1.6)
+    for name, axes in zip(names, grid_panels, strict=True):
+        own = panels == name
+        axes.scatter(x[~own], y[~own], s=size / 2, color=style.LIGHT, linewidths=0)
+        for kind, (colour, marker) in colours.items():
+            both, look = own & (kinds == kind), {"color": colour, "marker": marker, "linewidths": 0}
+            axes.scatter(x[both], y[both], s=size, alpha=0.8, label=label(kind, wrap=60), **look)
+        axes.set_title(label(name, wrap=22), fontsize=8)
+        if frameless:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=style.GREY)
+    legend(figure, *grid_panels)
+    return figure
