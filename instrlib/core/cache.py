@@ -46,8 +46,6 @@ _SHOWING = re.findall(
 )
 """Direct dependencies that change no number."""
 
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
 
 def key(layer: str, **inputs: Any) -> str:
     """Return the key of a result: a hash of its inputs, of the code up to a layer, and of the installed versions.
@@ -125,54 +123,24 @@ def source_hash(source: str) -> str:
     return hash_bytes(repr(_syntax(tree)).encode())
 
 
-def _syntax(node: Any, wording: frozenset[str] = frozenset()) -> Any:
-    """Return a syntax tree as tuples, without empty fields and without assignments to the names in `wording`."""
+def _syntax(node: Any) -> Any:
+    """Return a syntax tree as tuples that are the same in every version of Python."""
     if isinstance(node, list):
-        return [_syntax(one, wording) for one in node if not _is_wording(one, wording)]
+        return [_syntax(one) for one in node if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
     if not isinstance(node, ast.AST):
         return node
     fields = dict(ast.iter_fields(node))
-    if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
-        wording |= _wording(node)
-    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-        fields["body"] = node.body[1:]
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         fields["exc"] = node.exc.func
     if isinstance(node, ast.Call):
-        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-        if name.endswith("Error"):
-            fields["args"] = fields["keywords"] = []
         fields["keywords"] = [one for one in fields["keywords"] if one.arg != "describe"]
-    skipped = ("ctx", "kind", "type_comment", "type_ignores")
-    filled = [
-        (name, _syntax(value, wording))
-        for name, value in fields.items()
-        if name not in skipped and value not in (None, [])
-    ]
+        if getattr(node.func, "id", getattr(node.func, "attr", "")).endswith("Error"):
+            fields["args"] = fields["keywords"] = []
     if isinstance(node, ast.Constant):
-        filled = [("value", repr(node.value))]
-    return type(node).__name__, filled
-
-
-def _wording(scope: ast.AST) -> frozenset[str]:
-    """Return the names of a function, or private names of a module, that only `raise` statements read."""
-    raised = {inner for node in ast.walk(scope) if isinstance(node, ast.Raise) for inner in ast.walk(node)}
-    named = {node.id for node in raised if isinstance(node, ast.Name)}
-    kept = {
-        node.id
-        for node in ast.walk(scope)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in raised
-    }
-    whole = not isinstance(scope, ast.Module)
-    return frozenset(name for name in named - kept if whole or name.startswith("_"))
-
-
-def _is_wording(node: Any, names: frozenset[str]) -> bool:
-    """Return whether a statement only assembles a text; any other call could have side effects."""
-    if not isinstance(node, ast.Assign) or not {getattr(target, "id", "") for target in node.targets} <= names:
-        return False
-    calls = [inner.func for inner in ast.walk(node.value) if isinstance(inner, ast.Call)]
-    return all(getattr(call, "attr", "") in ("join", "format") for call in calls)
+        fields["value"] = repr(node.value)
+    skipped = ("ctx", "kind", "type_comment", "type_ignores")
+    filled = {name: one for name, one in fields.items() if name not in skipped and one not in (None, [])}
+    return type(node).__name__, [(name, _syntax(one)) for name, one in filled.items()]
 
 
 @functools.cache

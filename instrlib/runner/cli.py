@@ -1,8 +1,12 @@
 """The command `instrlib`. Each command imports what it needs when it runs, so that `--help` starts fast."""
 
+import csv
 import io
+import json
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +15,6 @@ import typer
 from typer.core import TyperGroup
 
 from instrlib.core.io import ConfigError, InstrlibError
-from instrlib.runner.console import near, say_error, show_predictions, table
 
 _RESUMED = ("study", "download")
 _INTERRUPTED = 130  # the shell's exit code after Ctrl-C
@@ -84,12 +87,13 @@ def study(
     from instrlib.core.config import folders, study_name
     from instrlib.runner.study import run_study, write_changed_reports
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the kernel, as Ctrl-C does
     say = partial(typer.echo, err=True)
     run_study(corpus=corpus, data=data, profile=profile, seeds=seeds, notebooks=only, say=say)
     if not only:
         folder = folders().runs.absolute() / study_name(corpus, profile, data)
         agreement = write_changed_reports(folder)
-        typer.echo(f"Results, figures, report and model: {near(folder)}")
+        typer.echo(f"Results, figures, report and model: {_near(folder)}")
         if agreement:
             typer.echo(agreement)
 
@@ -97,20 +101,19 @@ def study(
 @_command("status")
 def status() -> None:
     """Show the state of every notebook in every local study, and the commits of the published studies."""
-    from instrlib.runner import state
-    from instrlib.runner.study import duration
+    from instrlib.runner import study as runs
 
     rows = []
-    for one in state.status():
+    for one in runs.status():
         when = f"{one.when:%Y-%m-%d %H:%M}" if one.when else ""
-        took = "" if one.duration_s is None else duration(one.duration_s)
+        took = "" if one.duration_s is None else runs.duration(one.duration_s)
         rows.append((one.study, one.notebook, one.state, when, took, one.detail))
     if rows:
-        table(("study", "notebook", "state", "when", "took", "detail"), rows)
+        _table(("study", "notebook", "state", "when", "took", "detail"), rows)
     else:
         typer.echo("No local study; start with: instrlib study")
-    if published := state.published():
-        table(("published study", "commit", "notebooks"), [(name, made, str(n)) for name, made, n in published])
+    if published := runs.published():
+        _table(("published study", "commit", "notebooks"), [(name, made, str(n)) for name, made, n in published])
 
 
 @_command("publish rendered-quick")
@@ -118,14 +121,14 @@ def publish(study: Study) -> None:
     """Copy a finished study from runs/ to reports/ and figures/, and to the notebooks if they show this study."""
     from instrlib.core.config import folders
     from instrlib.reporting.cards import update_readme
-    from instrlib.runner.study import publish_study, write_reports
+    from instrlib.runner import study as runs
 
-    write_reports(folders().runs.absolute() / study)
-    written = publish_study(study)
+    runs.write_reports(folders().runs.absolute() / study)
+    written = runs.publish(study)
     if any(path.suffix == ".ipynb" for path in written):
         update_readme()
     for path in written:
-        typer.echo(f"{near(path)}: up to date")
+        typer.echo(f"{_near(path)}: up to date")
 
 
 @_command("predict recording.wav", "predict *.mp3 --top 5 --csv", "predict recordings/ --json")
@@ -145,7 +148,7 @@ def predict(
     if as_json and as_csv:
         raise ConfigError("Give --json or --csv, not both.")
     published = open_model(Path(model) if model else None)
-    typer.echo(f"Model: {published.name} in {near(published.folder)}\n{published.performance}", err=True)
+    typer.echo(f"Model: {published.name} in {_near(published.folder)}\n{published.performance}", err=True)
     predicted, n_bad, interrupted = [], 0, False
     paths = recordings(files)
     with tqdm(total=len(paths), leave=False, disable=None, bar_format="{l_bar}{bar}") as bar:
@@ -157,11 +160,11 @@ def predict(
                 predicted.append(predict_file(path, published, on_progress=advance))
             except AudioError as error:
                 n_bad += 1
-                say_error(error)
+                _say_error(error)
             except KeyboardInterrupt:
                 interrupted = True
                 break
-    show_predictions(predicted, published.name, top=top, as_json=as_json, as_csv=as_csv)
+    _show_predictions(predicted, published.name, top=top, as_json=as_json, as_csv=as_csv)
     if interrupted:
         _fail(f"interrupted; {len(predicted)} of {len(paths)} files were predicted.", code=_INTERRUPTED)
     if n_bad:
@@ -187,7 +190,7 @@ def corpora() -> None:
     for info in map(corpora.info, corpora.NAMES):
         labels = "several" if info.multilabel else "one"
         rows.append((info.name, info.title, labels, info.licence, info.size, corpora.on_disk(info.name)))
-    table(("name", "title", "labels a clip", "licence", "size", "on disk"), rows)
+    _table(("name", "title", "labels a clip", "licence", "size", "on disk"), rows)
 
 
 @_command("download fsdkaggle2018", "download fsdkaggle2018 --data /mnt/audio/fsd")
@@ -223,11 +226,11 @@ def validate(name: Name, data: Data = "") -> None:
 def figures(corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", local: Local = False) -> None:
     """Redraw the figures of a study from its stored arrays; nothing is trained."""
     from instrlib.reporting.summary import open_study
-    from instrlib.runner.publish import redraw
+    from instrlib.runner.study import redraw
 
     found = open_study(_results(corpus, profile, data, local=local))
     drawn = redraw(found.folder / "arrays", found.figures)
-    typer.echo(f"{sum(drawn)} of {len(drawn)} figures drawn in {near(found.figures)}")
+    typer.echo(f"{sum(drawn)} of {len(drawn)} figures drawn in {_near(found.figures)}")
     if not all(drawn):
         typer.echo("The others were made by another version and are left as they are.")
 
@@ -253,7 +256,7 @@ def report(
         one, other = map(open_study, compare)
         for header, rows in comparing.compare(one, other).values():
             if rows:
-                table(header, rows[:40])
+                _table(header, rows[:40])
         typer.echo(comparing.agreement(one, other))
         written = [comparing.write_page(one, other)]
     else:
@@ -261,7 +264,7 @@ def report(
 
         written = write_reports(_results(corpus, profile, data, local=local))
     for path in written:
-        typer.echo(near(path))
+        typer.echo(_near(path))
 
 
 def _results(corpus: str, profile: str, data: str, *, local: bool) -> Path:
@@ -276,8 +279,63 @@ def _place(data: str) -> Path | None:
     return expanded(data) if data else None
 
 
+def _show_predictions(predicted: Sequence[Any], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:
+    """Print predictions as a table, as JSON or as CSV."""
+    records, rows = [], []
+    for one in predicted:
+        answer, best = (one.named[0] if one.named else None), one.top(top)
+        named = [{"class": name, "probability": share} for name, share in best]
+        file, seconds = os.fspath(one.path), round(one.duration_s, 3)
+        records.append({"file": file, "duration_s": seconds, "answer": answer, "top": named, "model": model})
+        if as_csv:
+            shares = [value for name, share in best for value in (name, f"{share:.6f}")]
+            rows.append([_text(one.path), f"{seconds:.3f}", answer or "", *shares, model])
+        else:
+            length = f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}"
+            shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in best)
+            rows.append((_printable(_text(one.path)), length, answer or "none of these", shares))
+    if as_json:
+        typer.echo(json.dumps(records, indent=2))  # in ASCII, because a file name need not be text
+    elif as_csv:
+        n_shown = min(top, max((len(one.classes) for one in predicted), default=top))
+        columns = [f"{what}_{number}" for number in range(1, n_shown + 1) for what in ("class", "probability")]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([["file", "duration_s", "answer", *columns, "model"], *rows])
+        typer.echo(text.getvalue(), nl=False)
+    elif rows:
+        _table(("file", "min:s", "answer", "most probable"), rows)
+
+
+def _text(path: object) -> str:
+    """Replace the bytes of a path or message that are not UTF-8."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _say_error(message: object) -> None:
+    """Print an error as one line on stderr."""
+    typer.echo(f"Error: {_printable(' '.join(_text(message).split()))}", err=True)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a table in aligned columns in a terminal, and separated by tabs otherwise."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        aligned = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        typer.echo(aligned if sys.stdout.isatty() else "\t".join(row))
+
+
+def _near(path: Path) -> str:
+    """Return a path relative to the working folder if it is in it."""
+    here = Path.cwd()
+    return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _fail(message: object, *, code: int = 2) -> None:
-    say_error(message)
+    _say_error(message)
     raise typer.Exit(code) from None
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from instrlib.core import cache
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import Profile, folders, get_profile, study_name
-from instrlib.core.io import ConfigError, hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
-from instrlib.reporting.numbers import FIELDS, VERDICTS, sentence
+from instrlib.core.io import hash_json, read_arrays, read_json, to_jsonable, write_arrays, write_json
+from instrlib.reporting.numbers import FIELDS, sentence
 from instrlib.runner.notebooks import read_notebook
-from instrlib.runner.state import HELD, RECORD, checked, locked
-from instrlib.runner.study import make
+from instrlib.runner.study import HELD, RECORD, checked, locked, make
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -31,15 +30,8 @@ DECLARED = "declared.json"
 class Run:
     """The run of one notebook in one study.
 
-    Attributes
-    ----------
-    notebook : str
-        Name of the notebook, such as "02_baseline_cnn".
-    parameters : dict
-        The notebook's parameters: `corpus`, `data`, `profile`, `seeds`.
-    folder : Path
-        `runs/<study>/<notebook>`, with `declared.json`, `arrays/`, `figures/` and `manifest.json`. The manifest is
-        written last; without it the run is not finished.
+    `parameters` are `corpus`, `data`, `profile` and `seeds`; `folder` is `runs/<study>/<notebook>`. Its `manifest.json`
+    is written last; without it the run is not finished.
     """
 
     notebook: str
@@ -77,18 +69,10 @@ class Run:
     def figure(
         self, name: str, chart: Callable[..., "Figure"], /, *, caption: str, key: bool = False, **arrays: Any
     ) -> "Figure":
-        """Draw a chart and store its arrays, so that `make figures` can redraw it.
+        """Draw a chart of `instrlib.charts` and store its arrays, so that `make figures` can redraw it.
 
-        Parameters
-        ----------
-        name, chart : str, callable
-            Name of the figure, and a function of `instrlib.charts`.
-        caption : str
-            Caption in the report.
-        key : bool
-            Whether the figure belongs in the summary of the report.
-        **arrays
-            Arguments of the chart: numbers, strings and arrays of them.
+        `key` figures are part of the report's summary; `arrays` are the arguments of the chart: numbers, strings and
+        arrays of them.
 
         Examples
         --------
@@ -108,45 +92,24 @@ class Run:
     def primary(
         self, *, question: str, first: str, second: str, score: str, comparison: Mapping[str, Any]
     ) -> "Markdown":
-        """Declare the notebook's primary comparison and return its sentence.
-
-        Parameters
-        ----------
-        question : str
-            Such as "Does CutMix help?".
-        first, second, score : str
-            Names of the compared models and of the score.
-        comparison : mapping
-            A row of `evaluation.statistics.compare`: difference, low, high, p, margin, detectable, verdict.
-        """
-        missing = [name for name in FIELDS if name not in comparison]
-        if missing or comparison["verdict"] not in VERDICTS:
-            raise ConfigError(
-                f"The comparison of {question!r} lacks {', '.join(missing) or 'one of the four verdicts'}."
-            )
+        """Declare the notebook's primary comparison, a row of `evaluation.statistics.compare`; return its sentence."""
         row = {"question": question, "first": first, "second": second, "score": score}
         self._add("primary", row | {name: comparison[name] for name in FIELDS}, "question")
         return _markdown(sentence(comparison, first=first, second=second, score=score))
 
     def finding(self, text: str, *, key: bool = False, **numbers: Any) -> "Markdown":
-        """Declare a finding of at most three sentences and return it.
+        """Declare a finding of at most three sentences, such as "Accuracy is {accuracy:.3f}.", and return it.
 
-        Parameters
-        ----------
-        text : str
-            Markdown with fields as in `str.format`, such as "Accuracy is {accuracy:.3f}."
-        key : bool
-            Whether it belongs in the summary of the report and in README.
-        **numbers
-            Values of the fields, saved with the finding. Values that are not finite are written as a dash.
+        `key` findings are part of the report's summary and of README. The numbers fill the fields of the text and are
+        saved with it; those that are not finite are written as a dash.
         """
-        said = {"text": _filled(self.notebook, text, numbers), "key": bool(key), "numbers": numbers}
+        said = {"text": _Texts().format(text, **numbers), "key": bool(key), "numbers": numbers}
         self._add("findings", said, "text")
         return _markdown(said["text"])
 
     def method(self, text: str, **numbers: Any) -> "Markdown":
         """Declare a paragraph on methods and return it; `[@key]` cites `templates/references.bib`."""
-        said = _filled(self.notebook, text, numbers)
+        said = _Texts().format(text, **numbers)
         self._declare("methods", [*(one for one in self.declared.get("methods", []) if one != said), said])
         return _markdown(said)
 
@@ -156,21 +119,12 @@ class Run:
 
     def card(self, card: str, heading: str, content: Any) -> None:
         """Declare a section of the "data" or the "model" card: Markdown, or a table (DataFrame or dict of rows)."""
-        if card not in ("data", "model"):
-            raise ConfigError(f"There is no {card!r} card; choose data or model.")
         self._add("cards", {"card": card, "heading": heading, "content": content}, "card", "heading")
 
     def models(self, table: Any, *, score: str, clips: Any) -> None:
-        """Declare the models that the notebook tested.
+        """Declare the models that the notebook tested: estimate, low, high, and optionally baseline and multiply_adds.
 
-        Parameters
-        ----------
-        table : DataFrame
-            One row per model: estimate, low, high, and optionally baseline (bool) and multiply_adds.
-        score : str
-            Name of the score.
-        clips : array of str
-            The clips that every model predicted; only scores on the same clips are compared.
+        `clips` are the clips that every model predicted; only scores on the same clips are compared.
         """
         answered = hash_json(sorted(map(str, clips)))[:16]
         self._declare("models", {"score": score, "clips": answered, "n_clips": len(clips), "rows": table})
@@ -221,10 +175,11 @@ class Run:
         self.begun = True
 
     def _is_current(self, folder: Path) -> bool:
-        """Return whether a run is finished and was made with these parameters and the current code."""
+        """Return whether a run is finished, has these parameters and the current code, and its files are kept."""
         path = folder / "manifest.json"
         found = read_json(path) if path.is_file() else {}
-        return (found.get("parameters"), found.get("library")) == (self._recorded(), cache.key("studies"))
+        made = (found.get("parameters"), found.get("library")) == (self._recorded(), cache.key("studies"))
+        return made and all((folders().data / kept).exists() for kept in found["keeps"])
 
     def _recorded(self) -> dict[str, Any]:
         """Return the parameters for the manifest, without paths of this machine."""
@@ -295,23 +250,8 @@ class Run:
 def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int) -> Run:
     """Open the run of a notebook.
 
-    Parameters
-    ----------
-    notebook : str
-        Name of the notebook.
-    corpus, data : str
-        Name of the corpus and its folder ("" for `data/<corpus>`).
-    profile : str
-        "smoke", "quick" or "full".
-    seeds : int
-        Number of seeds, at least 1.
-
-    Raises
-    ------
-    ConfigError
-        If a parameter is unknown or out of range.
-    CorpusError
-        If no clips of the corpus are found.
+    `data` is the folder of the corpus ("" for `data/<corpus>`), `profile` "smoke", "quick" or "full". An invalid
+    parameter raises `ConfigError`, a corpus without clips `CorpusError`.
     """
     parameters = checked(corpus=corpus, data=data, profile=profile, seeds=seeds)
     run = Run(notebook, parameters, folders().runs / study_name(corpus, profile, parameters["data"]) / notebook)
@@ -342,13 +282,6 @@ class _Texts(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         missing = value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
         return "–" if missing else super().format_field(value, format_spec)
-
-
-def _filled(notebook: str, text: str, numbers: dict[str, Any]) -> str:
-    try:
-        return _Texts().format(text, **numbers)
-    except (KeyError, IndexError, ValueError) as error:
-        raise ConfigError(f"{notebook}: {text!r} and its numbers {sorted(numbers)} do not fit: {error}.") from error
 
 
 def _markdown(text: str) -> "Markdown":

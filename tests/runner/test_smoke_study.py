@@ -82,12 +82,11 @@ def test_everything_is_in_the_folder_of_the_study_and_nothing_is_published(first
     assert "smoke" not in before
 
 
-def test_every_notebook_is_executed_and_there_as_a_page(first):
+def test_every_notebook_is_executed_without_warnings(first):
     for name in NOTEBOOKS:
         executed = nbformat.read(first / f"{name}.ipynb", as_version=4)
         outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
         assert outputs and not [output for output in outputs if output.get("name") == "stderr"], name
-        assert (first / f"{name}.html").stat().st_size > 100_000
 
 
 def test_results_are_whole(results):
