@@ -174,11 +174,7 @@ def render(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS)
 
 
 def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
-    """Simulate the recording of a dry sound in a room, with random reverberation, equaliser, noise and level.
-
-    One clip in five has no reverberation, and one in four no noise. Noise is 30 to 60 dB below the signal, and the peak
-    1 to 20 dB below full scale.
-    """
+    """Simulate the recording of a dry sound in a room, with random reverberation, equaliser, noise and level."""
     from scipy.signal import oaconvolve
 
     wet = effects.equalise(sound, SAMPLE_RATE_HZ, rng, bells=1, largest_db=4, tilt_db=(-1.6, 1.6))

@@ -7,11 +7,11 @@ strumming, a chorale, a riff, or a drum groove with a fill. Its notes are in one
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from instrlib.data.rendered.voices import ACCENTS, FILLS, GROOVES, KIT, MODES, Mode, Rhythm, Style, Voice
+from instrlib.data.rendered.voices import MUSIC, Style, Voice
 
 T = TypeVar("T")
 
@@ -42,25 +42,21 @@ class Piece:
 
     rng: np.random.Generator
     voice: Voice
-    mode: Mode
+    mode: dict[str, Any]
     tonic: int
-    progression: tuple[int, ...]
+    progression: list[int]
     n_beats: int
     beat_s: float
+    beats_a_chord: int
     start_s: float
     end_s: float
     swing: float
-
-    @property
-    def beats_a_chord(self) -> int:
-        """Beats between changes of harmony."""
-        return 1 if self.beat_s > 0.75 else 2
 
     def chord(self, beat: float) -> list[int]:
         """Return the pitch classes of the triad at a beat, root first."""
         place = min(int(beat + 1e-6), self.n_beats - 1) // self.beats_a_chord
         degree = self.progression[place % len(self.progression)]
-        return [(self.tonic + self.mode.scale[(degree + third) % 7]) % 12 for third in (0, 2, 4)]
+        return [(self.tonic + self.mode["scale"][(degree + third) % 7]) % 12 for third in (0, 2, 4)]
 
     def chords(self) -> list[tuple[int, int, list[int]]]:
         """Return (first beat, beat after the last, pitch classes) of each chord."""
@@ -69,12 +65,8 @@ class Piece:
 
     def ladder(self, low: int, high: int) -> list[int]:
         """Return the pitches of the melody's scale from `low` to `high`."""
-        tones = self.mode.line or self.mode.scale
+        tones = self.mode.get("line", self.mode["scale"])
         return [pitch for pitch in range(low, high + 1) if (pitch - self.tonic) % 12 in tones]
-
-    def pick(self, items: Sequence[T]) -> T:
-        """Return a random item."""
-        return _pick(self.rng, items)
 
     def near(self) -> float:
         """Return a random mean pitch of chords in the middle of the register."""
@@ -98,14 +90,15 @@ def compose(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Phr
     n_beats = int((duration_s - start_s) / beat_s) + 1
     if not runs_on:
         end_s, n_beats = duration_s - rng.uniform(0.02, 0.3), int((duration_s - start_s - 0.2) / beat_s)
-    mode = MODES[_pick(rng, style.modes.split())]
+    beats_a_chord = 1 if beat_s > 0.75 else 2
+    mode = MUSIC["modes"][_pick(rng, style.modes.split())]
     swing = rng.uniform(0.58, 0.67) if rng.random() < style.swing else 0.5
-    tonic, progression = int(rng.integers(12)), _pick(rng, mode.progressions)
-    piece = Piece(rng, voice, mode, tonic, progression, n_beats, beat_s, start_s, end_s, swing)
-    texture = piece.pick(style.textures.split())
-    is_line, events = texture in _LINES, (_LINES | _CHORDS)[texture](piece)
+    tonic, progression = int(rng.integers(12)), _pick(rng, mode["progressions"])
+    piece = Piece(rng, voice, mode, tonic, progression, n_beats, beat_s, beats_a_chord, start_s, end_s, swing)
+    texture = _pick(piece.rng, style.textures.split())
+    is_line, events = texture in _LINES, _TEXTURES[texture](piece)
     articulated = (is_line and texture != "riff") or texture == "double-stops"  # others ring as written
-    gates = _GATES[piece.pick(style.articulations.split())] if articulated else (0.98,)
+    gates = MUSIC["gates"][_pick(piece.rng, style.articulations.split())] if articulated else (0.98,)
     notes = _perform(piece, events, gates, duration_s, single_line=is_line)
     return Phrase(notes, _express(rng, notes, style, duration_s) if is_line else np.zeros((0, 2)))
 
@@ -115,7 +108,7 @@ def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Ph
     kind = _pick(rng, ("note", "note", "repeated", "scale"))
     step_s, gate = (rng.uniform(0.3, 3.2), 1.0) if kind == "note" else (rng.uniform(0.15, 0.9), rng.uniform(0.4, 1))
     onset = np.arange(rng.uniform(0, 0.3), duration_s - 0.1, step_s)[: 1 if kind == "note" else rng.integers(2, 9)]
-    scale, tonic = MODES[_pick(rng, ("major", "minor"))].scale, rng.integers(12)
+    scale, tonic = MUSIC["modes"][_pick(rng, ("major", "minor"))]["scale"], rng.integers(12)
     ladder = [pitch for pitch in range(voice.low, voice.high + 1) if (pitch - tonic) % 12 in scale]
     moves = np.arange(len(onset)) if kind == "scale" else np.zeros(len(onset), int)
     turns = ladder + ladder[-2:0:-1]  # up to the end of the register, and down again
@@ -129,13 +122,14 @@ def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Ph
 # -- single lines ------------------------------------------------------------------------------------------------------
 
 
-def _rhythm(piece: Piece, cells: Sequence[Rhythm]) -> list[tuple[float, float]]:
+def _rhythm(piece: Piece, names: str) -> list[tuple[float, float]]:
     """Return (beat, length) of a line: a motif of two beats, repeated or answered, sometimes with a rest."""
+    cells = [cell for name in names.split() for cell in MUSIC["rhythms"][name]]
 
     def motif() -> list[float]:
         lengths: list[float] = []
         while sum(lengths) < 2 - 1e-6:
-            lengths.extend(piece.pick(cells))
+            lengths.extend(twelfths / 12 for twelfths in _pick(piece.rng, cells))
         return lengths
 
     line: list[tuple[float, float]] = []
@@ -151,9 +145,9 @@ def _rhythm(piece: Piece, cells: Sequence[Rhythm]) -> list[tuple[float, float]]:
     return line
 
 
-def _line(piece: Piece, ladder: list[int], cells: Sequence[Rhythm] = ()) -> list[Event]:
+def _line(piece: Piece, ladder: list[int], rhythms: str = "") -> list[Event]:
     """Walk along a ladder of pitches, mostly by step, with chord tones on the beats and at the end."""
-    rhythm, top = _rhythm(piece, cells or piece.voice.style.rhythms), len(ladder) - 1
+    rhythm, top = _rhythm(piece, rhythms or piece.voice.style.rhythms), len(ladder) - 1
     ends = piece.rng.uniform(0, top, 3)
     aims = np.interp([beat for beat, _ in rhythm], np.linspace(0, piece.n_beats, 3), ends).tolist()
     here, events = round(aims[0]), []
@@ -190,13 +184,13 @@ def _fanfare(piece: Piece) -> list[Event]:
     """Play signals: repeated notes and leaps over the tones of one chord."""
     chord = piece.chord(0)
     ladder = [pitch for pitch in range(piece.voice.low, piece.voice.high + 1) if pitch % 12 in chord]
-    return _line(piece, ladder, ((1 / 3,) * 3, (0.75, 0.25), (0.5, 0.25, 0.25), (1,), (0.5, 0.5)))
+    return _line(piece, ladder, "fanfare")
 
 
 def _double_stops(piece: Piece) -> list[Event]:
     """Play a melody with a second voice a third or a sixth below its longer notes."""
     ladder = piece.ladder(piece.voice.low, piece.voice.high)
-    events, below = _line(piece, ladder), piece.pick((2, 2, 5))
+    events, below = _line(piece, ladder), _pick(piece.rng, (2, 2, 5))
     places = [(event, ladder.index(event.pitch) - below) for event in events if event.length >= 0.5]
     return events + [event._replace(pitch=ladder[place], accent=-5.0) for event, place in places if place >= 0]
 
@@ -205,9 +199,9 @@ def _run(piece: Piece) -> list[Event]:
     """Play even notes in a figure, repeated up or down the scale, into a longer last note."""
     ladder = piece.ladder(piece.voice.low, piece.voice.high)
     top = len(ladder) - 1
-    figure = piece.pick(((0, 1, 2, 3), (0, 2, 1, 3, 2, 4), (0, 1, 2, 1), (0, 1, 2, 0), (0, 1, 0, -1)))
-    notes_a_beat = piece.pick([n for n in (2, 3, 4, 4) if n / piece.beat_s < 9.5])
-    start, direction = int(piece.rng.integers(top + 1)), piece.pick((-1, 1))
+    figure = _pick(piece.rng, ((0, 1, 2, 3), (0, 2, 1, 3, 2, 4), (0, 1, 2, 1), (0, 1, 2, 0), (0, 1, 0, -1)))
+    notes_a_beat = _pick(piece.rng, [n for n in (2, 3, 4, 4) if n / piece.beat_s < 9.5])
+    start, direction = int(piece.rng.integers(top + 1)), _pick(piece.rng, (-1, 1))
     n_run = (piece.n_beats - 1) * notes_a_beat
     events = []
     for index in range(n_run + 1):
@@ -220,8 +214,8 @@ def _run(piece: Piece) -> list[Event]:
 
 def _arpeggio(piece: Piece, *, ringing: bool = False) -> list[Event]:
     """Play the tones of each chord one after the other; ringing ones sound until the harmony changes."""
-    notes_a_beat = piece.pick([n for n in (2, 2, 3, 4) if n / piece.beat_s < 8])
-    order = piece.pick(((0, 1, 2, 3), (0, 1, 2, 3, 2, 1), (0, 2, 1, 2), (3, 2, 1, 0), (0, 2, 1, 3), (0, 1, 2, 1)))
+    notes_a_beat = _pick(piece.rng, [n for n in (2, 2, 3, 4) if n / piece.beat_s < 8])
+    order = _pick(piece.rng, ((0, 1, 2, 3), (0, 1, 2, 3, 2, 1), (0, 2, 1, 2), (3, 2, 1, 0), (0, 2, 1, 3), (0, 1, 2, 1)))
     near, events = piece.near(), []
     for first, last, chord in piece.chords():
         tones = _voicing(chord, piece.voice, 4, near)
@@ -233,12 +227,6 @@ def _arpeggio(piece: Piece, *, ringing: bool = False) -> list[Event]:
 
 
 # -- chords, riffs and drums -------------------------------------------------------------------------------------------
-
-# Strokes of a bar in eighths. Capitals ring until the next stroke, others are short; U is an upward stroke.
-_COMPING = ("X.X.X.X.", "x..Xx..X", "X..XX..X", ".x.x.x.x", "X..X.X.X", "xxxxxxxx", "X...X...")
-_STRUMS = ("D.D.D.D.", "D.DU.UDU", "D.DUD.DU", "D.DU.UD.", "DUDUDUDU", "D...D.DU")
-_POWER = ("X.xxX.xx", "XxxxXxxx", "X..X..X.", "X...XxXx", "xxxxxxxx", "X.X.xxX.")
-_RIFFS = ("x.xx.xx.", "xx.xx.x.", "x..x..x.", "xxxx.xx.", "x.x.xxx.", "xxxxxxxx")
 
 
 def _voicing(chord: Sequence[int], voice: Voice, n_notes: int, near: float) -> list[int]:
@@ -259,20 +247,20 @@ def _voicing(chord: Sequence[int], voice: Voice, n_notes: int, near: float) -> l
     return min((stack(bass) for bass in range(voice.low, voice.high + 1) if bass % 12 in chord), key=cost)
 
 
-def _hits(piece: Piece, patterns: Sequence[str]) -> list[tuple[float, float, str]]:
+def _strokes(piece: Piece, name: str) -> list[tuple[float, float, str]]:
     """Return beat, length and letter of the strokes of one pattern, repeated to the end of the phrase."""
-    pattern = piece.pick(patterns)
+    pattern = _pick(piece.rng, MUSIC["strokes"][name])
     eighths = [eighth for eighth in range(2 * piece.n_beats) if pattern[eighth % 8] != "."]
     ends = [*eighths[1:], 2 * piece.n_beats]
     strokes = [(eighth, end, pattern[eighth % 8]) for eighth, end in zip(eighths, ends, strict=True)]
     return [(eighth / 2, (end - eighth) / 2 if letter.isupper() else 0.3, letter) for eighth, end, letter in strokes]
 
 
-def _chords(piece: Piece, *, patterns: Sequence[str], n_notes: int, delay_s: float = 0.0) -> list[Event]:
+def _chords(piece: Piece, *, name: str, n_notes: int, delay_s: float = 0.0) -> list[Event]:
     """Play chords in a rhythm; with a delay the strings follow each other, downwards or upwards, as in strumming."""
     voice, rng, events = piece.voice, piece.rng, []
     near, delay = rng.uniform(voice.low + 5, voice.high - 5), delay_s * rng.uniform(0.5, 1.5) / piece.beat_s
-    for beat, length, letter in _hits(piece, patterns):
+    for beat, length, letter in _strokes(piece, name):
         stack = _voicing(piece.chord(beat), voice, n_notes, near)
         strings, accent = (stack[::-1][:4], -8.0) if letter == "U" else (stack, 0.0)
         events += [Event(beat + i * delay, length - i * delay, pitch, accent) for i, pitch in enumerate(strings)]
@@ -281,10 +269,10 @@ def _chords(piece: Piece, *, patterns: Sequence[str], n_notes: int, delay_s: flo
 
 def _power(piece: Piece) -> list[Event]:
     """Play root, fifth and octave in driving eighths, ringing or damped."""
-    events, voice = [], piece.voice
-    for beat, length, letter in _hits(piece, _POWER):
-        root = next(pitch for pitch in range(voice.low, voice.high) if pitch % 12 == piece.chord(beat)[0])
-        stack = [pitch for pitch in (root, root + 7, root + 12) if pitch <= voice.high]
+    events, low, high = [], piece.voice.low, piece.voice.high
+    for beat, length, letter in _strokes(piece, "power"):
+        root = low + (piece.chord(beat)[0] - low) % 12
+        stack = [pitch for pitch in (root, root + 7, root + 12) if pitch <= high]
         events += [Event(beat, length, pitch, 6.0 if letter == "X" else -4.0) for pitch in stack]
     return events
 
@@ -293,10 +281,11 @@ def _riff(piece: Piece) -> list[Event]:
     """Repeat a short figure over the root, low in the register."""
     ladder = piece.ladder(piece.voice.low, min(piece.voice.low + 16, piece.voice.high))
     root = next(place for place, pitch in enumerate(ladder) if pitch % 12 == piece.tonic)
-    moves = [0, 0, 0, *piece.rng.integers(0, 5, 5).tolist()]
-    places = [min(root + move, len(ladder) - 1) for move in moves]
-    hits = _hits(piece, _RIFFS)
-    return [Event(beat, length, ladder[places[int(2 * beat) % 8]], 8.0 * (beat % 2 == 0)) for beat, length, _ in hits]
+    places = np.minimum(root + np.append([0, 0, 0], piece.rng.integers(0, 5, 5)), len(ladder) - 1)
+    return [
+        Event(beat, length, ladder[places[int(2 * beat) % 8]], 8.0 * (beat % 2 == 0))
+        for beat, length, _ in _strokes(piece, "riff")
+    ]
 
 
 def _chorale(piece: Piece) -> list[Event]:
@@ -320,10 +309,10 @@ def _accompanied(piece: Piece) -> list[Event]:
 
 def _groove(piece: Piece) -> list[Event]:
     """Play a straight (register 1) or swung (2) drum groove, often with a fill and a crash."""
-    rng, register = piece.rng, piece.voice.register
-    key = {name: int(rng.choice(keys)) for name, (keys, _) in KIT.items()}
-    pattern, fill = piece.pick(GROOVES[register]), piece.pick(FILLS[register]).split()
-    steps_a_beat = 4 if register == 1 else 3
+    rng, drums = piece.rng, MUSIC["drums"][str(piece.voice.register)]
+    key = {name: int(rng.choice(keys)) for name, (keys, _) in MUSIC["kit"].items()}
+    pattern, fill = _pick(piece.rng, drums["grooves"]), _pick(piece.rng, drums["fills"]).split()
+    steps_a_beat = len(pattern["kick"]) // 4
     bar, n_steps = 4 * steps_a_beat, piece.n_beats * steps_a_beat
     shift = int(rng.choice((0, 0, 2))) * steps_a_beat  # where in the bar the clip begins
     turns = [step for step in range(bar - shift, n_steps + 1, bar) if step > len(fill)]
@@ -336,24 +325,17 @@ def _groove(piece: Piece) -> list[Event]:
         hits += [(turn, "crash", "X"), (turn, "kick", "X")]
     elif rng.random() < 0.3:
         hits.append((0, "crash", "X"))
-    return [
-        Event(step / steps_a_beat, KIT[name][1] / piece.beat_s, key[name], ACCENTS[letter])
-        for step, name, letter in hits
-    ]
+    accents = {"X": 14.0, "x": 0.0, "o": -34.0}
+    length = {name: seconds / piece.beat_s for name, (_, seconds) in MUSIC["kit"].items()}
+    return [Event(step / steps_a_beat, length[name], key[name], accents[letter]) for step, name, letter in hits]
 
 
-_LINES: dict[str, Callable[[Piece], list[Event]]] = {
-    "melody": _melody,
-    "run": _run,
-    "arpeggio": _arpeggio,
-    "fanfare": _fanfare,
-    "riff": _riff,
-}
-_CHORDS: dict[str, Callable[[Piece], list[Event]]] = {
+_LINES = {"melody": _melody, "run": _run, "arpeggio": _arpeggio, "fanfare": _fanfare, "riff": _riff}
+_TEXTURES: dict[str, Callable[[Piece], list[Event]]] = _LINES | {
     "double-stops": _double_stops,
     "broken": partial(_arpeggio, ringing=True),  # a pedal, or fingers that stay on the strings
-    "comping": partial(_chords, patterns=_COMPING, n_notes=4),
-    "strum": partial(_chords, patterns=_STRUMS, n_notes=6, delay_s=0.015),
+    "comping": partial(_chords, name="comping", n_notes=4),
+    "strum": partial(_chords, name="strum", n_notes=6, delay_s=0.015),
     "power": _power,
     "chorale": _chorale,
     "accompanied": _accompanied,
@@ -361,15 +343,6 @@ _CHORDS: dict[str, Callable[[Piece], list[Event]]] = {
 }
 
 # -- performance: beats become seconds ---------------------------------------------------------------------------------
-
-# Share of its written length that a note sounds, in turn.
-_GATES = {
-    "legato": (1.0,),
-    "tenuto": (0.94,),
-    "detached": (0.75,),
-    "staccato": (0.42,),
-    "slurs": (1.0, 1.0, 0.5, 0.5),
-}
 
 
 def _perform(

