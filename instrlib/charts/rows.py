@@ -119,8 +119,8 @@ def box(
 ) -> "Figure":
     """Draw the distribution of measures by kind: median, quartiles, and 5th to 95th percentile.
 
-    `values` [n, n_measures], of which NaN are left out, belong to `kinds` [n]. `panels` name the measures, with units; `log`
-    [n_measures] says which have a logarithmic axis.
+    `values` [n, n_measures], of which NaN are left out, belong to `kinds` [n]. `panels` name the measures, with units;
+    `log` [n_measures] says which have a logarithmic axis.
     """
     values, kinds, drawn = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str), colours_of(kinds)
     height = 0.5 + 0.17 * len(drawn)

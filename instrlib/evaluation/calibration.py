@@ -33,14 +33,8 @@ def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def fit_temperature(logits: np.ndarray, targets: np.ndarray, clip_index: np.ndarray | None = None) -> float:
     """Return the temperature with the lowest log loss of softmax probabilities [1]_.
 
-    Parameters
-    ----------
-    logits : np.ndarray [shape=(n_segments, n_classes)]
-        Logits of validation segments.
-    targets : np.ndarray of int [shape=(n_clips,)]
-        Class of each clip.
-    clip_index : np.ndarray of int [shape=(n_segments,)], optional
-        Clip of each segment; probabilities are averaged over the segments of a clip. Default: each segment is a clip.
+    `logits` [n_segments, n_classes] and `targets` [n_clips] are those of validation clips; `clip_index` [n_segments] is
+    the clip of each segment (default: each segment is a clip), over whose segments probabilities are averaged.
 
     References
     ----------

@@ -100,17 +100,15 @@ def compare(
 ) -> pd.DataFrame:
     """Compare models in pairs on the same clips and seeds, with the columns of `comparison_table`.
 
-    Models with different test clips, or with different numbers of seeds, raise `EvaluationError`.
+    Models with different test clips, or with different numbers of seeds, raise `EvaluationError`; one with a single
+    seed is compared with every seed of the other.
 
     Parameters
     ----------
     predictions : dict of str to dict
-        Predictions by name of the model; see `predictions.Predictions`. A model with one seed is compared with every
-        seed of the other.
-    against : str, optional
-        Compare every other model with this one.
-    pairs : sequence of (str, str), optional
-        The comparisons, if `against` is not given. Together they are one family.
+        Predictions by name of the model; see `predictions.Predictions`.
+    against, pairs : str, or sequence of (str, str)
+        Compare every other model with this one, or these pairs. Together they are one family.
     margin : float
         Largest irrelevant difference, stated before the run.
     score : str, optional
@@ -143,20 +141,11 @@ def comparison_table(
     lower_is_better: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare any score in pairs, from its draws over the same weights.
+    """Compare any score in pairs, one family of comparisons, from draws over the same weights.
 
-    Parameters
-    ----------
-    draws : dict of str to np.ndarray [shape=(n_seeds, 1 + n_resamples)]
-        By name: the estimate of each seed, then its values under the draws, which all names share; see `draw`.
-    pairs : sequence of (str, str)
-        The comparisons: one family, corrected once by `holm`.
-    margin : float
-        Largest irrelevant difference.
-    n_groups : int
-        Independent groups behind the draws.
-    lower_is_better : bool
-        Whether a negative difference is an improvement.
+    `draws` [n_seeds, 1 + n_resamples] by name are the estimate of each seed, then its values under the draws; see
+    `draw`. `margin` is the largest irrelevant difference, `n_groups` the number of independent groups, `seed` that of
+    the draws of training seeds.
 
     Returns
     -------
@@ -292,7 +281,11 @@ def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
     interaction = np.maximum(of_both - of_groups - of_seeds, 0)
     wanted = np.maximum(of_groups + of_seeds - interaction, np.maximum(of_groups, of_seeds))
     scale = np.sqrt(np.divide(wanted, of_both, out=np.ones_like(of_both), where=~(of_both <= 0)))
-    return np.concatenate([groups[:1], groups[0] + (both[1:] - groups[0]) * scale])
+    draws = groups[0] + (both[1:] - groups[0]) * scale
+    draws = np.clip(
+        draws, np.fmin.reduce(values, axis=(0, 1)), np.fmax.reduce(values, axis=(0, 1))
+    )  # range of the score
+    return np.concatenate([groups[:1], draws])
 
 
 def _variance(draws: np.ndarray) -> np.ndarray:
