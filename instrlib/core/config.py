@@ -6,7 +6,7 @@ import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from instrlib.core.io import ConfigError, expanded, hash_json, slug
 
@@ -19,19 +19,22 @@ def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 class Settings:
-    """Base class of settings: checks types and converts to and from plain values."""
+    """Base class of settings: checks types and limits, and converts to and from plain values."""
+
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def __post_init__(self) -> None:
-        """Check that each value has its annotated type; an int becomes a float where floats are expected."""
+        """Check types and limits; an int becomes a float where floats are expected."""
         for name, kind in typing.get_type_hints(type(self)).items():
             value = getattr(self, name)
+            low, high = self.limits.get(name, (-math.inf, math.inf))
             if typing.get_origin(kind) is Literal:
                 one_of(name, value, typing.get_args(kind))
-            elif kind is float:
-                _require(isinstance(value, int | float) and math.isfinite(value), f"{name} must be a number", value)
-                object.__setattr__(self, name, float(value))
-            elif kind is int:
-                _require(isinstance(value, int), f"{name} must be a whole number", value)
+            elif kind in (int, float):
+                if not (isinstance(value, int | kind) and math.isfinite(value) and low <= value <= high):
+                    what = "a whole number" if kind is int else "a number"
+                    raise ConfigError(f"{name} must be {what} from {low:g} to {high:g}, not {value!r}.")
+                object.__setattr__(self, name, kind(value))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, for JSON."""
@@ -40,15 +43,9 @@ class Settings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the settings of a `to_dict`; unknown names raise `ConfigError`."""
-        fields = {field.name for field in dataclasses.fields(cls)}
         for name in values:
-            one_of("setting", name, tuple(sorted(fields)))
+            one_of("setting", name, tuple(sorted(field.name for field in dataclasses.fields(cls))))
         return cls(**values)
-
-
-def _require(holds: bool, rule: str, value: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{rule}, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,20 @@ class FeatureConfig(Settings):
     top_db: float = 80.0  # values are dB below the loudest value of the segment, clipped at -top_db
     scaling: Literal["fixed", "segment", "train"] = "train"  # see `audio.features.scale`
 
+    limits: ClassVar = {
+        **dict.fromkeys(("sample_rate_hz", "max_segments", "n_fft", "hop_length", "n_mels", "n_mfcc"), (1, math.inf)),
+        **dict.fromkeys(("segment_s", "segment_hop_s", "top_db"), (1e-3, math.inf)),
+    }
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in self.to_dict().items():
-            if name not in ("kind", "scaling", "fmin_hz"):
-                _require(value > 0, f"{name} must be above 0", value)
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2:
             raise ConfigError(
                 f"The mel bands must be between 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz): "
                 f"fmin_hz={self.fmin_hz:g}, fmax_hz={self.fmax_hz:g}."
             )
-        if self.kind == "mfcc":
-            _require(self.n_mfcc <= self.n_mels, f"n_mfcc must not exceed n_mels ({self.n_mels})", self.n_mfcc)
+        if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
+            raise ConfigError(f"n_mfcc must not exceed n_mels ({self.n_mels}), not {self.n_mfcc}.")
 
     @property
     def segment_samples(self) -> int:
@@ -130,48 +129,28 @@ class AugmentConfig(Settings):
     frequency_mask_bins: int = 0  # the widest
     retake: float = 0.0  # share of the examples that get recording augmentation
 
+    limits: ClassVar = {"beta": (1e-6, math.inf), "share": (0, 1), "retake": (0, 1), "level_range_db": (0, math.inf)}
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.beta > 0, "beta must be above 0", self.beta)
-        for name in ("share", "retake"):
-            _require(0 <= getattr(self, name) <= 1, f"{name} must lie between 0 and 1", getattr(self, name))
-        in_order = len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]
-        _require(in_order, "layers must be the fewest and the most examples, from 1", self.layers)
-        _require(self.level_range_db >= 0, "level_range_db must be at least 0", self.level_range_db)
+        if not (len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]):
+            raise ConfigError(f"layers must be the fewest and the most examples, from 1, not {self.layers!r}.")
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """Training settings of a network.
+    """Training settings of a network."""
 
-    Attributes
-    ----------
-    epochs, batch_size : int
-        Maximum number of passes over the training part; segments per batch.
-    learning_rate : float
-        Initial learning rate of Adam.
-    schedule : {"cosine", "plateau", "constant"}
-        Cosine decay to 0; halving after epochs without a lower validation loss; no change.
-    patience : int or None
-        Stop after this many epochs without improvement on validation and keep the best; None keeps the last epoch.
-    class_weights : bool
-        Weight each class by the inverse of its share of the training part (softmax only).
-    label_smoothing : float
-        Share of the probability that is spread over all classes, from 0 to below 1.
-    augment : AugmentConfig
-        Augmentation of the training examples.
-    output : {"softmax", "sigmoid"}
-        One class per clip, or any number of classes; sigmoid outputs are trained on the observed labels only.
-    """
-
-    epochs: int = 30
-    batch_size: int = 32
-    learning_rate: float = 3e-3
+    epochs: int = 30  # at most
+    batch_size: int = 32  # segments
+    learning_rate: float = 3e-3  # initial, of Adam
+    # Cosine decay to 0; halving after epochs without a lower validation loss; no change.
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    patience: int | None = None
-    class_weights: bool = True
-    label_smoothing: float = 0.0
+    patience: int | None = None  # epochs without improvement on validation, then keep the best; None: keep the last
+    class_weights: bool = True  # the inverse of each class's share of the training part (softmax only)
+    label_smoothing: float = 0.0  # share of the probability that is spread over all classes
     augment: AugmentConfig = AugmentConfig()
+    # One class per clip, or any number of classes, trained on the observed labels only.
     output: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,15 +62,7 @@ class WorkerError(InstrlibError):
     """Worker processes or a cluster that failed: killed, absent, or running other code."""
 
 
-_ADVICE = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the disk quota is used up; free some space",
-    errno.EFBIG: "the file exceeds the size limit; raise the limit",
-    errno.EACCES: "permission denied; choose another folder or change the permissions",
-    errno.EPERM: "permission denied; choose another folder or change the permissions",
-    errno.EROFS: "the disk is read-only; choose another folder",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
-}
+_REFUSED = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR")}
 
 
 @contextlib.contextmanager
@@ -79,10 +71,12 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _ADVICE:
+        if error.errno not in _REFUSED:
             raise
-        advice = _ADVICE[error.errno]
-        raise DiskError(f"Cannot write {path}: {advice}, then run the same command again.") from error
+        reason = (error.strerror or "refused").lower()
+        raise DiskError(
+            f"Cannot write {path}: {reason}; free some space or choose another folder, then run the same command again."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -91,15 +85,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Readers see the old or the new file, never a part; a killed process leaves the old one. Missing folders are created,
     and permissions follow the umask.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_path(Path(folder) / "a.txt") as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     (Path(folder) / "a.txt").read_text()
-    'whole'
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
@@ -125,13 +110,27 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raise `InstrlibError` when it is missing or damaged."""
+    return _read(path, "JSON", lambda: json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file, without unpickling; raise `InstrlibError` when it is missing or damaged."""
+
+    def load() -> dict[str, np.ndarray]:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    return _read(path, "npz", load)
+
+
+def _read(path: Path, kind: str, load: Callable[[], Any]) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return load()
     except FileNotFoundError:
         raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except Exception as error:  # damage can cause any error
         raise InstrlibError(
-            f"{path} is not valid JSON ({error}); delete it and run the step that writes it again."
+            f"{path} is not a valid {kind} file ({error}); delete it and run the step that writes it again."
         ) from None
 
 
@@ -139,24 +138,9 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     """Write named arrays of numbers, booleans or strings to a compressed npz file, atomically."""
     whole = {name: np.asarray(value) for name, value in arrays.items()}
     if objects := [name for name, value in whole.items() if value.dtype == object]:
-        raise TypeError(
-            f"Arrays of objects cannot be stored ({', '.join(objects)}); convert them to numbers or strings."
-        )
+        raise TypeError(f"Arrays of objects cannot be stored: {', '.join(objects)}.")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **whole)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file, without unpickling; raise `InstrlibError` when it is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise InstrlibError(f"{path} is missing; run the step that writes it first.") from None
-    except Exception as error:
-        raise InstrlibError(
-            f"{path} is not a valid npz file ({error}); delete it and run the step that writes it again."
-        ) from None
 
 
 def to_jsonable(value: Any) -> Any:

@@ -199,13 +199,10 @@ def download(name: Name, data: Data = "") -> None:
     from instrlib.data import corpora
 
     info = corpora.info(name)
-    for what, value in (("", info.title), ("Licence: ", info.licence), ("Cite as: ", info.citation)):
-        if value:
-            typer.echo(what + value)
-    typer.echo(f"Size: {info.size}")
-    place = _place(data)
-    corpora.download(name, place)
-    typer.echo(f"{name}: {corpora.on_disk(name, place)}")
+    for what in (info.title, f"Licence: {info.licence}", f"Cite as: {info.citation}", f"Size: {info.size}"):
+        typer.echo(what)
+    corpora.download(name, data)
+    typer.echo(f"{name}: {corpora.on_disk(name, data)}")
 
 
 @_command("validate fsdkaggle2018", "validate folder --data ~/my-instruments")
@@ -213,13 +210,12 @@ def validate(name: Name, data: Data = "") -> None:
     """Check a corpus on disk; the exit code is 1 if something is wrong."""
     from instrlib.data import corpora
 
-    place = _place(data)
-    wrong = corpora.validate(name, place)
+    wrong = corpora.validate(name, data)
     for line in wrong:
         typer.echo(line)
     if wrong:
         raise typer.Exit(1)
-    typer.echo(f"{name}: nothing wrong; {corpora.on_disk(name, place)}")
+    typer.echo(f"{name}: nothing wrong; {corpora.on_disk(name, data)}")
 
 
 @_command("figures", "figures --corpus fsdkaggle2018 --local")
@@ -271,12 +267,6 @@ def _results(corpus: str, profile: str, data: str, *, local: bool) -> Path:
     from instrlib.core.config import folders, study_name
 
     return (folders().runs if local else folders().reports).absolute() / study_name(corpus, profile, data)
-
-
-def _place(data: str) -> Path | None:
-    from instrlib.core.io import expanded
-
-    return expanded(data) if data else None
 
 
 def _show_predictions(predicted: Sequence[Any], model: str, *, top: int, as_json: bool, as_csv: bool) -> None:
