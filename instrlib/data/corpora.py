@@ -1,7 +1,7 @@
 """Corpora as tables with one row per clip, from one pipeline: choose classes, draw clips, probe and check files."""
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -103,14 +103,13 @@ class Found:
 
     `clips` has `clip_id`, `path` (relative to the root; the suffix on disk may differ), `label`, `group`, `split` and
     further columns. With several labels, `labels` has one column per class instead of `label`: 1, 0 or NaN.
-    `validate` reports `notes`, and audio files in `folders` that are not in `clips`.
+    `validate` reports `notes`.
     """
 
     clips: pd.DataFrame
     labels: pd.DataFrame | None = None
     excluded: Sequence[tuple[str, str, str, bool]] = ()
     notes: Sequence[str] = ()
-    folders: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check that clip ids are unique."""
@@ -185,12 +184,7 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
             answers = files.examine([root / path for path in paths], decoded=True)
             problems = [(path, reason) for path, (_, _, reason) in zip(paths, answers, strict=True) if reason]
             problems = sorted([*problems, *((path, reason) for _, path, reason, _ in found.excluded)])
-            walked = (
-                path.relative_to(root).as_posix() for one in found.folders for path in files.walk_audio(root / one)
-            )
-            strangers = sorted(set(walked) - {*paths, *(path for path, _ in problems)})
             lines += [*found.notes, *(f"{path}: {reason}" for path, reason in problems)]
-            lines += [f"{path}: no table of the corpus names this file." for path in strangers]
     except CorpusError as error:
         return [str(error)]
     _, index = _remotes(name)
@@ -206,16 +200,21 @@ def incomplete(name: str, root: Path, what: str) -> CorpusError:
     )
 
 
-def complete_parts(name: str, root: Path, parts: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
-    """Return the parts of a release whose files exist, and notes on incomplete ones; `CorpusError` if none does."""
-    lacking = {part: [file for file in files if not (root / file).exists()] for part, files in parts.items()}
-    whole = [part for part, files in lacking.items() if not files]
+def read_parts(
+    name: str, root: Path, parts: dict[str, tuple[str, ...]], read_part: Callable[[Path, str], pd.DataFrame]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the clips of those parts of a release whose files exist, and notes on incomplete ones.
+
+    The column `split` has the part, or "" without training clips or without others.
+    """
+    whole = [part for part, places in parts.items() if all((root / place).exists() for place in places)]
     if not whole:
-        raise incomplete(name, root, ", ".join(file for files in lacking.values() for file in files))
-    partial = {part: files for part, files in lacking.items() if 0 < len(files) < len(parts[part])}
-    return whole, [
-        f"{', '.join(files)} is missing, so the part {part!r} is not used." for part, files in partial.items()
-    ]
+        raise incomplete(name, root, ", ".join(place for places in parts.values() for place in places))
+    partial = [part for part in parts if part not in whole and any((root / place).exists() for place in parts[part])]
+    clips = pd.concat([read_part(root, part).assign(split=part) for part in whole], ignore_index=True)
+    if len(whole) < 2 or "train" not in whole:
+        clips["split"] = ""
+    return clips, [f"The part {part!r} is not used; it needs {' and '.join(parts[part])}." for part in partial]
 
 
 def read(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.corpora import Found, complete_parts
+from instrlib.data.corpora import Found, read_parts
 from instrlib.data.files import read_table
 
 GAP = 100
@@ -36,17 +36,13 @@ def id_clusters(ids: Sequence[int] | np.ndarray, *, gap: int = GAP) -> np.ndarra
 def find(root: Path) -> Found:
     """List the clips in the tables of the parts on disk; `group` is the class and the cluster of similar ids.
 
-    Further columns: `freesound_id`, `licence`, `manually_verified` (bool; True for test clips) and `usage` ("Public" or
-    "Private" for test clips, else ""). If both parts are on disk, training clips in a cluster of a test clip are
-    excluded: 59 % of the test clips have training clips of their class within 100 ids.
+    Further columns: `freesound_id` and `licence`. If both parts are on disk, training clips in a cluster of a test clip
+    are excluded: 59 % of the test clips have training clips of their class within 100 ids.
     """
-    names = {part: (_table(part), f"FSDKaggle2018.audio_{part}") for part in ("train", "test")}
-    parts, notes = complete_parts("fsdkaggle2018", root, names)
-    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
+    parts = {part: (_table(part), f"FSDKaggle2018.audio_{part}") for part in ("train", "test")}
+    clips, notes = read_parts("fsdkaggle2018", root, parts, _read_part)
     clusters = clips.groupby("label").freesound_id.transform(lambda ids: id_clusters(ids.to_numpy()))
-    clips = clips.assign(group=clips.label + "/" + clusters.astype(str), split=clips.split if len(parts) == 2 else "")
-    # The test folder may contain clips that were never scored.
-    return Found(clips, notes=notes, folders=[names[part][1] for part in parts if part == "train"])
+    return Found(clips.assign(group=clips.label + "/" + clusters.astype(str)), notes=notes)
 
 
 def _table(part: str) -> str:
@@ -54,10 +50,9 @@ def _table(part: str) -> str:
 
 
 def _read_part(root: Path, part: str) -> pd.DataFrame:
-    own = "manually_verified" if part == "train" else "usage"
-    table = read_table(root / _table(part), ("fname", "label", own, "freesound_id", "license"))
-    table = table.assign(**({"usage": ""} if part == "train" else {"manually_verified": "1"}))
-    table = table[table.usage != "Ignored"]  # clips that pad the test part of the competition
+    table = read_table(root / _table(part), ("fname", "label", "freesound_id", "license"))
+    if "usage" in table:
+        table = table[table.usage != "Ignored"]  # clips that pad the test part of the competition
     wrong = table.fname[~table.freesound_id.str.fullmatch(r"\d{1,18}")]
     if len(wrong):
         raise CorpusError(f"{root / _table(part)}: the freesound_id of {wrong.iloc[0]} is not an integer.")
@@ -66,10 +61,7 @@ def _read_part(root: Path, part: str) -> pd.DataFrame:
             "clip_id": [Path(name).stem for name in table.fname],
             "path": f"FSDKaggle2018.audio_{part}/" + table.fname,
             "label": table.label,
-            "split": part,
             "freesound_id": table.freesound_id.astype(np.int64),
             "licence": table.license,
-            "manually_verified": table.manually_verified == "1",
-            "usage": table.usage,
         }
     )

@@ -18,15 +18,14 @@ TESTING = ("IRMAS-TestingData-Part1", "IRMAS-TestingData-Part2", "IRMAS-TestingD
 INDEXED = "."
 """Folder that the paths in mirdata's index are relative to."""
 
-_NAME = re.compile(r"(?:\d+__)?\[([a-z]{3})\](?:\[(dru|nod)\])?\[([a-z_]+)\](\d+)__\d+")
+_NAME = re.compile(r"(?:\d+__)?\[([a-z]{3})\](?:\[(?:dru|nod)\])?\[[a-z_]+\](\d+)__\d+")
 
 
 def find(root: Path) -> Found:
     """List the training excerpts, each with one predominant instrument.
 
     `group` is the number of the recording in the file name: "[pia][dru][jaz_blu]1234__2" and
-    "012__[vio][nod][jaz_blu]1234__1" are excerpts of recording 1234. Further columns: `genre` ("cla", "cou_fol",
-    "jaz_blu", "lat_sou" or "pop_roc") and `drums` ("yes", "no", or "" if unknown).
+    "012__[vio][nod][jaz_blu]1234__1" are excerpts of recording 1234.
     """
     rows, excluded = [], []
     for path in walk_audio(root / TRAINING):
@@ -36,12 +35,12 @@ def find(root: Path) -> Found:
         place = f"{label}/{path.stem}", path.relative_to(root).as_posix()
         found = _NAME.fullmatch(path.stem)
         if found and found[1] == label:
-            rows.append((*place, label, {"dru": "yes", "nod": "no", None: ""}[found[2]], found[3], found[4], ""))
+            rows.append((*place, label, found[2], ""))
         else:
             excluded.append((*place, f"its name does not state its recording, as [{label}][cla]0016__2", False))
     if not rows:
         raise incomplete("irmas", root, f"excerpts in {TRAINING}")
-    clips = pd.DataFrame(rows, columns=["clip_id", "path", "label", "drums", "genre", "group", "split"])
+    clips = pd.DataFrame(rows, columns=["clip_id", "path", "label", "group", "split"])
     lacking = [f"{TRAINING}/{name}" for name in INSTRUMENTS if not (root / TRAINING / name).is_dir()]
     lacking += [part for part in TESTING if not (root / part).is_dir()]
     return Found(clips, excluded=excluded, notes=[f"{name} is missing." for name in lacking])

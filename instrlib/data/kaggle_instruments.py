@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.corpora import Found, complete_parts
+from instrlib.data.corpora import Found, read_parts
 from instrlib.data.files import read_table, walk_audio
 
 _LABELS = {
@@ -69,19 +69,14 @@ def group_of(name: str) -> str:
 
 
 def find(root: Path) -> Found:
-    """List the recordings of the parts on disk; `clip_id` is the part and the file name without its suffix.
-
-    `named_by` is "table", or "file name" for the violins that the table lacks.
-    """
-    names = {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES}
-    parts, notes = complete_parts("kaggle_instruments", root, names)
-    clips = pd.concat([_read_part(root, part) for part in parts], ignore_index=True)
+    """List the recordings of the parts on disk; `clip_id` is the part and the file name without its suffix."""
+    parts = {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES}
+    clips, notes = read_parts("kaggle_instruments", root, parts, _read_part)
     clips = clips.drop_duplicates(["clip_id", "label"])
     several = clips.clip_id.duplicated(keep=False)
     torn = clips[several].drop_duplicates("clip_id")
     excluded = [(row.clip_id, row.path, "its table names it in two classes", True) for row in torn.itertuples()]
-    clips = clips[~several].assign(split=clips.split if len(parts) == 2 else "")
-    return Found(clips, excluded=excluded, notes=notes, folders=[_FOLDERS[part] for part in parts])
+    return Found(clips[~several], excluded=excluded, notes=notes)
 
 
 def _read_part(root: Path, part: str) -> pd.DataFrame:
@@ -90,16 +85,15 @@ def _read_part(root: Path, part: str) -> pd.DataFrame:
     if unknown:
         raise CorpusError(f"{root / _TABLES[part]}: unknown class {', '.join(unknown)}; allowed: {', '.join(_LABELS)}.")
     stems = table.FileName.map(lambda name: Path(name).stem)
-    rows = pd.DataFrame({"stem": stems, "label": table.Class.map(_LABELS), "named_by": "table"})
+    rows = pd.DataFrame({"stem": stems, "label": table.Class.map(_LABELS)})
     drums = set(rows.stem[rows.label == "drums"])
     rows = rows[(rows.label != "violin") | ~rows.stem.isin(drums)]
     # The download nests the recordings in a second folder of the same name.
     files = {path.stem: path.relative_to(root).as_posix() for path in walk_audio(root / _FOLDERS[part])}
-    violins = [(stem, "violin", "file name") for stem in sorted(set(files) - set(rows.stem)) if _VIOLIN.search(stem)]
+    violins = [(stem, "violin") for stem in sorted(set(files) - set(rows.stem)) if _VIOLIN.search(stem)]
     rows = pd.concat([rows, pd.DataFrame(violins, columns=list(rows))], ignore_index=True)
     return rows.assign(
         clip_id=part + "/" + rows.stem,
         path=[files.get(stem, f"{_FOLDERS[part]}/{stem}.wav") for stem in rows.stem],
         group=rows.stem.map(group_of),
-        split=part,
     ).drop(columns="stem")

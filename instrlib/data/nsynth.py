@@ -5,11 +5,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from instrlib.core.io import CorpusError
-from instrlib.data.corpora import Found, complete_parts
+from instrlib.data.corpora import Found, read_parts
 
 FAMILIES = ("brass", "flute", "guitar", "keyboard", "mallet", "reed", "string", "vocal")
 """The families that are used: those with enough acoustic instruments."""
@@ -22,26 +21,21 @@ def find(root: Path) -> Found:
 
     `group` is the instrument, whose notes come from one sample pack. The instruments of `nsynth-train` are separate,
     but `nsynth-valid` and `nsynth-test` have different notes of the *same* instruments. Both are therefore the official
-    test part here (column `part` names the original); validation is drawn from `nsynth-train`. Further columns: `pitch`
-    and `velocity` (MIDI).
+    test part here; validation is drawn from `nsynth-train`. Further columns: `pitch` and `velocity` (MIDI).
     """
-    names = {part: (f"nsynth-{part}/examples.json", f"nsynth-{part}/audio") for part in ("train", "valid", "test")}
-    parts, notes = complete_parts("nsynth", root, names)
-    clips = pd.concat([_read_notes(root / names[part][0]).assign(part=part) for part in parts], ignore_index=True)
-    clips = clips[(clips.pop("source") == "acoustic") & clips.label.isin(FAMILIES)]
-    clips["path"] = "nsynth-" + clips.part + "/audio/" + clips.clip_id + ".wav"
-    official = "train" in parts and len(parts) > 1
-    clips["split"] = np.where(clips.part == "train", "train", "test") if official else ""
-    return Found(clips, notes=notes)
+    parts = {part: (f"nsynth-{part}/examples.json", f"nsynth-{part}/audio") for part in ("train", "valid", "test")}
+    clips, notes = read_parts("nsynth", root, parts, _read_part)
+    return Found(clips.replace({"split": {"valid": "test"}}), notes=notes)
 
 
-def _read_notes(path: Path) -> pd.DataFrame:
-    """Return `_FIELDS` of every note; other fields are dropped while reading, because the file is large."""
+def _read_part(root: Path, part: str) -> pd.DataFrame:
+    """Return the notes of a part; other fields are dropped while reading, because the file is large."""
     fields = itemgetter(*_FIELDS)
 
     def keep(entry: dict[str, Any]) -> Any:
         return fields(entry) if "note_str" in entry else entry  # except the outermost object
 
+    path = root / f"nsynth-{part}" / "examples.json"
     try:
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=keep)
         clips = pd.DataFrame(list(notes.values()), columns=["clip_id", "group", "label", "source", "pitch", "velocity"])
@@ -51,4 +45,5 @@ def _read_notes(path: Path) -> pd.DataFrame:
             raise ValueError("no notes, or names that contradict the fields")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path} is not a list of notes ({error}); unpack the archive again.") from None
-    return clips
+    clips = clips[(clips.pop("source") == "acoustic") & clips.label.isin(FAMILIES)]
+    return clips.assign(path=f"nsynth-{part}/audio/" + clips.clip_id + ".wav")

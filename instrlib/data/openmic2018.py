@@ -23,7 +23,7 @@ def find(root: Path) -> Found:
 
     Labels come from the table of aggregated answers: 1 from a relevance of `PRESENT` on, 0 below, NaN for unrated
     instruments (the zeros of `Y_mask` in `openmic-2018.npz`, which requires unpickling). `split` is the official part.
-    Further columns: `artist`, `title`, `licence`.
+    Further columns: `title` and `licence`.
     """
     base = root / FOLDER
     lacking = [name for name in (LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]
@@ -44,12 +44,11 @@ def find(root: Path) -> Found:
             # Merging two artists of one name costs little; an artist on both sides would be a leak.
             "group": [f"artist/{artist.casefold()}" if artist else f"clip/{key}" for key, artist in artists.items()],
             "split": [part_of[key] for key in labels.index],
-            "artist": artists.to_numpy(),
             "title": known.track_title.to_numpy(),
             "licence": known.license_title.to_numpy(),
         }
     )
-    return Found(clips, labels, folders=[f"{FOLDER}/audio"])
+    return Found(clips, labels)
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
