@@ -50,7 +50,6 @@ class FeatureStore:
     `segments` has `row` (in `features`), `clip_id`, `start_s` (in the file), `label`, `target` (index in `classes`),
     `group`, `split`; with changed copies `copy`, from 1; with several labels `labels`, one character per class: "1"
     present, "0" absent, "?" not observed. `excluded` is a `corpora.excluded_table` of clips without usable segments.
-    `fingerprint` identifies corpus, settings and change on every machine.
     """
 
     folder: Path
@@ -84,10 +83,7 @@ class FeatureStore:
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes))
 
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
-        """Return segments as network inputs [shape=(n, n_bins, n_frames, 1), float32], by `config.scaling`.
-
-        `rows` are values of the column `row`, in any order; the scaling "train" requires a scaler (`fit_scaler`).
-        """
+        """Return network inputs [shape=(n, n_bins, n_frames, 1), float32]; scaling "train" needs a scaler."""
         return scale(self.features[np.asarray(rows)], self.config, scaler)[..., None]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,24 +111,20 @@ def open_store(folder: Path) -> FeatureStore:
     """Open a store; raise `StoreError` if it is missing, damaged, or from other code or packages."""
     folder = Path(folder)
     try:
-        record = read_json(folder / _RECORD)
+        record, written_ns = read_json(folder / _RECORD), (folder / _RECORD).stat().st_mtime_ns
         config, fingerprint = FeatureConfig.from_dict(record["config"]), record["fingerprint"]
-        if record["key"] != _key(fingerprint):
-            raise StoreError(f"The feature store {folder} was made by other code or packages; run notebook 01 again.")
-        written_ns = (folder / _RECORD).stat().st_mtime_ns
-        states = {name: (folder / name).stat() for name in record["sizes"]}
-        if any(one.st_size != record["sizes"][name] or one.st_mtime_ns > written_ns for name, one in states.items()):
-            raise KeyError
+        states = [((folder / name).stat(), size) for name, size in record["sizes"].items()]
+        if any(state.st_size != size or state.st_mtime_ns > written_ns for state, size in states):
+            raise ValueError
         text = dict.fromkeys(("clip_id", "label", "group", "split", _LABELS), str)
         segments = pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
-    except StoreError:
-        raise
     except (InstrlibError, OSError, KeyError, TypeError, ValueError, AttributeError):
         raise StoreError(f"The feature store {folder} is missing or damaged; run notebook 01 again.") from None
+    if record["key"] != _key(fingerprint):
+        raise StoreError(f"The feature store {folder} was made by other code or packages; run notebook 01 again.")
     segments.insert(0, "row", np.arange(len(segments)))
-    return FeatureStore(
-        folder, config, tuple(record["classes"]), segments, excluded_table(record["excluded"]), fingerprint
-    )
+    excluded = excluded_table(record["excluded"])
+    return FeatureStore(folder, config, tuple(record["classes"]), segments, excluded, fingerprint)
 
 
 def build_store(
@@ -159,11 +151,11 @@ def build_store(
                     shutil.rmtree(old, ignore_errors=True)
                 partial.mkdir(exist_ok=True)
                 try:
-                    segments, excluded = _fill(partial, corpus, config, workers, change)
+                    tables = _fill(partial, corpus, config, workers, change)
                 except CorpusError:
                     shutil.rmtree(partial)  # so that repaired files are read again
                     raise
-                _write_tables(partial, segments, excluded, fingerprint, config, corpus.classes)
+                _write_tables(FeatureStore(partial, config, corpus.classes, *tables, fingerprint))
                 partial.replace(folder)
                 (folder / _PROGRESS).unlink(missing_ok=True)
                 store = open_store(folder)
@@ -191,7 +183,7 @@ def by_segment(inputs: Inputs, folder: Path, *, keep_groups: bool, seed: int = 0
         (place / _FEATURES).hardlink_to(store.folder / _FEATURES)
     except OSError:  # the file system has no links
         shutil.copy2(store.folder / _FEATURES, place)
-    _write_tables(place, segments, store.excluded, fingerprint, store.config, store.classes)
+    _write_tables(dataclasses.replace(store, folder=place, segments=segments, fingerprint=fingerprint))
     random, names = np.random.default_rng(seed), segments.clip_id
     if not keep_groups:
         names = segments.groupby("label").clip_id.transform(random.permutation)
@@ -227,19 +219,13 @@ def _key(fingerprint: str) -> str:
     return cache.key("data", store=fingerprint)[:16]
 
 
-def _write_tables(
-    folder: Path,
-    segments: pd.DataFrame,
-    excluded: pd.DataFrame,
-    fingerprint: str,
-    config: FeatureConfig,
-    classes: tuple[str, ...],
-) -> None:
+def _write_tables(store: FeatureStore) -> None:
     """Write the segments, then the record, which makes a store complete."""
-    segments.to_csv(folder / _SEGMENTS, index=False)
-    record = {"fingerprint": fingerprint, "key": _key(fingerprint), "config": config.to_dict(), "classes": classes}
-    sizes = {name: (folder / name).stat().st_size for name in (_FEATURES, _SEGMENTS)}
-    write_json(folder / _RECORD, {**record, "sizes": sizes, "excluded": excluded.to_numpy().tolist()})
+    store.segments.to_csv(store.folder / _SEGMENTS, index=False)
+    record = {name: getattr(store, name) for name in ("fingerprint", "config", "classes")}
+    sizes = {name: (store.folder / name).stat().st_size for name in (_FEATURES, _SEGMENTS)}
+    excluded = store.excluded.to_numpy().tolist()
+    write_json(store.folder / _RECORD, {**record, "key": _key(store.fingerprint), "sizes": sizes, "excluded": excluded})
 
 
 def _fill(
@@ -247,25 +233,23 @@ def _fill(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write the features of a store, continuing after the finished batches; return its segments and excluded clips."""
     clips, n_copies = corpus.manifest, change.n_copies if change else 1
-    features, progress = folder / _FEATURES, folder / _PROGRESS
-    lines = progress.read_text().splitlines(keepends=True) if progress.exists() else []
-    lines = [line for line in lines if line.endswith("\n")]  # the last may be cut
-    outcome = [clip for line in lines for clip in json.loads(line)]
-    n_bytes = 2 * n_copies * sum(len(clip["offsets_s"]) for clip in outcome) * int(np.prod(config.shape))
-    if lines and features.stat().st_size < n_bytes:
-        lines, outcome, n_bytes = [], [], 0
     sounds = [(clip.clip_id, corpus.root / clip.path, clip.start_s, clip.duration_s) for clip in clips.itertuples()]
-    tasks = [(batch, config, change) for batch in in_parts(sounds, _BATCH_CLIPS)[len(lines) :]]
-    with features.open("ab") as file, progress.open("a") as log:
+    with (folder / _FEATURES).open("ab") as file, (folder / _PROGRESS).open("a+") as log:
+        log.seek(0)
+        lines = [line for line in log if line.endswith("\n")]  # the last may be cut
+        outcome = [clip for line in lines for clip in json.loads(line)]
+        n_bytes = 2 * int(np.prod(config.shape)) * n_copies * sum(len(clip["offsets_s"]) for clip in outcome)
+        if n_bytes > file.tell():
+            lines, outcome, n_bytes = [], [], 0
         file.truncate(n_bytes)
         log.truncate(sum(map(len, lines)))
+        tasks = [(batch, config, change) for batch in in_parts(sounds, _BATCH_CLIPS)[len(lines) :]]
         for values, batch in parallel_map(_extract_batch, tasks, workers=workers, describe="features"):
             file.write(values)
             file.flush()
             log.write(json.dumps(batch) + "\n")
             log.flush()
             outcome += batch
-
     lost = [at for at, clip in enumerate(outcome) if not clip["offsets_s"]]
     excluded = excluded_table((*clips.iloc[at][["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     check_unusable_share(corpus, len(lost))
