@@ -19,7 +19,6 @@ from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models import litert
 from instrlib.models.layers import count_multiply_adds
-from instrlib.models.prune import count_nonzero
 from instrlib.models.trained import load_model, open_trained, part_segments, predict_clips
 from instrlib.models.variants import run_folder
 
@@ -142,7 +141,7 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
         contents = convert_model(model, examples=store.read(parts["train"].row.to_numpy()[chosen], scaler))
         counts = {
             "parameters": model.count_params(),
-            "nonzero": count_nonzero(model),
+            "nonzero": int(sum(np.count_nonzero(weight) for weight in model.get_weights())),
             "multiply_adds": count_multiply_adds(model),
             "nonzero_multiply_adds": count_multiply_adds(model, nonzero=True),
         }

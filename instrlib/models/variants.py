@@ -1,6 +1,6 @@
 """Comparison of training variants: several seeds on every fold, tested on the same clips."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ class Variant:
     splits: tuple[Path, ...] | None = None  # if its clips differ from those of the other variants
     seeds: tuple[int, ...] | None = None  # if it has fewer
     start: "Pretrained | None" = None  # replaces random initial weights
+    train: Callable[[Path, "Variant", Path, int], None] | None = None  # replaces the training, such as `prune.prune`
 
 
 @dataclass(frozen=True)
@@ -144,5 +145,9 @@ def _graph(variant: Variant) -> str:
 
 
 def _train(folder: Path, variant: Variant, split: Path, seed: int) -> Predictions:
-    settings = (variant.store, split, variant.spec, variant.config, seed, variant.copies, variant.start)
-    return read_test(train_model(folder, *settings, test=True), variant.store, split)
+    if variant.train:
+        variant.train(folder, variant, split, seed)
+    else:
+        settings = (variant.spec, variant.config, seed, variant.copies, variant.start)
+        train_model(folder, variant.store, split, *settings, test=True)
+    return read_test(folder, variant.store, split)

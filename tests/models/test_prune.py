@@ -1,5 +1,6 @@
 """Pruning sets as many weights to zero as asked, carries the network over and back unharmed, and repeats."""
 
+import functools
 import json
 import os
 import shutil
@@ -12,19 +13,27 @@ import pytest
 
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import RunError, read_json, write_json
-from instrlib.core.parallel import parallel_map
 from instrlib.models import prune, trained
 from instrlib.models.prune import Pruning
+from instrlib.models.variants import Variant, run_variants
 
 TUNE = TrainConfig(epochs=2, learning_rate=1e-3)
 CONTROL, MOST, AT_ONCE = Pruning(0.0), Pruning(0.9), Pruning(0.9, "one step")
 KERNELS = {"conv1": 5 * 5 * 12, "conv2": 3 * 3 * 12 * 16, "scores": 16 * 3}
 
 
+def prune_all(dense, inputs, folder: Path, ways: list[Pruning], config: TrainConfig = TUNE, seeds=(0, 1)):
+    places = {(seed, inputs.splits[0]): by_fold[0] for seed, by_fold in enumerate(dense.folders)}
+    made = [
+        Variant(one.name, "compact", config, inputs.store.folder, train=functools.partial(prune.prune, places, one))
+        for one in ways
+    ]
+    return run_variants(folder, made, splits=inputs.splits, seeds=seeds, workers=2)
+
+
 @pytest.fixture(scope="module")
 def pruned(dense, inputs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pruned")
-    return prune.prune_networks(folder, dense.folders, [CONTROL, MOST, AT_ONCE], inputs=inputs, config=TUNE, workers=2)
+    return prune_all(dense, inputs, tmp_path_factory.mktemp("pruned"), [CONTROL, MOST, AT_ONCE])
 
 
 def weights_of(folder: Path) -> list[np.ndarray]:
@@ -34,12 +43,6 @@ def weights_of(folder: Path) -> list[np.ndarray]:
 def kernels_of(folder: Path) -> dict[str, np.ndarray]:
     layers = trained.load_model(folder)[0].layers
     return {layer.name: np.asarray(layer.kernel).ravel() for layer in layers if hasattr(layer, "kernel")}
-
-
-def prune_alone(dense, inputs, folder: Path, ways: list[Pruning], config: TrainConfig = TUNE) -> None:
-    places = {way: folder / way.name for way in ways}
-    task = (dense.flat[0], places, inputs.store.folder, inputs.splits[0], config)
-    list(parallel_map(prune.prune, [task], workers=1, isolate=True))
 
 
 def test_every_kernel_has_the_share_of_zeros_asked_for_and_nothing_else_is_pruned(pruned, dense):
@@ -67,30 +70,31 @@ def test_one_step_keeps_the_largest_weights_of_the_trained_network(dense, pruned
             assert set(np.flatnonzero(new)) == set(largest)
 
 
-def test_the_result_depends_neither_on_the_order_nor_on_a_kill_and_is_kept(pruned, dense, inputs, tmp_path):
-    prune_alone(dense, inputs, tmp_path, [MOST, AT_ONCE])
-    (tmp_path / AT_ONCE.name / "manifest.json").unlink()  # killed before its end
-    kept = (tmp_path / MOST.name / "model.keras").stat().st_mtime_ns
-    prune_alone(dense, inputs, tmp_path, [AT_ONCE, MOST])
-    assert (tmp_path / MOST.name / "model.keras").stat().st_mtime_ns == kept
-    for way in (MOST, AT_ONCE):
-        for one, other in zip(weights_of(pruned[way.name].flat[0]), weights_of(tmp_path / way.name), strict=True):
+def test_the_result_does_not_depend_on_a_kill_and_a_finished_one_is_kept(pruned, dense, inputs, tmp_path):
+    first = prune_all(dense, inputs, tmp_path, [MOST, AT_ONCE], seeds=(0,))
+    (first[AT_ONCE.name].flat[0] / "manifest.json").unlink()  # killed before its end
+    kept = (first[MOST.name].flat[0] / "model.keras").stat().st_mtime_ns
+    again = prune_all(dense, inputs, tmp_path, [AT_ONCE, MOST], seeds=(0,))
+    assert (again[MOST.name].flat[0] / "model.keras").stat().st_mtime_ns == kept
+    for name, outcome in again.items():
+        for one, other in zip(weights_of(pruned[name].flat[0]), weights_of(outcome.flat[0]), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_foreign_damaged_or_unfinished_network_is_named(dense, inputs, tmp_path):
+def test_a_foreign_or_damaged_network_is_named(dense, inputs, tmp_path):
     foreign, damaged = (shutil.copytree(dense.flat[0], tmp_path / name) for name in ("foreign", "damaged"))
     write_json(foreign / "manifest.json", read_json(foreign / "manifest.json") | {"split": "another"})
     (damaged / "model.keras").write_bytes((damaged / "model.keras").read_bytes()[:5000])
+    variant = Variant("pruned", "compact", TUNE, inputs.store.folder)
     for name in ("none", "foreign", "damaged"):
         with pytest.raises(RunError, match=name):
-            prune.prune(tmp_path / name, {MOST: tmp_path / "out"}, inputs.store.folder, inputs.splits[0], TUNE)
+            prune.prune({(0, inputs.splits[0]): tmp_path / name}, MOST, tmp_path / "out", variant, inputs.splits[0], 0)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_loss_that_is_not_finite_is_refused(dense, inputs, tmp_path):
     with pytest.raises(RunError, match="diverged"):
-        prune_alone(dense, inputs, tmp_path, [MOST], TrainConfig(epochs=1, batch_size=8, learning_rate=1e30))
+        prune_all(dense, inputs, tmp_path, [MOST], TrainConfig(epochs=1, batch_size=8, learning_rate=1e30), seeds=(0,))
     assert not list(tmp_path.rglob("manifest.json"))
 
 
