@@ -4,7 +4,6 @@ The server accepts connections from 127.0.0.1 only and contacts no other host. U
 Results are embedded in the page, so that no other user can fetch them from the server.
 """
 
-import atexit
 import base64
 import contextlib
 import html
@@ -56,14 +55,9 @@ _SERVED = (
 
 @contextlib.contextmanager
 def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[str]:
-    """Serve the page while the block runs and yield its address.
+    """Serve the page while the block runs and yield its address; by default on the first free port from 7860.
 
-    Parameters
-    ----------
-    folder : Path, optional
-        Model folder; for the default see `published.open_model`.
-    port : int, optional
-        Default: the first free port from 7860.
+    For the default of `folder` see `published.open_model`.
     """
     model, before = open_model(folder), dict(os.environ)
     known = before.get("NO_PROXY") or before.get("no_proxy") or ""
@@ -98,16 +92,6 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
     with contextlib.suppress(KeyboardInterrupt), opened(folder, port=port) as address:
         on_ready(address)
         threading.Event().wait()
-
-
-def show(folder: Path | None = None) -> Any:
-    """Show the page in a notebook; it is served until the kernel ends."""
-    from IPython.display import IFrame
-
-    stack = contextlib.ExitStack()
-    address = stack.enter_context(opened(folder))
-    atexit.register(stack.close)
-    return IFrame(address, "100%", 900, extras=['allow="microphone"'])
 
 
 def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:

@@ -3,6 +3,7 @@
 The result is a model folder for `models.published`.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.signal
 
 from instrlib.audio.effects import coloured_noise
 from instrlib.audio.features import extract
@@ -69,11 +71,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen network, and a table of all candidates, the best first.
-
-    Columns: `notebook`, `name`, `parameters`, `networks` (their number), the mean validation score, and `fits` (small
-    enough).
-    """
+    """The chosen network, and a table of all candidates, the best first; `fits` marks those that are small enough."""
 
     candidate: Candidate
     seed: int
@@ -124,28 +122,21 @@ def candidates(run: "Run", notebooks: Sequence[str], inputs: Inputs) -> list[Can
 
 
 def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | None = None) -> Choice:
-    """Choose a network on validation: the candidate with the best mean score, then its best network.
+    """Choose a network on validation: the candidate with the best (highest) mean score, then its best network.
 
-    Parameters
-    ----------
-    found : sequence of Candidate
-        Of equally good ones the first is chosen. Networks above `MAX_PARAMETERS` are chosen only if all are.
-    score : str
-        A validation score; higher is better.
-    fold : int, optional
-        Choose among the networks of this fold, so that two released networks have the same test part.
+    Networks above `MAX_PARAMETERS` are chosen only if all are. With `fold`, the network is one of this fold, so that
+    two released networks have the same test part.
     """
     column = f"validation_{score}"
     networks = pd.DataFrame(
-        trained.summary(folder) | {"candidate": number, "seed": seed, "fold": at, "folder": folder}
+        {"notebook": one.notebook, "name": one.name, "candidate": number, **trained.summary(folder)}
+        | {"seed": seed, "fold": at, "folder": folder}
         for number, one in enumerate(found)
         for seed, by_fold in enumerate(one.folders)
         for at, folder in enumerate(by_fold)
     )
-    by_candidate = networks.groupby("candidate")
-    table = pd.DataFrame({"notebook": [one.notebook for one in found], "name": [one.name for one in found]})
-    table["parameters"], table["networks"] = by_candidate.parameters.max(), by_candidate.size()
-    table[column] = by_candidate[column].mean()
+    means = {"parameters": ("parameters", "max"), "networks": ("seed", "size"), column: (column, "mean")}
+    table = networks.groupby(["candidate", "notebook", "name"]).agg(**means).reset_index(["notebook", "name"])
     table["fits"] = table.parameters <= max(MAX_PARAMETERS, table.parameters.min())
     best = table[column][table.fits].idxmax()
     own = networks[(networks.candidate == best) & (True if fold is None else networks.fold == fold)]
@@ -303,7 +294,11 @@ def publish(
         "refusals": calibration.refusals(after["targets"], after["probabilities"], network.thresholds),
         "several": origins.get("several"),
     }
-    about["published_at"] = _published_before(folder, about["id"]) or datetime.now(UTC).isoformat(timespec="seconds")
+    about["published_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    with contextlib.suppress(RunError, KeyError, TypeError):  # equal releases have equal bytes
+        earlier = published.read_sealed(folder / RECORD)["about"]
+        if earlier["id"] == about["id"]:
+            about["published_at"] = earlier["published_at"]
     record = {"format": published.FORMAT, "classes": inputs.store.classes, "features": inputs.store.config.to_dict()}
     record |= {"scaler": first["scaler"], **dict.fromkeys(FILES)}
     for name, one in made.items():  # a network keeps its own scaler where that differs from the first one's
@@ -346,24 +341,13 @@ def _noise(kind: str, config: FeatureConfig, rng: np.random.Generator) -> np.nda
     """Return one segment of noise, with a peak of 0.3."""
     n = config.segment_samples
     if kind == "mains hum":
-        time_s, partials = np.arange(n) / config.sample_rate_hz, np.arange(1, 9)
-        phases = 2 * np.pi * 50 * partials[:, None] * time_s + rng.uniform(0, 2 * np.pi, (8, 1))
-        sound = rng.uniform(0, 1, 8) / partials @ np.sin(phases)
+        sound = scipy.signal.sawtooth(2 * np.pi * (50 * np.arange(n) / config.sample_rate_hz + rng.uniform()))
     elif kind == "clicks":
         sound = np.zeros(n)
         sound[rng.integers(0, n, 12)] = rng.uniform(0.3, 1, 12)
     else:
         sound = coloured_noise(n, config.sample_rate_hz, rng, slope=NOISES[kind])
     return 0.3 * sound / np.abs(sound).max()
-
-
-def _published_before(folder: Path, identity: str) -> str:
-    """Return the date of an earlier release of the same networks, or "", so that equal releases have equal bytes."""
-    try:
-        about = published.read_sealed(folder / RECORD)["about"]
-        return about["published_at"] if about["id"] == identity else ""
-    except (RunError, KeyError, TypeError):
-        return ""
 
 
 def _by_class(predictions: Predictions, classes: tuple[str, ...], n_resamples: int) -> dict[str, dict[str, Any]]:
@@ -384,19 +368,9 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     sealed = published.sealed(io.to_jsonable(record))
     lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items())
     io.write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line an entry
-
-    def interval(value: dict[str, float | None]) -> str:
-        ends = (value[end] for end in ("estimate", "low", "high"))
-        estimate, low, high = ("–" if end is None else f"{end:.2f}" for end in ends)
-        return estimate if "–" in (low, high) else f"{estimate} [{low}, {high}]"
-
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.0f} %"
-
     loader, strict = jinja2.PackageLoader("instrlib"), jinja2.StrictUndefined
     environment = jinja2.Environment(loader=loader, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     licence = sealed["about"]["corpus"]["licence"]
     fonts = [{"name": name, **vars(font)} for name, font in FONTS.items() if name in licence]
     card = environment.get_template("model_card.md")
-    text = card.render(sealed, fonts=fonts, interval=interval, share=share, n_noises=N_NOISES)
-    io.write_text(folder / published.CARD, text + "\n")
+    io.write_text(folder / published.CARD, card.render(sealed, fonts=fonts, n_noises=N_NOISES) + "\n")

@@ -20,7 +20,6 @@ from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
 from instrlib.models import export, litert, published, trained
 from instrlib.models.layers import Layer, build
-from instrlib.models.published import predict_file
 from instrlib.studies import saliency
 
 # -- the choice --------------------------------------------------------------------------------------------------------
@@ -34,16 +33,16 @@ def write_run(folder: Path, *, accuracy: float = 0.5, parameters: int = 1000, se
     return folder
 
 
-def made_up(folder: Path, name: str, accuracy: list[list[float]], parameters: int = 1000) -> Candidate:
+def candidate(folder: Path, name: str, accuracy: list[list[float]], parameters: int = 1000) -> Candidate:
     """Return a candidate with a validation accuracy for each seed and fold."""
-    folders = tuple(
-        tuple(
-            write_run(folder / name / f"{seed}-{fold}", accuracy=value, parameters=parameters)
-            for fold, value in enumerate(by_fold)
-        )
-        for seed, by_fold in enumerate(accuracy)
-    )
-    return Candidate("02_baseline_cnn", name, folders)
+    folders = [
+        [
+            write_run(folder / name / f"{seed}-{fold}", accuracy=one, parameters=parameters)
+            for fold, one in enumerate(row)
+        ]
+        for seed, row in enumerate(accuracy)
+    ]
+    return Candidate("02_baseline_cnn", name, tuple(map(tuple, folders)))
 
 
 STEADY, LUCKY = [[0.7, 0.8], [0.9, 0.6]], [[0.5, 0.99], [0.5, 0.5]]
@@ -51,23 +50,19 @@ STEADY, LUCKY = [[0.7, 0.8], [0.9, 0.6]], [[0.5, 0.99], [0.5, 0.5]]
 
 @pytest.mark.parametrize(("fold", "seed", "of_fold"), [(None, 1, 0), (0, 1, 0), (1, 0, 1)])
 def test_the_best_mean_on_validation_is_chosen_and_then_its_best_network(tmp_path, fold, seed, of_fold):
-    lucky, steady = made_up(tmp_path, "lucky", LUCKY), made_up(tmp_path, "steady", STEADY)
-    choice = choose([lucky, steady], fold=fold)
+    lucky, steady = candidate(tmp_path, "lucky", LUCKY), candidate(tmp_path, "steady", STEADY)
+    large = candidate(tmp_path, "large", [[1.0, 1.0], [1.0, 1.0]], parameters=release.MAX_PARAMETERS + 1)
+    choice = choose([lucky, steady, large], fold=fold)
     assert (choice.candidate.name, choice.seed, choice.fold) == ("steady", seed, of_fold)
     assert choice.folder == steady.folders[seed][of_fold]
-    assert choice.table.name.tolist() == ["steady", "lucky"] and choice.table.networks.tolist() == [4, 4]
-    np.testing.assert_allclose(choice.table.validation_accuracy, [0.75, 0.6225])
-
-
-def test_a_network_that_is_too_large_is_chosen_only_when_there_is_no_smaller_one(tmp_path):
-    large = made_up(tmp_path, "large", [[1.0, 1.0]], parameters=release.MAX_PARAMETERS + 1)
-    choice = choose([large, made_up(tmp_path, "steady", STEADY)])
-    assert choice.candidate.name == "steady" and choice.table.fits.tolist() == [False, True]
-    assert choose([large]).candidate.name == "large"
+    assert choice.table.name.tolist() == ["large", "steady", "lucky"] and choice.table.networks.tolist() == [4, 4, 4]
+    assert choice.table.fits.tolist() == [False, True, True]
+    np.testing.assert_allclose(choice.table.validation_accuracy, [1.0, 0.75, 0.6225])
+    assert choose([large]).candidate.name == "large", "where there is no smaller one"
 
 
 def test_networks_of_two_folds_are_refused(tmp_path, inputs):
-    first, second = (choose([made_up(tmp_path, name, STEADY)], fold=fold) for fold, name in enumerate("ab"))
+    first, second = (choose([candidate(tmp_path, name, STEADY)], fold=fold) for fold, name in enumerate("ab"))
     with pytest.raises(RunError, match="folds"):
         release.publish(tmp_path / "model", first, second, run=None, inputs=inputs, n_resamples=10)
 
@@ -117,10 +112,6 @@ def test_more_clips_keep_each_group_in_its_part_and_each_clip_its_features(tmp_p
         release.enlarge(study, tmp_path / "fewer", clips_per_class=6)
 
 
-def size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".md")
-
-
 # -- the file against the network --------------------------------------------------------------------------------------
 
 
@@ -158,22 +149,20 @@ def test_temperature_and_thresholds_are_fitted_on_the_validation_part(released, 
     clips, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     targets = segments.groupby("clip_id").target.first()[clips].to_numpy()
     assert network.temperature == pytest.approx(fit_temperature(logits, targets, index), rel=1e-4)
-    assert table.log_loss["calibrated"] <= table.log_loss["as trained"]
     probabilities = clip_probabilities(softmax(logits, network.temperature), index)
     right = probabilities[probabilities.argmax(axis=1) == targets].max(axis=1)
     assert np.unique(network.thresholds).tolist() == [pytest.approx(np.quantile(right, 0.05, method="lower"))]
     several, about = released.made.validation.loc["several"], released.made.model.about["several"]
-    assert several.log_loss["calibrated"] <= several.log_loss["as trained"]
+    assert all(one.log_loss["calibrated"] <= one.log_loss["as trained"] for one in (table, several))
     assert about["validation"]["mean_average_precision"] == several.mean_average_precision["calibrated"]
     assert about["agreement"] >= release.MIN_AGREEMENT
 
 
 def test_equal_networks_give_equal_files_and_one_that_disagrees_with_its_file_is_refused(released, small, tmp_path):
     place = small.store.folder, small.split_path
-    for file in ("single.tflite", "several.tflite"):
-        made = release.convert(tmp_path / file, released.trained[file.partition(".")[0]], *place)
-        assert (tmp_path / file).read_bytes() == (released.made.model.folder / file).read_bytes()
-        assert made["agreement"] >= release.MIN_AGREEMENT
+    for name, network in released.trained.items():
+        release.convert(tmp_path / "file", network, *place)
+        assert (tmp_path / "file").read_bytes() == getattr(released.made.model, name).file.read_bytes()
     cases = (
         ("single", "probabilities", EvaluationError),
         ("single", "clip_id", RunError),
@@ -190,27 +179,25 @@ def test_equal_networks_give_equal_files_and_one_that_disagrees_with_its_file_is
 # -- the model folder --------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_is_complete_and_small(released):
-    folder, model = released.made.model.folder, released.made.model
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".md")
+
+
+def test_the_folder_is_complete_and_its_file_is_tested_on_the_held_out_clips_of_its_split(released, small):
+    model, after = released.made.model, released.made.after
+    folder, about = model.folder, model.about
     assert {path.name for path in folder.iterdir()} == {"model.json", *published.FILES.values(), "MODEL_CARD.md"}
     assert size(folder) < release.MAX_BYTES
-    assert model.classes == ("flute", "piano", "drums") and model.condition is None
-    assert (model.single.output, model.several.output) == ("softmax", "sigmoid")
+    assert (model.single.output, model.several.output, model.condition) == ("softmax", "sigmoid", None)
     record = read_json(folder / "model.json")
-    assert record["single"]["sha256"] == hash_file(folder / "single.tflite")
     assert str(released.trained["single"].parent) not in json.dumps(record), "a path of this machine"
-
-
-def test_the_file_is_tested_on_the_held_out_clips_of_its_split(released, small):
-    about, after, model = released.made.model.about, released.made.after, released.made.model
     assert after["clip_id"].tolist() == sorted(small.split.parts.index[small.split.parts == "test"])
     assert about["split"] == small.split.fingerprint and about["n_tested"] == len(after["clip_id"])
     segments = trained.part_segments(small.store, small.split, "test")
     predicted, _ = published.predictor(model.single)(small.store.features[segments.row.to_numpy()])
     _, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     np.testing.assert_allclose(clip_probabilities(predicted, index), after["probabilities"], atol=1e-6)
-    named = after["probabilities"].argmax(axis=1)
-    right = named == after["targets"]
+    right = after["probabilities"].argmax(axis=1) == after["targets"]
     assert about["scores"]["accuracy"]["estimate"] == right.mean() == about["refusals"]["accuracy"]
     kept = trained.read_test(released.trained["single"], small.store.folder, small.split_path)
     np.testing.assert_array_equal(released.made.before["probabilities"], kept["probabilities"])
@@ -285,13 +272,6 @@ def test_a_section_is_added_or_replaced_and_the_card_is_written_again(released, 
 # -- opening it --------------------------------------------------------------------------------------------------------
 
 
-def refused(folder: Path) -> str:
-    with pytest.raises(RunError) as error:
-        published.open_model(folder)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.mark.parametrize("name", ["model.json", "single.tflite", "several.tflite", "condition.json"])
 def test_a_file_that_is_cut_altered_or_missing_is_refused_by_name(released, tmp_path, name):
     folder = shutil.copytree(released.made.model.folder, tmp_path / "model")
@@ -299,29 +279,28 @@ def test_a_file_that_is_cut_altered_or_missing_is_refused_by_name(released, tmp_
     assert published.open_model(folder).condition["weight"] == 0.1
     whole = (folder / name).read_bytes()
     middle = len(whole) // 2
-    for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b""):
-        (folder / name).write_bytes(damaged)
-        assert str(folder / name) in refused(folder)
-    (folder / name).unlink()
-    if name != "condition.json":
-        assert name in refused(folder)
+    for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b"", None):
+        (folder / name).write_bytes(damaged) if damaged is not None else (folder / name).unlink()
+        if damaged is not None or name != "condition.json":
+            with pytest.raises(RunError, match=name):
+                published.open_model(folder)
 
 
 def test_a_record_that_does_not_describe_a_model_is_refused(released, tmp_path):
     folder = shutil.copytree(released.made.model.folder, tmp_path / "model")
     record = read_json(folder / "model.json")
     settings = record["single"]
+    assert settings["sha256"] == hash_file(folder / "single.tflite")
     wrong = [
         *(record | {"single": {key: value for key, value in settings.items() if key != lost}} for lost in settings),
         *(record | {"single": settings | change} for change in ({"thresholds": [0.5]}, {"output": "linear"})),
         *({key: value for key, value in record.items() if key != lost} for lost in ("classes", "scaler", "several")),
         record | {"format": published.FORMAT + 1},
     ]
-    for one in wrong:
-        write_json(folder / "model.json", published.sealed(one))
-        assert "model.json" in refused(folder) or "single.tflite" in refused(folder)
-    write_json(folder / "model.json", ["a list"])
-    assert "model.json" in refused(folder)
+    for one in (*map(published.sealed, wrong), ["a list"]):
+        write_json(folder / "model.json", one)
+        with pytest.raises(RunError, match=r"model\.json|single\.tflite"):
+            published.open_model(folder)
 
 
 def test_the_default_is_the_model_published_last_and_never_a_smoke_model(released, tmp_path, monkeypatch):
@@ -342,5 +321,5 @@ def test_the_committed_models_are_small_and_answer(repository, small, study):
     assert size(folder) < release.MAX_BYTES
     assert {path.suffix for path in folder.iterdir()} == {".json", ".tflite", ".md"}
     model = published.open_model(folder)
-    found = predict_file(small.clips.root / small.clips.manifest.path.iloc[0], model)
+    found = published.predict_file(small.clips.root / small.clips.manifest.path.iloc[0], model)
     assert found.probabilities.sum() == pytest.approx(1) and found.classes == model.classes
