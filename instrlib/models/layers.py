@@ -53,13 +53,7 @@ SPECS: dict[str, tuple[Layer, ...]] = {
 
 
 def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
-    """Return a table with `factor` times as many filters and units per row, at least one.
-
-    Examples
-    --------
-    >>> [layer.units for layer in widen(SPECS["compact"], 0.5) if layer.kind == "conv"]
-    [12, 16, 32, 48]
-    """
+    """Return a table with `factor` times as many filters and units per row, at least one."""
     return tuple(
         dataclasses.replace(layer, units=max(1, round(factor * layer.units))) if layer.units else layer
         for layer in spec
@@ -82,12 +76,10 @@ def build(
     raises `ConfigError`.
     """
     keras = keras or load_keras()
-    inputs = keras.Input(input_shape, name="features")
-    x = inputs
+    inputs = x = keras.Input(input_shape, name="features")
     for number, row in enumerate(spec, 1):
         x = _add_row(keras.layers, x, row, number)
-    outputs = keras.layers.Dense(n_classes, activation=output, name="scores")(x)
-    model = keras.Model(inputs, outputs)
+    model = keras.Model(inputs, keras.layers.Dense(n_classes, activation=output, name="scores")(x))
     initialise(model, seed)
     return model
 

@@ -29,23 +29,14 @@ if TYPE_CHECKING:
 
     from instrlib.models.transfer import Pretrained
 
-RESIDENT_BYTES = 2**28
-"""Training parts up to this size are kept in memory; others are read again in each epoch, with the same result."""
-
-CHUNK_BYTES = 2**26
-"""Size of the features that one call of the graph gets; it does not affect the result."""
+CHUNK_BYTES = 2**27
+"""Larger training parts are read chunk by chunk in each epoch, with the same result."""
 
 CURVE_POINTS = 10
 """Validations of a training that does not need one after each epoch; it costs a tenth of the training."""
 
 PLATEAU_EPOCHS = 3
 """Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
-
-TIES = 1e-6
-"""Weight of the loss beside the accuracy when an epoch is chosen: it decides between equal accuracies."""
-
-UNOBSERVED = -1.0
-"""Target of a class that was not observed; sigmoid outputs alone."""
 
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
 _PREDICTED_AT_ONCE = 256
@@ -76,18 +67,18 @@ class Examples:
             features[chosen] = stored[rows[places[chosen] % len(self)]]
         return features
 
+    def in_memory(self) -> "Examples":
+        """Return the same examples in memory, unless they exceed `CHUNK_BYTES`."""
+        if 4 * len(self) * len(self.versions) * math.prod(self.config.shape) > CHUNK_BYTES:
+            return self
+        versions = tuple((stored[rows].astype(np.float32), np.arange(len(self))) for stored, rows in self.versions)
+        return dataclasses.replace(self, versions=versions)
+
     def answers(self, predict: Callable[[np.ndarray], Any]) -> np.ndarray:
         """Return the output of `predict` for all examples; it gets scaled inputs [n, n_bins, n_frames, 1]."""
         parts = in_parts(np.arange(len(self)), _PREDICTED_AT_ONCE)
         inputs = (scale(self.read(part), self.config, self.scaler)[..., None] for part in parts)
         return np.concatenate([np.asarray(predict(x)) for x in inputs])
-
-    def resident(self) -> "Examples":
-        """Return the same examples in memory, as float32, unless they exceed `RESIDENT_BYTES`."""
-        if 4 * len(self) * len(self.versions) * math.prod(self.config.shape) > RESIDENT_BYTES:
-            return self
-        versions = tuple((stored[rows].astype(np.float32), np.arange(len(self))) for stored, rows in self.versions)
-        return dataclasses.replace(self, versions=versions)
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
@@ -143,7 +134,7 @@ class Graph:
             row = -1 if layer is self._last else int(re.sub(r"\D", "", layer.name)) - 1
             return 1.0 if rates is None else rates[row]
 
-        learned = [layer for layer in self.model.layers if not (frozen_norm and _is_norm(layer))]
+        learned = [layer for layer in self.model.layers if not (frozen_norm and hasattr(layer, "moving_mean"))]
         self._learned = [(one.value, rate(layer)) for layer in learned for one in layer.trainable_variables]
         self._moments = [[tf.Variable(tf.zeros_like(one)) for one, _ in self._learned] for _ in range(2)]
         self._step = tf.Variable(0.0)
@@ -172,7 +163,7 @@ class Graph:
                 inputs = (inputs - mean) / tf.where(variance > 0, tf.sqrt(variance), 1.0)
             with tf.GradientTape() as tape:
                 scores = self._scores(inputs[..., None], seed)
-                losses, right = self._losses(targets[step], scores)
+                losses, right = self.losses(targets[step], scores)
                 loss = tf.reduce_mean(weights[step] * losses)
             gradients = tape.gradient(loss, [variable for variable, _ in self._learned])
             self._step.assign_add(1.0)
@@ -191,16 +182,16 @@ class Graph:
         import tensorflow as tf
 
         for number, layer in enumerate(self._body):
-            if _is_norm(layer):
+            if hasattr(layer, "moving_mean"):
                 x = layer(x, training=False) if self._frozen_norm else _normalised(layer, x)
-            elif type(layer).__name__ == "Dropout":
+            elif hasattr(layer, "rate"):  # dropout
                 seeds = [seed + number, tf.cast(self._step, tf.int32)]
                 x = tf.nn.experimental.stateless_dropout(x, layer.rate, seed=seeds)
             else:
                 x = layer(x)
         return tf.matmul(x, self._last.kernel.value) + self._last.bias.value
 
-    def _losses(self, targets: Any, scores: Any) -> tuple[Any, Any]:
+    def losses(self, targets: Any, scores: Any) -> tuple[Any, Any]:
         """Return the loss of each example in nats, and how correct it is, from 0 to 1."""
         import tensorflow as tf
 
@@ -212,10 +203,6 @@ class Graph:
         right = observed * tf.cast(tf.equal(targets > 0.5, scores > 0), tf.float32)
         n_observed = tf.maximum(tf.reduce_sum(observed, -1), 1.0)
         return tf.reduce_sum(losses, -1) / n_observed, tf.reduce_sum(right, -1) / n_observed
-
-
-def _is_norm(layer: "keras.layers.Layer") -> bool:
-    return type(layer).__name__ == "BatchNormalization"
 
 
 def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
@@ -234,7 +221,7 @@ def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
 
 
 compiled = functools.lru_cache(maxsize=4)(Graph)
-"""Return the cached graph of these arguments; building it takes half the time of a small training."""
+"""Building a graph takes half the time of a small training."""
 
 
 def fit(
@@ -251,19 +238,14 @@ def fit(
 
     `begin` sets initial weights; `moved` contains `rates` and `frozen_norm` of `transfer.Pretrained`.
 
-    Returns
-    -------
-    graph : Graph
-        Its `model` is the trained network until another training of this process uses the same graph.
-    history : pandas.DataFrame
-        One row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (NaN without validation).
-    best : int
-        The epoch of the kept weights, from 1.
+    Returns the graph, whose `model` is the trained network until the next training of this process; one row per epoch
+    with `epoch`, `loss`, `accuracy`, `val_loss` and `val_accuracy` (NaN without validation); and the epoch of the kept
+    weights, from 1.
     """
-    shape, n_classes, standardise = known.config.shape, known.labels.shape[1], known.config.scaling == "segment"
+    (n, n_classes), shape, standardise = known.labels.shape, known.config.shape, known.config.scaling == "segment"
     graph = compiled(table, shape, n_classes, config.output, standardise, *moved)
     graph.reset(seed)
-    known = known.resident()
+    known = known.in_memory()
     if begin:
         begin(graph.model)
     ends = np.stack([np.zeros((shape[0], 1)), np.ones((shape[0], 1))]).astype(np.float32)
@@ -272,7 +254,7 @@ def fit(
     weights = None
     if config.output == "softmax":
         weights = class_weights(known.labels.argmax(axis=1), n_classes, balanced=config.class_weights)
-    n_steps = max(1, len(known) // config.batch_size)
+    n_steps = max(1, n // config.batch_size)
     each_epoch, every = config.patience or config.schedule == "plateau", max(1, config.epochs // CURVE_POINTS)
     rows: list[dict[str, float]] = []
     rank, best, kept, halvings = -np.inf, 0, None, 0
@@ -285,23 +267,21 @@ def fit(
         for steps, x, targets, weighted in _chunks(known, config, weights, n_steps, (seed, epoch)):
             given = (x, targets, weighted, rates[steps], np.int32(seed), ends[1] - ends[0], ends[0])
             totals += graph.epoch(*given).numpy()
-        n_seen = n_steps * min(config.batch_size, len(known))
+        n_seen = n_steps * min(config.batch_size, n)
         row = {"epoch": epoch + 1, "loss": totals[0] / n_seen, "accuracy": totals[1] / totals[2]}
         rows.append(row)
         if not np.isfinite(row["loss"]):
             break
         if each_epoch or epoch % every == (config.epochs - 1) % every:
             row |= _validation(held_out, graph, weights, config)
-            found = -row["val_loss"] if config.output == "sigmoid" else row["val_accuracy"] - TIES * row["val_loss"]
-            if not config.patience or found > rank:
-                rank, best, kept = found, epoch + 1, graph.model.get_weights()
+            if not config.patience or row["rank"] > rank:
+                rank, best, kept = row["rank"], epoch + 1, graph.model.get_weights()
             if config.patience and epoch + 1 - best >= config.patience:
                 break
         if config.schedule == "plateau":
             since = epoch - int(np.argmin([one["val_loss"] for one in rows]))
             halvings += since > 0 and since % PLATEAU_EPOCHS == 0
-    finite = kept and all(np.isfinite(one).all() for one in (*kept, *graph.model.get_weights()))
-    if not finite:
+    if not (kept and all(np.isfinite(one).all() for one in (*kept, *graph.model.get_weights()))):
         raise RunError(
             f"Training with seed {seed} diverged in epoch {len(rows)}; lower the learning rate "
             f"({config.learning_rate:g})."
@@ -331,13 +311,13 @@ def _chunks(
 def _targets(
     labels: np.ndarray, weights: np.ndarray | None, config: TrainConfig, all_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return smoothed targets and the weight of each example, of the shape of `labels` without its last axis."""
+    """Return smoothed targets, -1 where a label was not observed, and the weight of each example."""
     n_classes = 2 if weights is None else labels.shape[-1]
     targets = (1 - config.label_smoothing) * labels + config.label_smoothing / n_classes
     if weights is None:
         observed = np.isfinite(labels)
         n_observed = np.isfinite(all_labels).sum(axis=1).mean()  # equal weight for every observed label
-        targets, weighted = np.where(observed, targets, UNOBSERVED), observed.sum(axis=-1) / n_observed
+        targets, weighted = np.where(observed, targets, -1), observed.sum(axis=-1) / n_observed
     else:
         weighted = labels @ weights
     return targets.astype(np.float32), weighted.astype(np.float32)
@@ -345,17 +325,12 @@ def _targets(
 
 def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, config: TrainConfig) -> dict[str, float]:
     targets, weighted = _targets(held_out.labels, weights, config, held_out.labels)
-    likely = np.clip(held_out.answers(graph.predict).astype(float), 1e-7, 1 - 1e-7)
-    if weights is not None:
-        losses = -(targets * np.log(likely)).sum(axis=1)
-        right = targets.argmax(axis=1) == likely.argmax(axis=1)
-    else:
-        observed = targets >= 0
-        each = -(targets * np.log(likely) + (1 - targets) * np.log1p(-likely))
-        n_observed = np.maximum(observed.sum(axis=1), 1)
-        losses = np.where(observed, each, 0).sum(axis=1) / n_observed
-        right = (observed & ((targets > 0.5) == (likely > 0.5))).sum(axis=1) / n_observed
-    return {"val_loss": float((weighted * losses).mean()), "val_accuracy": float(np.average(right, weights=weighted))}
+    likely = np.clip(held_out.answers(graph.predict), 1e-7, 1 - 1e-7)
+    scores = np.log(likely) if config.output == "softmax" else np.log(likely) - np.log1p(-likely)
+    losses, right = (values.numpy() for values in graph.losses(targets, scores))
+    loss, accuracy = float((weighted * losses).mean()), float(np.average(right, weights=weighted))
+    rank = accuracy - 1e-6 * loss if config.output == "softmax" else -loss  # the loss decides between equal accuracies
+    return {"val_loss": loss, "val_accuracy": accuracy, "rank": rank}
 
 
 def train_model(
@@ -372,14 +347,13 @@ def train_model(
 ) -> Path:
     """Train a network on the training part of a split and write it to a run folder, unless it is there already.
 
-    `spec` is a name of `layers.SPECS` or a table. Clips with several labels get sigmoid outputs. `seed` determines
-    initial weights, order, augmentation and dropout. `copies` is a store of augmented copies; each epoch draws the
-    original or a copy. `start` replaces random initial weights. With `test` the network also predicts the test part
-    (see `trained.read_test`), which affects no choice.
+    `spec` is a name of `layers.SPECS` or a table. Several labels per clip get sigmoid outputs. `seed` sets initial
+    weights, order, augmentation and dropout. Each epoch draws the original or one of the `copies`, a store of augmented
+    copies. `start` replaces random initial weights. `test` adds `trained.read_test`, which affects no choice.
 
     The optimizer is Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter,
-    2017, arXiv:1608.03983). Without `patience` the weights of the last epoch are kept; otherwise those of the best
-    validation epoch, by accuracy and then loss, or by loss alone for sigmoid outputs.
+    2017, arXiv:1608.03983). The last epoch is kept; with `patience` the best one on validation, by accuracy (softmax)
+    or loss (sigmoid).
     """
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
@@ -404,11 +378,11 @@ def train_model(
     if copied is not None:
         changed = ((copied.features, rows) for rows in rows_of_copies(train, copied).T)
         known = dataclasses.replace(known, versions=(*known.versions, *changed))
-    begin, moved = None, ()
+    settings = {}
     if start:
         begin = functools.partial(start.begin, store=store, scaler=scaler, train=train, validation=validation)
-        moved = (start.rates, start.frozen_norm)
-    graph, history, best = fit(table, known, held_out, config, seed, begin=begin, moved=moved)
+        settings = {"begin": begin, "moved": (start.rates, start.frozen_norm)}
+    graph, history, best = fit(table, known, held_out, config, seed, **settings)
     metrics = {"best_epoch": best, "epochs": len(history), "training_s": round(time.monotonic() - began, 1)}
     predicted = None
     if config.augment.mix == "layers":

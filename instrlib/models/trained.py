@@ -42,9 +42,9 @@ def write_network(
 ) -> None:
     """Write a trained network and its validation predictions to a run folder, the manifest last.
 
-    For sigmoid outputs, thresholds are chosen on validation; `metrics.json` lists classes (`no_threshold`) that
-    validation does not have both present and absent, with threshold 0.5. `metrics` and `made_of` go into `metrics.json`
-    and the manifest; `predicted` replaces the predictions if other clips are used for validation.
+    For sigmoid outputs, thresholds are chosen on validation; classes that validation does not have both present and
+    absent get 0.5 and are listed as `no_threshold`. `metrics` and `made_of` go into `metrics.json` and the manifest;
+    `predicted` replaces the predictions of the validation part.
     """
     several = output_of(model) == "sigmoid"
     with atomic_path(folder / "model.keras") as path:
@@ -206,25 +206,21 @@ def read_test(
 
 def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int) -> dict[str, Predictions]:
     """Return the predictions of `evaluation.baselines`, fitted on the training part of each split."""
-    folds = [_trivial(store, load_split(path, store.segments), seed) for path in splits]
+    folds = []
+    for path in splits:
+        parts = load_split(path, store.segments).parts
+        segments = [store.segments[store.segments.clip_id.map(parts) == name] for name in ("train", "test")]
+        train, test = (one.groupby("clip_id").first() for one in segments)
+        known = {"clip_id": test.index.to_numpy(str), "group": test.group.to_numpy(str)}
+        known["targets"] = test.target.to_numpy(np.int64)
+        if store.multilabel:
+            known["labels"] = store.label_matrix(test)
+            answers = baselines.several_labels(store.label_matrix(train), len(test))
+        else:
+            spectra, targets = [_mean_spectra(store, one) for one in segments], train.target.to_numpy()
+            answers = baselines.single_label(spectra[0], targets, spectra[1], len(store.classes), seed=seed)
+        folds.append({name: known | {"probabilities": values} for name, values in answers.items()})
     return {name: join_folds([fold[name] for fold in folds]) for name in folds[0]}
-
-
-def _trivial(store: FeatureStore, split: Split, seed: int) -> dict[str, Predictions]:
-    part = store.clips.clip_id.map(split.parts)
-    train, test = (store.clips[part == name].sort_values("clip_id") for name in ("train", "test"))
-    table = {
-        "clip_id": test.clip_id.to_numpy(str),
-        "group": test.group.to_numpy(str),
-        "targets": test.target.to_numpy(np.int64),
-    }
-    if store.multilabel:
-        table["labels"] = store.label_matrix(test)
-        answers = baselines.several_labels(store.label_matrix(train), len(test))
-    else:
-        spectra = [_mean_spectra(store, part_segments(store, split, name)) for name in ("train", "test")]
-        answers = baselines.single_label(spectra[0], train.target.to_numpy(), spectra[1], len(store.classes), seed=seed)
-    return {name: table | {"probabilities": probabilities} for name, probabilities in answers.items()}
 
 
 def _mean_spectra(store: FeatureStore, segments: pd.DataFrame) -> np.ndarray:

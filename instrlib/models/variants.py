@@ -97,7 +97,7 @@ def run_variants(
         for fold, split in enumerate(variant.splits or splits)
     }
     # Trainings of one graph are adjacent, so that a process builds it once.
-    order = sorted(tasks, key=lambda place: _graph(tasks[place][0]))
+    order = sorted(tasks, key=lambda place: repr((tasks[place][0].spec, tasks[place][0].store, tasks[place][0].start)))
     describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
     work = [(place, *tasks[place]) for place in order]
     found = dict(zip(order, parallel_map(_train, work, workers=workers, describe=describe, isolate=True), strict=True))
@@ -137,11 +137,6 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
 
 def _outcome(folders: Sequence[Sequence[Path]], answers: dict[Path, Predictions]) -> Outcome:
     return Outcome(tuple(map(tuple, folders)), join_seeds([[answers[one] for one in by_fold] for by_fold in folders]))
-
-
-def _graph(variant: Variant) -> str:
-    """Return the sort key of the compiled graph of a training."""
-    return repr((variant.spec, variant.store, variant.config.output, variant.start))
 
 
 def _train(folder: Path, variant: Variant, split: Path, seed: int) -> Predictions:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace as Stub
 
 import numpy as np
 import pandas as pd
@@ -103,7 +103,6 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_trained_before_and_howev
     mixed = dataclasses.replace(CONFIG, augment=AugmentConfig(mix="cutmix", share=0.5))
     first, other, again, apart = weights(1), weights(2), weights(1), weights(1, mixed)
     monkeypatch.setattr(train, "CHUNK_BYTES", 20_000)
-    monkeypatch.setattr(train, "RESIDENT_BYTES", 0)
     in_chunks, apart_in_chunks = weights(1), weights(1, mixed)
     for one, same in ((first, again), (first, in_chunks), (apart, apart_in_chunks)):
         assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
@@ -152,16 +151,15 @@ def test_with_patience_the_best_epoch_is_kept_and_without_it_the_last(output):
 
 
 def test_a_plateau_halves_the_learning_rate(monkeypatch):
-    seen, still = [], SimpleNamespace(get_weights=lambda: [np.zeros(1)], set_weights=lambda _: None)
+    seen = []
 
-    def epoch(*given: np.ndarray) -> SimpleNamespace:
+    def epoch(*given: np.ndarray) -> Stub:
         seen.append(float(given[3][0]))
-        return SimpleNamespace(numpy=lambda: np.ones(3))
+        return Stub(numpy=lambda: np.ones(3))
 
-    graph = SimpleNamespace(
-        model=still, reset=lambda _: None, epoch=epoch, predict=lambda x: np.full((len(x), 4), 0.25)
-    )
-    monkeypatch.setattr(train, "compiled", lambda *_: graph)
+    model = Stub(get_weights=lambda: [np.zeros(1)], set_weights=lambda _: None)
+    monkeypatch.setattr(train, "compiled", lambda *_: Stub(model=model, reset=lambda _: None, epoch=epoch))
+    monkeypatch.setattr(train, "_validation", lambda *_: {"val_loss": 1.0, "val_accuracy": 0.5, "rank": 0.5})
     config = dataclasses.replace(CONFIG, epochs=8, schedule="plateau", learning_rate=0.01)
     train.fit(TABLE, random_examples(), random_examples(), config, 0)
     np.testing.assert_allclose(seen, [0.01] * 4 + [0.005] * 3 + [0.0025])
