@@ -120,15 +120,12 @@ def test_a_room_changes_nothing_before_the_first_reflection(level):
     np.testing.assert_allclose(direct, direct[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("rt60_s", [1e-5, 0.004, 0.0051])
-def test_a_room_that_decays_before_the_first_reflection_leaves_the_sound(rt60_s):
-    np.testing.assert_allclose(degrade(bursts(), RATE_HZ, "room", rt60_s, rng()), bursts(), atol=0.15)
-
-
-def test_the_reverberation_has_the_level_and_the_delay_asked_for():
+def test_the_reverberation_has_the_level_and_the_delay_asked_for_and_may_be_nothing():
     response = room_response(RATE_HZ, 0.5, rng(), reverberation_db=-12.0, first_reflection_s=0.02)
     assert power_db(response[1:]) + 10 * np.log10(len(response) - 1) == pytest.approx(-12)
     assert np.flatnonzero(response)[1] == round(0.02 * RATE_HZ)
+    for rt60_s in (1e-5, 0.004):
+        np.testing.assert_allclose(degrade(bursts(), RATE_HZ, "room", rt60_s, rng()), bursts(), atol=1e-12)
 
 
 @levels_of("low_pass")
