@@ -11,13 +11,12 @@ References
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
-from instrlib.core.io import ConfigError
 from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.studies.mixtures import Mixtures
@@ -38,47 +37,28 @@ FEWEST_ENSEMBLES = 4  # fewer give no interval
 
 Active = Sequence[np.ndarray]  # for each recording, bool [n_frames, n_classes]
 Event = tuple[int, float, float]  # class, onset and offset in s
+Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # hits, found, true: each [n_recordings, n_classes]
 
 
 @dataclass(frozen=True)
 class Decision:
     """How scores become activity.
 
-    Attributes
-    ----------
-    median_windows : int
-        Odd length of the median filter over frames; 1 filters nothing.
-    on, off : float or np.ndarray [n_classes]
-        An instrument is active while its score stays at `off` or above and reaches `on` at least once.
-    pooling : {"max", "mean"}
-        How the scores of windows become a score of the recording.
-    recording : float or np.ndarray [n_classes]
-        Score of the recording from which an instrument is listed.
+    An instrument is active while the median of its score over `median_windows` frames stays at `off` or above and
+    reaches `on` at least once. It is listed if the `pooling` ("max" or "mean") of its scores reaches `recording`.
     """
 
     median_windows: int
-    on: float | np.ndarray
-    off: float | np.ndarray
-    pooling: Literal["max", "mean"]
-    recording: float | np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.median_windows < 1 or self.median_windows % 2 == 0:
-            raise ConfigError(f"median_windows must be odd and at least 1, not {self.median_windows!r}.")
-        if np.any(np.asarray(self.off) > np.asarray(self.on)):
-            raise ConfigError(f"off must not be above on, but is {self.off!r} with {self.on!r}.")
-        if self.pooling not in ("max", "mean"):
-            raise ConfigError(f"Unknown pooling {self.pooling!r}; choose max or mean.")
+    on: float
+    off: float
+    pooling: str
+    recording: float
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the decision in the `timeline` section of a released model; other entries are ignored."""
-        numbers = {name: np.asarray(values[name], dtype=float) for name in ("on", "off", "recording")}
-        limits = {name: limit if limit.ndim else float(limit) for name, limit in numbers.items()}
-        return cls(median_windows=int(values["median_windows"]), pooling=values["pooling"], **limits)
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
-
-FIXED = Decision(median_windows=1, on=0.15, off=0.15, pooling="mean", recording=0.15)  # of nsynth-condition
 
 # -- from windows to activity ------------------------------------------------------------------------------------------
 
@@ -107,9 +87,9 @@ def frame_scores(windows: "Windows") -> np.ndarray:
     return np.clip((sums[after] - sums[first]) / (after - first)[:, None], 0, 1)
 
 
-def recording_scores(windows: "Windows", pooling: Literal["max", "mean"]) -> np.ndarray:
+def recording_scores(windows: "Windows", pooling: str) -> np.ndarray:
     """Return scores of the whole recording [n_classes]: the maximum or the mean over the windows."""
-    return np.asarray(windows.probabilities).max(axis=0) if pooling == "max" else windows.probabilities.mean(axis=0)
+    return windows.probabilities.max(axis=0) if pooling == "max" else windows.probabilities.mean(axis=0)
 
 
 def listed(windows: "Windows", decision: Decision) -> np.ndarray:
@@ -130,7 +110,7 @@ def smoothed(scores: np.ndarray, median_windows: int) -> np.ndarray:
     return median_filter(scores, size=(median_windows, 1), mode="nearest")
 
 
-def hysteresis(scores: np.ndarray, on: float | np.ndarray, off: float | np.ndarray) -> np.ndarray:
+def hysteresis(scores: np.ndarray, on: float, off: float) -> np.ndarray:
     """Return where a score [n_frames, n_classes] stays at `off` or above and reaches `on` at least once.
 
     Examples
@@ -141,10 +121,8 @@ def hysteresis(scores: np.ndarray, on: float | np.ndarray, off: float | np.ndarr
     from scipy.ndimage import label
 
     numbers, n = label((scores >= off).T, structure=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])  # along time only
-    reaches = np.zeros(n + 1, dtype=bool)
-    reaches[numbers[(scores >= on).T]] = True
-    reaches[0] = False
-    return reaches[numbers].T
+    reaches = np.isin(np.arange(n + 1), numbers[(scores >= on).T])
+    return (reaches[numbers] & (numbers > 0)).T
 
 
 def stretches(active: np.ndarray) -> list[tuple[int, int, int]]:
@@ -161,14 +139,7 @@ def stretches(active: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores: np.ndarray) -> pd.DataFrame:
-    """Return one row per active stretch: `label`, `start_s`, `end_s` and `intensity`, the mean of `scores`.
-
-    Examples
-    --------
-    >>> active = np.array([[True, False], [True, True]])
-    >>> events(active, 0.5, ("flute", "piano"), scores=np.array([[0.5, 0.0], [1.0, 0.5]])).values.tolist()
-    [['flute', 0.0, 1.0, 0.75], ['piano', 0.5, 1.0, 0.5]]
-    """
+    """Return one row per active stretch: `label`, `start_s`, `end_s` and `intensity`, the mean of `scores`."""
     rows = [
         (classes[label], first * hop_s, after * hop_s, float(scores[first:after, label].mean()))
         for label, first, after in stretches(active)
@@ -177,21 +148,20 @@ def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores
     return table.sort_values(["start_s", "label"], ignore_index=True)
 
 
-# -- truth and predictions of soundscapes ------------------------------------------------------------------------------
+# -- truth and choice --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Truth:
     """The instruments that sound in recordings."""
 
-    classes: tuple[str, ...]
     frames: tuple[np.ndarray, ...]  # for each recording, bool [n_frames, n_classes], in frames of `HOP_S`
     events: tuple[list[Event], ...]  # for each recording
     groups: np.ndarray  # ensembles, which share no clips [n_recordings]
 
     def __getitem__(self, rows: np.ndarray) -> "Truth":
         frames, entries = (tuple(one[row] for row in rows) for one in (self.frames, self.events))
-        return Truth(self.classes, frames, entries, self.groups[rows])
+        return Truth(frames, entries, self.groups[rows])
 
     @property
     def labels(self) -> np.ndarray:
@@ -202,21 +172,20 @@ class Truth:
 def truth_of(soundscapes: Mixtures) -> Truth:
     """Return the truth of soundscapes, in manifest order."""
     classes, table = soundscapes.corpus.classes, soundscapes.corpus.manifest
-    by_name = dict(list(soundscapes.activity.groupby("mixture")))
-    entries = []
-    for name in table.clip_id:
-        own = by_name[name]
-        rows = zip(own.label, own.onset_s, own.offset_s, strict=True)
-        entries.append([(classes.index(label), float(onset), float(offset)) for label, onset, offset in rows])
-    frames = [in_frames(own, end_s, len(classes)) for own, end_s in zip(entries, table.duration_s, strict=True)]
-    return Truth(classes, tuple(frames), tuple(entries), table.group.to_numpy(str))
+    columns = ["mixture", "label", "onset_s", "offset_s"]
+    entries: dict[str, list[Event]] = {name: [] for name in table.clip_id}
+    for name, label, onset_s, offset_s in soundscapes.activity[columns].itertuples(index=False):
+        entries[name].append((classes.index(label), onset_s, offset_s))
+    spans = zip(entries.values(), table.duration_s, strict=True)
+    frames = [in_frames(own, duration_s, len(classes)) for own, duration_s in spans]
+    return Truth(tuple(frames), tuple(entries.values()), table.group.to_numpy(str))
 
 
-def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int, *, hop_s: float = HOP_S) -> np.ndarray:
+def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int) -> np.ndarray:
     """Return the frames that events touch, bool [n_frames, n_classes]."""
-    active = np.zeros((int(np.ceil(duration_s / hop_s - 1e-6)), n_classes), dtype=bool)
+    active = np.zeros((int(np.ceil(duration_s / HOP_S - 1e-6)), n_classes), dtype=bool)
     for label, onset_s, offset_s in entries:
-        active[int(onset_s / hop_s) : int(np.ceil(offset_s / hop_s - 1e-6)), label] = True
+        active[int(onset_s / HOP_S) : int(np.ceil(offset_s / HOP_S - 1e-6)), label] = True
     return active
 
 
@@ -228,31 +197,27 @@ def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataF
     each plays in few soundscapes. The tables are `median_windows`, `on`, `off` and `frame_micro_f1` of every
     combination, and `threshold` and `micro_f1` of the list, indexed by pooling.
     """
-    lists = {}
+    lists = pd.DataFrame(columns=["threshold", "micro_f1"], dtype=float).rename_axis("pooling")
     for pooling in ("max", "mean"):
         values = np.stack([recording_scores(one, pooling) for one in heard])
         threshold = float(best_thresholds(truth.labels.reshape(-1, 1), values.reshape(-1, 1))[0][0])
-        lists[pooling] = {"threshold": threshold, "micro_f1": _f1(values >= threshold, truth.labels == 1)}
-    lists = pd.DataFrame.from_dict(lists, orient="index").rename_axis("pooling")
+        lists.loc[pooling] = threshold, _f1(values >= threshold, truth.labels == 1)
     pooling = lists.micro_f1.idxmax()
     recording = float(lists.threshold[pooling])
-    named = [recording_scores(one, pooling) >= recording for one in heard]
     scores = [frame_scores(one)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
-    # A frame below all thresholds separates the stretches of consecutive soundscapes.
-    true, named, *smooth = (
-        np.concatenate([np.pad(one, ((0, 1), (0, 0)), constant_values=wall) for one in ones])
-        for ones, wall in (
-            (truth.frames, False),
-            ([np.tile(own, (len(frames), 1)) for own, frames in zip(named, truth.frames, strict=True)], False),
-            *(([smoothed(one, median) for one in scores], -1.0) for median in MEDIANS),
-        )
-    )
-    rows = [
-        (median, float(on), float(off), _f1(hysteresis(one, on, off) & named, true))
-        for median, one in zip(MEDIANS, smooth, strict=True)
-        for on in THRESHOLDS
-        for off in THRESHOLDS[on >= THRESHOLDS]
-    ]
+    named = [np.where(recording_scores(one, pooling) >= recording, 0, -1.0) for one in heard]
+
+    def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Join soundscapes, with a frame below all thresholds after each."""
+        return np.concatenate([np.pad(one, ((0, 1), (0, 0)), constant_values=-1) for one in parts])
+
+    true, rows = joined([frames.astype(np.int8) for frames in truth.frames]) == 1, []
+    for median in MEDIANS:
+        # Classes that are not listed are below all thresholds.
+        smooth = joined([smoothed(one, median) + least for one, least in zip(scores, named, strict=True)])
+        for on in THRESHOLDS:
+            for off in THRESHOLDS[on >= THRESHOLDS]:
+                rows.append((median, float(on), float(off), _f1(hysteresis(smooth, on, off), true)))
     tried = pd.DataFrame(rows, columns=["median_windows", "on", "off", "frame_micro_f1"])
     best = tried[tried.frame_micro_f1 >= tried.frame_micro_f1.max() - 1e-12]
     far = (best.on - 0.5).abs() + (best.off - 0.5).abs()
@@ -264,44 +229,13 @@ def _f1(found: np.ndarray, true: np.ndarray) -> float:
     return float(2 * (found & true).sum() / max(found.sum() + true.sum(), 1))
 
 
-def find(heard: Sequence["Windows"], decision: Decision, truth: Truth) -> Active:
-    """Return the activity of each recording; windows may extend beyond its end."""
-    return [activity(one, decision)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
-
-
-def always(named: np.ndarray, truth: Truth) -> Active:
-    """Return activity in which listed instruments, bool [n_recordings, n_classes], play throughout."""
-    return [np.broadcast_to(own, frames.shape) for own, frames in zip(named, truth.frames, strict=True)]
-
-
-def baselines(known: Truth, truth: Truth) -> dict[str, Active]:
-    """Return activity that needs no audio.
-
-    "the most frequent" plays the most frequent instruments throughout, in the number with the best F1 on `known`;
-    "oracle list" knows the instruments of each recording, but not their times.
-    """
-    every = np.concatenate(known.frames)
-    order = np.argsort(-every.mean(axis=0), kind="stable")
-    sizes = range(1, len(order) + 1)
-    best = max(sizes, key=lambda n: _f1(np.isin(np.arange(len(order)), order[:n]) & np.ones_like(every), every))
-    named = {
-        "always active": np.ones(len(order), bool),
-        "never active": np.zeros(len(order), bool),
-        "the most frequent": np.isin(np.arange(len(order)), order[:best]),
-    }
-    lists = {name: np.tile(one, (len(truth.frames), 1)) for name, one in named.items()}
-    return {name: always(one, truth) for name, one in (lists | {"oracle list": truth.labels == 1}).items()}
-
-
 # -- scores ------------------------------------------------------------------------------------------------------------
 
 
-def match_events(
-    reference: Sequence[Event], found: Sequence[Event], *, collar_s: float, offset_share: float = OFFSET_SHARE
-) -> list[tuple[int, int]]:
+def match_events(reference: Sequence[Event], found: Sequence[Event], *, collar_s: float) -> list[tuple[int, int]]:
     """Return the largest set of pairs (index in `reference`, index in `found`); each event is in at most one.
 
-    Pairs have the same class, onsets within the collar, and offsets within the collar or `offset_share` of the length
+    Pairs have the same class, onsets within the collar, and offsets within the collar or `OFFSET_SHARE` of the length
     of the reference event.
 
     Examples
@@ -316,26 +250,23 @@ def match_events(
         return []
     true, guess = np.array(reference, dtype=float), np.array(found, dtype=float)
     error = np.abs(true[:, None] - guess[None])
-    offset_collar_s = np.maximum(collar_s, offset_share * (true[:, 2] - true[:, 1]))[:, None]
+    offset_collar_s = np.maximum(collar_s, OFFSET_SHARE * (true[:, 2] - true[:, 1]))[:, None]
     fits = (error[..., 0] == 0) & (error[..., 1] <= collar_s + 1e-9) & (error[..., 2] <= offset_collar_s + 1e-9)
     partner = maximum_bipartite_matching(csr_matrix(fits), perm_type="column")
     return [(number, int(other)) for number, other in enumerate(partner) if other >= 0]
-
-
-Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # hits, found, true: each [n_recordings, n_classes]
 
 
 def frame_counts(truth: Truth, active: Active, where: Sequence[np.ndarray] | None = None) -> Counts:
     """Return hits, found and true frames of each recording and class, only in the masks `where` if given."""
     masks = [slice(None)] * len(truth.frames) if where is None else where
     pairs = [(true[own], found[own]) for true, found, own in zip(truth.frames, active, masks, strict=True)]
-    hits = np.stack([(true & found).sum(axis=0) for true, found in pairs])
-    return hits, np.stack([found.sum(axis=0) for _, found in pairs]), np.stack([true.sum(axis=0) for true, _ in pairs])
+    counts = [((true & found).sum(axis=0), found.sum(axis=0), true.sum(axis=0)) for true, found in pairs]
+    return tuple(np.stack(one) for one in zip(*counts, strict=True))
 
 
 def event_counts(truth: Truth, active: Active, collar_s: float = COLLARS_S[0]) -> Counts:
     """Return hits, found and true events of each recording and class."""
-    hits, n_found, n_true = np.zeros((3, len(truth.frames), len(truth.classes)))
+    hits, n_found, n_true = np.zeros((3, len(truth.frames), truth.frames[0].shape[1]))
     for row, (true, frames) in enumerate(zip(truth.events, active, strict=True)):
         found = [(label, first * HOP_S, after * HOP_S) for label, first, after in stretches(frames)]
         matched = [true[number] for number, _ in match_events(true, found, collar_s=collar_s)]
@@ -350,21 +281,19 @@ def micro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
     return 2 * hits / np.maximum(found + true, 1e-12)
 
 
-def class_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
-    """Return the F1 of each class for each row of weights [n_draws, n_classes]; NaN if it never sounds."""
-    hits, found, true = (weights @ one for one in counts)
-    return np.where(true > 0, 2 * hits / np.maximum(found + true, 1e-12), np.nan)
-
-
 def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
     """Return the mean F1 of the classes that sound; one that is never found counts 0 (sed_eval omits it)."""
-    f1 = class_f1(counts, weights)
-    n = np.isfinite(f1).sum(axis=1)
-    return np.where(n > 0, np.nansum(f1, axis=1) / np.maximum(n, 1), np.nan)
+    hits, found, true = (weights @ one for one in counts)
+    sounds = true > 0
+    n = np.where(sounds.any(axis=1), sounds.sum(axis=1), np.nan)
+    return np.where(sounds, 2 * hits / np.maximum(found + true, 1e-12), 0).sum(axis=1) / n
 
 
-def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Return every score under draws of the ensembles [1, 1 + n_resamples]; the error rate is (S + D + I) / true."""
+def draws(truth: Truth, active: Active, *, n_resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return every one of `SCORES` under draws of the ensembles [1, 1 + n_resamples]; see `statistics.draw`.
+
+    The error rate is (substitutions + deletions + insertions) / true frames.
+    """
     frames, (wide, narrow) = frame_counts(truth, active), (event_counts(truth, active, one) for one in COLLARS_S)
     pairs = list(zip(truth.frames, active, strict=True))
     errors = [np.maximum((~a & b).sum(axis=1), (a & ~b).sum(axis=1)).sum() for a, b in pairs]
@@ -379,48 +308,25 @@ def _draws(truth: Truth, active: Active, n_resamples: int, seed: int) -> dict[st
     return statistics.draw([scores], truth.groups, n_resamples=n_resamples, seed=seed)
 
 
+def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Return `model`, `score`, `estimate`, `low` and `high`, with intervals over ensembles."""
+    drawn = {name: draws(truth, active, n_resamples=n_resamples, seed=seed) for name, active in models.items()}
+    tables = {name: _intervals(one, truth.groups) for name, one in drawn.items()}
+    return pd.concat(tables, names=["model", "score"]).reset_index()
+
+
 def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: int = 0) -> dict[str, float]:
     """Return the micro F1 (`estimate`, `low`, `high`) of counts, over recordings with true frames or events.
 
     `n` is the number of true frames or events, `n_ensembles` that of their ensembles; see `FEWEST_ENSEMBLES`.
     """
     own = counts[2].sum(axis=1) > 0
-    part, ensembles = tuple(one[own] for one in counts), groups[own]
-    values = statistics.draw([lambda w: {"f1": micro_f1(part, w)}], ensembles, n_resamples=n_resamples, seed=seed)
-    n_ensembles = len(np.unique(ensembles))
-    return _interval(values["f1"][0], n_ensembles) | {"n": int(counts[2].sum()), "n_ensembles": n_ensembles}
+    part = tuple(one[own] for one in counts)
+    drawn = statistics.draw([lambda w: {"f1": micro_f1(part, w)}], groups[own], n_resamples=n_resamples, seed=seed)
+    n = {"n": int(counts[2].sum()), "n_ensembles": len(np.unique(groups[own]))}
+    return _intervals(drawn, groups[own]).loc["f1"].to_dict() | n
 
 
-def _interval(values: np.ndarray, n_ensembles: int) -> dict[str, float]:
-    low, high = statistics.ends(values) if n_ensembles >= FEWEST_ENSEMBLES else (np.nan, np.nan)
-    return {"estimate": float(values[0]), "low": low, "high": high}
-
-
-def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """Return `model`, `score`, `estimate`, `low` and `high`, with intervals over ensembles."""
-    n = len(np.unique(truth.groups))
-    return pd.DataFrame(
-        [
-            {"model": name, "score": score} | _interval(values[0], n)
-            for name, active in models.items()
-            for score, values in _draws(truth, active, n_resamples, seed).items()
-        ]
-    )
-
-
-def compare(
-    models: dict[str, Active],
-    pairs: Sequence[tuple[str, str]],
-    truth: Truth,
-    *,
-    score: str = "frame_micro_f1",
-    margin: float = statistics.MARGIN,
-    n_resamples: int,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Compare timelines in pairs on the same recordings; see `statistics.comparison_table`."""
-    n_resamples = statistics.enough_resamples(n_resamples, len(pairs))
-    names = {name for pair in pairs for name in pair}
-    draws = {name: _draws(truth, models[name], n_resamples, seed)[score] for name in names}
-    lower, n = score == "error_rate", len(np.unique(truth.groups))
-    return statistics.comparison_table(draws, pairs, margin=margin, n_groups=n, lower_is_better=lower, seed=seed)
+def _intervals(drawn: dict[str, np.ndarray], groups: np.ndarray) -> pd.DataFrame:
+    table = statistics.intervals(drawn)
+    return table if len(np.unique(groups)) >= FEWEST_ENSEMBLES else table.assign(low=np.nan, high=np.nan)

@@ -1,16 +1,12 @@
 """Windows become frames, frames become events, and both are scored as sed_eval defines it."""
 
-import itertools
-
 import numpy as np
 import pytest
 
-from instrlib.core.io import ConfigError
+from instrlib.evaluation import statistics
 from instrlib.models.published import Windows
 from instrlib.studies import timeline
 from instrlib.studies.timeline import Decision, Truth
-
-CLASSES = ("cello", "flute", "piano")
 
 # Two recordings of 40 s: what plays and what was found, as class, onset and offset in s. The scores below are those of
 # sed_eval 0.2.1 (segments of 1 s; events with optimal matching, offsets within 20 % of the length), run beside the
@@ -47,8 +43,6 @@ SED_EVAL = {
     "event_macro_f1": 0.46037296037296044,
     "event_micro_f1_half_s": 0.25,
 }
-SED_EVAL_FRAMES = (0.6666666666666666, 0.7096774193548386, 0.693069306930693)
-SED_EVAL_EVENTS = (0.7272727272727273, 0.15384615384615385, 0.5)
 
 
 def windows(probabilities, *, hop_s=1.0, window_s=3.0):
@@ -59,7 +53,7 @@ def windows(probabilities, *, hop_s=1.0, window_s=3.0):
 def truth_from(recordings, duration_s=40.0, n_classes=3):
     entries = tuple(sorted(one) for one in recordings)
     frames = tuple(timeline.in_frames(one, duration_s, n_classes) for one in entries)
-    return Truth(CLASSES[:n_classes], frames, entries, np.array([f"ensemble {n}" for n in range(len(entries))]))
+    return Truth(frames, entries, np.array([f"ensemble {n}" for n in range(len(entries))]))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +84,8 @@ def test_a_frame_is_the_mean_of_the_windows_that_contain_its_centre():
     assert timeline.frame_scores(windows([0.4], window_s=2.0)).tolist() == [[0.4]]
 
 
-@pytest.mark.parametrize(("hop_s", "window_s"), [(1.0, 3.0), (0.5, 2.0), (2.0, 3.0), (3.0, 2.0)])
-def test_frames_reach_from_the_begin_to_the_end_whatever_the_hop(hop_s, window_s):
+@pytest.mark.parametrize(("hop_s", "window_s"), [(0.5, 2.0), (3.0, 2.0)])
+def test_frames_cover_the_recording_for_every_hop(hop_s, window_s):
     scores = timeline.frame_scores(windows(np.full(7, 0.25), hop_s=hop_s, window_s=window_s))
     assert len(scores) == int(np.ceil((6 * hop_s + window_s) / hop_s)) and np.allclose(scores, 0.25)
 
@@ -102,10 +96,9 @@ def test_a_median_filter_drops_a_lone_frame_and_fills_a_gap_of_one():
     assert timeline.smoothed(scores, 1).tolist() == scores.tolist()
 
 
-def test_hysteresis_treats_classes_separately_and_takes_thresholds_for_each():
+def test_hysteresis_treats_classes_separately():
     scores = np.array([[0.5, 0.5], [0.8, 0.5], [0.5, 0.5], [0.3, 0.5], [0.5, 0.5]])
-    active = timeline.hysteresis(scores, np.array([0.7, 0.6]), np.array([0.4, 0.4]))
-    assert active.T.tolist() == [[True, True, True, False, False], [False] * 5]
+    assert timeline.hysteresis(scores, 0.7, 0.4).T.tolist() == [[True, True, True, False, False], [False] * 5]
     assert timeline.hysteresis(scores, 0.5, 0.5)[:, 1].all()
 
 
@@ -123,18 +116,9 @@ def test_events_are_sorted_by_time_and_have_their_mean_score():
     assert table.values.tolist() == [["piano", 0, 1, 2], ["flute", 0.5, 1.5, 3], ["piano", 1.5, 2, 7]]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"median_windows": 2}, {"on": 0.3, "off": 0.4}, {"pooling": "median"}, {"median_windows": 0}]
-)
-def test_a_decision_that_cannot_work_is_refused(wrong):
-    with pytest.raises(ConfigError):
-        Decision(**{"median_windows": 1, "on": 0.5, "off": 0.4, "pooling": "max", "recording": 0.5, **wrong})
-
-
-def test_a_decision_comes_back_from_json():
-    plain = {"median_windows": 3, "on": [0.6, 0.5], "off": 0.4, "pooling": "max", "recording": 0.5, "hop_s": 1.0}
-    decision = Decision.from_dict(plain)
-    assert decision.on.tolist() == [0.6, 0.5] and decision.off == 0.4 and decision.median_windows == 3
+def test_a_decision_is_read_from_the_record_of_a_model():
+    record = {"median_windows": 3, "on": 0.6, "off": 0.4, "pooling": "max", "recording": 0.5, "hop_s": 1.0}
+    assert Decision.from_dict(record) == Decision(3, 0.6, 0.4, "max", 0.5)
 
 
 # -- scores, by the definitions of sed_eval ----------------------------------------------------------------------------
@@ -142,16 +126,13 @@ def test_a_decision_comes_back_from_json():
 
 def test_all_scores_are_those_of_sed_eval(truth, found):
     assert scores({"model": found}, truth).loc["model"].to_dict() == pytest.approx(SED_EVAL)
-    ones = np.ones((1, 2))
-    assert timeline.class_f1(timeline.frame_counts(truth, found), ones)[0] == pytest.approx(SED_EVAL_FRAMES)
-    assert timeline.class_f1(timeline.event_counts(truth, found), ones)[0] == pytest.approx(SED_EVAL_EVENTS)
 
 
 def test_a_worked_case_by_hand():
     """Four frames, two classes: 2 hits, 2 false alarms, 2 misses; one insertion, one deletion, one substitution."""
     real = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=bool)
     said = np.array([[1, 1], [0, 0], [0, 1], [0, 1]], dtype=bool)
-    truth = Truth(CLASSES[:2], (real,), ([(0, 0.0, 3.0), (1, 3.0, 4.0)],), np.array(["one"]))
+    truth = Truth((real,), ([(0, 0.0, 3.0), (1, 3.0, 4.0)],), np.array(["one"]))
     found = scores({"model": [said]}, truth).loc["model"]
     assert (found.frame_micro_f1, found.frame_macro_f1, found.error_rate) == pytest.approx((0.5, 0.5, 0.75))
     # Found: class 0 from 0 to 1 s, class 1 from 0 to 1 and from 2 to 4 s; only the last fits, its onset 1 s early.
@@ -159,9 +140,8 @@ def test_a_worked_case_by_hand():
 
 
 def test_an_instrument_that_is_never_found_counts_as_zero():
-    real, said = np.ones((4, 2), bool), np.array([[1, 0]] * 4, dtype=bool)
-    truth = Truth(CLASSES[:2], (real,), ([(0, 0.0, 4.0), (1, 0.0, 4.0)],), np.array(["one"]))
-    found = scores({"model": [said]}, truth).loc["model"]
+    truth = Truth((np.ones((4, 2), bool),), ([(0, 0.0, 4.0), (1, 0.0, 4.0)],), np.array(["one"]))
+    found = scores({"model": [np.array([[1, 0]] * 4, dtype=bool)]}, truth).loc["model"]
     assert (found.frame_macro_f1, found.event_macro_f1) == pytest.approx((0.5, 0.5))
 
 
@@ -174,28 +154,8 @@ def test_an_event_is_found_within_the_collar_and_a_fifth_of_its_length():
         assert bool(timeline.match_events(event, [(0, onset_s, offset_s)], collar_s=1.0)) == fits
     assert not timeline.match_events(event, [(1, 10.0, 20.0)], collar_s=1.0)
     assert timeline.match_events([(0, 1.0, 2.0)], [(0, 1.0, 3.0)], collar_s=1.0)  # the collar is the larger
-
-
-def test_as_many_pairs_are_made_as_there_can_be():
-    """Compared with the best of all assignments, tried one by one."""
-    rng = np.random.default_rng(0)
-
-    def random_events():
-        starts = rng.uniform(0, 6, int(rng.integers(1, 5)))
-        return [(int(rng.integers(2)), start, start + rng.uniform(1, 4)) for start in starts]
-
-    for _ in range(60):
-        real, said = random_events(), random_events()
-        pairs = timeline.match_events(real, said, collar_s=1.0)
-        assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
-        fits = np.array([[bool(timeline.match_events([a], [b], collar_s=1.0)) for b in said] for a in real])
-        n = min(fits.shape)
-        best = max(
-            sum(fits[a, b] for a, b in zip(rows, columns, strict=True))
-            for rows in itertools.permutations(range(len(real)), n)
-            for columns in itertools.combinations(range(len(said)), n)
-        )
-        assert len(pairs) == best
+    both = timeline.match_events([(0, 1.5, 10), (0, 0.5, 10)], [(0, 1.0, 10), (0, 2.4, 10)], collar_s=1.0)
+    assert both == [(0, 1), (1, 0)]  # the largest set of pairs, which the closest first would miss
 
 
 def test_a_perfect_timeline_scores_one_and_an_empty_one_zero(truth):
@@ -205,11 +165,11 @@ def test_a_perfect_timeline_scores_one_and_an_empty_one_zero(truth):
     assert found.error_rate.to_dict() == {"all": 0, "none": 1}
 
 
-def test_masked_frames_do_not_count(truth, found):
+def test_frames_outside_the_masks_do_not_count(truth, found):
     masks = [frames.sum(axis=1) == 2 for frames in truth.frames]
     hits, n_found, n_true = timeline.frame_counts(truth, found, where=masks)
-    assert n_true.sum() == 2 * sum(mask.sum() for mask in masks)
     parts = [(a[mask], b[mask]) for a, b, mask in zip(truth.frames, found, masks, strict=True)]
+    assert n_true.sum() == 2 * sum(mask.sum() for mask in masks)
     assert hits.sum() == sum((a & b).sum() for a, b in parts) and n_found.sum() == sum(b.sum() for _, b in parts)
 
 
@@ -235,17 +195,15 @@ def test_intervals_need_four_ensembles_and_lie_between_zero_and_one(truth, found
     assert np.isnan(timeline.f1_interval(own, more.groups, n_resamples=50)["low"])
 
 
-def test_timelines_are_compared_on_the_same_recordings():
+def test_draws_of_two_timelines_are_paired():
     truth, said = many()
-    models = {"perfect": truth.frames, "model": said}
-    row = timeline.compare(models, [("perfect", "model")], truth, n_resamples=300).loc[("perfect", "model")]
-    found = scores(models, truth).frame_micro_f1
-    assert row.difference == pytest.approx(found.perfect - found.model) and row.verdict == "better"
-    errors = timeline.compare(models, [("perfect", "model")], truth, score="error_rate", n_resamples=300).iloc[0]
-    assert errors.difference < 0 and errors.verdict == "better"
+    drawn = {name: timeline.draws(truth, one, n_resamples=300) for name, one in {"a": truth.frames, "b": said}.items()}
+    scores = {name: one["frame_micro_f1"] for name, one in drawn.items()}
+    row = statistics.comparison_table(scores, [("a", "b")], n_groups=6).loc[("a", "b")]
+    assert row.difference == pytest.approx(1 - scores["b"][0, 0]) and row.verdict == "better"
 
 
-# -- choices and baselines ---------------------------------------------------------------------------------------------
+# -- choices ---------------------------------------------------------------------------------------------
 
 
 def test_the_choice_finds_thresholds_for_a_network_of_low_scores():
@@ -254,7 +212,8 @@ def test_the_choice_finds_thresholds_for_a_network_of_low_scores():
     assert 0.1 < decision.off <= decision.on <= 0.3 and decision.median_windows == 1
     assert tried.frame_micro_f1.max() == 1 and lists.micro_f1.max() == 1
     heard = heard_from(truth.frames, sure=0.3, unsure=0.1)
-    assert scores({"chosen": timeline.find(heard, decision, truth)}, truth).frame_micro_f1["chosen"] == 1
+    found = [timeline.activity(one, decision)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
+    assert scores({"chosen": found}, truth).frame_micro_f1["chosen"] == 1
 
 
 def test_smoothing_is_chosen_when_windows_are_noisy(truth):
@@ -272,19 +231,11 @@ def test_mean_pooling_is_chosen_where_one_window_in_many_is_a_false_alarm():
     assert timeline.choose([windows(one, window_s=1.0) for one in heard], truth)[0].pooling == "mean"
 
 
-def test_baselines_know_only_what_they_may(truth):
-    known = truth[np.array([0])]
-    found = timeline.baselines(known, truth)
-    assert all(one.all() for one in found["always active"]) and not any(one.any() for one in found["never active"])
-    assert all(len(np.unique(one, axis=0)) == 1 for one in found["the most frequent"])
-    assert [one.any(axis=0).tolist() for one in found["oracle list"]] == (truth.labels == 1).tolist()
-
-
 def test_the_truth_of_a_soundscape_marks_every_second_in_which_an_instrument_plays(soundscapes):
     truth = timeline.truth_of(soundscapes)
     assert truth.groups.tolist() == soundscapes.corpus.manifest.group.tolist()
     np.testing.assert_array_equal(truth.labels, soundscapes.corpus.labels)
     for row in soundscapes.activity.itertuples():
         piece = soundscapes.corpus.manifest.clip_id.tolist().index(row.mixture)
-        frames = truth.frames[piece][:, truth.classes.index(row.label)]
+        frames = truth.frames[piece][:, soundscapes.corpus.classes.index(row.label)]
         assert frames[int(row.onset_s) : int(np.ceil(row.offset_s))].all()
