@@ -68,8 +68,9 @@ def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresho
         raise EvaluationError(
             "Labels must be 1 (present), 0 (absent) or NaN (not observed), with one at least observed."
         )
-    # Predictions may be stored in half precision; a sum over 41 classes is then exact to about 0.01.
-    valid = ((answers >= 0) & (answers <= 1)).all(axis=1) & (~single | (np.abs(answers.sum(axis=1) - 1) < 0.01))
+    valid = ((answers >= 0) & (answers <= 1)).all(axis=1)
+    if single:  # predictions may be stored in half precision; a sum over 41 classes is then exact to about 0.01
+        valid = (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) < 0.01)
     if not valid.all():
         raise EvaluationError(
             f"{(~valid).sum()} of {n_clips} clips have invalid probabilities, the first in row {valid.argmin()}; "

@@ -192,7 +192,7 @@ def test_clip_probabilities_are_means_in_the_order_of_the_clip_numbers():
         (np.array([2]), [[0.5, 0.5]], "0 to 1"),
         (np.array([0.0]), [[0.5, 0.5]], "0 to 1"),
         (np.array([0, 1]), [[0.5, 0.5], [np.nan, 0.5]], "row 1"),
-        (np.array([0]), [[0.9, 0.9]], "row 0"),
+        (np.array([0, 0, 0]), [[0.5, 0.5], [0.9, 0.9], [0.1, 0.1]], "2 of 3 clips .* row 1"),
         ([[1, 0]], [[0.5, 0.5], [0.5, 0.5]], "shape"),
         ([[np.nan, np.nan]], [[0.5, 0.5]], "observed"),
         ([[2, 0]], [[0.5, 0.5]], "NaN"),
