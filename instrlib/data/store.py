@@ -253,9 +253,12 @@ def _fill(
     lost = [at for at, clip in enumerate(outcome) if not clip["offsets_s"]]
     excluded = excluded_table((*clips.iloc[at][["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     check_unusable_share(corpus, len(lost))
-    if vanished := set(clips.label) - set(clips.label.drop(clips.index[lost])):
+    labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
+    columns = zip(corpus.classes, labels.T, np.delete(labels, lost, axis=0).T, strict=True)
+    gone = [name for name, of, left in columns for value in (1, 0) if value in of and value not in left]
+    if gone:  # with several labels, also if no clip without a class is left
         raise CorpusError(
-            f"{corpus.name}: no usable clip is left of {', '.join(sorted(vanished))}; {len(lost)} are unusable (the "
+            f"{corpus.name}: no usable clip is left of {', '.join(dict.fromkeys(gone))}; {len(lost)} are unusable (the "
             f"first, {excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or leave that class out."
         )
     of_clip = np.repeat(np.arange(len(clips)), [n_copies * len(clip["offsets_s"]) for clip in outcome])
