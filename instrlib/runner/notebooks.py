@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import time
 import warnings
@@ -70,8 +71,13 @@ def execute(
         If a cell raises, the kernel dies or does not start, or `limit_s` has passed; it names notebook and cell.
     """
     import papermill
+    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError
+
+    class Manager(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(stderr=subprocess.DEVNULL, **options)  # its log on the terminal
 
     for name in ("papermill", "asyncio"):  # asyncio reports tasks that waited for an interrupted kernel
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -88,7 +94,7 @@ def execute(
                 cwd=notebook.parent.absolute(),
                 progress_bar=sys.stderr.isatty(),
                 on_cell_start=lambda cell, cell_index: started.append(cell_index),
-                extra_arguments=["--log-level=CRITICAL"],  # of the kernel, on the terminal
+                kernel_manager_class=Manager,
                 timeout_func=lambda cell: max(deadline - time.monotonic(), 0.01),
             )
         except PapermillExecutionError as error:

@@ -1,14 +1,18 @@
 """A result is made again when something that decides it has changed, and only then."""
 
+import functools
 import json
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 from instrlib.core import cache
-from instrlib.core.config import FeatureConfig
-from instrlib.core.io import ConfigError
+from instrlib.core.config import FeatureConfig, TrainConfig
+from instrlib.core.io import ConfigError, StoreError
+from instrlib.data import rendered, store
+from instrlib.models import train
 
 MODULE = """
 '''Words.'''
@@ -55,10 +59,10 @@ def package(tmp_path, monkeypatch):
     return tmp_path
 
 
-def alter(path, old, new):
+def alter(path, old, new, count=-1):
     text = path.read_text()
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new, count))
 
 
 @pytest.mark.parametrize("change", SAME)
@@ -158,3 +162,60 @@ def test_the_commit_is_that_of_the_packages_own_clone(tmp_path, monkeypatch):
     inside.mkdir(parents=True)
     monkeypatch.setattr(cache, "PACKAGE", inside)
     assert commit() == "unknown"
+
+
+REMADE = {
+    "log_mel": ("audio/features.py", "10 * np.log10(np.maximum(power", "5 * np.log10(np.maximum(power"),
+    "a phrase": ("data/rendered/phrases.py", "rng.uniform(0.3, 3.2)", "rng.uniform(0.4, 3.2)"),
+    "an effect": ("audio/effects.py", "ROOM_VOLUME_M3 = 200.0", "ROOM_VOLUME_M3 = 100.0"),
+    "training": ("models/train.py", "config.learning_rate / 2**halvings", "config.learning_rate / 3**halvings"),
+    "a message": ("core/config.py", "The mel bands must be", "The mel bands have to be"),
+    "a docstring": ("data/rendered/phrases.py", '"""', '"""Or: ', 1),
+}
+
+
+@pytest.mark.parametrize("change", [*REMADE, "numpy"])
+def test_features_clips_and_networks_are_made_again_when_what_makes_them_changes(change, small, tmp_path, monkeypatch):
+    class MadeAgain(Exception):
+        pass
+
+    def make(*_arguments, **_settings):
+        raise MadeAgain
+
+    def remade(call):
+        try:
+            call()
+        except (MadeAgain, StoreError):  # networks are not trained on features of other code
+            return True
+        return False
+
+    library = shutil.copytree(cache.PACKAGE, tmp_path / "library", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "PACKAGE", library)
+    monkeypatch.setattr(cache, "_package_hash", functools.cache(cache._package_hash.__wrapped__))
+    place = shutil.copytree(small.store.folder.parents[1], tmp_path / "small")
+    features = place / "features"
+    network = (
+        place / "network",
+        features / small.store.folder.name,
+        place / "split.json",
+        "small",
+        TrainConfig(epochs=1),
+        0,
+    )
+    train.train_model(*network)
+    for module, name in ((rendered, "_render_batch"), (store, "_fill"), (train, "fit")):
+        monkeypatch.setattr(module, name, make)
+    makers = {
+        "clips": lambda: rendered.load(place / "rendered", classes=small.clips.classes, clips_per_class=24, workers=1),
+        "features": lambda: store.build_store(small.clips, small.store.config, root=features, workers=1),
+        "networks": lambda: train.train_model(*network),
+    }
+    assert not any(map(remade, makers.values()))
+    if change == "numpy":
+        found = cache.versions()
+        monkeypatch.setattr(cache, "versions", lambda: found | {"numpy": "0"})
+    else:
+        alter(library / REMADE[change][0], *REMADE[change][1:])
+    cache._package_hash.cache_clear()
+    same = {"a message": [], "a docstring": [], "training": ["networks"]}
+    assert [name for name, call in makers.items() if remade(call)] == same.get(change, list(makers))
