@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from recordings import SIMULATED, write_tone
 
-from instrlib.deploy import analysis
 from instrlib.deploy import page as served
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -128,9 +127,6 @@ def test_it_opens_on_an_example_that_can_be_played(visit):
     player = page.locator("#result audio")
     player.evaluate("player => player.play()")
     page.wait_for_function("document.querySelector('#result audio').currentTime > 0.2")
-    assert player.evaluate("player => player.duration") == pytest.approx(9, abs=0.2)
-    hint = page.locator(".hint").inner_text()
-    assert f"{analysis.MAX_DURATION_S / 60:.0f} minutes" in hint and f"{served.MAX_MB} MB" in hint
 
 
 def test_a_file_is_uploaded_analysed_shown_downloaded_and_removed(visit, tones):
@@ -149,15 +145,11 @@ def test_a_file_is_uploaded_analysed_shown_downloaded_and_removed(visit, tones):
     assert numbers["file"]["name"] == "high note.wav" and numbers["file"]["duration_s"] == pytest.approx(6)
 
 
-@pytest.mark.parametrize("content", [b"this is no sound", b"", None], ids=["no audio", "empty", "too long"])
+@pytest.mark.parametrize("content", [b"this is no sound", b""], ids=["no audio", "empty"])
 def test_an_unusable_file_gets_one_sentence_and_the_next_one_is_analysed(visit, tones, tmp_path, content):
     page = visit()
-    path = tmp_path / "holiday.wav"
-    if content is None:
-        write_tone(path, duration_s=610, sample_rate_hz=1000)
-    else:
-        path.write_bytes(content)
-    give(page, path)
+    (tmp_path / "holiday.wav").write_bytes(content)
+    give(page, tmp_path / "holiday.wav")
     alert = page.locator("#status [role=alert]")
     alert.wait_for()
     text = alert.inner_text()
