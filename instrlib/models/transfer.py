@@ -94,32 +94,22 @@ def reduced(split: Split, clips: pd.DataFrame, size: int, *, seed: int) -> Split
 def probe_predictions(
     vectors: tuple[np.ndarray, np.ndarray],
     store: FeatureStore,
-    splits: Sequence[Path],
+    splits: Sequence[Sequence[Path]],
     *,
-    seeds: Sequence[int] = (0,),
-    size: int | None = None,
     workers: int | None = None,
 ) -> Predictions:
-    """Fit a probe on every fold and predict the test parts.
+    """Fit a probe on each split, first by seed, then by fold, and predict the test parts.
 
-    `vectors` are clip ids [n] and embeddings [n, dimension], at least those of the store. With a `size`, each seed
-    draws that many training clips per class (see `reduced`); otherwise the probe is fitted once.
+    `vectors` are clip ids [n] and embeddings [n, dimension], at least those of the store.
     """
     clips = store.clips.sort_values("clip_id", ignore_index=True)
     x = pd.DataFrame(vectors[1], vectors[0]).reindex(clips.clip_id)
     if len(bad := x.index[~np.isfinite(x).all(axis=1)]):
         raise EvaluationError(f"The clip {bad[0]!r} has no finite embedding; exclude the clip or embed it again.")
-    used, tasks = seeds if size else seeds[:1], []
-    for seed in used:
-        for path in splits:
-            split = load_split(path, store.segments)
-            split = reduced(split, clips, size, seed=seed) if size else split
-            parts = clips.clip_id.map(split.parts).to_numpy()
-            tasks.append((x.to_numpy(), store.label_matrix(clips), clips, parts, store.multilabel))
+    parts = [clips.clip_id.map(load_split(path, store.segments).parts).to_numpy() for one in splits for path in one]
+    tasks = [(x.to_numpy(), store.label_matrix(clips), clips, one, store.multilabel) for one in parts]
     found = list(parallel_map(_predict_fold, tasks, workers=workers, describe="probes"))
-    joined = join_seeds(in_parts(found, len(splits)))
-    of_seed = [name for name in ("probabilities", "thresholds") if name in joined]
-    return joined | {name: np.repeat(joined[name], len(seeds) // len(used), axis=0) for name in of_seed}
+    return join_seeds(in_parts(found, len(splits[0])))
 
 
 def embed_network(run: Path, store: FeatureStore, *, root: Path) -> tuple[np.ndarray, np.ndarray]:
