@@ -53,36 +53,27 @@ def lines(
     references = np.broadcast_to(references, (n, np.shape(references)[-1]))
     names = np.asarray([""] * k if names is None else names, dtype=str)
     drawn, columns, own_axis = colours_of(names), min(columns, n), np.ndim(ylabel) == 1
-    height = {1: 2.6, 2: 2.3, 3: 1.75}.get(columns, 1.3)
+    height, opacity = {1: 2.6, 2: 2.3, 3: 1.75}.get(columns, 1.3), 0.65 if len(drawn) < k else 1.0
     figure, grid_panels = grid(n, columns=columns, row_height=height, margin=0.55, sharey=not own_axis)
     for number, axes in enumerate(grid_panels):
         places = x[number].astype(float) if x.dtype.kind in "biuf" else np.arange(n_x, dtype=float)
         for at, level in enumerate(references[number]):
-            axes.axhline(
-                level,
-                color=style.INK,
-                linestyle=style.DASHES[at],
-                linewidth=1.2,
-                label=label(reference_names[at], wrap=60),
-            )
+            look = {"color": style.INK, "linestyle": style.DASHES[at], "linewidth": 1.2}
+            axes.axhline(level, label=label(reference_names[at], wrap=60), **look)
         # Lines are shifted, so that their intervals do not overlap.
         gap = 0.0 if low is None or n_x > _FEW else 0.04 if xlog else 0.06 * float(np.diff(places, append=np.inf).min())
         for line, name in enumerate(names):
             shape = str(styles[line]) if styles is not None else "-" if n_x > 12 else f"{drawn[name][1]}-"
-            step = (line - (k - 1) / 2) * gap
+            step, y, colour = (line - (k - 1) / 2) * gap, values[number, line], drawn[name][0]
             at = places * (1 + step) if xlog else places + step
-            look = {"color": drawn[name][0], "alpha": 0.65 if len(drawn) < k else 1.0}
-            axes.plot(at, values[number, line], shape, label=label(name, wrap=60), markersize=4.5, **look)
+            axes.plot(at, y, shape, label=label(name, wrap=60), markersize=4.5, color=colour, alpha=opacity)
             if low is not None and n_x <= _FEW:
-                axes.vlines(at, low[number, line], high[number, line], color=look["color"], linewidth=1.6, alpha=0.5)
+                axes.vlines(at, low[number, line], high[number, line], color=colour, linewidth=1.6, alpha=0.5)
             elif low is not None:
-                axes.fill_between(
-                    at, low[number, line], high[number, line], color=look["color"], alpha=0.2, linewidth=0
-                )
+                axes.fill_between(at, low[number, line], high[number, line], color=colour, alpha=0.2, linewidth=0)
             if marked is not None:
-                own = marked[number, line].astype(bool)
-                look |= {"markeredgecolor": "white", "markersize": 8, "label": marked_name or None}
-                axes.plot(at[own], values[number, line, own], "o", **look)
+                own, look = marked[number, line].astype(bool), {"color": colour, "alpha": opacity, "markersize": 8}
+                axes.plot(at[own], y[own], "o", markeredgecolor="white", label=marked_name or None, **look)
         if xlog:
             log_axis(axes)
         if ticks is not None:

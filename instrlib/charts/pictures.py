@@ -46,12 +46,11 @@ def spectrograms(
         figure.text(0.5, 0.5, "no examples", ha="center", va="center")
         return figure
     hops, frequencies = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz)
-    one_axis, columns, drawn = len(frequencies) == 1, min(columns, n), np.asarray(spectra, dtype=float)
-    texts = [label(one, wrap=100 // columns) for one in titles]
-    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(columns, 1.1) + 0.12 * max(one.count("\n") for one in texts)
-    figure, panels = grid(
-        n, columns=columns, row_height=height, margin=0.6, width=width, sharex=one_axis, sharey=one_axis
-    )
+    drawn, one_axis = np.asarray(spectra, dtype=float), len(frequencies) == 1
+    texts = [label(one, wrap=100 // min(columns, n)) for one in titles]
+    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(min(columns, n), 1.1) + 0.12 * max(one.count("\n") for one in texts)
+    size = {"columns": columns, "row_height": height, "margin": 0.6, "width": width}
+    figure, panels = grid(n, **size, sharex=one_axis, sharey=one_axis)
     for number, axes in enumerate(panels):
         bands = frequencies[0 if one_axis else number]
         picture = drawn[number][np.isfinite(drawn[number]).any(axis=1)]

@@ -161,33 +161,27 @@ def heat_map(
     `text` [n_rows, n_columns] replaces the values and may have several lines.
     """
     import seaborn
-    from matplotlib.patches import Rectangle
 
     values = np.asarray(values, dtype=float)
     text = np.vectorize("{:.2f}".format)(values) if text is None else np.asarray(text, dtype=str)
     cells = [str(one).split("\n") for one in text.ravel()]
     # The size of a cell in inches follows from its text; cells with one line are square.
-    size, n_lines = max(values.shape), max(map(len, cells))
+    size, n_lines, longest = max(values.shape), max(map(len, cells)), max(len(line) for cell in cells for line in cell)
     small = float(np.interp(size, [12, 41], [7.5, 5]))
-    width = np.clip(0.0086 * small * max(len(line) for cell in cells for line in cell) + 0.1, 0.17, 1.2)
-    width = max(width, 0.36) if size <= 20 else width
+    width = max(0.36 if size <= 20 else 0.17, min(0.0086 * small * longest + 0.1, 1.2))
     height = n_lines * 0.02 * small + 0.08 if n_lines > 1 else width
     turned = 90 if values.shape[1] > 6 else 0
     left, below = (0.075 * max(len(str(name)) for name in one) for one in (rows, columns))
-    figure = new_figure(
-        width=max(left + 1.4 + width * values.shape[1], 3.4),
-        height=0.6 + (below if turned else 0.3) + height * values.shape[0],
-    )
-    axes, hidden = figure.subplots(), ~np.isfinite(values)
+    total = 0.6 + (below if turned else 0.3) + height * values.shape[0]
+    figure = new_figure(width=max(left + 1.4 + width * values.shape[1], 3.4), height=total)
+    axes = figure.subplots()
     row_names, column_names = ([label(name, wrap=24) for name in one] for one in (rows, columns))
     seaborn.heatmap(
-        values, ax=axes, cmap="Blues", vmin=limits[0], vmax=limits[1], linewidths=0.5, mask=hidden, annot=text, fmt="",
-        annot_kws={"fontsize": small, "linespacing": 1.25}, xticklabels=column_names, yticklabels=row_names,
-        cbar_kws={"label": label(bar_label, wrap=40), "pad": 0.02, "aspect": 16},
+        values, ax=axes, cmap="Blues", vmin=limits[0], vmax=limits[1], linewidths=0.5, mask=~np.isfinite(values),
+        annot=text, fmt="", annot_kws={"fontsize": small, "linespacing": 1.25}, xticklabels=column_names,
+        yticklabels=row_names, cbar_kws={"label": label(bar_label, wrap=40), "pad": 0.02, "aspect": 16},
     )  # fmt: skip
-    for row, column in np.argwhere(hidden):
-        look = {"facecolor": "#F4F4F4", "edgecolor": style.LIGHT, "hatch": "///", "linewidth": 0}
-        axes.add_patch(Rectangle((column, row), 1, 1, **look))
+    axes.patch.set(facecolor="#F4F4F4", edgecolor=style.LIGHT, hatch="///")
     axes.tick_params(length=0, labelsize=8 if size <= 20 else 6)
     axes.tick_params(axis="x", labelrotation=turned)
     axes.tick_params(axis="y", labelrotation=0)
