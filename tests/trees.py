@@ -174,25 +174,20 @@ def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string")):
     return Path(root)
 
 
+_KITS = ("RealDrum01", "TechnoDrum01", "WaveDrum02")
 KAGGLE = {
     "Train": {
         "Sound_Drum": (
-            *(
-                f"{kit}_{n:02}{drum}"
-                for kit in ("RealDrum01", "TechnoDrum01")
-                for n in range(3)
-                for drum in ("MIX", "HH")
-            ),
-            *(f"WaveDrum02_39KD ({number})" for number in range(1, 5)),
+            *(f"{kit}_{number:02}{drum}" for kit in _KITS for number in range(3) for drum in ("MIX", "HH")),
             *("chill-drum-loop-6887", "african-98600", "asian-gong-102397", "hip-hop-drum-loop-23-75663"),
         ),
         "Sound_Guitar": (
-            *(f"{guitar}_Lick{n}_{style}" for guitar in ("AR", "FS", "LP") for n in (1, 2) for style in ("FN", "MN")),
+            *(f"{guitar}_Lick{number}_FN" for guitar in ("AR", "FS", "LP") for number in range(4)),
             *("G53-40100-1111-00079", "G53-40100-1111-157", "1-E1-Major 00", "1-E1-Major 01", "jazz_1_160BPM"),
             *("slow_jazz_1_160BPM", "folk_2_100BPM", "rock_1_115BPM", "slow_rock_1_100BPM"),
         ),
         "Sound_Piano": (
-            *(f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in (1, 2, 3, 6) for piece in ("bartok", "mozart")),
+            *(f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in (1, 2, 3, 6) for piece in ("bartok", "mozart", "bach")),
             *("toy-piano-27311", "sad-piano-58774", "piano-harp-sequence-28500", "piano-harp-sequence-66667"),
         ),
         # No table names these files.
@@ -205,11 +200,7 @@ KAGGLE = {
     "Test": {
         "Sound_Guiatr": ("acoustic-guitar-logo-13084", "guitar-solo-27194", "guitar-solo-5999", "rock_1_100BPM"),
         "Sound_Drum": ("darbuka-drum-percussion-64018", "hip-hop-drum-loop-22-33572", "world-drum-beat-76217"),
-        "Sound_Violin": (
-            "Sad-Violin-A-www.fesliyanstudios.com",
-            "Sad-Violin-Slow-K-www.fesliyanstudios.com",
-            "Va-ord-E4-ff-4c",
-        ),
+        "Sound_Violin": ("Sad-Violin-A-www.fesliyanstudios.com", "Sad-Violin-Slow", "Va-ord-E4-ff-4c"),
         "Sound_Piano": ("ROOM_room6_MUS_mozart_DEV_redmi", "short-logo-108964", "wingrandpiano-96338"),
     },
 }
