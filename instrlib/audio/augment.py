@@ -32,7 +32,7 @@ def augment(
     rng: np.random.Generator,
     edges_hz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment one batch: recording augmentation first, then mixing, then masks.
+    """Augment one batch: recording augmentation first, then CutMix [1]_, MixUp [2]_ or mixtures, then masks [3]_.
 
     Parameters
     ----------
@@ -45,73 +45,55 @@ def augment(
         Value of silence in each row (`features.silence`); time between two frames.
     edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
         See `features.mel_edges_hz`; required for mixtures and recording augmentation.
+
+    References
+    ----------
+    .. [1] Yun et al., "CutMix", ICCV 2019. arXiv:1905.04899
+    .. [2] Zhang et al., "mixup", ICLR 2018. arXiv:1710.09412
+    .. [3] Park et al., "SpecAugment" (here without time warping), Interspeech 2019. doi:10.21437/Interspeech.2019-2680
     """
     if config.retake:
         x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
     if config.mix == "layers" and rng.random() < config.share:
         settings = {"number": config.layers, "range_db": config.level_range_db, "floor": floor}
         x, y = mixtures(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
-    plan, y = draw(config, y, x.shape[1:], hop_s, rng)
-    if plan["mixed"]:
-        share, (n_bins, n_frames) = plan["share"][:, None, None], x.shape[1:]
-        box = _runs(n_bins, plan["box"][:, :2])[:, :, None] & _runs(n_frames, plan["box"][:, 2:])[:, None, :]
-        x = np.where(box, share * x + (1 - share) * x[plan["partner"]], x)
-    in_bins, in_frames = (
-        _runs(length, plan[name]).any(axis=1)
-        for length, name in zip(x.shape[1:], ("bin_masks", "frame_masks"), strict=True)
-    )
-    return np.where(in_bins[:, :, None] | in_frames[:, None, :], floor[:, None].astype(x.dtype), x), y
+    elif config.mix in ("cutmix", "mixup") and rng.random() < config.share:
+        x, y = _mixed(x, y, config, rng)
+    hidden = np.zeros(x.shape, bool)
+    for axis, number, longest in (
+        (2, config.time_masks, round(config.time_mask_s / hop_s)),
+        (1, config.frequency_masks, config.frequency_mask_bins),
+    ):
+        for _ in range(number):
+            size = rng.integers(min(longest, x.shape[axis]), size=len(x), endpoint=True)
+            low = rng.integers(x.shape[axis] - size, endpoint=True)
+            hidden |= np.expand_dims(_runs(x.shape[axis], low, size), 3 - axis)
+    return np.where(hidden, floor[:, None].astype(x.dtype), x), y
 
 
-def draw(
-    config: AugmentConfig, y: np.ndarray, shape: tuple[int, int], hop_s: float, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draw the plan of CutMix [1]_, MixUp [2]_ and masks [3]_ of one batch, and mix the labels.
+def _mixed(
+    x: np.ndarray, y: np.ndarray, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply CutMix or MixUp, and mix the labels.
 
     CutMix pastes a box from a partner; its centre is uniform over the spectrogram, the part beyond the edge is cut off,
     and the labels follow the remaining area. MixUp averages both examples in dB, which is not the spectrogram of the
-    summed sounds; `mixtures` computes that. Masks are SpecAugment's, without time warping.
-
-    The plan has `mixed` (bool), `partner` and `share` of the example itself [shape=(n,)], `box` [shape=(n, 4)] (first
-    bin, last bin + 1, first frame, last frame + 1), `bin_masks` and `frame_masks` [shape=(n, n_masks, 2)].
-
-    References
-    ----------
-    .. [1] Yun et al., "CutMix", ICCV 2019. arXiv:1905.04899
-    .. [2] Zhang et al., "mixup", ICLR 2018. arXiv:1710.09412
-    .. [3] Park et al., "SpecAugment", Interspeech 2019. doi:10.21437/Interspeech.2019-2680
+    summed sounds; `mixtures` computes that.
     """
-    n, (n_bins, n_frames) = len(y), shape
-    partner, share, box = np.arange(n), np.zeros(n, np.float32), np.tile([0, n_bins, 0, n_frames], (n, 1))
-    mixed = config.mix in ("cutmix", "mixup") and rng.random() < config.share
-    if mixed:
-        partner, beta = rng.permutation(n), rng.beta(config.beta, config.beta, size=n)
-        pasted = 1 - beta
-        if config.mix == "mixup":
-            share = beta.astype(np.float32)
-        else:
-            side = np.sqrt(pasted) if config.axes == "both" else pasted
-            for axis, (length, left_out) in enumerate(((n_bins, "time"), (n_frames, "frequency"))):
-                if config.axes != left_out:
-                    size = np.rint(side * length).astype(int)
-                    low = rng.integers(length, size=n) - size // 2
-                    box[:, 2 * axis : 2 * axis + 2] = np.clip(np.stack([low, low + size], 1), 0, length)
-            pasted = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (n_bins * n_frames)
-        pasted = pasted.astype(np.float32)[:, None]
-        y = (1 - pasted) * y + pasted * y[partner]
-
-    def masks(number: int, length: int, longest: int) -> np.ndarray:
-        ends = np.zeros((n, number, 2), np.int32)
-        for one in range(number):
-            size = rng.integers(min(longest, length), size=n, endpoint=True)
-            low = rng.integers(length - size, endpoint=True)
-            ends[:, one] = np.stack([low, low + size], 1)
-        return ends
-
-    frame_masks = masks(config.time_masks, n_frames, round(config.time_mask_s / hop_s))
-    bin_masks = masks(config.frequency_masks, n_bins, config.frequency_mask_bins)
-    plan = {"mixed": mixed, "partner": partner, "share": share, "box": box}
-    return plan | {"bin_masks": bin_masks, "frame_masks": frame_masks}, y
+    partner, own = rng.permutation(len(x)), rng.beta(config.beta, config.beta, size=len(x))
+    if config.mix == "mixup":
+        share, pasted = own.astype(np.float32)[:, None, None], 1 - own
+        x = share * x + (1 - share) * x[partner]
+    else:
+        side, box = np.sqrt(1 - own) if config.axes == "both" else 1 - own, np.ones(x.shape, bool)
+        for axis, left_out in ((1, "time"), (2, "frequency")):
+            if config.axes != left_out:
+                size = np.rint(side * x.shape[axis]).astype(int)
+                low = rng.integers(x.shape[axis], size=len(x)) - size // 2
+                box &= np.expand_dims(_runs(x.shape[axis], low, size), 3 - axis)
+        x, pasted = np.where(box, x[partner], x), box.mean(axis=(1, 2))
+    pasted = pasted.astype(np.float32)[:, None]
+    return x, (1 - pasted) * y + pasted * y[partner]
 
 
 def mixtures(
@@ -180,7 +162,7 @@ def augment_recording(
 
     length = rng.integers(min(max(1, round(SHORTEST_S / hop_s)), n_frames), n_frames, size=n, endpoint=True)
     first = np.clip(power.sum(axis=1).argmax(axis=1) - rng.integers(length), 0, n_frames - length)
-    kept = _runs(n_frames, np.stack([first, first + length], 1)) | (rng.random((n, 1)) < 0.5)
+    kept = _runs(n_frames, first, length) | (rng.random((n, 1)) < 0.5)
     power *= kept[:, None, :]
 
     rt60_s = np.exp(rng.uniform(*np.log(REVERBERATION_S), (n, 1)))
@@ -226,7 +208,7 @@ def _partners(present: np.ndarray, number: np.ndarray, rng: np.random.Generator)
     return taken
 
 
-def _runs(length: int, ends: np.ndarray) -> np.ndarray:
-    """Return bool [..., length]: the cells from the first end to before the last one [..., 2]."""
+def _runs(length: int, low: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return bool [n, length]: in each row the cells from `low` to before `low + size`."""
     cells = np.arange(length)
-    return (cells >= ends[..., :1]) & (cells < ends[..., 1:])
+    return (cells >= low[:, None]) & (cells < (low + size)[:, None])
