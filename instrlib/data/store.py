@@ -255,7 +255,8 @@ def _fill(
     check_unusable_share(corpus, len(lost))
     labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
     columns = zip(corpus.classes, labels.T, np.delete(labels, lost, axis=0).T, strict=True)
-    gone = [name for name, of, left in columns for value in (1, 0) if value in of and value not in left]
+    values = (1,) if corpus.labels is None else (1, 0)
+    gone = [name for name, of, left in columns for value in values if value in of and value not in left]
     if gone:  # with several labels, also if no clip without a class is left
         raise CorpusError(
             f"{corpus.name}: no usable clip is left of {', '.join(dict.fromkeys(gone))}; {len(lost)} are unusable (the "
