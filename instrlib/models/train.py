@@ -404,8 +404,8 @@ def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True)
 
     Examples
     --------
-    >>> class_weights(np.array([0, 0, 0, 1]), 2).round(3).tolist()
-    [0.667, 2.0]
+    >>> class_weights(np.array([0, 0, 0, 1]), 3).round(3).tolist()
+    [0.667, 2.0, 0.0]
     """
     if not balanced:
         return np.ones(n_classes)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from instrlib.audio import decode
 from instrlib.audio.features import extract
-from instrlib.core.io import AudioError, ConfigError
+from instrlib.core.io import ConfigError
 from instrlib.core.parallel import without_stderr
 from instrlib.models import published
 from instrlib.runner.cli import main
@@ -41,9 +41,6 @@ def tone(duration_s: float, *, frequency_hz: float = 440.0, rate_hz: int = RATE_
 def write(path: Path, signal: np.ndarray, rate_hz: int = RATE_HZ) -> Path:
     soundfile.write(path, signal, rate_hz)
     return path
-
-
-# -- as the study predicts its clips -----------------------------------------------------------------------------------
 
 
 def test_held_out_clips_get_the_predictions_that_their_scores_were_computed_from(released, small, model):
@@ -86,9 +83,6 @@ def test_probabilities_sum_to_one_and_a_top_class_below_its_threshold_is_not_rep
         assert found.named == ((found.top(1)[0][0],) if threshold == 0 else ())
 
 
-# -- windows -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("duration_s", "hop_s", "window_s", "n"),
     [(10.0, 1.0, None, 8), (10.2, 1.0, None, 9), (3.0, 1.0, None, 1), (0.4, 1.0, None, 1), (4.0, 0.5, 1.0, 7)],
@@ -98,7 +92,9 @@ def test_windows_start_at_every_hop_until_one_reaches_the_end(model, tmp_path, d
     found = published.window_scores(path, model.several, hop_s=hop_s, window_s=window_s)
     np.testing.assert_allclose(found.start_s, np.arange(n) * hop_s)
     assert found.window_s == (window_s or 3.0) and found.probabilities.shape == (n, 3)
-    assert found.start_s[-1] + found.window_s >= duration_s - 1e-6
+    for wrong in ({"hop_s": 0}, {"hop_s": math.nan}, {"window_s": 0.01}, {"window_s": 4.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            published.window_scores(path, model.several, **wrong)
 
 
 def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probability_0(model, tmp_path):
@@ -112,34 +108,6 @@ def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probabil
             one = extract(signal[first : first + 3 * RATE_HZ], network.features)
             expected = 0 if 3 <= start_s <= 6 else predictor(one[None].astype(np.float16))[0][0]
             np.testing.assert_allclose(given, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("wrong", [{"hop_s": 0}, {"hop_s": math.nan}, {"window_s": 0.01}, {"window_s": 4.0}])
-def test_impossible_windows_are_refused(model, tmp_path, wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        published.window_scores(write(tmp_path / "a.wav", tone(1.0)), model.several, **wrong)
-
-
-# -- files that cannot be used -----------------------------------------------------------------------------------------
-
-
-def bad_files(folder: Path) -> list[Path]:
-    whole = write(folder / "whole.wav", tone(2.0)).read_bytes()
-    (folder / "empty.wav").write_bytes(b"")
-    (folder / "text.mp3").write_text("no sound")
-    (folder / "header.wav").write_bytes(whole[:30])
-    write(folder / "silent.wav", np.zeros(RATE_HZ))
-    write(folder / "short.wav", tone(0.01))
-    soundfile.write(folder / "nan.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
-    names = ("empty.wav", "text.mp3", "header.wav", "silent.wav", "short.wav", "nan.wav", "missing.wav")
-    return [folder / name for name in (*names, "long" * 100 + ".wav")]
-
-
-def test_each_bad_file_gives_one_sentence_that_names_it(model, tmp_path):
-    for path in bad_files(tmp_path):
-        with pytest.raises(AudioError) as error:
-            published.predict_file(path, model)
-        assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 def test_the_rest_of_a_truncated_file_is_predicted(model, tmp_path):
@@ -175,21 +143,17 @@ def errors(result) -> list[str]:
     return result.stderr.splitlines()[2:]
 
 
-def test_the_command_names_its_model_with_its_performance_and_gives_a_row_for_each_file(folder, model):
+def test_table_json_and_csv_hold_the_same_and_the_model_is_named_with_its_performance(folder, model):
     result = call("one.wav", "two.flac", "--top", "2")
     assert result.exit_code == 0 and errors(result) == []
     first, second = result.stderr.splitlines()
     assert model.name in first and str(Path("reports/rendered-quick/model")) in first
     accuracy = model.about["scores"]["accuracy"]
     assert all(f"{accuracy[end]:.2f}" in second for end in accuracy)
-    _, *rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [row[:2] for row in rows] == [["one.wav", "0:04.0"], ["two.flac", "1:04.0"]]
-    name, share = published.predict_file(folder / "one.wav", model).top(1)[0]
-    assert rows[0][3].startswith(f"{name} {100 * share:.0f} %, ") and rows[0][3].count("%") == 2
-
-
-def test_json_and_csv_hold_the_same(folder, model):
+    row = result.stdout.splitlines()[2].split("\t")
     found = published.predict_file(folder / "two.flac", model)
+    name, share = found.top(1)[0]
+    assert row[:2] == ["two.flac", "1:04.0"] and row[3].startswith(f"{name} {100 * share:.0f} %, ")
     (one,) = json.loads(call("two.flac", "--json").stdout)
     top = [{"class": name, "probability": pytest.approx(share)} for name, share in found.top(3)]
     known = {"file": "two.flac", "answer": found.named[0] if found.named else None, "model": model.name}
@@ -202,8 +166,24 @@ def test_json_and_csv_hold_the_same(folder, model):
         assert float(row[f"probability_{number}"]) == pytest.approx(best["probability"], abs=1e-6)
 
 
-def test_bad_files_among_good_ones_are_reported_with_exit_code_1(folder):
-    bad = [path.name for path in bad_files(folder)]
+def test_bad_files_among_good_ones_are_reported_by_name_with_exit_code_1(folder):
+    whole = (folder / "one.wav").read_bytes()
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.mp3").write_text("no sound")
+    (folder / "header.wav").write_bytes(whole[:30])
+    write(folder / "silent.wav", np.zeros(RATE_HZ))
+    write(folder / "short.wav", tone(0.01))
+    soundfile.write(folder / "nan.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
+    bad = [
+        "empty.wav",
+        "text.mp3",
+        "header.wav",
+        "silent.wav",
+        "short.wav",
+        "nan.wav",
+        "none.wav",
+        99 * "long" + ".wav",
+    ]
     result = call("one.wav", *bad, "two.flac", "--json")
     assert result.exit_code == 1
     assert [one["file"] for one in json.loads(result.stdout)] == ["one.wav", "two.flac"]
@@ -212,30 +192,21 @@ def test_bad_files_among_good_ones_are_reported_with_exit_code_1(folder):
 
 def test_the_audio_files_of_a_folder_are_predicted_in_order(folder):
     (folder / "takes" / "more").mkdir(parents=True)
-    for name in ("takes/b.wav", "takes/more/a.FLAC", "takes/.hidden.wav"):
+    for name in ("takes/b.wav", "takes/more/a.FLAC", "takes/.hidden.wav", "takes/notes.txt"):
         shutil.copy(folder / "one.wav", folder / name)
-    (folder / "takes" / "notes.txt").write_text("no sound")
     assert [one["file"] for one in json.loads(call("takes", "--json").stdout)] == ["takes/b.wav", "takes/more/a.FLAC"]
     (folder / "none").mkdir()
     result = call("none", "one.wav", "--json")
     assert result.exit_code == 1 and len(json.loads(result.stdout)) == 1 and "none" in errors(result)[0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (["one.wav", "--model", "mine"], 0),
-        (["one.wav"], 2),
-        (["one.wav", "--model", "nowhere"], 2),
-        (["one.wav", "--model", "mine", "--top", "0"], 2),
-        (["one.wav", "--model", "mine", "--json", "--csv"], 2),
-        ([], 2),
-    ],
-)
-def test_another_model_can_be_named_and_wrong_usage_is_refused(folder, arguments, code):
+def test_another_model_can_be_named_and_wrong_usage_is_refused(folder):
     shutil.move(folder / "reports" / "rendered-quick" / "model", folder / "mine")
-    result = call(*arguments)
-    assert result.exit_code == code and (code == 0 or result.stdout == "") and "Traceback" not in result.stderr
+    assert call("one.wav", "--model", "mine").exit_code == 0
+    named = ("one.wav", "--model", "mine")
+    for wrong in (["one.wav"], ["one.wav", "--model", "no"], [*named, "--top", "0"], [*named, "--json", "--csv"], []):
+        result = call(*wrong)
+        assert result.exit_code == 2 and result.stdout == "" and "Traceback" not in result.stderr
 
 
 def test_predictions_before_an_interrupt_are_shown(folder, monkeypatch):
@@ -285,9 +256,6 @@ def test_the_command_imports_neither_tensorflow_nor_pandas(folder):
     assert run.stdout.splitlines()[-1] == "[]" and len(run.stderr.splitlines()) == 2
 
 
-# -- memory and threads ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="the peak of memory is read from resource")
 def test_memory_does_not_grow_with_the_length_of_a_recording(model, tmp_path):
     """At the network's rate, 40 minutes are 212 MB of samples."""
@@ -317,10 +285,7 @@ def test_two_threads_that_load_a_network_leave_stderr_where_it_was():
         with without_stderr():
             time.sleep(0.2)
 
-    before, copy = os.fstat(2).st_ino, os.dup(2)
+    before = os.fstat(2).st_ino
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(load, (0, 0.1)))
-    after = os.fstat(2).st_ino
-    os.dup2(copy, 2)
-    os.close(copy)
-    assert after == before
+    assert os.fstat(2).st_ino == before

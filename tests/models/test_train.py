@@ -119,13 +119,6 @@ def test_originals_and_copies_are_drawn_alike():
     np.testing.assert_allclose(shares, 1 / 3, atol=0.05)
 
 
-def test_soft_labels_are_learned():
-    soft = dataclasses.replace(random_examples(), labels=np.tile(np.float32([0.7, 0.1, 0.1, 0.1]), (40, 1)))
-    config = dataclasses.replace(CONFIG, epochs=30, learning_rate=0.03, class_weights=False)
-    graph, *_ = train.fit(TABLE, soft, soft, config, 0)
-    np.testing.assert_allclose(soft.answers(graph.predict).mean(axis=0), [0.7, 0.1, 0.1, 0.1], atol=0.05)
-
-
 def test_rows_of_rate_zero_and_a_frozen_normalisation_stay_as_they_are():
     first = build(TABLE, (*FEATURES.shape, 1), 4, seed=3).get_weights()
     graph, *_ = train.fit(TABLE, random_examples(), random_examples(), CONFIG, 3, moved=((0.0, 0.5, 1.0), True))
@@ -171,12 +164,6 @@ def test_a_diverging_training_names_seed_and_learning_rate_and_leaves_nothing_be
         train.fit(TABLE, random_examples(), random_examples(), config, 7)
     graph, *_ = train.fit(TABLE, random_examples(), random_examples(), CONFIG, 7)
     assert all(np.isfinite(one).all() for one in graph.model.get_weights())
-
-
-def test_class_weights_balance_the_shares():
-    targets = np.array([0] * 6 + [1] * 3 + [2])
-    weights = train.class_weights(targets, 4)
-    np.testing.assert_allclose(np.bincount(targets, weights[targets], 4), [10 / 3, 10 / 3, 10 / 3, 0])
 
 
 # -- run folders -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Variants are trained and tested alike, fold by fold and seed by seed."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,22 +39,16 @@ def outcomes(folds, compared, tmp_path_factory):
     return variants.run_variants(folder, compared, splits=folds, seeds=(0, 1), workers=2)
 
 
-def test_over_the_folds_each_clip_is_predicted_once_for_each_seed(small, outcomes):
+def test_over_the_folds_each_clip_is_predicted_by_the_network_that_did_not_learn_from_it(small, folds, outcomes):
     for name, n_seeds in (("tiny", 2), ("wide", 2), ("tiny, fewer seeds", 1)):
-        predictions = outcomes[name].predictions
-        assert predictions["clip_id"].tolist() == sorted(small.clips.manifest.clip_id)
-        assert predictions["probabilities"].shape == (n_seeds, len(small.clips.manifest), 3)
-        assert [len(by_fold) for by_fold in outcomes[name].folders] == [3] * n_seeds
-
-
-def test_each_answer_is_that_of_the_network_that_did_not_learn_from_the_clip(small, folds, outcomes):
-    joined = outcomes["wide"].predictions
-    for seed, fold in itertools.product(range(2), range(3)):
-        folder = outcomes["wide"].folders[seed][fold]
-        assert folder.parts[-3:] == ("wide", f"fold-{fold}", f"seed-{seed}")
-        alone = trained.read_test(folder, small.store.folder, folds[fold])
-        at = np.searchsorted(joined["clip_id"], alone["clip_id"])
-        np.testing.assert_array_equal(joined["probabilities"][seed, at], alone["probabilities"])
+        joined, folders = outcomes[name].predictions, outcomes[name].folders
+        assert joined["clip_id"].tolist() == sorted(small.clips.manifest.clip_id)
+        assert joined["probabilities"].shape == (n_seeds, len(small.clips.manifest), 3)
+        assert [len(by_fold) for by_fold in folders] == [3] * n_seeds
+        for seed, fold in itertools.product(range(n_seeds), range(3)):
+            alone = trained.read_test(folders[seed][fold], small.store.folder, folds[fold])
+            at = np.searchsorted(joined["clip_id"], alone["clip_id"])
+            np.testing.assert_array_equal(joined["probabilities"][seed, at], alone["probabilities"])
     with pytest.raises(RunError, match="split"):
         trained.read_test(outcomes["wide"].folders[0][0], small.store.folder, folds[1])
 
@@ -92,4 +85,3 @@ def test_names_that_would_share_a_folder_are_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match="a b"):
         variants.run_variants(tmp_path, same, splits=folds, seeds=(0,))
     assert not list(tmp_path.iterdir())
-    assert variants.run_folder(Path("runs"), "A, b", fold=0, seed=1) == Path("runs/a-b/fold-0/seed-1")
