@@ -46,8 +46,6 @@ HELD = "INSTRLIB_STUDY"
 SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
 """The notebooks for corpora with several instruments per clip."""
 
-_DEMO_LIMIT_S = 600.0
-
 
 def checked(*, corpus: str, data: Any, profile: str, seeds: int) -> dict[str, Any]:
     """Return the parameters of a study, `data` as an absolute path; raise if corpus, folder or profile is unknown."""
@@ -410,7 +408,7 @@ def publish(study: str) -> list[Path]:
         if len(written) > 2 and demo.is_file():
             with TemporaryDirectory() as work:
                 environment = _environment() | {"INSTRLIB_RUNS": work}
-                execute(demo, Path(work, demo.name), parameters={}, limit_s=_DEMO_LIMIT_S, environment=environment)
+                execute(demo, Path(work, demo.name), parameters={}, limit_s=600.0, environment=environment)
                 take_outputs(demo, Path(work, demo.name))
     return written
 
@@ -421,8 +419,8 @@ def _replace(folder: Path, parts: Iterable[Path]) -> None:
     with disk_errors(folder):
         if old.exists() and not folder.exists():
             old.rename(folder)  # an earlier call was killed between the two renames below
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         new.mkdir(parents=True)
         for path in parts:
             if path.is_dir():

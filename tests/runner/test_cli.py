@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_study import OPEN, ROW, THIRD, write_notebook
+from test_study import ROW, THIRD, write_notebook
 from typer.testing import CliRunner
 
 from instrlib.data import corpora
@@ -96,16 +96,6 @@ def test_a_study_is_run_reported_published_and_compared(root):
     assert row.startswith("rendered-smoke\t03_third\tdone\t20")
     assert published.split("\t") == ["published study", "commit", "notebooks"]
     assert made.split("\t")[::2] == ["rendered-smoke", "1"]
-
-
-def test_a_cell_that_fails_is_one_line(root):
-    write_notebook(root / "notebooks", "03_third", [OPEN.format(name="03_third"), "raise ValueError('first\\nlast')"])
-    result = call(*SMALL)
-    assert result.exit_code == 2
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith("Error: 03_third: cell 5 ") and "ValueError: last" in line
-    row = call("status").stdout.splitlines()[1]
-    assert row.split("\t")[2] == "failed" and "ValueError: last" in row
 
 
 @pytest.mark.parametrize(
