@@ -5,11 +5,11 @@ The networks of a domain predict its own test part and all clips of the other do
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from instrlib.core.config import Profile, folders
 from instrlib.core.io import (
     ConfigError,
     CorpusError,
-    EvaluationError,
     LeakError,
     SplitError,
     StoreError,
@@ -96,22 +95,14 @@ class Crossing:
     adapted: Predictions | None = None
 
 
-def at_hand(
-    corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path, workers: int | None = None
-) -> tuple[list[Domain], list[str]]:
+def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -> tuple[list[Domain], list[str]]:
     """Open all domains on this machine, and compute missing features and splits.
 
     Domains are the study's own corpus (first), the built-in corpus played by each single soundfont, the corpora in
     `INSTRLIB_CORPORA`, and those in the data folder. All but the study's own are split once; their splits are in
     `folder`, and `CLIPS_PER_CLASS` limits their size in a profile. Also returns a sentence for each corpus that is
-    excluded, or not used for training.
-
-    Raises
-    ------
-    ConfigError
-        When clips of the study's own corpus may have several labels, or `INSTRLIB_CORPORA` is malformed.
-    CorpusError, LeakError
-        When a corpus in `INSTRLIB_CORPORA` is incomplete, or shares a recording with an earlier domain.
+    excluded, or not used for training. An unusable corpus in `INSTRLIB_CORPORA` raises an error, such as `LeakError`
+    if it shares a recording with an earlier domain.
     """
     if corpus.multilabel:
         raise ConfigError(f"Clips of {corpus.name} have several labels; use a corpus with one label per clip.")
@@ -121,8 +112,7 @@ def at_hand(
     domains, excluded = [Domain(corpus.name, corpus, inputs.store, inputs.splits, own)], []
 
     def add(name: str, clips: Corpus, fonts: frozenset[str] = frozenset()) -> None:
-        """Make the features and the split of one more domain."""
-        store = build_store(clips, inputs.store.config, root=folders().data / "features", workers=workers)
+        store = build_store(clips, inputs.store.config, root=folders().data / "features")
         splits: list[Path] = []
         try:
             splits = save_splits([make_split(store.clips, seed=0)], folder / "splits" / slug(name))
@@ -133,13 +123,15 @@ def at_hand(
     for font in sorted(sources.fonts()):
         if own != {font}:
             players = rendered.Players((font,))
-            clips = rendered.load(folders().data / "rendered", clips_per_class=cap, players=players, workers=workers)
+            clips = rendered.load(folders().data / "rendered", clips_per_class=cap, players=players)
             add(font, clips, frozenset({font}))
     for corpus_name, root, named in _places():
         try:
             clips = corpora.load(corpus_name, data=root, profile=smaller)
-            name = _free_name(corpus_name if corpus_name != "folder" else f"folder {root.name}", domains)
-            if _is_known(clips, domains):
+            wanted = corpus_name if corpus_name != "folder" else f"folder {root.name}"
+            numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(domains) + 2)))
+            name = next(one for one in numbered if slug(one) not in {slug(domain.name) for domain in domains})
+            if any(_is_same(clips, one.corpus) for one in domains):
                 continue
             if clips.multilabel:
                 excluded.append(f"{name}: its clips have several labels.")
@@ -151,6 +143,12 @@ def at_hand(
                 raise
             excluded.append(f"{corpus_name}: {error}")
     return domains, excluded
+
+
+def _is_same(clips: Corpus, other: Corpus) -> bool:
+    """Return whether two corpora have the same clips, or some from the same folder."""
+    one_folder = clips.name == other.name and clips.root.resolve() == other.root.resolve()
+    return clips.fingerprint == other.fingerprint or one_folder
 
 
 def on_this_machine() -> dict[str, str]:
@@ -194,7 +192,14 @@ def in_common(source: Domain, target: Domain) -> Common:
         touched = [pair for pair in joined if one in pair[0] or other in pair[1]]
         joined = [pair for pair in joined if pair not in touched]
         joined.append(({one}.union(*(pair[0] for pair in touched)), {other}.union(*(pair[1] for pair in touched))))
-    named = sorted((_shared_name(source, target, *pair), *pair) for pair in joined)
+    named = []
+    for pair in joined:
+        of_pair = zip((source, target), pair, strict=True)
+        sides = [sorted({domain.common[label] for label in labels}) for domain, labels in of_pair]
+        # The name in the domain with one such class, or the wider name.
+        _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
+        named.append((name, *pair))
+    named.sort()
     places = [
         np.array([next((at for at, pair in enumerate(named) if label in pair[side]), -1) for label in labels])
         for side, labels in ((1, given), (2, asked))
@@ -227,45 +232,52 @@ def shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
     places = sources.fonts()
 
     def share(name: str, other: str) -> bool:
-        both_there = name in places and other in places
-        return name == other or (both_there and sources.shared_samples(places[name], places[other]) > _CHANCE)
+        both = {name, other} <= set(places)
+        return name == other or (both and sources.shared_samples(places[name], places[other]) > _CHANCE)
 
     return [name for name in sorted(first) if any(share(name, other) for other in second)]
 
 
-def cross(
-    folder: Path, domains: Sequence[Domain], outcomes: dict[str, Outcome], *, workers: int | None = None
-) -> list[Crossing]:
+def cross(folder: Path, domains: Sequence[Domain], outcomes: dict[str, Outcome]) -> list[Crossing]:
     """Predict each domain by the networks of every trained domain, original and adapted; cached in `folder`.
 
-    Each trained domain comes with itself first, then with the others, in the order of `domains`.
+    Trained domains come with themselves first, then with the others, in the order of `pairs`.
     """
-    trained, asked = [domain for domain in domains if domain.name in outcomes], pairs(domains)[0]
-    targets = {source.name: [target for one, target in asked if one is source] for source in trained}
+    asked = [(source, target) for source, target in pairs(domains)[0] if source.name in outcomes]
     tasks = [
-        (folder / "answers" / run.relative_to(run.parents[2]), run, [(one.name, one.store.folder) for one in others])
-        for source in trained
-        if (others := targets[source.name])
+        (folder / "answers" / run.relative_to(run.parents[2]), run, target.store.folder)
+        for source, target in asked
         for run in outcomes[source.name].flat
     ]
-    answers = list(parallel_map(_predict_domains, tasks, workers=workers, describe="other domains", isolate=True))
-    by_run = {run: answer for (_, run, _), answer in zip(tasks, answers, strict=True)}
-    found = []
-    for source in trained:
-        outcome = outcomes[source.name]
-        found.append(Crossing(source, source, in_common(source, source), outcome.predictions))
-        for target in targets[source.name]:
-            by_way = {}
-            for way in ("trained", "adapted"):
-                of_target = [by_run[run][target.name][way] for run in outcome.flat]
-                probabilities = np.stack([one["probabilities"] for one in of_target])
-                by_way[way] = of_target[0] | {"probabilities": probabilities}
-            found.append(Crossing(source, target, in_common(source, target), by_way["trained"], by_way["adapted"]))
+    answers = iter(list(parallel_map(_predict_domain, tasks, describe="other domains", isolate=True)))
+    trained = [one for one in domains if one.name in outcomes]
+    found = [Crossing(one, one, in_common(one, one), outcomes[one.name].predictions) for one in trained]
+    for source, target in asked:
+        by_run = [next(answers) for _ in outcomes[source.name].flat]
+        ways = [
+            one[0] | {"probabilities": np.stack([answer["probabilities"] for answer in one])}
+            for one in zip(*by_run, strict=True)
+        ]
+        found.append(Crossing(source, target, in_common(source, target), *ways))
     return found
 
 
-def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras.Model":
-    """Copy a network with batch normalisation statistics estimated on other, unlabelled segments [1]_.
+def _predict_domain(place: Path, run: Path, target: Path) -> list[Predictions]:
+    """Return the predictions of a network, as trained and adapted, for all clips of a store."""
+    store, found = open_store(target), []
+    for way in ("trained", "adapted"):
+
+        def make(way: str = way) -> Predictions:
+            model = load_model(run)[0] if way == "trained" else adapt_batch_norm(run, store)
+            return predict_clips(model.predict_on_batch, store, load_scaler(run), store.segments)
+
+        key = cache.key("studies", network=read_manifest(run)["key"], store=store.fingerprint, way=way)
+        found.append(cache.cached(place / f"{store.fingerprint}-{way}.npz", key, make))
+    return found
+
+
+def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
+    """Copy a network with batch normalisation statistics estimated on the unlabelled segments of a store [1]_.
 
     Layers are adapted from the input to the output, each after those before it; weights and input scaling do not
     change.
@@ -275,12 +287,10 @@ def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras
     .. [1] Y. Li, N. Wang, J. Shi, J. Liu, X. Hou, "Revisiting batch normalization for practical domain adaptation",
        2016. arXiv:1603.04779
     """
-    if not len(rows):
-        raise EvaluationError("Adapting batch normalisation requires at least one segment.")
+    rows = store.segments.row.to_numpy()
     model, scaler = load_model(run)
     spread = np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(int)
-    measured = np.asarray(rows)[spread]
-    blocks = [store.read(block, scaler) for block in np.array_split(measured, -(-len(measured) // _BATCH))]
+    blocks = [store.read(block, scaler) for block in np.array_split(rows[spread], -(-len(spread) // _BATCH))]
     for layer in model.layers[1:]:
         if type(layer).__name__ == "BatchNormalization":
             values = [np.asarray(block, dtype=np.float64).reshape(-1, block.shape[-1]) for block in blocks]
@@ -292,41 +302,6 @@ def adapt_batch_norm(run: Path, store: FeatureStore, rows: np.ndarray) -> "keras
     return model
 
 
-def _predict_domains(place: Path, run: Path, targets: Sequence[tuple[str, Path]]) -> dict[str, dict[str, Predictions]]:
-    scaler, network = load_scaler(run), read_manifest(run)["key"]
-    found: dict[str, dict[str, Predictions]] = {}
-    for name, folder in targets:
-        store = open_store(folder)
-        ways: dict[str, Callable[[], Any]] = {
-            "trained": lambda: load_model(run)[0].predict_on_batch,
-            "adapted": lambda store=store: adapt_batch_norm(run, store, store.segments.row.to_numpy()).predict_on_batch,
-        }
-        found[name] = {}
-        for way, load in ways.items():
-            key = cache.key("studies", network=network, store=store.fingerprint, way=way)
-            path = place / f"{store.fingerprint}-{way}.npz"
-            found[name][way] = cache.cached(
-                path, key, lambda load=load, store=store: predict_clips(load(), store, scaler, store.segments)
-            )
-    return found
-
-
-def _shared_name(source: Domain, target: Domain, own: set[str], others: set[str]) -> str:
-    """Return the name of a common class: the name in the domain with one such class, or the wider name."""
-    sides = [sorted({domain.common[label] for label in labels}) for domain, labels in ((source, own), (target, others))]
-    _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
-    return name
-
-
-def _is_known(corpus: Corpus, domains: Sequence[Domain]) -> bool:
-    """Return whether a domain has the same clips, or others from the same folder."""
-    return any(
-        corpus.fingerprint == one.corpus.fingerprint
-        or (corpus.name == one.corpus.name and corpus.root.resolve() == one.corpus.root.resolve())
-        for one in domains
-    )
-
-
 def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> None:
     for one in domains:
         sides = [one.corpus.manifest, corpus.manifest]
@@ -336,12 +311,6 @@ def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> Non
                 f"{first} of {one.name} and {second} of {name} are the same recording; remove it from one of them, or "
                 f"the corpus from {VARIABLE}."
             )
-
-
-def _free_name(wanted: str, domains: Sequence[Domain]) -> str:
-    taken = {slug(domain.name) for domain in domains}
-    numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 3)))
-    return next(name for name in numbered if slug(name) not in taken)
 
 
 def _places() -> Iterator[tuple[str, Path, bool]]:
