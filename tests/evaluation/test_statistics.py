@@ -45,13 +45,15 @@ def labelled(n_seeds: int = 2) -> dict:
 # Intervals
 
 
-def test_the_estimate_is_the_mean_of_the_seeds_scores():
+def test_the_estimate_is_the_mean_of_the_seeds_scores_inside_its_interval():
     for made, truth in ((predictions(0.7), "targets"), (labelled(), "labels")):
         table = score_table({"a": made}, **DRAWS).set_index("score")
         each = pd.DataFrame([metrics.scores(made[truth], one) for one in made["probabilities"]]).mean()
         assert table.estimate.to_dict() == pytest.approx(each.to_dict())
         inside = table.drop(index="expected_calibration_error")
         assert ((inside.low <= inside.estimate) & (inside.estimate <= inside.high)).all()
+        bounded = inside.drop(index="log_loss")
+        assert (bounded.low >= 0).all() and (bounded.high <= 1).all()
 
 
 def test_the_calibration_error_has_no_interval_because_its_bootstrap_is_biased():
@@ -60,8 +62,9 @@ def test_the_calibration_error_has_no_interval_because_its_bootstrap_is_biased()
     assert table.loc["expected_calibration_error", ["low", "high"]].isna().all()
     draws = statistics.over_seeds(statistics.score_draws(made, **DRAWS)["expected_calibration_error"], 0)
     assert draws[1:].mean() > draws[0]  # what an interval of the draws would have been centred on
-    with pytest.raises(EvaluationError):
-        compare({"a": made, "b": made}, against="a", score="expected_calibration_error", **DRAWS)
+    for score in ("expected_calibration_error", "roc_auc"):
+        with pytest.raises(EvaluationError):
+            compare({"a": made, "b": made}, against="a", score=score, **DRAWS)
 
 
 def test_the_variance_is_that_of_the_stratified_mean():
@@ -96,10 +99,12 @@ def test_a_mixture_weighs_as_much_as_all_its_sources_together():
     np.testing.assert_allclose(drawn[:, 1], weights[:, codes[1, 0]])
 
 
-def test_seeds_widen_the_interval_by_their_own_variance():
-    values = np.array([0.0, 1.0, 2.0])[:, None] * np.ones(50)  # seeds differ, clips do not
-    draws = one_mean(values, np.arange(50), n_resamples=20_000, seed=0)
+def test_the_variance_over_seeds_and_that_over_groups_add_up():
+    one = np.array([0.0, 1.0, 2.0])[:, None] * np.ones(50), np.arange(50) / 7 * np.ones((3, 1))
+    draws = one_mean(one[0], np.arange(50), n_resamples=20_000, seed=0)
     assert draws[0] == 1 and draws[1:].var() == pytest.approx(1 / 3, rel=0.05)
+    both = one_mean(one[0] + one[1], np.arange(50), n_resamples=20_000, seed=0)
+    assert both[1:].var() == pytest.approx(1 / 3 + one[1][0].var(ddof=1) / 50, rel=0.05)
 
 
 def test_a_group_of_a_single_class_is_pooled_and_a_single_group_has_no_interval():
@@ -132,21 +137,17 @@ def test_classes_have_intervals_where_they_have_two_groups():
 
 
 def test_a_difference_is_paired_by_clip_and_seed():
-    base, better = predictions(0.6), predictions(0.9, seed=1)
-    right = {
-        name: (one["probabilities"].argmax(-1) == one["targets"]) for name, one in {"a": better, "b": base}.items()
-    }
-    table = compare({"a": better, "b": base}, against="b", **DRAWS)
-    row = table.loc[("a", "b")]
-    assert row.difference == pytest.approx(right["a"].mean() - right["b"].mean())
+    models = {"a": predictions(0.9, seed=1), "b": predictions(0.6)}
+    right = {name: (one["probabilities"].argmax(-1) == one["targets"]).mean() for name, one in models.items()}
+    row = compare(models, against="b", **DRAWS).loc[("a", "b")]
+    assert row.difference == pytest.approx(right["a"] - right["b"])
     assert row.low > 0 and row.verdict == "better" and row.p_holm == row.p < 0.05
-    turned = compare({"a": better, "b": base}, pairs=[("b", "a")], **DRAWS).iloc[0]
+    turned = compare(models, pairs=[("b", "a")], **DRAWS).iloc[0]
     assert (turned.difference, turned.low, turned.verdict) == pytest.approx((-row.difference, -row.high, "worse"))
-    mended = np.random.default_rng(2).random(120) < 0.2  # the base with some errors corrected
-    same = base | {"probabilities": np.where(mended[:, None], better["probabilities"], base["probabilities"])}
-    same["probabilities"][:, ~mended] = base["probabilities"][:, ~mended]
-    paired = compare({"a": same, "b": base}, against="b", **DRAWS).iloc[0]
-    alone = compare({"a": predictions(0.66, seed=9), "b": base}, against="b", **DRAWS).iloc[0]
+    mended = np.random.default_rng(2).random(120) < 0.2  # b with some errors corrected
+    same = np.where(mended[:, None], models["a"]["probabilities"], models["b"]["probabilities"])
+    models |= {"same": models["b"] | {"probabilities": same}, "alone": predictions(0.66, seed=9)}
+    paired, alone = (compare(models, pairs=[(name, "b")], **DRAWS).iloc[0] for name in ("same", "alone"))
     assert paired.high - paired.low < 0.9 * (alone.high - alone.low)
 
 
@@ -158,8 +159,6 @@ def test_any_score_can_be_compared_and_a_lower_loss_is_better():
     row = compare({"oracle": oracle, "model": labelled()}, against="model", **DRAWS).iloc[0]
     table = score_table({"model": labelled()}, **DRAWS).set_index("score")
     assert row.difference == pytest.approx(1 - table.estimate["mean_average_precision"]) and row.verdict == "better"
-    with pytest.raises(EvaluationError):
-        compare(models, against="b", score="roc_auc", **DRAWS)
 
 
 def test_a_model_is_equivalent_to_itself_where_there_are_enough_groups():
@@ -190,15 +189,14 @@ def test_equal_models_differ_in_about_five_of_a_hundred_studies():
 def test_the_family_is_corrected_once_and_has_resamples_enough():
     models = {
         name: predictions(share, seed=seed)
-        for seed, (name, share) in enumerate(zip("abcd", (0.7, 0.95, 0.75, 0.7), strict=True))
+        for seed, (name, share) in enumerate({"a": 0.7, "b": 0.95, "c": 0.75}.items())
     }
     table = compare(models, against="a", n_resamples=10, seed=0)
     np.testing.assert_allclose(table.p_holm, holm(table.p))
-    assert table.index.tolist() == [("b", "a"), ("c", "a"), ("d", "a")]
+    assert table.index.tolist() == [("b", "a"), ("c", "a")]
     assert table.p_holm.iloc[0] < 0.05  # with ten resamples no p could be
-    columns = ["difference", "low", "high", "p", "p_holm", "margin", "detectable", "bound", "verdict"]
-    assert table.columns.tolist() == columns
-    assert compare({"a": models["a"]}, against="a", **DRAWS).columns.tolist() == columns
+    empty = compare({"a": models["a"]}, against="a", **DRAWS)
+    assert empty.columns.tolist() == table.columns.tolist() and empty.empty
 
 
 def test_different_numbers_of_seeds_are_refused_by_name_and_one_seed_fits_all():
