@@ -117,13 +117,7 @@ class Found:
 
 
 def info(name: str) -> CorpusInfo:
-    """Return name, licence, citation and source of a corpus.
-
-    Examples
-    --------
-    >>> info("fsdkaggle2018").url
-    'https://zenodo.org/records/2552860'
-    """
+    """Return name, licence, citation and source of a corpus."""
     if name not in _KNOWN:
         return _module(name).INFO
     return CorpusInfo(name, **{field: value for field, value in _KNOWN[name].items() if field != "archives"})
@@ -182,9 +176,8 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
         for found in [module.find(root), *([module.find_test(root)] if has_test else [])]:
             paths = [files.with_suffix_on_disk(root, path) for path in found.clips.path]
             answers = files.examine([root / path for path in paths], decoded=True)
-            problems = [(path, reason) for path, (_, _, reason) in zip(paths, answers, strict=True) if reason]
-            problems = sorted([*problems, *((path, reason) for _, path, reason, _ in found.excluded)])
-            lines += [*found.notes, *(f"{path}: {reason}" for path, reason in problems)]
+            wrong = [f"{path}: {reason}" for path, (_, _, reason) in zip(paths, answers, strict=True) if reason]
+            lines += [*found.notes, *sorted([*wrong, *(f"{path}: {reason}" for _, path, reason, _ in found.excluded)])]
     except CorpusError as error:
         return [str(error)]
     _, index = _remotes(name)
@@ -233,21 +226,17 @@ def read(
     root = Path(root).absolute()
     found = found or _module(name).find(root)
     clips, labels = found.clips.reset_index(drop=True), None
+    wanted = _choose_classes(clips.label if found.labels is None else found.labels.columns, classes)
     if found.labels is None:
-        wanted = _choose_classes(clips.label, classes)
-        asked = clips.label.isin(wanted)
+        clips = clips[clips.label.isin(wanted)]
     else:
-        wanted = _choose_classes(found.labels.columns, classes)
         labels = found.labels[list(wanted)].to_numpy(np.float32)
-        asked = pd.Series(np.isfinite(labels).any(axis=1))
-        clips = clips.assign(label="")
-        clips.loc[asked, "label"] = strata(labels[asked], wanted)
-    clips = clips[asked]
+        clips = clips[np.isfinite(labels).any(axis=1)]
+        clips = clips.assign(label=strata(labels[clips.index], wanted))
     excluded = [clips[_reaches_into_test(clips)].assign(reason=IN_TEST)]
     drawn = draw_clips(clips.drop(excluded[0].index), max_clips_per_class)
     drawn = drawn.assign(start_s=0.0, path=[files.with_suffix_on_disk(root, path) for path in drawn.path])
-    probed = pd.DataFrame(files.probe(root, drawn.path), drawn.index, columns=["duration_s", CONTENT, "reason"])
-    drawn = drawn.join(probed)
+    drawn = drawn.join(files.probe(root, drawn.path))
     usable, unusable = drawn[drawn.reason == ""], drawn[drawn.reason != ""]
     usable = usable.assign(group=join_copies(usable))
     if labels is None:
@@ -257,12 +246,12 @@ def read(
     in_test = _reaches_into_test(usable)  # again, because copies merged groups
     excluded.append(usable[in_test].assign(reason=IN_TEST))
     usable = usable[~in_test].sort_values("clip_id")
-    _check_classes(name, root, wanted, usable.label, None if labels is None else labels[usable.index])
+    labels = None if labels is None else labels[usable.index]
+    _check_classes(name, wanted, usable.label.to_numpy()[:, None] == np.array(wanted) if labels is None else labels)
     rows = [(one.clip_id, one.path, one.reason, True) for table in excluded for one in table.itertuples()]
     rows += [(one.clip_id, one.path, one.reason, False) for one in unusable.itertuples()]
     own = [column for column in found.clips if column not in COLUMNS]
     manifest = usable[[*COLUMNS, *own, CONTENT]].reset_index(drop=True)
-    labels = None if labels is None else labels[usable.index]
     return Corpus(info(name), root, manifest, wanted, excluded_table([*found.excluded, *rows]), labels)
 
 
@@ -350,16 +339,13 @@ def check_unique(place: Path | str, names: pd.Series) -> None:
         raise CorpusError(f"{place} has {len(twice)} clips more than once, such as {twice[0]}; keep one of each.")
 
 
-def _check_classes(
-    name: str, root: Path, classes: tuple[str, ...], label: pd.Series, labels: np.ndarray | None
-) -> None:
-    """Raise `CorpusError` for a class without clips, or, with several labels, one that is never present or absent."""
-    known = (label.to_numpy()[:, None] == np.array(classes)).astype(float) if labels is None else labels
-    empty = [one for one, column in zip(classes, known.T, strict=True) if not {0, 1} <= set(column)]
+def _check_classes(name: str, classes: tuple[str, ...], labels: np.ndarray) -> None:
+    """Raise `CorpusError` for a class that no usable clip has, or, with several labels, every one."""
+    empty = [one for one, column in zip(classes, labels.T, strict=True) if not {0, 1} <= set(column)]
     if empty:
         raise CorpusError(
-            f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)} in {root}; leave the class "
-            f"out, or run `instrlib validate {name}` to list the reasons."
+            f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)}; leave the class out, or "
+            f"run `instrlib validate {name}` to list the reasons."
         )
 
 

@@ -214,32 +214,29 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-Probe = tuple[float, str, str]
-"""Duration in s and hash of a file, and why it is unusable, or ""."""
-
-
-def probe(root: Path, paths: Sequence[str]) -> list[Probe]:
-    """Open every file, or take the answers of the last time if no file has changed since."""
+def probe(root: Path, paths: pd.Series) -> pd.DataFrame:
+    """Return `duration_s`, hash (`content`) and why a file is unusable (`reason`); cached until a file changes."""
     whole = [root / path for path in paths]
     states = [
         (path.stat().st_size, path.stat().st_mtime_ns, os.access(path, os.R_OK)) if path.is_file() else None
         for path in whole
     ]
     place = folders().data / "probes" / f"{hash_bytes(*map(os.fsencode, whole))[:16]}.json"
-    return cached(place, key("data", states=states), lambda: examine(whole))
+    found = cached(place, key("data", states=states), lambda: examine(whole))
+    return pd.DataFrame(found, paths.index, columns=["duration_s", CONTENT, "reason"])
 
 
-def examine(paths: Sequence[Path], *, decoded: bool = False) -> list[Probe]:
-    """Open every file; `decoded` does not hash but decode them, because headers do not show silence or NaN."""
+def examine(paths: Sequence[Path], *, decoded: bool = False) -> list[tuple[float, str, str]]:
+    """Return duration and hash of every file, and what is wrong; `decoded` decodes files instead of hashing them."""
     tasks = [(chunk, decoded) for chunk in in_parts(paths, 128)]
     workers = 1 if len(tasks) < 4 else None
     return [one for part in parallel_map(_examine, tasks, workers=workers, describe="opening files") for one in part]
 
 
-def _examine(paths: Sequence[Path], decoded: bool) -> list[Probe]:
+def _examine(paths: Sequence[Path], decoded: bool) -> list[tuple[float, str, str]]:
     from instrlib.audio import decode
 
-    found: list[Probe] = []
+    found: list[tuple[float, str, str]] = []
     for path in paths:
         try:
             str(path).encode()

@@ -1,14 +1,9 @@
 """Common names and families of the classes of all corpora, from the table `taxonomy.csv`.
 
-The families are the eleven of NSynth [1]_, which classify instruments by sound, and `percussion`, which NSynth lacks:
-drums, cymbals, bells, gongs. `bass` contains bass guitars and notes of upright and synthetic basses, `reed` also
-accordion and harmonica, `string` bowed strings and the harp. A row of `taxonomy.csv` is an instrument or a family, with
-its class in each corpus, its wider instrument, and other spellings of class folders.
-
-References
-----------
-.. [1] J. Engel et al., "Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders", ICML 2017,
-   arXiv:1704.01279.
+The families are the eleven of NSynth (Engel et al., ICML 2017, arXiv:1704.01279), which classify instruments by sound,
+and `percussion`, which NSynth lacks: drums, cymbals, bells, gongs. `bass` contains bass guitars and notes of upright and
+synthetic basses, `reed` also accordion and harmonica, `string` bowed strings and the harp. A row of `taxonomy.csv` is an
+instrument or a family, with its class in each corpus, its wider instrument, and other spellings of class folders.
 """
 
 from collections.abc import Sequence
@@ -58,11 +53,6 @@ def common_classes(
     An acoustic guitar maps to guitar if the other corpus has no acoustic ones, or to its family. Several classes may
     map to one, and the reverse mapping may differ: a keyboard of NSynth need not be a piano. Classes without a match
     are omitted. `classes_a` and `classes_b` are required for corpora outside the table.
-
-    Examples
-    --------
-    >>> common_classes("rendered", "nsynth", classes_a=("piano", "drums", "violin"))
-    {'piano': 'keyboard', 'violin': 'string'}
     """
     there = {
         wider[0]: label for label in reversed(_classes(corpus_b, classes_b)) if (wider := _widening(corpus_b, label))

@@ -270,7 +270,7 @@ def test_files_are_opened_again_only_when_one_has_changed(own, monkeypatch):
 
 def test_names_that_are_not_utf8_are_reported(tmp_path):
     name = b"caf\xe9.wav".decode(errors="surrogateescape")
-    assert "UTF-8" in files.probe(tmp_path, [name])[0][2]
+    assert "UTF-8" in files.probe(tmp_path, pd.Series([name])).reason[0]
 
 
 def test_class_folders_at_any_depth_and_in_any_script_are_read_and_hidden_files_skipped(own, tmp_path):
