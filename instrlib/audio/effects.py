@@ -118,16 +118,12 @@ def room_response(
     reverberation_db: float | None = None,
     first_reflection_s: float = 0.005,
 ) -> np.ndarray:
-    """Return the impulse response of a room: the direct sound, then noise that decays by 60 dB in `rt60_s` [1]_.
+    """Return the impulse response of a room: the direct sound, then noise that decays by 60 dB in `rt60_s`.
 
     `reverberation_db` is the energy of the reverberation relative to the direct sound. By default it follows from the
     decay, for an omnidirectional source in a room of `ROOM_VOLUME_M3` at `MICROPHONE_DISTANCE_M`: both are equal at the
-    critical distance 0.057 sqrt(V / RT60) [2]_. A decay shorter than `first_reflection_s` gives the direct sound only.
-
-    References
-    ----------
-    .. [1] J. A. Moorer, "About this reverberation business", Computer Music Journal 3(2), 1979. doi:10.2307/3680280
-    .. [2] H. Kuttruff, "Room Acoustics", 6th ed., CRC Press, 2016. doi:10.1201/9781315372150
+    critical distance 0.057 sqrt(V / RT60) (Kuttruff, "Room Acoustics", 2016). A decay shorter than `first_reflection_s`
+    gives the direct sound only.
     """
     time_s = np.arange(max(1, round(rt60_s * sample_rate_hz))) / sample_rate_hz
     response = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
@@ -140,9 +136,7 @@ def room_response(
     return response
 
 
-def stretch(
-    signal: np.ndarray, sample_rate_hz: int, *, semitones: float = 0.0, duration_factor: float = 1.0
-) -> np.ndarray:
+def stretch(signal: np.ndarray, sample_rate_hz: int, semitones: float, duration_factor: float = 1.0) -> np.ndarray:
     """Change pitch and duration independently with Signalsmith Stretch; formants shift with the pitch."""
     from python_stretch.Signalsmith import Stretch
 
@@ -206,11 +200,6 @@ def vorbis(signal: np.ndarray, sample_rate_hz: int, quality: float, rng: np.rand
     return soundfile.read(encoded, dtype="float64")[0][: len(signal)]
 
 
-def pitch(signal: np.ndarray, sample_rate_hz: int, semitones: float, rng: np.random.Generator) -> np.ndarray:
-    """Shift the pitch and keep the duration; formants shift with the pitch."""
-    return stretch(signal, sample_rate_hz, semitones=semitones)
-
-
 @dataclass(frozen=True)
 class Degradation:
     """An effect at several levels, from mild to severe, in `unit`; `source` names what it imitates."""
@@ -242,8 +231,10 @@ DEGRADATIONS: dict[str, Degradation] = {
         ("quiet", "low level", "dBFS peak", (-20, -40, -60), "a gain set too low, 16 bits",
          lambda x, rate_hz, peak_dbfs, rng: np.rint(
              x * (10 ** (peak_dbfs / 20) / np.abs(x).max() * _FULL_SCALE_16_BITS)) / _FULL_SCALE_16_BITS),
-        ("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), "another key, a smaller body", pitch),
-        ("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), "another key, a larger body", pitch),
+        ("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), "another key, a smaller body",
+         lambda x, rate_hz, semitones, rng: stretch(x, rate_hz, semitones)),
+        ("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), "another key, a larger body",
+         lambda x, rate_hz, semitones, rng: stretch(x, rate_hz, semitones)),
     )
 }  # fmt: skip
 
@@ -303,8 +294,7 @@ class ChangedCopies(Change):
             return signal.copy()
         changed = signal.astype(np.float64)
         if pitched or stretched:
-            factor = factor if stretched else 1.0
-            changed = stretch(changed, sample_rate_hz, semitones=semitones * pitched, duration_factor=factor)
+            changed = stretch(changed, sample_rate_hz, semitones * pitched, factor if stretched else 1.0)
             changed = fit(changed, len(signal))
         if in_room:
             changed = room(changed, sample_rate_hz, rng.uniform(*COPY_RT60_S), rng)

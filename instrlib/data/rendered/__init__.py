@@ -135,12 +135,6 @@ def compose(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS
     """Return font, voice and phrase of clip number `index` of a class.
 
     Notes on keys without sound in the font move to the nearest key with sound.
-
-    Examples
-    --------
-    >>> font, voice, phrase = compose("cello", 0)
-    >>> font, voice.program, voice.low, voice.high
-    ('TimGM6mb', 42, 36, 41)
     """
     rng = _generators(label, index, seed, players)[0]
     font = players.fonts[index % len(players.fonts)]
@@ -160,17 +154,10 @@ def render(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS)
     """Return clip number `index` of a class: mono float32 at 22,050 Hz, between -1 and 1."""
     rng = _generators(label, index, seed, players)[1]
     font, voice, phrase = compose(label, index, seed=seed, players=players)
-    dry = sampler.play(
-        sources.find_soundfont(font),
-        phrase.notes,
-        program=voice.program,
-        duration_s=DURATION_S,
-        sample_rate_hz=SAMPLE_RATE_HZ,
-        drums=voice.drums,
-        bends=phrase.bends,
-        tuning_cents=float(np.clip(rng.normal(0, 9), -25, 25)),
-    )
-    return record(rng, dry)
+    place, time = sources.find_soundfont(font), {"duration_s": DURATION_S, "sample_rate_hz": SAMPLE_RATE_HZ}
+    played = {"program": voice.program, "drums": voice.drums, "bends": phrase.bends}
+    cents = float(np.clip(rng.normal(0, 9), -25, 25))
+    return record(rng, sampler.play(place, phrase.notes, **time, **played, tuning_cents=cents))
 
 
 def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
@@ -199,16 +186,12 @@ def groups(label: str, players: Players = PLAYERS) -> dict[tuple[str, int, int],
     instrument; the program in one register, which separates pitches instead of instruments.
     """
     cast = [(font, voice.program, voice.register) for font in players.fonts for voice in _cast(label, font)]
-    named: dict[tuple[str, int, int], str] = {}
-    for name in (
-        lambda font, program, register: f"p{program:03d}",
-        lambda font, program, register: sources.instrument(font, program),
-        lambda font, program, register: f"p{program:03d}-r{register}",
-    ):
-        named = {one: f"{label}/{name(*one)}" for one in cast}
-        if len(set(named.values())) >= 3:
-            break
-    return named
+    choices = (
+        {one: f"{label}/p{one[1]:03d}" for one in cast},
+        {one: f"{label}/{sources.instrument(*one[:2])}" for one in cast},
+        {one: f"{label}/p{one[1]:03d}-r{one[2]}" for one in cast},
+    )
+    return next((named for named in choices if len(set(named.values())) >= 3), choices[-1])
 
 
 def _cast(label: str, font: str) -> list[Voice]:

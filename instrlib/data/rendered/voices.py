@@ -49,13 +49,7 @@ class Voice:
 
 @functools.cache
 def voices(label: str) -> tuple[Voice, ...]:
-    """Return the voices of a class, ordered such that the first ones differ in register and program.
-
-    Examples
-    --------
-    >>> [(voice.program, voice.register, voice.low, voice.high) for voice in voices("trumpet")][:3]
-    [(56, 1, 54, 61), (59, 1, 54, 61), (56, 2, 62, 69)]
-    """
+    """Return the voices of a class, ordered such that the first ones differ in register and program."""
     found = []
     for programs, low, high, n_registers, name in MUSIC["parts"][label]:
         style, edges = Style(**MUSIC["styles"][name]), np.linspace(low, high + 1, n_registers + 1)
