@@ -22,7 +22,7 @@ from instrlib.core.config import FeatureConfig
 from instrlib.core.io import in_parts, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import Split, load_split
-from instrlib.data.store import FeatureStore, Inputs
+from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_folds
 
 N_MFCC = 20
@@ -54,12 +54,6 @@ def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     silent[:, -1, 0] = True
     counted = np.ma.array(values, mask=silent)
     return np.ma.concatenate([counted.mean(axis=2), counted.std(axis=2)], axis=1).filled(0).astype(np.float32)
-
-
-def summaries(store: FeatureStore) -> np.ndarray:
-    """Return the statistics of each row of `store.segments` [n_segments, n_statistics]."""
-    blocks = in_parts(store.segments.row.to_numpy(), 256)
-    return np.concatenate([statistics(store.features[block], store.config) for block in blocks])
 
 
 def tune(
@@ -111,18 +105,16 @@ def answer_all(
     """Tune and fit classifiers on the training parts and predict the test parts; results are cached in `folder`.
 
     `classifiers` are estimators of scikit-learn with the grid of their settings, by name. The validation parts are
-    unused.
-
-    Returns
-    -------
-    predictions : dict of str to dict
-        Predictions by classifier, with the folds joined.
-    chosen : pandas.DataFrame
-        By classifier: `settings` of the first fold; means over folds of `cross_validated_macro_f1` and `training_s`.
+    unused. Also returns a table of the `settings` of the first fold and the means over folds of
+    `cross_validated_macro_f1` and `training_s`, by name.
     """
-    store = inputs.store
-    x = cached(folder / "statistics.npz", key("models", store=store.fingerprint), lambda: {"x": summaries(store)})["x"]
-    tasks = []
+    store, tasks = inputs.store, []
+
+    def summarise() -> dict[str, np.ndarray]:
+        blocks = in_parts(store.segments.row.to_numpy(), 256)
+        return {"x": np.concatenate([statistics(store.features[rows], store.config) for rows in blocks])}
+
+    x = cached(folder / "statistics.npz", key("models", store=store.fingerprint), summarise)["x"]
     for name, classifier in classifiers.items():
         for number, path in enumerate(inputs.splits):
             split = load_split(path, store.segments)

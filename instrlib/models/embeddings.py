@@ -124,7 +124,7 @@ def windows(signal: np.ndarray, name: str) -> np.ndarray:
 
 
 def patches(signal: np.ndarray, name: str) -> np.ndarray:
-    """Return input patches [n_patches, 96, 64], logarithms of mel magnitudes (Hershey et al., 2017, arXiv:1609.09430)."""
+    """Return input patches [n_patches, 96, 64], log-mel magnitudes (Hershey et al., 2017, arXiv:1609.09430)."""
     import tensorflow as tf
 
     magnitude = np.abs(tf.signal.stft(windows(signal, name), 400, 160, 512))

@@ -95,22 +95,13 @@ def draw(
 def search(
     folder: Path, candidates: Sequence[Candidate], *, inputs: Inputs, workers: int | None = None
 ) -> pd.DataFrame:
-    """Train the drawn networks on every split [1]_.
+    """Train the drawn networks on every split (Bergstra and Bengio, 2012, JMLR 13:281-305).
 
     Trials that raise an error or kill their process are marked. Each result is cached in `folder`: an interrupted or
     extended search trains only the missing trials. Delete the file of a failed trial to repeat it.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per trial and fold: `trial`, `fold`, the hyperparameters, `parameters`, `multiply_adds`,
-        `validation_loss`, `validation_accuracy`, `best_epoch`, `epochs`, `seconds`, `status` ("done", "failed", "died"
-        or "too large") and `reason`.
-
-    References
-    ----------
-    .. [1] J. Bergstra, Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
-       https://jmlr.org/papers/v13/bergstra12a.html
+    Returns one row per trial and fold: `trial`, `fold`, the hyperparameters, `parameters`, `multiply_adds`, `RESULTS`,
+    `status` ("done", "failed", "died" or "too large") and `reason`.
     """
     store, rows, tasks = inputs.store, [], []
     for one, (fold, path) in itertools.product(candidates, enumerate(inputs.splits)):

@@ -15,9 +15,9 @@ from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.audio.features import Scaler
 from instrlib.core.cache import cached, key
-from instrlib.core.io import EvaluationError, StoreError, hash_bytes, in_parts, read_json
+from instrlib.core.io import EvaluationError, StoreError, in_parts, read_json
 from instrlib.core.parallel import load_keras, parallel_map
-from instrlib.data.splits import UNUSED, Split, load_split
+from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.calibration import sigmoid, softmax
 from instrlib.evaluation.metrics import best_thresholds
@@ -72,23 +72,6 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray, *, several: boo
     targets = labels.argmax(axis=1)
     weights = 1 / np.bincount(targets)[targets]
     return float(-np.average(np.log(likely[np.arange(len(targets)), targets]), weights=weights))
-
-
-def reduced(split: Split, clips: pd.DataFrame, size: int, *, seed: int) -> Split:
-    """Return the split with at most `size` training clips per class; all others become `UNUSED`.
-
-    Clips (`clip_id`, `label`, `group`) are drawn group by group in turn. Smaller draws are subsets of larger ones with
-    the same seed.
-    """
-
-    def rank(name: str) -> str:
-        return hash_bytes(str(seed).encode(), name.encode())
-
-    train = clips[clips.clip_id.map(split.parts) == "train"].sort_values("clip_id", key=lambda ids: ids.map(rank))
-    turn = train.groupby(["label", "group"]).cumcount()
-    ranked = train.assign(turn=turn, group_rank=train.group.map(rank)).sort_values(["turn", "group_rank"])
-    dropped = ranked.clip_id[ranked.groupby("label").cumcount() >= size]
-    return Split(split.parts.where(~split.parts.index.isin(set(dropped)), UNUSED), split.seed)
 
 
 def probe_predictions(
