@@ -1,7 +1,6 @@
 """The analysis of one recording: instrument, timeline, saliency and condition, as values, texts, figures and PDF."""
 
 import datetime
-import importlib.resources
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from instrlib.audio import decode, features
 from instrlib.core.io import AudioError, atomic_path, hash_file, listed, spaced, to_jsonable
 from instrlib.models import published
 from instrlib.models.published import Network, Prediction, PublishedModel, Windows, predictor
-from instrlib.reporting.report import typeset
+from instrlib.reporting.report import compiled, typeset
 from instrlib.reporting.summary import text_of
 from instrlib.studies import condition, saliency, timeline
 
@@ -301,18 +300,10 @@ def pdf(analysis: Analysis, figures: dict[str, str], **output: Any) -> Any:
 
     `output` are other settings of `typst.compile`, such as `format="png"`.
     """
-    import typst
-
     data = content(analysis)
     for part, figure in figures.items():
         data[part]["svg"] = figure
-    return typst.compile(
-        (importlib.resources.files(instrlib) / "templates" / "sheet.typ").read_bytes(),
-        sys_inputs={"data": json.dumps(data)},
-        ignore_system_fonts=True,
-        timestamp=analysis.analysed_at,
-        **output,
-    )
+    return compiled("sheet.typ", data, timestamp=analysis.analysed_at, **output)
 
 
 def percent(share: float) -> str:

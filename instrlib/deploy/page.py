@@ -7,7 +7,6 @@ Results are embedded in the page, so that no other user can fetch them from the 
 import base64
 import contextlib
 import html
-import importlib.resources
 import os
 import shutil
 import signal
@@ -17,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
-import instrlib
 from instrlib.audio.decode import load
 from instrlib.core.io import ConfigError, CorpusError, InstrlibError, hash_json
 from instrlib.deploy.analysis import MAX_DURATION_S, analyse, content, drawn, example_clip, pdf, to_json
 from instrlib.deploy.players import PLAYER_RATE_HZ, mp3
 from instrlib.models.published import PublishedModel, open_model
+from instrlib.reporting.summary import TEMPLATES
 
 if TYPE_CHECKING:
     import gradio
@@ -34,19 +33,14 @@ MAX_MB = 200
 """Ten minutes of stereo at CD quality have 106 MB."""
 
 _AT_ONCE = 2
-_STRAY_AGE_S = 900  # of uploads that were interrupted, or whose page was closed at once
+_STRAY_AGE_S = 900  # of uploads without an analysis
 _TITLE = "Which instrument is it?"
 _INTRO = """<div class="intro"><h1>{}</h1><p>Upload a recording to see its instrument, a timeline, a saliency map
 and the condition of the instrument. It stays on this machine and is removed after the analysis. An example is shown
 below.</p><p class="model">Model: {}. {}</p></div>"""
 _HINT = f"""<p class="hint">wav, flac, ogg or mp3, up to {MAX_DURATION_S / 60:.0f} minutes and {MAX_MB} MB;
 or use the microphone.</p>"""
-_ENVIRONMENT = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-    "GRADIO_ALLOWED_PATHS": "",
-}
+_ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ALLOWED_PATHS": "", "HF_HUB_OFFLINE": "1"}
 _SERVED = (
     *("/assets/", "/static/", "/theme.css", "/favicon.ico", "/manifest.json", "/config"),
     *(f"/gradio_api/{name}" for name in ("upload", "queue/", "heartbeat/", "startup-events", "file=/")),
@@ -193,10 +187,9 @@ def _launch(page: "gradio.Blocks", port: int | None) -> str:
         state_session_capacity=50,
         footer_links=[],
         run_history=False,
-        enable_monitoring=False,
-        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None, "middleware": guards},
+        app_kwargs={"middleware": guards},
         theme=gradio.themes.Default(**theme),
-        css=(importlib.resources.files(instrlib) / "templates" / "demo.css").read_text(encoding="utf-8"),
+        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
     )
     return address
 

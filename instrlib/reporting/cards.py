@@ -11,8 +11,9 @@ from typing import Any
 
 from instrlib.core.config import folders
 from instrlib.core.io import InstrlibError, read_json, write_text
+from instrlib.reporting.numbers import verdict
 from instrlib.reporting.report import as_table
-from instrlib.reporting.summary import Study, about_corpus, open_study, text_of, verdict
+from instrlib.reporting.summary import Study, about_corpus, open_study, text_of
 
 _DECLARED = "<!-- From here on: declared by the notebooks of the study. -->"
 _MOST_FINDINGS = 5

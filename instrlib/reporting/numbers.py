@@ -52,19 +52,11 @@ def rounded(value: float | None) -> str:
 def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> str:
     """Return the verdict on `first` against `second` in Markdown. Absence of evidence is never worded as absence.
 
-    Parameters
-    ----------
-    row : mapping
-        A row of `evaluation.statistics.compare`: difference, low, high, p (or p_holm, which then counts), margin,
-        detectable, verdict.
-    first, second : str
-        What is compared.
-    score : str
-        Name of the score.
+    `row` is one of `evaluation.statistics.compare`; where it has a p-value after Holm's correction, that counts.
 
     Examples
     --------
-    >>> row = dict(difference=-0.018, low=-0.096, high=0.051, p=0.6, margin=0.02, detectable=0.09)
+    >>> row = dict(difference=-0.018, low=-0.096, high=0.051, p=0.6, detectable=0.09, margin=0.02)
     >>> sentence(row | {"verdict": "inconclusive"}, first="CutMix", second="none", score="accuracy")[:65]
     '**CutMix: inconclusive.** Accuracy changed by -0.018 against none'
     """
@@ -77,3 +69,8 @@ def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> 
     }.get(row["verdict"], f"({ends}, {p_value(row.get('p_holm', row['p']))}).")
     begin = f"**{first[:1].upper()}{first[1:]}: {row['verdict']}.** {score[:1].upper()}{score[1:]} changed by"
     return f"{begin} {difference(row['difference'])} against {second} {after}"
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Return the sentence of a primary comparison."""
+    return sentence(row, first=row["first"], second=row["second"], score=row["score"])

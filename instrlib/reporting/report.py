@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import importlib.resources
 import json
 import os
 import re
@@ -11,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import instrlib
 from instrlib.core.config import folders
 from instrlib.core.io import InstrlibError, RunError, atomic_path, write_text
 from instrlib.reporting import numbers
-from instrlib.reporting.summary import Study, text_of, verdict
+from instrlib.reporting.summary import TEMPLATES, Study, text_of
 
 Piece = dict[str, str]
 """`text`, and at most one of `code`, `strong`, `emphasis` (each "yes"), `url`, `cite`."""
@@ -34,8 +32,6 @@ _MARKED = re.compile(
 )
 _NEGATIVE = re.compile(r"(?<![\w./-])-(?=\.?\d)")  # not within words, dates, hashes and paths
 _PERCENT = re.compile(r"(?<=\d) ?%")
-# The file has a fixed date, so that equal documents give equal bytes.
-_NO_TIME = datetime(1980, 1, 1, tzinfo=UTC)
 
 
 def write_report(study: Study) -> list[Path]:
@@ -58,19 +54,20 @@ def write_html(document: dict[str, Any], path: Path) -> Path:
 
 def write_pdf(document: dict[str, Any], path: Path) -> Path:
     """Write a document as an A4 PDF; equal documents give equal bytes."""
+    figures = {block["stem"]: _drawn(block["path"], ".svg").decode() for block in _blocks(document, "figure")}
+    # Without tags, which are a third of the file; screen readers can use the HTML.
+    settings = {"timestamp": datetime(1980, 1, 1, tzinfo=UTC), "pdf_tags": False}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(compiled("report.typ", document | {"drawn": figures}, **settings))
+    return path
+
+
+def compiled(template: str, data: dict[str, Any], **settings: Any) -> Any:
+    """Return a template of typst, filled and compiled."""
     import typst
 
-    figures = {block["stem"]: _drawn(block["path"], ".svg").decode() for block in _blocks(document, "figure")}
-    pdf = typst.compile(
-        (importlib.resources.files(instrlib) / "templates" / "report.typ").read_bytes(),
-        sys_inputs={"data": json.dumps(document | {"drawn": figures})},
-        ignore_system_fonts=True,
-        timestamp=_NO_TIME,
-        pdf_tags=False,  # a third of the file; screen readers can use the HTML
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(pdf)
-    return path
+    source, inputs = (TEMPLATES / template).read_bytes(), {"data": json.dumps(data)}
+    return typst.compile(source, sys_inputs=inputs, ignore_system_fonts=True, **settings)
 
 
 def _drawn(path: str, suffix: str) -> bytes:
@@ -120,7 +117,11 @@ class Document:
             end = match.end()
             if match["cite"]:
                 keys = match["cite"].replace("@", "").replace(" ", "").split(";")
-                found += [{"text": f"[{self._number(key)}]", "cite": key} for key in keys]
+                for key in keys:
+                    if key not in _works():
+                        raise InstrlibError(f"{key!r} is cited but missing in templates/references.bib. Add it there.")
+                    number = self.cited.setdefault(key, len(self.cited) + 1)
+                    found.append({"text": f"[{number}]", "cite": key})
             elif match["link"]:
                 found.append({"text": typeset(match["link"]), "url": match["url"]})
             elif match["code"]:
@@ -129,11 +130,6 @@ class Document:
                 found.append({"text": typeset(match["strong"]), "strong": "yes"})
         found.append({"text": typeset(text[end:])})
         return [piece for piece in found if piece["text"]]
-
-    def _number(self, key: str) -> int:
-        if key not in _works():
-            raise InstrlibError(f"{key!r} is cited but missing in templates/references.bib. Add it there.")
-        return self.cited.setdefault(key, len(self.cited) + 1)
 
     def plain(self) -> dict[str, Any]:
         """Return the document as plain values."""
@@ -182,7 +178,7 @@ def _works() -> dict[str, list[Piece]]:
             marks |= {"emphasis": "yes"} if isinstance(part, Tag) else {}
             yield from (piece | marks for inner in part.parts for piece in pieces(inner))
 
-    source = (importlib.resources.files(instrlib) / "templates" / "references.bib").read_text(encoding="utf-8")
+    source = (TEMPLATES / "references.bib").read_text(encoding="utf-8")
     works = Style().format_entries(list(parse_string(source, "bibtex").entries.values()))
     return {work.key: list(pieces(work.text)) for work in works}
 
@@ -232,7 +228,7 @@ def _primary_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _notebook(document: Document, study: Study, name: str, entry: dict[str, Any]) -> Iterator[Block]:
-    findings = [verdict(row) for row in study.primary if row["notebook"] == name]
+    findings = [numbers.verdict(row) for row in study.primary if row["notebook"] == name]
     findings += [one["text"] for one in entry.get("findings", [])]
     methods, figures = entry.get("methods", []), [one for one in entry.get("figures", []) if not one["key"]]
     if not (findings or methods or figures):

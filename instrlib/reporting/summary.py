@@ -1,6 +1,5 @@
 """What a study's `results.json` declares; report, README, cards and comparisons read nothing else."""
 
-import importlib.resources
 import json
 import subprocess
 import tomllib
@@ -12,23 +11,16 @@ from typing import Any
 import instrlib
 from instrlib.core.config import folders
 from instrlib.core.io import RunError, expanded, read_json
-from instrlib.reporting import numbers
+
+TEMPLATES = Path(instrlib.__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Study:
     """The declarations of a study.
 
-    Attributes
-    ----------
-    label : str
-        Its name, followed by "@revision" where the results are those of a commit.
-    folder : Path
-        Holds `results.json`; reports and cards are written here.
-    figures : Path
-        Holds the figures.
-    results : dict
-        `study`, `primary` (a list) and `notebooks` (declarations and manifest by name).
+    `label` is its name, followed by "@revision" where the results are those of a commit. `folder` holds `results.json`,
+    and gets reports and cards; `results` has `study`, `primary` (a list) and `notebooks` (by name).
     """
 
     label: str
@@ -82,11 +74,6 @@ class Study:
         }
 
 
-def verdict(row: dict[str, Any]) -> str:
-    """Return the sentence of a primary comparison."""
-    return numbers.sentence(row, first=row["first"], second=row["second"], score=row["score"])
-
-
 def open_study(place: str | Path) -> Study:
     """Open a study by the name of a published one, a folder, a `results.json`, or "NAME@REVISION" of git.
 
@@ -131,8 +118,7 @@ def _committed(name: str, revision: str) -> Any:
 
 def about_corpus(name: str) -> dict[str, Any]:
     """Return the texts on a corpus in `templates/corpora.toml`."""
-    source = (importlib.resources.files(instrlib) / "templates" / "corpora.toml").read_text(encoding="utf-8")
-    known = tomllib.loads(source)
+    known = tomllib.loads((TEMPLATES / "corpora.toml").read_text(encoding="utf-8"))
     return known.get(name, known["unknown"])
 
 
