@@ -39,11 +39,10 @@ BELOW = {floor: FLOORS[:number] for number, floor in enumerate(FLOORS)} | ABOVE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-_SHOWING = re.findall(
-    r"\S+",
-    "jupyterlab papermill nbformat nbclient ipykernel ipython nbconvert nbval jupytext matplotlib seaborn pillow "
-    "jinja2 pybtex gradio typst filelock requests typer rich tqdm",
-)
+_SHOWING = (
+    "jupyterlab papermill nbformat nbclient ipykernel ipython jupyter-client nbconvert nbval jupytext matplotlib seaborn "
+    "pillow jinja2 pybtex gradio typst filelock requests typer rich tqdm"
+).split()
 """Direct dependencies that change no number."""
 
 

@@ -12,7 +12,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-CONDA_NAMES = {"matplotlib-base": "matplotlib", "pysoundfile": "soundfile", "soxr-python": "soxr"}
+CONDA_NAMES = {
+    "jupyter_client": "jupyter-client",
+    "matplotlib-base": "matplotlib",
+    "pysoundfile": "soundfile",
+    "soxr-python": "soxr",
+}
 CONDA_ALONE = {"python", "pip", "pyaudio"}
 
 
