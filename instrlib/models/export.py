@@ -106,17 +106,16 @@ def export_networks(
     `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
     """
     places = [
-        (name, seed, fold, network, run_folder(folder, name, fold=fold, seed=seed))
+        ({"network": name, "seed": seed, "fold": fold}, network, run_folder(folder, name, fold=fold, seed=seed))
         for name, by_seed in networks.items()
         for seed, by_fold in enumerate(by_seed)
         for fold, network in enumerate(by_fold)
     ]
-    tasks = [(network, place, inputs.store.folder, inputs.splits[fold]) for _, _, fold, network, place in places]
+    tasks = [(network, place, inputs.store.folder, inputs.splits[about["fold"]]) for about, network, place in places]
     found = parallel_map(export, tasks, workers=workers, describe="converting", isolate=True)
     rows = [
-        {"name": f"{name}, {kind}", "network": name, "format": kind, "seed": seed, "fold": fold}
-        | {"path": _file(place, kind), **sizes[kind]}
-        for (name, seed, fold, _, place), sizes in zip(places, found, strict=True)
+        {"name": f"{about['network']}, {kind}", "format": kind, "path": _file(place, kind), **about, **sizes[kind]}
+        for (about, _, place), sizes in zip(places, found, strict=True)
         for kind in FORMATS
     ]
     files = pd.DataFrame(rows)

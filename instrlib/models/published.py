@@ -19,7 +19,7 @@ import numpy as np
 from instrlib.audio import decode
 from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core.config import FeatureConfig, folders
-from instrlib.core.io import AudioError, ConfigError, InstrlibError, RunError, expanded, hash_file, hash_json, read_json
+from instrlib.core.io import AudioError, InstrlibError, RunError, expanded, hash_file, hash_json, read_json
 from instrlib.evaluation.calibration import is_named, sigmoid, softmax
 from instrlib.models import litert
 
@@ -64,7 +64,7 @@ class Network:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """The contents of a model folder; `condition` and `several` are None if the study has none."""
+    """The contents of a model folder."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -131,10 +131,7 @@ def open_model(folder: Path | None = None) -> PublishedModel:
     if record.get("format") != FORMAT:
         raise RunError(f"{folder / RECORD} has format {record.get('format')}; this version reads {FORMAT}; {_AGAIN}")
     try:
-        networks = {
-            name: None if record[name] is None else _network(folder / file, record[name], record)
-            for name, file in FILES.items()
-        }
+        networks = {name: record[name] and _network(folder / file, record) for name, file in FILES.items()}
         condition = read_sealed(folder / CONDITION) if (folder / CONDITION).is_file() else None
         model = PublishedModel(folder, tuple(record["classes"]), **networks, condition=condition, about=record["about"])
         _ = model.name, model.performance, model.single.file
@@ -143,15 +140,16 @@ def open_model(folder: Path | None = None) -> PublishedModel:
     return model
 
 
-def _network(file: Path, settings: dict[str, Any], record: dict[str, Any]) -> Network:
+def _network(file: Path, record: dict[str, Any]) -> Network:
+    settings = record[file.stem]
     if not file.is_file() or hash_file(file) != settings["sha256"]:
         raise RunError(f"{file} is missing or altered; {_AGAIN}")
     grid, thresholds = settings["grid"], np.asarray(settings["thresholds"], float)
     if thresholds.shape != (len(record["classes"]),) or settings["output"] not in _ACTIVATIONS:
         raise ValueError("thresholds do not match the classes, or the output is unknown")
     if grid is not None:
-        centres = {name: np.asarray(grid[name], float) for name in ("centre_bin", "centre_frame")}
-        grid = dict(grid) | centres | {"shape": tuple(grid["shape"])}
+        grid |= {"shape": tuple(grid["shape"])}
+        grid |= {name: np.asarray(grid[name], float) for name in ("centre_bin", "centre_frame")}
     scaler = Scaler.from_dict(settings.get("scaler", record["scaler"]))
     features, temperature = FeatureConfig.from_dict(record["features"]), float(settings["temperature"])
     return Network(file, features, scaler, settings["output"], temperature, thresholds, grid)
@@ -231,14 +229,10 @@ def window_scores(
     """Score sliding windows of a recording, from 0 s to its end, with a step of `hop_s` between their starts.
 
     A window is at most a segment (the default) long; shorter ones are padded with silence. Unusable files raise
-    `AudioError`, an unusable hop or window `ConfigError`.
+    `AudioError`.
     """
     config = network.features
     window_s = config.segment_s if window_s is None else window_s
-    if not decode.MIN_DURATION_S <= window_s <= config.segment_s:
-        raise ConfigError(f"window_s must be {decode.MIN_DURATION_S:g} to {config.segment_s:g} s, not {window_s!r}.")
-    if not (math.isfinite(hop_s) and hop_s * config.sample_rate_hz >= 1):
-        raise ConfigError(f"hop_s must be above 0, not {hop_s!r}.")
 
     def starts(duration_s: float) -> np.ndarray:
         return np.arange(1 + max(0, math.ceil((duration_s - window_s) / hop_s - _MARGIN))) * hop_s

@@ -68,21 +68,10 @@ def run_variants(
 ) -> dict[str, Outcome]:
     """Train every variant from every seed on every split and predict the test parts.
 
-    All trainings run in parallel; the number of processes does not affect the result. Finished trainings are kept, so
-    an interrupted run continues.
-
-    Parameters
-    ----------
-    folder : Path
-        Parent of the run folders; see `run_folder`.
-    variants : sequence of Variant
-        Their names are the keys of the result; two names with the same run folder raise `ConfigError`.
-    splits : sequence of Path
-        One split, or the folds of a cross-validation.
-    seeds : sequence of int
-        One network is trained for each.
-    workers : int, optional
-        Number of processes.
+    All trainings run in parallel, in their folders below `folder` (see `run_folder`); the number of processes does not
+    affect the result. Finished trainings are kept, so an interrupted run continues. `splits` are one split or the folds
+    of a cross-validation. Results are keyed by the names of the variants; two names with the same run folder raise
+    `ConfigError`.
     """
     taken: dict[str, str] = {}
     for variant in variants:

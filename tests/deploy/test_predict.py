@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from instrlib.audio import decode
 from instrlib.audio.features import extract
-from instrlib.core.io import ConfigError
 from instrlib.core.parallel import without_stderr
 from instrlib.models import published
 from instrlib.runner.cli import main
@@ -92,9 +91,6 @@ def test_windows_start_at_every_hop_until_one_reaches_the_end(model, tmp_path, d
     found = published.window_scores(path, model.several, hop_s=hop_s, window_s=window_s)
     np.testing.assert_allclose(found.start_s, np.arange(n) * hop_s)
     assert found.window_s == (window_s or 3.0) and found.probabilities.shape == (n, 3)
-    for wrong in ({"hop_s": 0}, {"hop_s": math.nan}, {"window_s": 0.01}, {"window_s": 4.0}):
-        with pytest.raises(ConfigError, match=next(iter(wrong))):
-            published.window_scores(path, model.several, **wrong)
 
 
 def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probability_0(model, tmp_path):
