@@ -16,11 +16,10 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 """Lower bound of a probability before its logarithm is taken: networks answer in float32."""
 
 Terms = dict[str, np.ndarray]
-Thresholds = np.ndarray | float
 
 
 def scores(
-    truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD
+    truth: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray | float = DEFAULT_THRESHOLD
 ) -> dict[str, float]:
     """Compute all scores of one model on one set of clips; see `weighted_scores` for their names.
 
@@ -49,7 +48,9 @@ def scores(
     return {name: float(values[0]) for name, values in found.items()}
 
 
-def clip_terms(truth: np.ndarray, probabilities: np.ndarray, thresholds: Thresholds = DEFAULT_THRESHOLD) -> Terms:
+def clip_terms(
+    truth: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray | float = DEFAULT_THRESHOLD
+) -> Terms:
     """Check truth and probabilities, and return the contribution of each clip to the scores; see `scores`.
 
     `observed`, `present`, `decided` and `probabilities` have shape (n_clips, n_classes), `gap` (n_clips, N_BINS),

@@ -1,6 +1,6 @@
 """Predictions of models on test clips, and how those of several seeds and folds are joined."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,21 +41,18 @@ def thresholds(predictions: Predictions) -> np.ndarray:
     return np.broadcast_to(bars[:, None] if bars.ndim == 2 and len(shape) == 3 else bars, shape)
 
 
-def each_seed(predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Return probabilities and thresholds [shape=(n_clips, n_classes)] of each seed."""
-    both = np.asarray(predictions["probabilities"]), thresholds(predictions)
-    return zip(*(one if one.ndim == 3 else one[None] for one in both), strict=True)
-
-
 def terms_of_seeds(predictions: Predictions) -> list[metrics.Terms]:
     """Return `metrics.clip_terms` of each seed."""
-    return [metrics.clip_terms(truth(predictions), *one) for one in each_seed(predictions)]
+    both = np.asarray(predictions["probabilities"]), thresholds(predictions)
+    of_seeds = zip(*(one if one.ndim == 3 else one[None] for one in both), strict=True)
+    return [metrics.clip_terms(truth(predictions), *one) for one in of_seeds]
 
 
 def by_seed(predictions: Predictions) -> pd.DataFrame:
     """Return scores as a table with one row per score and one column per seed."""
-    columns = [metrics.scores(truth(predictions), *one) for one in each_seed(predictions)]
-    return pd.DataFrame({f"seed {number}": column for number, column in enumerate(columns)})
+    ones = np.ones((1, len(truth(predictions))))
+    columns = [metrics.weighted_scores(terms, ones) for terms in terms_of_seeds(predictions)]
+    return pd.DataFrame({f"seed {number}": pd.DataFrame(one).loc[0] for number, one in enumerate(columns)})
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
@@ -79,12 +76,8 @@ def reliability(predictions: Predictions) -> dict[str, Any]:
     seeds, because pooling would cancel errors of opposite sign.
     """
     terms = terms_of_seeds(predictions)
-    pooled = pd.DataFrame(
-        {
-            name: np.concatenate([one[of] for one in terms]).astype(float)
-            for name, of in (("confidence", "confidence"), ("accuracy", "correct"))
-        }
-    )
+    columns = (np.concatenate([one[name] for one in terms]).astype(float) for name in ("confidence", "correct"))
+    pooled = pd.DataFrame(dict(zip(("confidence", "accuracy"), columns, strict=True)))
     in_bins = pooled.groupby(metrics.bins(pooled.confidence.to_numpy()))
     means = in_bins.mean().assign(share=in_bins.size() / len(pooled)).reindex(range(metrics.N_BINS))
     ece = by_seed(predictions).loc["expected_calibration_error"].mean()

@@ -62,17 +62,16 @@ def test_weighted_scores_are_those_of_repeated_clips(made):
         assert {name: one[row] for name, one in found.items()} == pytest.approx(scores(truth[rows], answers[rows], 0.4))
 
 
-def test_map_at_3_is_the_mean_reciprocal_rank_of_the_first_three_places():
+def test_ties_absent_classes_and_certain_errors_count_as_defined():
     answers = np.tile([0.4, 0.3, 0.2, 0.1], (4, 1))
     assert scores(np.arange(4), answers)["map_at_3"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 0) / 4)
     assert scores(np.array([0, 1]), np.full((2, 2), 0.5))["accuracy"] == 0.5  # of equal ones the first is the answer
-
-
-def test_a_class_never_answered_has_precision_0_and_one_without_clips_does_not_count():
     answers = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
-    found = class_scores(np.array([0, 1]), answers)
+    found = class_scores(np.array([0, 1]), answers)  # the second class is never answered, the third has no clips
     assert found["precision"][1] == 0 and np.isnan([values[2] for values in found.values()]).all()
     assert scores(np.array([0, 1]), answers)["macro_recall"] == 0.5
+    wrong = scores(np.array([1]), np.array([[1.0, 0.0]], dtype=np.float32))
+    assert wrong["log_loss"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
 
 
 def test_the_calibration_error_follows_its_definition_bin_by_bin():
@@ -98,11 +97,6 @@ def test_calibration_of_several_labels_counts_the_observed_ones():
     np.testing.assert_allclose(found["share"][filled], [1 / 3, 2 / 3])
 
 
-def test_a_certain_wrong_answer_costs_a_finite_log_loss():
-    found = scores(np.array([1]), np.array([[1.0, 0.0]], dtype=np.float32))
-    assert found["log_loss"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
-
-
 def test_scores_of_several_labels_are_scikit_learns_on_what_was_observed():
     labels, answers = several()
     thresholds = np.array([0.3, 0.4, 0.5, 0.6])
@@ -111,15 +105,9 @@ def test_scores_of_several_labels_are_scikit_learns_on_what_was_observed():
         seen = np.isfinite(labels[:, number])
         true, given = labels[seen, number].astype(int), answers[seen, number]
         decided = given >= thresholds[number]
-        assert {name: values[number] for name, values in by_class.items()} == pytest.approx(
-            {
-                "average_precision": reference.average_precision_score(true, given),
-                "roc_auc": reference.roc_auc_score(true, given),
-                "precision": reference.precision_score(true, decided),
-                "recall": reference.recall_score(true, decided),
-                "f1": reference.f1_score(true, decided),
-            }
-        )
+        expected = {name: getattr(reference, f"{name}_score")(true, given) for name in ("average_precision", "roc_auc")}
+        expected |= {name: getattr(reference, f"{name}_score")(true, decided) for name in ("precision", "recall", "f1")}
+        assert {name: values[number] for name, values in by_class.items()} == pytest.approx(expected)
     found, observed = scores(labels, answers, thresholds), np.isfinite(labels)
     true, given, decided = labels[observed], answers[observed], (answers >= thresholds)[observed]
     for name, column in (("mean_average_precision", "average_precision"), ("roc_auc", "roc_auc"), ("macro_f1", "f1")):
@@ -161,11 +149,8 @@ def test_the_threshold_of_a_class_has_the_best_f1_of_all():
 def test_thresholds_hold_for_a_class_a_seed_or_a_clip():
     answers = np.full((2, 3, 2), 0.5)
     of_clip = np.broadcast_to(np.array([0.4, 0.6, 0.4])[:, None], answers.shape)
-    for bars, shown in (
-        ([0.4, 0.6], [True, False]),
-        ([[0.4, 0.6], [0.6, 0.4]], [False, True]),
-        (of_clip, [True, True]),
-    ):
+    seeds = [[0.4, 0.6], [0.6, 0.4]]
+    for bars, shown in (([0.4, 0.6], [True, False]), (seeds, [False, True]), (of_clip, [True, True])):
         decided = answers >= predictions.thresholds(as_predictions(answers[0], answers, thresholds=bars))
         assert decided[1, 0].tolist() == shown
 
@@ -181,8 +166,8 @@ def test_confusion_counts_answers_and_false_alarms():
 
 
 def test_clip_probabilities_are_means_in_the_order_of_the_clip_numbers():
-    segments = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    assert metrics.clip_probabilities(segments, np.array([7, 2, 7])).tolist() == [[0, 1], [0.75, 0.25]]
+    found = metrics.clip_probabilities(np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.array([7, 2, 7]))
+    assert found.tolist() == [[0, 1], [0.75, 0.25]]
 
 
 @pytest.mark.parametrize(
