@@ -84,22 +84,22 @@ def make_irmas(root, *, duration_s=1.0):
                 name = f"{start}{1 + 8 * timbre + number:04}__{excerpt}.wav"
                 write_own(root / "IRMAS-TrainingData" / label / name, tone(timbre, 5 * number + excerpt, duration_s))
     write_own(root / "IRMAS-TrainingData" / "flu" / "[flu][cla]0001__3.wav", tone(1, 3, duration_s))
+    part_1, part_2, part_3 = ("Part1/Part1", "Part2/IRTestingData-Part2", "Part3/Part3")
     places = (
-        ("IRMAS-TestingData-Part1/Part1", "(02) dont kill the whale"),
-        ("IRMAS-TestingData-Part1/Part1", "02 - And The Body Will Die"),
-        ("IRMAS-TestingData-Part2/IRTestingData-Part2", "john_coltrane-01-a_love_supreme_part_1-rns"),
-        ("IRMAS-TestingData-Part2/IRTestingData-Part2", "Debussy, Violin Sonata - 1 Allegro vivo"),
-        ("IRMAS-TestingData-Part3/Part3", "Johnny Cash - One"),
-        ("IRMAS-TestingData-Part3/Part3", "Vacation Island"),
+        *(
+            (part_1, "(02) dont kill the whale"),
+            (part_1, "02 - And The Body Will Die"),
+            (part_2, "john_coltrane-01-a_love"),
+        ),
+        *((part_2, "Debussy, Violin Sonata - 1 Allegro"), (part_3, "Johnny Cash - One"), (part_3, "Vacation Island")),
     )
     for number, (folder, name) in enumerate(places):
         for excerpt in (1, 12):
             timbres = sorted({(number + step) % len(classes) for step in range(1 + (number + excerpt) % 3)})
-            where = places[0][0] if (number, excerpt) == (5, 12) else folder
+            where = root / f"IRMAS-TestingData-{part_1 if (number, excerpt) == (5, 12) else folder}"
             signal = sum(tone(timbre, number + timbre, 2 * duration_s) for timbre in timbres) / len(timbres)
-            write_own(root / where / f"{name}-{excerpt}.wav", signal)
-            text = "".join(f"{classes[timbre]}\t\n" for timbre in timbres)
-            (root / where / f"{name}-{excerpt}.txt").write_text(text)
+            write_own(where / f"{name}-{excerpt}.wav", signal)
+            (where / f"{name}-{excerpt}.txt").write_text("".join(f"{classes[timbre]}\t\n" for timbre in timbres))
     write_index(root / "irmas_index_1.0.json", root)
     return root
 

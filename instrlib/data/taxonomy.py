@@ -1,9 +1,9 @@
 """Common names and families of the classes of all corpora, from the table `taxonomy.csv`.
 
 The families are the eleven of NSynth (Engel et al., ICML 2017, arXiv:1704.01279), which classify instruments by sound,
-and `percussion`, which NSynth lacks: drums, cymbals, bells, gongs. `bass` contains bass guitars and notes of upright and
-synthetic basses, `reed` also accordion and harmonica, `string` bowed strings and the harp. A row of `taxonomy.csv` is an
-instrument or a family, with its class in each corpus, its wider instrument, and other spellings of class folders.
+and `percussion`, which NSynth lacks: drums, cymbals, bells, gongs. `bass` contains bass guitars and upright and
+synthetic basses, `reed` also accordion and harmonica, `string` bowed strings and the harp. A row of `taxonomy.csv` is
+an instrument or a family, with its class in each corpus, its wider instrument, and other spellings of class folders.
 """
 
 from collections.abc import Sequence
