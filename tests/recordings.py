@@ -9,6 +9,7 @@ from trees import tone, write_audio
 
 from instrlib.core.config import FeatureConfig
 from instrlib.core.io import write_json
+from instrlib.data.rendered import CLASSES
 from instrlib.deploy import analysis, release
 from instrlib.models import published
 from instrlib.models.published import Prediction
@@ -17,10 +18,6 @@ from instrlib.studies.condition import MEASURES, measure
 
 RATE_HZ = 22_050
 
-CLASSES = (
-    *("cello", "clarinet", "flute", "acoustic_guitar", "electric_guitar", "organ"),
-    *("piano", "saxophone", "trumpet", "violin", "voice", "drums"),
-)
 ABOUT = {
     "study": "rendered-quick",
     "id": "1a2b3c4d",

@@ -62,12 +62,7 @@ def test_every_format_and_bit_depth_has_the_values_of_librosa(tmp_path, ending, 
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 16_000, 22_050, 48_000, 192_000])
 @pytest.mark.parametrize("n_channels", [1, 6])
 def test_every_rate_is_resampled_and_channels_are_averaged(tmp_path, rate_hz, n_channels):
-    assert_like_librosa(written(tmp_path / "tone.wav", tone(0.7321, rate_hz, n_channels), rate_hz))
-
-
-@pytest.mark.parametrize("name", ["with spaces in it.wav", "Flöte – ré♯ 笛.flac", "100%.wav", "a'b\"c.wav"])
-def test_names_may_have_spaces_and_any_letters(tmp_path, name):
-    assert_like_librosa(written(tmp_path / name, tone(0.2)))
+    assert_like_librosa(written(tmp_path / "Flöte – 笛 100%'.wav", tone(0.7321, rate_hz, n_channels), rate_hz))
 
 
 @pytest.mark.real_data
@@ -86,6 +81,8 @@ def test_a_part_begins_and_ends_where_it_should(tmp_path):
     assert len(decode.load(path, sample_rate_hz=44_100, start_s=1.9, duration_s=5.0)) == 4_410
     with pytest.raises(AudioError, match="too short"):
         decode.load(path, sample_rate_hz=44_100, start_s=2.5)
+    path = written(tmp_path / "short.wav", np.full((2_205, 1), 1.1e-4), subtype="FLOAT")
+    assert len(decode.load(path, sample_rate_hz=44_100)) == 2_205  # 50 ms and a peak above the limit are enough
 
 
 def test_two_hours_are_decoded_in_constant_memory(tmp_path):
@@ -188,11 +185,6 @@ def test_pipes_protected_files_and_names_that_are_no_text_are_refused(tmp_path, 
     monkeypatch.setattr(os, "access", lambda *asked: False)
     with pytest.raises(AudioError, match="permission"):
         decode.probe(path)
-
-
-def test_fifty_milliseconds_and_a_peak_above_the_limit_are_enough(tmp_path):
-    path = written(tmp_path / "short.wav", np.full((2_205, 1), 1.1e-4), subtype="FLOAT")
-    assert len(decode.load(path, sample_rate_hz=44_100)) == 2_205
 
 
 @pytest.mark.parametrize("ending", ["wav", "ogg", "mp3"])

@@ -100,6 +100,7 @@ def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
     impulse = np.zeros(5 * RATE_HZ)
     impulse[0] = 1
     heard = degrade(impulse, RATE_HZ, "room", level, rng())
+    assert np.abs(heard[1 : round(0.005 * RATE_HZ)]).max() < 1e-9 < np.abs(heard[0])  # before the first reflection
     direct, tail = heard[0] ** 2, heard[round(0.005 * RATE_HZ) :] ** 2
     decay_db = 10 * np.log10(np.maximum(np.cumsum(tail[::-1])[::-1] / tail.sum(), 1e-12))
     from_5_to_35 = (decay_db <= -5) & (decay_db >= -35)
@@ -108,16 +109,6 @@ def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
     # The critical distance of a diffuse field, for a source 2 m away in 200 cubic metres.
     critical_db = 20 * np.log10(0.057 * np.sqrt(200 / level) / 2)
     assert 10 * np.log10(direct / tail.sum()) == pytest.approx(critical_db, abs=0.1)
-
-
-@levels_of("room")
-def test_a_room_changes_nothing_before_the_first_reflection(level):
-    signal = bursts()
-    begin = int(np.flatnonzero(signal)[0])
-    heard = degrade(signal, RATE_HZ, "room", level, rng())
-    assert np.abs(heard[:begin]).max() < 1e-9
-    direct = heard[begin : begin + 100] / signal[begin : begin + 100]
-    np.testing.assert_allclose(direct, direct[0], rtol=1e-6)
 
 
 def test_the_reverberation_has_the_level_and_the_delay_asked_for_and_may_be_nothing():
@@ -213,22 +204,17 @@ def copies(signal: np.ndarray, n_copies: int, *, seed: int = 0, clip_id: str = "
     return list(change.copies(signal, sample_rate_hz=RATE_HZ, clip_id=clip_id, offset_s=offset_s))
 
 
-def test_copies_are_determined_by_seed_clip_offset_and_number():
+def test_copies_are_determined_by_seed_clip_offset_and_number_and_as_long_as_the_signal():
     signal = bursts().astype(np.float32)[: RATE_HZ // 2]
     first = copies(signal, 24)
     assert len({one.tobytes() for one in first}) > 16
+    for n in (400, 1_103, 11_025):
+        for copy in copies(rng().normal(0, 0.1, n).astype(np.float32), 12):
+            assert copy.shape == (n,) and copy.dtype == np.float32 and np.isfinite(copy).all() and copy.std() > 1e-4
     np.testing.assert_array_equal(copies(signal, 2), first[:2])
     for other in ({"seed": 1}, {"clip_id": "b"}, {"offset_s": 0.5}):
         assert not np.array_equal(copies(signal, 24, **other), first)
     assert len({ChangedCopies(seed=seed, n_copies=n).fingerprint for seed, n in ((0, 1), (1, 1), (0, 2))}) == 3
-
-
-@pytest.mark.parametrize("n_samples", [400, 1_103, 66_150])
-def test_a_copy_is_finite_audible_and_as_long_as_its_original(n_samples):
-    signal = rng().normal(0, 0.1, n_samples).astype(np.float32)
-    for copy in copies(signal, 12):
-        assert copy.shape == signal.shape and copy.dtype == signal.dtype
-        assert np.isfinite(copy).all() and copy.std() > 1e-4
 
 
 def test_the_noise_of_a_copy_has_its_level(monkeypatch):
