@@ -39,10 +39,11 @@ BELOW = {floor: FLOORS[:number] for number, floor in enumerate(FLOORS)} | ABOVE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-_SHOWING = (
-    "jupyterlab papermill nbformat nbclient ipykernel ipython jupyter-client nbconvert nbval jupytext matplotlib seaborn "
-    "pillow jinja2 pybtex gradio typst filelock requests typer rich tqdm"
-).split()
+_SHOWING = re.findall(
+    r"\S+",
+    "jupyterlab papermill nbformat nbclient jupyter-client ipykernel ipython nbconvert nbval jupytext matplotlib "
+    "seaborn pillow jinja2 pybtex gradio typst filelock requests typer rich tqdm",
+)
 """Direct dependencies that change no number."""
 
 
