@@ -68,27 +68,12 @@ def test_the_fundamental_of_a_harmonic_sound_is_found(frequency_hz):
     assert found["fundamental_hz"] == pytest.approx(frequency_hz, rel=0.002)
 
 
-@pytest.mark.parametrize("frequency_hz", [1900.0, 3520.0])
-def test_the_fundamental_of_the_highest_tones_is_divided_by_an_integer(frequency_hz):
-    multiple = frequency_hz / measure(with_noise(tone(frequency_hz), 20), RATE_HZ)["fundamental_hz"]
-    assert multiple == pytest.approx(round(multiple), abs=0.01)
-
-
 def test_noise_has_no_fundamental_and_flatness_1_at_every_level():
     found = [measure(level * white(seed=seed), RATE_HZ) for level in (1.0, 1e-3) for seed in range(4)]
     assert np.mean([one["spectral_flatness"] for one in found]) == pytest.approx(1, abs=0.02)
     for one in found:
         assert {name for name, value in one.items() if math.isnan(value)} == {"fundamental_hz", "inharmonicity"}
         assert one["harmonic_to_noise_db"] < -9
-
-
-def test_flatness_is_corrected_for_the_bias_of_the_periodogram():
-    periodograms = np.square(np.abs(np.fft.rfft(white(4.0).reshape(-1, 1050))))[:, 1:-1]
-    plain = np.exp(np.log(periodograms).mean(axis=1)) / periodograms.mean(axis=1)
-    assert plain.mean() == pytest.approx(math.exp(-np.euler_gamma), abs=0.02)
-    np.testing.assert_allclose(condition.flatness(periodograms), plain * math.exp(np.euler_gamma))
-    assert condition.flatness(np.ones(1000)) == pytest.approx(math.exp(np.euler_gamma))
-    assert condition.flatness(np.eye(1000)[3]) < 1e-6
 
 
 def test_flatness_increases_with_noise_and_treble_flatness_ignores_what_lies_below():
@@ -179,12 +164,6 @@ def test_the_unevenness_of_swinging_bands_is_the_interquartile_range_of_their_st
     assert found == pytest.approx(expected, rel=0.1)
 
 
-def test_bands_that_decay_steadily_are_even():
-    falling = at_level(-10 * seconds(), tone(1500.0) + tone(4000.0))
-    for signal in (tone() + 0.1 * falling, at_level(-30 * seconds(), harmonic(220.0, 20))):
-        assert measure(signal, RATE_HZ)["band_unevenness_db"] < 0.1
-
-
 @pytest.mark.parametrize("gain", [1e-3, 30.0])
 def test_no_measure_depends_on_the_level(gain):
     sound = with_noise(string(220.0, 5e-4), 25)
@@ -206,24 +185,6 @@ def test_short_sounds_and_silence_give_numbers_or_nan_without_a_warning(n):
             assert tuple(measure(signal, RATE_HZ)) == MEASURES
     assert set(LOGGED) < set(MEASURES)
     assert all(math.isnan(value) for value in measure(np.zeros(n), RATE_HZ).values())
-
-
-@pytest.mark.real_data
-def test_measures_of_real_recordings_match_their_instruments(sample_root):
-    from instrlib.audio.decode import load
-    from instrlib.data import corpora
-
-    clips = corpora.read("fsdkaggle2018", sample_root, max_clips_per_class=6).manifest
-    median = {}
-    for label in ("Clarinet", "Cello", "Hi-hat", "Bass_drum"):
-        spans = [(sample_root / one.path, min(3.0, one.duration_s)) for one in clips[clips.label == label].itertuples()]
-        sounds = [load(path, sample_rate_hz=RATE_HZ, duration_s=length_s) for path, length_s in spans]
-        values = np.median([list(measure(one, RATE_HZ).values()) for one in sounds], axis=0)
-        median[label] = dict(zip(MEASURES, values, strict=True))
-    assert median["Clarinet"]["harmonic_to_noise_db"] > 20 > 5 > median["Hi-hat"]["harmonic_to_noise_db"]
-    assert math.isnan(median["Hi-hat"]["fundamental_hz"])
-    assert median["Hi-hat"]["spectral_flatness"] > 100 * median["Cello"]["spectral_flatness"]
-    assert median["Bass_drum"]["decay_rate_db_s"] > 2 * median["Clarinet"]["decay_rate_db_s"]
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Maps follow the equations of their papers, their cells lie where their fields do, and faithfulness is measured."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.stats import spearmanr
 
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.io import ConfigError, RunError, read_json, write_json
+from instrlib.core.io import ConfigError
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.models.layers import SPECS, Layer, build
 from instrlib.models.train import train_model
@@ -150,13 +149,6 @@ def test_centres_and_fields_are_those_of_the_inputs_that_change_a_cell(sides, pa
         assert reached[-1] - reached[0] + 1 == field
 
 
-def test_the_cells_of_the_baseline_are_8_frames_apart_with_a_field_of_43():
-    grid = saliency.cell_grid(build(SPECS["compact"], (64, 130, 1), 2), "relu4")
-    assert grid.centre_frame.tolist() == list(range(4, 125, 8))
-    assert grid.centre_bin.tolist() == list(range(4, 61, 8))
-    assert (grid.field_bins, grid.field_frames) == (43, 43)
-
-
 def test_layers_with_unknown_cell_positions_raise():
     keras = load_keras()
     inputs = keras.Input(SHAPE)
@@ -184,16 +176,6 @@ def test_shares_have_mean_1_over_the_spectrogram_and_ignore_negative_values():
     found = saliency.shares(maps, GRID)
     np.testing.assert_allclose(saliency.upsample(found, GRID).mean(axis=(1, 2))[:3], 1)
     assert np.isnan(found[3]).all() and (found[:3][maps[:3] < 0] == 0).all()
-
-
-def test_band_centres_are_librosas_and_cepstral_coefficients_have_none():
-    import librosa
-
-    config = FeatureConfig(n_mels=20)
-    mel = librosa.mel_frequencies(n_mels=22, fmin=config.fmin_hz, fmax=config.fmax_hz)
-    np.testing.assert_allclose(saliency.band_centres_hz(config), mel[1:-1], rtol=1e-6)
-    with pytest.raises(ConfigError):
-        saliency.band_centres_hz(FeatureConfig(kind="mfcc"))
 
 
 # -- faithfulness ------------------------------------------------------------------------------------------------------
@@ -336,15 +318,6 @@ def test_a_killed_run_continues_with_the_same_result(small, networks, explained,
     again = saliency.explain(tmp_path, networks, **settings)
     assert len(kept) == 2 and kept[0].stat().st_mtime_ns == before and kept[1].is_file()
     np.testing.assert_array_equal(again.maps, explained.maps)
-
-
-def test_a_network_of_another_split_or_unfinished_is_named(small, networks, tmp_path):
-    foreign, cut = (shutil.copytree(networks[0][0], tmp_path / name) for name in ("foreign", "cut"))
-    write_json(foreign / "manifest.json", read_json(foreign / "manifest.json") | {"split": "another"})
-    (cut / "manifest.json").unlink()
-    for folder in (foreign, cut):
-        with pytest.raises(RunError, match=folder.name):
-            saliency.explain(tmp_path / "kept", [[folder]], store=small.store, splits=[small.split_path])
 
 
 def test_overlays_hold_whole_decibels_and_maps_relative_to_their_maxima(small):
