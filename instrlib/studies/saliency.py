@@ -82,21 +82,6 @@ class Explained:
         return self.maps[:, np.arange(len(self.segments)), self.segments.target]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Deletion and insertion curves of segments, and map correlations under randomised weights.
-
-    `deletion` and `insertion` [shape=(n_seeds, n, n_fractions)] hold probabilities of the predicted class for each of
-    `ORDERS`. `randomised` [shape=(n_seeds, n, n_layers)] is the absolute rank correlation with the original map after
-    replacing the weights of each of `layers` and all later ones; absolute, because random weights can invert a map.
-    """
-
-    deletion: dict[str, np.ndarray]
-    insertion: dict[str, np.ndarray]
-    layers: tuple[str, ...]
-    randomised: np.ndarray
-
-
 # -- cells of a layer --------------------------------------------------------------------------------------------------
 
 
@@ -375,8 +360,13 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def measure(
     folder: Path, networks: Sequence[Sequence[Path]], explained: Explained, chosen: np.ndarray, *, store: FeatureStore
-) -> Measured:
-    """Measure segments (ascending positions in `explained`) for the class that each network predicts."""
+) -> dict[str, Any]:
+    """Measure segments (ascending positions in `explained`) for the class that each network predicts.
+
+    `deletion` and `insertion` hold for each of `ORDERS` the probability of this class [n_seeds, n, n_fractions].
+    `randomised` [n_seeds, n, n_layers] is the absolute rank correlation with the original map after replacing the
+    weights of each of `layers` and all later ones; absolute, because random weights can invert a map.
+    """
     tasks = []
     for seed, by_fold in enumerate(networks):
         for fold, network in enumerate(by_fold):
@@ -385,9 +375,10 @@ def measure(
             path, maps = folder / f"fold-{fold}" / f"faithfulness-{seed}.npz", explained.maps[seed, part, answers]
             tasks.append((path, network, store.folder, rows, answers, maps, explained.grid, seed))
     found = list(parallel_map(_measure_one, tasks, describe="deletion and insertion", isolate=True))
-    *both, randomised = _by_seed(found, ("deletion", "insertion", "randomised"), len(networks[0]))
-    by_order = [{name: one[:, :, number] for number, name in enumerate(ORDERS)} for one in both]
-    return Measured(*by_order, tuple(found[0]["layers"].tolist()), randomised)
+    deletion, insertion, randomised = _by_seed(found, ("deletion", "insertion", "randomised"), len(networks[0]))
+    by_order = [{name: one[:, :, number] for number, name in enumerate(ORDERS)} for one in (deletion, insertion)]
+    layers = found[0]["layers"].tolist()
+    return {"deletion": by_order[0], "insertion": by_order[1], "layers": layers, "randomised": randomised}
 
 
 def _measure_one(

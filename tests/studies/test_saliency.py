@@ -333,12 +333,12 @@ def test_networks_are_measured_once_and_segments_keep_their_order(small, network
     found, again = (saliency.measure(tmp_path, networks, explained, chosen, store=small.store) for _ in range(2))
     answers = explained.probabilities[:, chosen].max(axis=-1)
     for name in saliency.ORDERS:
-        deletion, insertion = found.deletion[name], found.insertion[name]
+        deletion, insertion = found["deletion"][name], found["insertion"][name]
         assert deletion.shape == insertion.shape == (2, len(chosen), len(saliency.FRACTIONS))
         np.testing.assert_allclose(deletion[..., 0], answers, atol=0.01)
         np.testing.assert_allclose(insertion[..., -1], answers, atol=0.01)
         np.testing.assert_allclose(deletion[..., -1], insertion[..., 0])
-    assert found.layers == ("scores", "conv3", "conv2", "conv1")
-    assert found.randomised.shape == (2, len(chosen), 4)
-    assert ((found.randomised >= 0) & (found.randomised <= 1 + 1e-9)).all()
-    np.testing.assert_array_equal(found.randomised, again.randomised)
+    assert found["layers"] == ["scores", "conv3", "conv2", "conv1"]
+    assert found["randomised"].shape == (2, len(chosen), 4)
+    assert ((found["randomised"] >= 0) & (found["randomised"] <= 1 + 1e-9)).all()
+    np.testing.assert_array_equal(found["randomised"], again["randomised"])
