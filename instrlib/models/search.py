@@ -7,7 +7,7 @@ import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,18 @@ def draw(
         drawn.values = {one.name: one.random_sample(next(states)) for one in declared.space}
         if (values := tuple(drawn.values.items())) not in found:
             spec, settings = space(drawn, config)
-            sizes = _sizes(spec, input_shape, n_classes, max_multiply_adds)
-            found[values] = Candidate(len(found), drawn.values, spec, settings, **sizes)
+            one = Candidate(len(found), drawn.values, spec, settings)
+            try:
+                model = build(spec, input_shape, n_classes)
+            except ConfigError as error:
+                found[values] = replace(one, status="failed", reason=str(error))
+                continue
+            cost = count_multiply_adds(model)
+            one = replace(one, parameters=model.count_params(), multiply_adds=cost)
+            if cost > max_multiply_adds:
+                reason = f"{cost / 1e6:.1f} million multiply-adds, more than {max_multiply_adds / 1e6:.1f}"
+                one = replace(one, status="too large", reason=reason)
+            found[values] = one
     return list(found.values())
 
 
@@ -103,44 +113,29 @@ def search(
     Returns one row per trial and fold: `trial`, `fold`, the hyperparameters, `parameters`, `multiply_adds`, `RESULTS`,
     `status` ("done", "failed", "died" or "too large") and `reason`.
     """
-    store, rows, tasks = inputs.store, [], []
+    store, starts, rows, tasks = inputs.store, folder / "starts.txt", [], []
     for one, (fold, path) in itertools.product(candidates, enumerate(inputs.splits)):
         sizes = {"parameters": one.parameters, "multiply_adds": one.multiply_adds}
-        results = dict.fromkeys(RESULTS, np.nan) | {"status": one.status, "reason": one.reason}
-        rows.append({"trial": one.number, "fold": fold, **one.values, **sizes, **results})
+        unknown = dict.fromkeys(RESULTS, np.nan) | {"status": one.status, "reason": one.reason}
+        rows.append({"trial": one.number, "fold": fold, **one.values, **sizes, **unknown})
         if one.status == "drawn":
             split = load_split(path, store.segments).fingerprint
             made_of = key("models", inputs=[store.fingerprint, split, one.spec, one.config, TRAIN_SEED])
             train = functools.partial(_train, store.folder, path, one.spec, one.config)
-            tasks.append((folder / f"{made_of[:20]}.json", made_of, folder / "starts.txt", train))
-    found = iter(_train_all(folder / "starts.txt", tasks, workers))
-    return pd.DataFrame([row | next(found) if row["status"] == "drawn" else row for row in rows])
-
-
-def _sizes(spec: tuple[Layer, ...], input_shape: tuple[int, int, int], n_classes: int, limit: float) -> dict[str, Any]:
-    try:
-        model = build(spec, input_shape, n_classes)
-    except ConfigError as error:
-        return {"status": "failed", "reason": str(error)}
-    cost = count_multiply_adds(model)
-    found = {"parameters": model.count_params(), "multiply_adds": cost}
-    if cost > limit:
-        reason = f"{cost / 1e6:.1f} million multiply-adds, more than {limit / 1e6:.1f}"
-        found |= {"status": "too large", "reason": reason}
-    return found
-
-
-def _train_all(starts: Path, tasks: list[tuple], workers: int | None) -> list[dict[str, Any]]:
+            tasks.append((folder / f"{made_of[:20]}.json", made_of, starts, train))
     starts.parent.mkdir(parents=True, exist_ok=True)
     starts.write_bytes(b"")
-    while True:
+    found = None
+    while found is None:
         before = starts.stat().st_size
         try:
-            return list(parallel_map(_trial, tasks, workers=workers, describe="random search", isolate=True))
+            found = list(parallel_map(_trial, tasks, workers=workers, describe="random search", isolate=True))
         except WorkerError:  # a killed process ends its pool
             if starts.stat().st_size == before:  # no process could start
                 raise
             workers = 1  # one by one, so that only the trial that kills its process is started in vain
+    results = iter(found)
+    return pd.DataFrame([row | next(results) if row["status"] == "drawn" else row for row in rows])
 
 
 def _trial(path: Path, made_of: str, starts: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
