@@ -223,7 +223,7 @@ def test_a_network_for_mixtures_is_validated_on_mixtures_which_are_always_the_sa
     assert (solos["labels"].sum(axis=1) == 1).all()
 
 
-def test_settings_that_do_not_fit_the_features_and_missing_classes_are_refused(small, tmp_path):
+def test_mixtures_need_log_mel_spectrograms_and_training_needs_every_class(small, tmp_path):
     store = build_store(small.clips, FeatureConfig(kind="mfcc", n_mels=32, hop_length=4096), root=tmp_path, workers=1)
     for config in (LAYERED, TrainConfig(augment=AugmentConfig(retake=0.5))):
         with pytest.raises(ConfigError, match="mfcc"):

@@ -56,24 +56,21 @@ def test_a_damaged_or_foreign_run_folder_is_named(small, copy, name, damage):
         assert (copy / "model.keras").exists()
 
 
-def test_a_run_of_another_split_or_other_features_is_not_tested(small, copy, tmp_path):
-    other = make_split(small.store.clips, seed=1)
-    save_split(other, tmp_path / "other.json")
-    with pytest.raises(RunError, match=other.fingerprint):
-        trained.read_test(copy, small.store.folder, tmp_path / "other.json")
+def test_a_run_of_another_split_or_other_features_or_a_damaged_split_is_not_tested(small, run, tmp_path):
+    other, path = make_split(small.store.clips, seed=1), tmp_path / "split.json"
+    save_split(other, path)
     config = dataclasses.replace(small.store.config, hop_length=2048)
     store = build_store(small.clips, config, root=tmp_path / "features", workers=1)
-    with pytest.raises(RunError, match=store.fingerprint):
-        trained.read_test(copy, store.folder, small.split_path)
-
-
-@pytest.mark.parametrize("damage", [cut, foreign, a_list])
-def test_a_file_that_is_no_split_is_named(small, run, tmp_path, damage):
-    path = tmp_path / "split.json"
-    shutil.copyfile(small.split_path, path)
-    damage(path)
-    with pytest.raises(InstrlibError, match=str(path)):
-        trained.read_test(run, small.store.folder, path)
+    for folder, split, named in (
+        (small.store.folder, path, other.fingerprint),
+        (store.folder, small.split_path, store.fingerprint),
+    ):
+        with pytest.raises(RunError, match=named):
+            trained.read_test(run, folder, split)
+    for damage in (foreign, a_list, cut):
+        damage(path)
+        with pytest.raises(InstrlibError, match=str(path)):
+            trained.read_test(run, small.store.folder, path)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
