@@ -50,18 +50,13 @@ MIN_AGREEMENT, NEARLY = 0.9, 0.05
 predictions differ by at most `NEARLY`, because 8-bit weights can break ties."""
 
 NOISES = {"white noise": 0.0, "pink noise": 1.0, "brown noise": 2.0, "mains hum": None, "clicks": None}
-"""Kinds of noise, with the slope of coloured noise; see `audio.effects.coloured_noise`."""
-
 N_NOISES = 20
-"""Segments of each kind of noise."""
+"""Kinds of noise, with the slope of coloured noise (see `audio.effects.coloured_noise`), and segments of each kind."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Networks of one kind that can be released: their notebook, name, and run folders by seed and fold.
-
-    `inputs` are their features and splits, if these are not the study's; see `enlarge`.
-    """
+    """Networks that can be released, with run folders by seed and fold, and their inputs if not the study's."""
 
     notebook: str
     name: str
@@ -82,10 +77,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Release:
-    """A model folder, test predictions and scores of the network (`before`) and the calibrated file (`after`).
-
-    `validation` has one row for each network "as trained" and "calibrated"; for `noises` see `noise_rejection`.
-    """
+    """A model folder, with test predictions and scores of the network (`before`) and the calibrated file (`after`)."""
 
     model: PublishedModel
     before: Predictions
@@ -319,11 +311,7 @@ def note(folder: Path, **sections: Any) -> None:
 
 
 def noise_rejection(model: PublishedModel, *, n: int = N_NOISES) -> pd.DataFrame:
-    """Predict `n` segments of each kind of noise.
-
-    Returns a table by kind: `abstained` (share of the segments), mean `confidence`, and `answer`, the most frequent
-    class.
-    """
+    """Return a table by kind of noise: share `abstained`, mean `confidence`, and the most frequent class `answer`."""
     config, predict = model.single.features, published.predictor(model.single)
     rng = np.random.default_rng(0)
     rows = {}
@@ -352,13 +340,12 @@ def _noise(kind: str, config: FeatureConfig, rng: np.random.Generator) -> np.nda
 
 def _by_class(predictions: Predictions, classes: tuple[str, ...], n_resamples: int) -> dict[str, dict[str, Any]]:
     """Score each class, rounded to keep the record small."""
-    table = statistics.class_table(predictions, classes, n_resamples=n_resamples, seed=0).round(3)
-    ends = {"estimate": "", "low": "_low", "high": "_high"}
-    return {
-        name: {"n": int(row.support), "n_groups": int(row.n_groups)}
-        | {score: {end: row[score + suffix] for end, suffix in ends.items()} for score in metrics.CLASS_SCORES}
-        for name, row in table.iterrows()
-    }
+    found = {}
+    for name, row in statistics.class_table(predictions, classes, n_resamples=n_resamples, seed=0).round(3).iterrows():
+        found[name] = {"n": int(row.support), "n_groups": int(row.n_groups)}
+        for score in metrics.CLASS_SCORES:
+            found[name][score] = {"estimate": row[score], "low": row[f"{score}_low"], "high": row[f"{score}_high"]}
+    return found
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from trees import tone, write_audio
 from typer.testing import CliRunner
 
 from instrlib import charts
@@ -84,13 +83,6 @@ def test_make_figures_draws_the_stored_arrays(tmp_path):
     assert run.returncode == 0, run.stderr
     drawn = {path.name for path in (tmp_path / "figures/rendered-quick").iterdir()}
     assert drawn == {"01_leak.png", "01_leak.svg"}
-
-
-def test_the_released_model_names_an_instrument(tmp_path):
-    write_audio(tmp_path / "recording.wav", tone(2, 3, 4.0))
-    run = typed(".venv/bin/instrlib predict recording.wav", folder=tmp_path, reports=REPOSITORY / "reports")
-    assert run.returncode == 0, run.stderr
-    assert "recording.wav" in run.stdout and re.search(r"\d %|0\.\d", run.stdout)
 
 
 def test_corpora_are_listed_with_their_licences_and_soundfonts_are_named(tmp_path):
