@@ -202,13 +202,12 @@ def vorbis(signal: np.ndarray, sample_rate_hz: int, quality: float, rng: np.rand
 
 @dataclass(frozen=True)
 class Degradation:
-    """An effect at several levels, from mild to severe, in `unit`; `source` names what it imitates."""
+    """An effect at several levels, from mild to severe, in `unit`."""
 
     name: str
     label: str
     unit: str
     levels: tuple[float, ...]
-    source: str
     function: Callable[[np.ndarray, int, float, np.random.Generator], np.ndarray]
 
 
@@ -216,25 +215,21 @@ DEGRADATIONS: dict[str, Degradation] = {
     row[0]: Degradation(*row)
     for row in (
         # Most background noise falls by about 3 dB per octave.
-        ("noise", "pink noise", "dB SNR", (40, 30, 20, 10, 0), "traffic, fans, an audience",
+        ("noise", "pink noise", "dB SNR", (40, 30, 20, 10, 0),
          lambda x, rate_hz, snr_db, rng: add(x, coloured_noise(len(x), rate_hz, rng), snr_db)),
-        ("room", "room", "s RT60", (0.25, 0.5, 1, 2), "from a furnished room to a bare one", room),
-        # Butterworth magnitude of order 8 without phase: 48 dB per octave.
-        ("low_pass", "low-pass", "Hz", (8000, 4000, 2000, 1000), "a small speaker, a telephone",
-         lambda x, rate_hz, cutoff_hz, rng: as_loud_as(
-             x, spectral_gain(x, rate_hz, lambda hz: 1 / np.sqrt(1 + (hz / cutoff_hz) ** 16)))),
-        ("mp3", "MP3", "kbit/s", (64, 32, 16, 8), "a compressed file, one channel", mp3),
-        ("vorbis", "Ogg Vorbis", "of 10 in quality", (6, 3, 0), "a compressed file of variable bit rate", vorbis),
-        ("clipping", "clipping", "dB over full scale", (6, 12, 20, 30), "a gain set too high",
+        ("room", "room", "s RT60", (0.25, 0.5, 1, 2), room),
+        # As by a small loudspeaker: Butterworth magnitude of order 8 without phase, 48 dB per octave.
+        ("low_pass", "low-pass", "Hz", (8000, 4000, 2000, 1000), lambda x, rate_hz, cutoff_hz, rng: as_loud_as(
+            x, spectral_gain(x, rate_hz, lambda hz: 1 / np.sqrt(1 + (hz / cutoff_hz) ** 16)))),
+        ("mp3", "MP3", "kbit/s", (64, 32, 16, 8), mp3),
+        ("vorbis", "Ogg Vorbis", "of 10 in quality", (6, 3, 0), vorbis),
+        ("clipping", "clipping", "dB over full scale", (6, 12, 20, 30),
          lambda x, rate_hz, drive_db, rng: np.clip(x * (10 ** (drive_db / 20) / np.abs(x).max()), -1, 1)),
-        # Without dither; a peak of -60 dBFS spans about 65 steps.
-        ("quiet", "low level", "dBFS peak", (-20, -40, -60), "a gain set too low, 16 bits",
-         lambda x, rate_hz, peak_dbfs, rng: np.rint(
-             x * (10 ** (peak_dbfs / 20) / np.abs(x).max() * _FULL_SCALE_16_BITS)) / _FULL_SCALE_16_BITS),
-        ("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), "another key, a smaller body",
-         lambda x, rate_hz, semitones, rng: stretch(x, rate_hz, semitones)),
-        ("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), "another key, a larger body",
-         lambda x, rate_hz, semitones, rng: stretch(x, rate_hz, semitones)),
+        # 16 bits without dither; a peak of -60 dBFS spans about 65 steps.
+        ("quiet", "low level", "dBFS peak", (-20, -40, -60), lambda x, rate_hz, peak_dbfs, rng: np.rint(
+            x * (10 ** (peak_dbfs / 20) / np.abs(x).max() * _FULL_SCALE_16_BITS)) / _FULL_SCALE_16_BITS),
+        ("pitch_up", "pitch up", "semitones", (1, 2, 4, 7), lambda x, rate, by, rng: stretch(x, rate, by)),
+        ("pitch_down", "pitch down", "semitones", (-1, -2, -4, -7), lambda x, rate, by, rng: stretch(x, rate, by)),
     )
 }  # fmt: skip
 
