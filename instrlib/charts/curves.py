@@ -184,12 +184,7 @@ def reliability(
 
 @chart
 def histogram(
-    *,
-    values: np.ndarray,
-    reference: float | None = None,
-    reference_name: str = "",
-    xlabel: str = "",
-    ylabel: str = "",
+    *, values: np.ndarray, reference: float | None = None, reference_name: str = "", xlabel: str = "", ylabel: str = ""
 ) -> "Figure":
     """Draw a histogram with a reference value."""
     every = np.append(values, [] if reference is None else reference)

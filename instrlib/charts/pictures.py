@@ -204,12 +204,7 @@ def parallel_coordinates(
 
 @chart
 def scatter(
-    *,
-    x: np.ndarray,
-    y: np.ndarray,
-    kinds: np.ndarray,
-    panels: np.ndarray | None = None,
-    frameless: bool = False,
+    *, x: np.ndarray, y: np.ndarray, kinds: np.ndarray, panels: np.ndarray | None = None, frameless: bool = False
 ) -> "Figure":
     """Draw points [n] coloured by kind, in one panel for each value of `panels` with the other points in grey.
 
