@@ -33,10 +33,8 @@ ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings of audio files, in any case."""
 
 _BLOCK_BYTES = 1 << 16
-_ATTEMPTS = 5
-"""Attempts in a row that bring no byte, after which a download fails."""
-_WAIT_S = 1.0
-"""Pause before the second attempt; it doubles with each further one."""
+_ATTEMPTS = 5  # in a row that bring no byte, after which a download fails
+_WAIT_S = 1.0  # before the second attempt; it doubles with each further one
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,6 @@ PARTS = ("train", "validation", "test")
 UNUSED = "unused"
 """Part of training clips that are left out on purpose, as for a learning curve."""
 
-MAX_FOLDS = 5
-
-CLIPS_PER_GROUP = 4
-"""A test part of n clips counts as large enough only when it has n / 4 groups: groups are what is independent."""
-
 _ATTEMPTS = 40
 """Seeds that are tried until every class is in every part; after each quarter of them there is one fold less."""
 
@@ -76,15 +71,14 @@ def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
 def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> list[Split]:
     """Split once, or into 3 to 5 folds if the test part would have too few clips or groups.
 
-    The test part needs `min_test_clips` clips in a quarter as many groups. The number of folds is the smallest number
-    of groups of a class.
+    The test part needs `min_test_clips` clips in a quarter as many groups, because groups are what is independent. The
+    number of folds is the smallest number of groups of a class.
     """
     split = make_split(manifest, seed=seed)
     tested = manifest[manifest.clip_id.map(split.parts) == "test"]
-    if len(tested) >= min_test_clips and CLIPS_PER_GROUP * tested.group.nunique() >= min_test_clips:
+    if len(tested) >= min_test_clips and 4 * tested.group.nunique() >= min_test_clips:
         return [split]
-    scarcest = manifest.groupby("label").group.nunique().min()
-    return k_folds(manifest, int(np.clip(scarcest, 3, MAX_FOLDS)), seed=seed)
+    return k_folds(manifest, int(np.clip(manifest.groupby("label").group.nunique().min(), 3, 5)), seed=seed)
 
 
 def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
