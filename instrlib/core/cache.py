@@ -50,18 +50,8 @@ _SHOWING = re.findall(
 def key(layer: str, **inputs: Any) -> str:
     """Return the key of a result: a hash of its inputs, of the code up to a layer, and of the installed versions.
 
-    Parameters
-    ----------
-    layer : str
-        One of `FLOORS`. The code of this subpackage and of those before it counts, without comments, docstrings and
-        error messages.
-    **inputs
-        Everything else that determines the result: settings, keys of other results, hashes of files.
-
-    Examples
-    --------
-    >>> key("audio", n_mels=64) == key("audio", n_mels=64), key("audio", n_mels=64) == key("audio", n_mels=32)
-    (True, False)
+    The code of `layer`, one of `FLOORS`, and of those before it counts, without comments, docstrings and messages.
+    The inputs are everything else that determines the result: settings, keys of other results, hashes of files.
     """
     return hash_json({"inputs": inputs, "code": code_hash(layer), "versions": versions()})
 
@@ -107,15 +97,7 @@ def _package_hash(folder: Path) -> str:
 
 
 def source_hash(source: str) -> str:
-    """Return the hash of Python source, without comments, docstrings, layout and error messages.
-
-    Examples
-    --------
-    >>> source_hash("raise ValueError('one')  # 1") == source_hash("raise ValueError('two')")
-    True
-    >>> source_hash("x = 1") == source_hash("x = 2")
-    False
-    """
+    """Return the hash of Python source, without comments, docstrings, layout and error messages."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # IPython magics

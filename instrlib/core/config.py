@@ -239,13 +239,7 @@ PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_SMOKE, _Q
 
 
 def get_profile(name: str) -> Profile:
-    """Return the profile "smoke", "quick" or "full"; other names raise `ConfigError`.
-
-    Examples
-    --------
-    >>> get_profile("smoke").train.epochs
-    3
-    """
+    """Return the profile "smoke", "quick" or "full"; other names raise `ConfigError`."""
     return PROFILES[one_of("profile", name, tuple(PROFILES))]
 
 
@@ -274,12 +268,6 @@ def folders() -> Folders:
 
 
 def study_name(corpus: str, profile: str, data: str = "") -> str:
-    """Return the name of a study: "<corpus>-<profile>", or "folder-<folder name>-<profile>" for own recordings.
-
-    Examples
-    --------
-    >>> study_name("rendered", "quick"), study_name("folder", "quick", "~/My Sounds")
-    ('rendered-quick', 'folder-my-sounds-quick')
-    """
+    """Return the name of a study: "<corpus>-<profile>", or "folder-<folder name>-<profile>" for own recordings."""
     own = f"-{slug(expanded(data).absolute().name)}" if corpus == "folder" and data else ""
     return f"{corpus}{own}-{profile}"

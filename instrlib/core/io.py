@@ -198,11 +198,6 @@ def slug(name: str) -> str:
     """Return a name as a file name: lower-case letters and digits, "-" and "_".
 
     Two names can have the same slug; callers that use it for files check for duplicates.
-
-    Examples
-    --------
-    >>> slug("CutMix, half of the batches")
-    'cutmix-half-of-the-batches'
     """
     return re.sub(r"\W+", "-", name.lower()).strip("-") or "unnamed"
 
@@ -226,14 +221,7 @@ def whole(place: str, variable: str) -> Path:
 
 
 def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack arrays of different shapes along a new first axis, padded with NaN.
-
-    Examples
-    --------
-    >>> padded([[1.0, 2.0], [3.0]])
-    array([[ 1.,  2.],
-           [ 3., nan]])
-    """
+    """Stack arrays of different shapes along a new first axis, padded with NaN."""
     items = [np.asarray(array, dtype=float) for array in arrays]
     stacked = np.full((len(items), *np.max([item.shape for item in items], axis=0)), np.nan)
     for place, item in zip(stacked, items, strict=True):
@@ -242,13 +230,7 @@ def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    """Split a sequence into parts of `size`, in order.
-
-    Examples
-    --------
-    >>> in_parts("abcdef", 2)
-    ['ab', 'cd', 'ef']
-    """
+    """Split a sequence into parts of `size`, in order."""
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
