@@ -11,9 +11,7 @@ from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.io import EvaluationError, StoreError
-from instrlib.data import rendered
-from instrlib.data.splits import UNUSED, Split, load_split, make_split, save_split
-from instrlib.data.store import build_store
+from instrlib.data.splits import UNUSED, Split, load_split, save_split
 from instrlib.models import train, trained, transfer
 from instrlib.models.layers import Layer
 
@@ -56,6 +54,13 @@ def test_with_several_labels_each_class_is_learned_from_the_clips_in_which_it_wa
     np.testing.assert_allclose(predicted[:, 0], model.predict_proba(scaler.transform(x))[:, 1], atol=1e-6)
     n = np.isfinite(labels[:, 1]).sum()
     np.testing.assert_allclose(predicted[:, 1], (n + 1) / (n + 2))
+
+
+def test_the_loss_counts_observed_labels_and_weighs_classes_alike():
+    several = transfer.cross_entropy(np.array([[1, np.nan], [0, 1]]), np.array([[0.8, 0.01], [0.4, 0.5]]), several=True)
+    assert several == pytest.approx(-np.mean(np.log([0.8, 0.6, 0.5])))
+    one = transfer.cross_entropy(np.eye(2)[[0, 0, 0, 1]], np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]]))
+    assert one == pytest.approx(-(np.log(0.9) + np.log(0.4)) / 2)
 
 
 def test_probes_predict_the_test_part_by_seed(small, tmp_path):
@@ -106,13 +111,8 @@ def test_a_clip_without_a_finite_embedding_is_named(small):
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    """Return features and split of three classes that the pretrained network does not have."""
-    root = tmp_path_factory.mktemp("target")
-    clips = rendered.load(root, clips_per_class=8, classes=("trumpet", "cello", "organ"), workers=1)
-    store = build_store(clips, FeatureConfig(n_mels=32, hop_length=1024), root=root / "features", workers=1)
-    save_split(make_split(store.clips, seed=0), root / "split.json")
-    return store, root / "split.json"
+def target(small):
+    return small.store, small.split_path
 
 
 @pytest.fixture(scope="module")
