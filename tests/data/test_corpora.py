@@ -298,22 +298,21 @@ def test_few_entries_that_match_no_clip_are_listed_and_many_are_an_error(own):
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("file", "text", "place"),
     [
-        (
-            lambda root: (root / "groups.csv").write_text("path,group\ncello/take 0,a\ncello/take 0.wav,b\n"),
-            "cello/take 0",
-        ),
-        (lambda root: (root / "groups.csv").write_text("path,group\ncello/take 0, \n"), "cello/take 0"),
-        (lambda root: (root / "groups.csv").write_text("file,group\na,b\n"), "path"),
-        (lambda root: (root / "groups.csv").write_text("clip_id;group\na;b\n"), "group"),
-        (lambda root: shutil.copy(root / "cello" / "take 0.wav", root / "cello" / "take 0.mp3"), "cello/take 0"),
-        (lambda root: (root / "oboe").mkdir(), "oboe"),
+        ("groups.csv", "path,group\ncello/take 0,a\ncello/take 0.wav,b\n", "cello/take 0"),
+        ("groups.csv", "path,group\ncello/take 0, \n", "cello/take 0"),
+        ("groups.csv", "file,group\na,b\n", "path"),
+        ("groups.csv", "clip_id;group\na;b\n", "group"),
+        ("cello/take 0.mp3", "", "cello/take 0"),
+        ("oboe/notes.txt", "", "oboe"),
     ],
 )
-def test_a_table_or_layout_that_cannot_be_used_is_named(own, change, place):
-    root = own("folder")
-    change(root)
+def test_a_table_or_layout_that_cannot_be_used_is_named(own, file, text, place):
+    path = own("folder") / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    root = path.parents[file.count("/")]
     with pytest.raises(CorpusError, match=place) as error:
         read(root)
     assert corpora.validate("folder", root) == [str(error.value)]
