@@ -68,13 +68,6 @@ def domain(name, corpus, classes, fonts=()):
     return domains.Domain(name, clips, store, (Path("split"),), frozenset(fonts))
 
 
-def test_the_studys_own_corpus_comes_first_with_its_features_and_splits(find, inputs):
-    (own,), excluded = find()
-    assert own.name == "rendered" and not excluded
-    assert own.store is inputs.store and own.splits == inputs.splits
-    assert own.common == {"drums": "drums", "flute": "flute", "piano": "piano"}
-
-
 def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(find, fonts, small):
     fonts |= {"TimGM6mb": Path(), "Merlin": Path()}
     by_both = small.clips.manifest.assign(font=np.resize(["Merlin", "TimGM6mb"], len(small.clips.manifest)))
