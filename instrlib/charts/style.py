@@ -30,7 +30,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("--", ":", "-.", (0, (1, 4)), (0, (8, 3)))
 
-FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY, "baseline": GREY, "trivial": GREY}
+FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY, "baseline": GREY}
 """Colours of kinds that are the same in every chart."""
 
 WIDTH, DPI = 7.2, 150  # inches, and pixels an inch
