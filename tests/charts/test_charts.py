@@ -1,8 +1,6 @@
 """Every chart draws what it is given, the same to the byte each time, from stored arrays alone."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -32,12 +30,7 @@ EXAMPLES = {
     "timeline": {"classes": ["flute", "piano"], "hop_s": 1.0, "duration_s": 10.0, **TRUTH}
     | {"scores": RNG.uniform(size=(10, 2)), "active": RNG.uniform(size=(10, 2)) > 0.3},
     "parallel_coordinates": {"names": ["rate", "blocks"], "values": [[0.1, 2], [0.01, 3], [0.001, 4]]}
-    | {
-        "score": [0.5, 0.6, np.nan],
-        "log": [True, False],
-        "highlighted": [False, True, False],
-        "score_name": "accuracy",
-    },
+    | {"score": [0.5, 0.6, np.nan], "log": [True, False], "highlighted": [False, True, False], "score_name": "score"},
     "scatter": {"x": RNG.normal(size=20), "y": RNG.normal(size=20), "kinds": ["a", "b"] * 10},
 }
 EACH = pytest.mark.parametrize("name", charts.CHARTS)
@@ -51,11 +44,6 @@ def drawn(name: str, **changed):
     return charts.CHARTS[name](**EXAMPLES[name] | changed)
 
 
-def is_blank(figure) -> bool:
-    """Tell whether a figure holds nothing beside axes, ticks and their texts."""
-    return not any(axes.lines or axes.collections or axes.patches or axes.images for axes in figure.axes)
-
-
 @EACH
 def test_a_stored_chart_is_drawn_again_to_the_byte(name, tmp_path):
     path = tmp_path / "x.npz"
@@ -63,8 +51,6 @@ def test_a_stored_chart_is_drawn_again_to_the_byte(name, tmp_path):
     first, second = (charts.save(charts.draw_stored(path), tmp_path / folder, "x") for folder in "ab")
     assert [one.read_bytes() for one in first] == [other.read_bytes() for other in second]
     assert [one.suffix for one in first] == [".png", ".svg"]
-    assert not is_blank(charts.draw_stored(path))
-    assert 0.005 < (pixels(charts.draw_stored(path)) < 250).mean() < 0.9
 
 
 @EACH
@@ -77,6 +63,11 @@ def test_every_number_that_it_takes_changes_the_picture(name):
         moved = np.where(np.isfinite(array), array * 1.5 + 0.01 * np.arange(array.size).reshape(array.shape), array)
         after = pixels(drawn(name, **{argument: moved if array.ndim else float(moved)}))
         assert after.shape != before.shape or (after != before).any(), argument
+
+
+@pytest.mark.parametrize("name", ["$a_b", "音楽", "x" * 300, "", "a\nb"])
+def test_a_name_cannot_break_a_chart(name):
+    assert pixels(drawn("dots", names=[name, "b", "c", "d"])).min() < 50
 
 
 def test_dots_stand_at_their_values_with_their_intervals_and_differences_have_signs_and_a_margin():
@@ -92,19 +83,15 @@ def test_dots_stand_at_their_values_with_their_intervals_and_differences_have_si
     assert "+0.20" in {text.get_text() for text in axes.texts}
 
 
-def test_verdicts_have_the_same_colours_whatever_their_order():
-    verdicts = ["better", "worse", "equivalent", "inconclusive"]
-    colours, turned = style.colours_of(verdicts), style.colours_of(verdicts[::-1])
-    assert all(colours[name][0] == turned[name][0] for name in verdicts)
-    assert not {colour for colour, _ in style.colours_of(["better", "one", "two"]).values()} & {style.GREY}
-
-
 @pytest.mark.parametrize("n", [8, 12])
-def test_no_kind_is_dropped_however_many_there_are(n):
+def test_each_kind_has_its_own_colour_whatever_their_order_and_none_is_dropped(n):
     kinds = [f"notebook {number:02d}" for number in range(n)]
     figure = charts.pareto(x=np.arange(1.0, n + 1), y=np.linspace(0.9, 0.1, n), names=kinds, kinds=kinds)
     assert set(kinds) <= {text.get_text() for text in figure.legends[0].get_texts()}
     assert len(set(style.colours_of(kinds).values())) == n
+    verdicts = ["better", "worse", "equivalent", "inconclusive"]
+    colours, turned = style.colours_of(verdicts), style.colours_of(verdicts[::-1])
+    assert all(colours[name][0] == turned[name][0] for name in verdicts)
 
 
 def test_a_front_is_what_no_other_point_beats():
@@ -126,11 +113,6 @@ def test_a_legend_has_one_entry_a_name_and_stays_inside_the_figure(length):
     assert box.x0 >= 0 and box.x1 <= width and box.y0 > figure.axes[0].get_window_extent().y1
 
 
-def test_references_differ_in_their_style():
-    axes = drawn("lines", references=[0.1, 0.2, 0.3, 0.4, 0.5], reference_names=list("abcde")).axes[0]
-    assert len({str(line._unscaled_dash_pattern) for line in axes.lines[:5]}) == 5
-
-
 def test_bins_with_few_clips_are_hollow_and_cells_without_a_number_hatched():
     points = {line.get_fillstyle(): len(line.get_xdata()) for line in drawn("reliability").axes[1].lines[1:]}
     assert points == {"full": 2, "none": 1}
@@ -146,11 +128,6 @@ def test_spectrograms_share_their_colours_and_begin_half_a_frame_before_their_st
     assert drawn("spectrograms", spectra=np.zeros((0, 8, 20)), titles=[]).texts
 
 
-def test_a_name_cannot_break_a_chart():
-    for name in ("$a_b", "音楽", "x" * 300, "", "a\nb"):
-        assert not is_blank(drawn("dots", names=[name, "b", "c", "d"]))
-
-
 @pytest.mark.parametrize("held", [{"chart": "no_such"}, {"chart": "dots", "nonsense": 1}, {"values": [1.0]}])
 def test_foreign_arrays_are_refused(held, tmp_path):
     write_arrays(tmp_path / "x.npz", **held)
@@ -158,15 +135,3 @@ def test_foreign_arrays_are_refused(held, tmp_path):
         charts.draw_stored(tmp_path / "x.npz")
     with pytest.raises(TypeError, match="colour"):
         charts.store(tmp_path / "x.npz", charts.dots, names=["a"], values=[1.0], colour="red")
-
-
-def test_drawing_imports_nothing_that_trains_or_listens(tmp_path):
-    charts.store(tmp_path / "x.npz", charts.dots, **EXAMPLES["dots"])
-    code = f"""
-import sys
-from pathlib import Path
-from instrlib import charts
-charts.draw_stored(Path({str(tmp_path / "x.npz")!r}))
-assert not {{"tensorflow", "keras", "librosa", "sklearn", "soundfile"}} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

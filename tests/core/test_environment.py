@@ -86,8 +86,16 @@ def test_every_direct_dependency_says_why_it_is_there(repository, name):
     assert not bare
 
 
-def test_importing_the_library_and_its_command_loads_nothing_heavy():
-    heavy = {"tensorflow", "librosa", "sklearn", "matplotlib", "papermill", "pandas", "scipy", "joblib"}
-    code = f"import instrlib, instrlib.runner.cli, sys; print(*{heavy} & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("instrlib.runner.cli", "tensorflow librosa sklearn matplotlib papermill pandas scipy joblib"),
+        ("instrlib.evaluation.calibration", "tensorflow pandas scipy"),
+        ("instrlib.studies.condition", "tensorflow keras sklearn pandas librosa"),
+        ("instrlib.charts", "tensorflow keras librosa sklearn soundfile"),
+    ],
+)
+def test_importing_a_module_loads_nothing_heavy(module, heavy):
+    code = f"import {module}, sys; print(*set({heavy!r}.split()) & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []

@@ -1,8 +1,5 @@
 """Calibrated probabilities mean what they say, and thresholds keep what they promise; both from validation alone."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -56,10 +53,7 @@ def test_of_several_labels_only_what_was_observed_counts():
     logits = rng.normal(0, 2, (3000, 4))
     labels = (rng.random(logits.shape) < sigmoid(logits)).astype(float)
     labels[rng.random(logits.shape) < 0.5] = np.nan
-    found = fit_label_temperature(2.5 * logits, labels)
-    assert found == pytest.approx(2.5, rel=0.05)
-    least = min(scores(labels, sigmoid(2.5 * logits, one))["log_loss"] for one in np.linspace(2, 3, 101))
-    assert scores(labels, sigmoid(2.5 * logits, found))["log_loss"] <= least + 1e-6
+    assert fit_label_temperature(2.5 * logits, labels) == pytest.approx(2.5, rel=0.05)
 
 
 def answers(sure: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -67,24 +61,16 @@ def answers(sure: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.where(classes[:, None] == np.arange(3), sure[:, None], (1 - sure[:, None]) / 2)
 
 
-def test_a_threshold_is_reached_by_nineteen_of_twenty_right_answers_of_its_class():
+def test_a_threshold_is_reached_by_nineteen_of_twenty_right_answers_of_its_class_or_of_all_if_these_are_few():
     rng = np.random.default_rng(0)
-    classes = np.repeat([0, 1], 200)
-    sure = np.where(classes == 0, rng.uniform(0.5, 1, 400), rng.uniform(0.8, 1, 400))
+    classes = np.r_[np.repeat([0, 1], 200), np.full(5, 2)]
+    sure = np.where(classes == 0, rng.uniform(0.5, 1, 405), rng.uniform(0.8, 1, 405))
     thresholds = answer_thresholds(classes, answers(sure, classes))
-    for number in (0, 1):
-        assert 0.95 <= (sure[classes == number] >= thresholds[number]).mean() < 0.97
-    assert thresholds[1] > 0.8 > thresholds[0]
-
-
-def test_wrong_answers_move_no_threshold_and_a_class_with_few_right_ones_gets_that_of_all():
-    classes = np.r_[np.zeros(100, int), np.ones(5, int)]
-    sure = np.r_[np.linspace(0.5, 0.99, 100), np.full(5, 0.95)]
-    alone = answer_thresholds(classes, answers(sure, classes))
-    assert alone[1] == alone[2] != alone[0]
+    for right in (classes == 0, classes == 1, classes < 3):
+        assert 0.95 <= (sure[right] >= thresholds[classes[right][-1]]).mean() < 0.97
     wrong = answers(np.full(50, 0.99), np.ones(50, int))
     mixed = answer_thresholds(np.r_[classes, np.zeros(50, int)], np.concatenate([answers(sure, classes), wrong]))
-    np.testing.assert_array_equal(alone, mixed)
+    np.testing.assert_array_equal(thresholds, mixed)
     assert answer_thresholds(np.zeros(50, int), wrong).tolist() == [0, 0, 0]
 
 
@@ -94,9 +80,3 @@ def test_the_effect_of_thresholds_is_counted_by_right_and_wrong_answers():
     expected = {"named": 3 / 5, "right_lost": 1 / 2, "wrong_refused": 1 / 3, "accuracy": 2 / 5}
     assert found == expected | {"accuracy_of_named": 1 / 3}
     assert np.isnan(calibration.refusals(np.array([0]), probabilities[:1], np.full(3, 0.95))["accuracy_of_named"])
-
-
-def test_what_predictions_need_of_this_is_numpy_alone():
-    code = "import sys, instrlib.evaluation.calibration; print({'scipy', 'pandas', 'tensorflow'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == "set()"
