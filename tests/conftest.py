@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -182,8 +183,9 @@ def page_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def event_loops_closed() -> Iterator[None]:
-    """Let go of event loops that Gradio and notebook clients leave, where no test takes their warnings for its own."""
-    yield
+    """Undo what Gradio and notebook clients leave: variables of the environment, and event loops with warnings."""
+    with mock.patch.dict(os.environ):
+        yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()

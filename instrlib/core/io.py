@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,6 +96,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def aside(folder: Path) -> Path:
+    """Where `atomic_folder` keeps the old folder for a moment; the only one after a kill in this moment."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that replaces `folder` when the block succeeds; the next call repairs what a kill left."""
+    new, old = folder.with_name(f".{folder.name}.new"), aside(folder)
+    with disk_errors(folder):
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

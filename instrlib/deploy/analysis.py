@@ -5,9 +5,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import instrlib
 from instrlib import charts
@@ -19,44 +20,25 @@ from instrlib.reporting.report import compiled, typeset
 from instrlib.reporting.summary import text_of
 from instrlib.studies import condition, saliency, timeline
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 MAX_DURATION_S = 600.0
 """Longer recordings cannot be shown in one figure; use `instrlib predict` for them."""
 
-MAX_CHANNELS = 32
-"""Limits the memory of a block."""
-
-MAX_EVENTS = 16
-MAX_BARS = 12
+MAX_CHANNELS, MAX_EVENTS, MAX_BARS = 32, 16, 12
+"""Of a recording, which limits the memory of a block; in the table of events; in the chart of probabilities."""
 
 FIELDS = {
-    "file.name": "name of the file; the web page removes some special characters",
-    "file.duration_s": "length of the recording, seconds",
-    "file.sha256": "SHA-256 of the file",
-    "analysed_at": "time of the analysis, ISO 8601, UTC",
     "answer": "the instrument, for a recording of one; null if no class reaches its threshold",
     "probabilities": "calibrated probability of each class for the whole recording; they sum to 1",
     "thresholds": "the probability from which each class is reported",
-    "segment.start_s": "start of the segment with the highest probability of the top class, seconds",
-    "segment.duration_s": "length of that segment, seconds",
+    "segment": "the segment with the highest probability of the top class, seconds",
     "timeline.instruments": "the instruments found in the recording, however many play at once",
     "timeline.events": "label, start_s and end_s in seconds, and intensity (mean score, 0 to 1)",
-    "timeline.window_s": "length of the sliding windows, seconds",
-    "timeline.hop_s": "step between two windows and length of a frame, seconds",
-    "timeline.scores": "one score from 0 to 1 for each class and frame, the first frame from 0 s",
-    "condition.verdict": "healthy, aged or broken",
-    "condition.probabilities": "probability of each condition; they sum to 1",
+    "timeline.scores": "one score from 0 to 1 for each class and frame of hop_s seconds, the first frame from 0 s",
     "condition.measures": "acoustic measures of the recording, units in the names; null where undefined",
     "condition.recall": "share of the test clips of each condition that were classified correctly",
     "condition.about": "origin of the labels that the condition model was trained on",
-    "features": "settings of the spectrogram, units in the names",
-    "model": "the released model: study, date, scores on test clips",
-    "instrlib": "version of this program",
 }
-"""Every field of `to_json` with its meaning and unit."""
+"""Meaning of those fields of `to_json` whose names do not say it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +49,7 @@ class Timeline:
     hop_s: float
     scores: np.ndarray
     active: np.ndarray
-    events: "pd.DataFrame"
+    events: pd.DataFrame
     instruments: tuple[str, ...]
 
 
@@ -77,7 +59,7 @@ class Analysis:
 
     `name` is shown and never used as a path. The segment that starts at `start_s` has the highest probability of the
     top class: its `level_db` [n_bins, n_frames] is relative to the loudest value; its class activation map `activation`
-    has the same shape, or is None if the network has no maps. `condition` has the fields of `FIELDS`.
+    has the same shape, or is None if the network has no maps. `condition` is part of `to_json`.
     """
 
     name: str
@@ -91,24 +73,14 @@ class Analysis:
     timeline: Timeline | None
     condition: dict[str, Any] | None
 
-    @property
-    def answer(self) -> str | None:
-        """The instrument, or None when the model abstains."""
-        return self.prediction.named[0] if self.prediction.named else None
-
 
 def analyse(
-    path: Path,
-    model: PublishedModel,
-    *,
-    name: str | None = None,
-    on_progress: Callable[[float, str], None] = lambda share, stage: None,
+    path: Path, model: PublishedModel, *, on_progress: Callable[[float, str], None] = lambda share, stage: None
 ) -> Analysis:
     """Analyse a recording of at most `MAX_DURATION_S` and `MAX_CHANNELS`; otherwise raise `AudioError`.
 
-    `name` is shown in place of the file's name; `on_progress` receives the progress, 0 to 1, and the current stage.
+    `on_progress` receives the progress, 0 to 1, and the current stage.
     """
-    path = Path(path)
 
     def part(first: float, share: float, stage: str) -> Callable[[float], None]:
         return lambda done: on_progress(first + share * done, stage)
@@ -117,9 +89,8 @@ def analyse(
     info = decode.probe(path)
     if info.n_channels > MAX_CHANNELS or info.duration_s > MAX_DURATION_S:
         raise AudioError(
-            f"{path} has {info.duration_s / 60:.1f} minutes and {info.n_channels} channels; at most "
-            f"{MAX_DURATION_S / 60:.0f} minutes and {MAX_CHANNELS} channels can be analysed. For longer recordings use "
-            "`instrlib predict`."
+            f"{path} has {info.duration_s / 60:.1f} minutes and {info.n_channels} channels; the limits are "
+            f"{MAX_DURATION_S / 60:.0f} and {MAX_CHANNELS}. For longer recordings use `instrlib predict`."
         )
     prediction = published.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
     windows, played = _timeline(path, model, prediction.duration_s, part(0.35, 0.4, "Computing the timeline"))
@@ -136,7 +107,7 @@ def analyse(
         activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)
     on_progress(0.85, "Measuring the condition")
     return Analysis(
-        name=path.name if name is None else name,
+        name=path.name,
         sha256=hash_file(path),
         analysed_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
         model=model,
@@ -174,9 +145,10 @@ def _condition(path: Path, model: PublishedModel) -> dict[str, Any]:
     rate_hz = model.single.features.sample_rate_hz
     # In blocks, because all channels at the rate of the file can need a hundred times the memory.
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
-    verdict, probabilities, measures = condition.verdict(signal, rate_hz, model.condition)
-    found = {"verdict": verdict, "probabilities": probabilities, "measures": measures}
-    return found | {name: model.condition[name] for name in ("recall", "about")}
+    found = zip(
+        ("verdict", "probabilities", "measures"), condition.verdict(signal, rate_hz, model.condition), strict=True
+    )
+    return dict(found) | {name: model.condition[name] for name in ("recall", "about")}
 
 
 def to_json(analysis: Analysis) -> str:
@@ -184,21 +156,19 @@ def to_json(analysis: Analysis) -> str:
     prediction, played, about = analysis.prediction, analysis.timeline, analysis.model.about
     short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
     network = analysis.model.single
+    times = None
+    if played is not None:
+        times = {name: getattr(played, name) for name in ("instruments", "window_s", "hop_s")}
+        times["events"] = played.events.to_dict("records")
+        times["scores"] = dict(zip(prediction.classes, np.round(played.scores.T, 4), strict=True))
     values = {
-        "file": {"name": analysis.name, "duration_s": analysis.prediction.duration_s, "sha256": analysis.sha256},
+        "file": {"name": analysis.name, "duration_s": prediction.duration_s, "sha256": analysis.sha256},
         "analysed_at": analysis.analysed_at.isoformat(),
-        "answer": analysis.answer,
+        "answer": prediction.named[0] if prediction.named else None,
         "probabilities": dict(zip(prediction.classes, prediction.probabilities, strict=True)),
         "thresholds": dict(zip(prediction.classes, network.thresholds, strict=True)),
         "segment": {"start_s": analysis.start_s, "duration_s": network.features.segment_s},
-        "timeline": played
-        and {
-            "instruments": played.instruments,
-            "events": played.events.to_dict("records"),
-            "window_s": played.window_s,
-            "hop_s": played.hop_s,
-            "scores": dict(zip(prediction.classes, np.round(played.scores.T, 4), strict=True)),
-        },
+        "timeline": times,
         "condition": analysis.condition,
         "features": network.features.to_dict(),
         "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
@@ -221,30 +191,16 @@ def example_clip(folder: Path) -> Path:
     return path
 
 
-# -- texts, figures and PDF --------------------------------------------------------------------------------------------
-
-
 def drawn(analysis: Analysis) -> dict[str, str]:
     """Draw the segment with its saliency map, and the timeline if there is one; return SVG by name."""
     config, played, level_db = analysis.model.single.features, analysis.timeline, analysis.level_db
-    figures = {
-        "segment": charts.spectrograms(
-            spectra=level_db[None],
-            maps=(np.zeros_like(level_db) if analysis.activation is None else analysis.activation)[None],
-            titles=[""],
-            start_s=analysis.start_s,
-            hop_s=config.hop_s,
-            frequencies_hz=saliency.band_centres_hz(config),
-        )
-    }
+    activation = np.zeros_like(level_db) if analysis.activation is None else analysis.activation
+    axes = {"start_s": analysis.start_s, "hop_s": config.hop_s, "frequencies_hz": saliency.band_centres_hz(config)}
+    figures = {"segment": charts.spectrograms(spectra=level_db[None], maps=activation[None], titles=[""], **axes)}
     if played is not None:
-        figures["timeline"] = charts.timeline(
-            classes=np.array(analysis.prediction.classes),
-            hop_s=played.hop_s,
-            scores=played.scores,
-            active=played.active,
-            duration_s=analysis.prediction.duration_s,
-        )
+        shown = {name: getattr(played, name) for name in ("hop_s", "scores", "active")}
+        classes, duration_s = np.array(analysis.prediction.classes), analysis.prediction.duration_s
+        figures["timeline"] = charts.timeline(classes=classes, duration_s=duration_s, **shown)
     return {name: charts.svg(figure) for name, figure in figures.items()}
 
 
@@ -255,7 +211,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
     ranked, start = prediction.top(MAX_BARS), clock(analysis.start_s)
     best, probability = ranked[0]
     name, confidence, threshold = spaced(best), percent(probability), percent(thresholds[best])
-    known, played, when = analysis.answer is not None, analysis.timeline, analysis.analysed_at
+    known, played, when = bool(prediction.named), analysis.timeline, analysis.analysed_at
     answer = f"Most probable: {name}, {confidence} (reported from {threshold})."
     if not known:
         answer = (
@@ -280,7 +236,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
             f"of {name}: spectrogram in grey, {seen}",
             "alt": f"Spectrogram from {start} with the class activation map of {name}",
         },
-        "condition": None if analysis.condition is None else _condition_content(**analysis.condition),
+        "condition": None if analysis.condition is None else _condition_content(analysis.condition),
         "method": [
             ("model", f"{model.name}, published {model.about['published_at'][:10]}"),
             ("performance", model.performance),
@@ -296,10 +252,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
 
 
 def pdf(analysis: Analysis, figures: dict[str, str], **output: Any) -> Any:
-    """Return the analysis as a PDF of one or two A4 pages; the same analysis gives the same bytes.
-
-    `output` are other settings of `typst.compile`, such as `format="png"`.
-    """
+    """Return a PDF of one or two A4 pages, with equal bytes for equal analyses; `output` as for `typst.compile`."""
     data = content(analysis)
     for part, figure in figures.items():
         data[part]["svg"] = figure
@@ -318,10 +271,12 @@ def clock(time_s: float) -> str:
 
 
 def _bars(ranked: list[tuple[str, float]], thresholds: dict[str, float], *, known: bool) -> list[dict[str, Any]]:
-    """Return the bars of probabilities, the highest first; that is emphasised where it is `known`."""
-    bars = [{"name": spaced(name), "share": share, "percent": percent(share)} for name, share in ranked]
-    marks = [{"threshold": thresholds.get(name), "strong": known and name == ranked[0][0]} for name, _ in ranked]
-    return [bar | mark for bar, mark in zip(bars, marks, strict=True)]
+    """Return the bars of probabilities; the first one is emphasised where it is `known`."""
+    bars = [
+        {"name": spaced(name), "share": share, "percent": percent(share), "threshold": thresholds.get(name)}
+        for name, share in ranked
+    ]
+    return [bar | {"strong": known and bar is bars[0]} for bar in bars]
 
 
 def _timeline_content(played: Timeline) -> dict[str, Any]:
@@ -344,16 +299,13 @@ def _timeline_content(played: Timeline) -> dict[str, Any]:
     }
 
 
-def _condition_content(
-    verdict: str, probabilities: dict[str, float], measures: dict[str, float], recall: dict[str, float], about: str
-) -> dict[str, Any]:
+def _condition_content(found: dict[str, Any]) -> dict[str, Any]:
+    verdict, probabilities, measures = found["verdict"], found["probabilities"], to_jsonable(found["measures"])
     ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
     return {
         "sentence": f"Condition: {verdict}, {percent(probabilities[verdict])}.",
         "bars": _bars(ranked, {}, known=True),
-        "caution": f"{percent(1 - recall['healthy'])} of the healthy test clips were classified as damaged.",
-        "measures": [
-            (condition.MEASURES[name], typeset(text_of(value))) for name, value in to_jsonable(measures).items()
-        ],
-        "about": about,
+        "caution": f"{percent(1 - found['recall']['healthy'])} of the healthy test clips were classified as damaged.",
+        "measures": [(condition.MEASURES[name], typeset(text_of(value))) for name, value in measures.items()],
+        "about": found["about"],
     }

@@ -12,28 +12,25 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from instrlib.audio.decode import load
 from instrlib.core.io import ConfigError, CorpusError, InstrlibError, hash_json
-from instrlib.deploy.analysis import MAX_DURATION_S, analyse, content, drawn, example_clip, pdf, to_json
+from instrlib.deploy.analysis import MAX_DURATION_S, Analysis, analyse, content, drawn, example_clip, pdf, to_json
 from instrlib.deploy.players import PLAYER_RATE_HZ, mp3
 from instrlib.models.published import PublishedModel, open_model
-from instrlib.reporting.summary import TEMPLATES
+from instrlib.reporting.summary import TEMPLATES, filled
 
 if TYPE_CHECKING:
     import gradio
-
-    from instrlib.deploy.analysis import Analysis
 
 HOST = "127.0.0.1"
 MAX_MB = 200
 """Ten minutes of stereo at CD quality have 106 MB."""
 
-_AT_ONCE = 2
-_STRAY_AGE_S = 900  # of uploads without an analysis
 _TITLE = "Which instrument is it?"
 _INTRO = """<div class="intro"><h1>{}</h1><p>Upload a recording to see its instrument, a timeline, a saliency map
 and the condition of the instrument. It stays on this machine and is removed after the analysis. An example is shown
@@ -51,30 +48,25 @@ _SERVED = (
 def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[str]:
     """Serve the page while the block runs and yield its address; by default on the first free port from 7860.
 
-    For the default of `folder` see `published.open_model`.
+    Variables of the environment that Gradio reads remain set. For the default of `folder` see `published.open_model`.
     """
-    model, before = open_model(folder), dict(os.environ)
-    known = before.get("NO_PROXY") or before.get("no_proxy") or ""
-    no_proxy = ",".join(filter(None, [known, HOST, "localhost"]))
+    model = open_model(folder)
+    no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost"]))
     with TemporaryDirectory(prefix="instrlib-page-") as root:
         uploads = Path(root).resolve() / "uploads"
         uploads.mkdir(mode=0o700)
         os.environ |= _ENVIRONMENT | {"GRADIO_TEMP_DIR": str(uploads), "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+        page = _page(model, uploads)
         try:
-            page = _page(model, uploads)
-            try:
-                address = _launch(page, port)
-            except OSError as error:
-                if port is not None and "empty port" in str(error):
-                    raise ConfigError(f"Port {port} is in use; choose another one with --port.") from error
-                raise ConfigError(f"The page cannot be served: {error}") from error
-            try:
-                yield address
-            finally:
-                page.close(verbose=False)
+            address = _launch(page, port)
+        except OSError as error:
+            if port is not None and "empty port" in str(error):
+                raise ConfigError(f"Port {port} is in use; choose another one with --port.") from error
+            raise ConfigError(f"The page cannot be served: {error}") from error
+        try:
+            yield address
         finally:
-            os.environ.clear()
-            os.environ |= before
+            page.close(verbose=False)
 
 
 def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], None]) -> None:
@@ -88,26 +80,21 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
         threading.Event().wait()
 
 
-def result_page(analysis: "Analysis", *, sound: bytes | None = None) -> str:
+def result_page(analysis: Analysis, *, sound: bytes | None = None) -> str:
     """Return an analysis as HTML with figures and downloads; `sound` is an mp3 for a player. File names are escaped."""
-    import jinja2
 
     def embedded(kind: str, content: bytes) -> str:
         return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
     figures = drawn(analysis)
-    loader, strict = jinja2.PackageLoader("instrlib"), jinja2.StrictUndefined
-    template = jinja2.Environment(loader=loader, autoescape=True, undefined=strict).get_template("analysis.html")
-    page = template.render(
-        **content(analysis),
-        stem=Path(analysis.name).stem,
-        sound=sound and embedded("audio/mpeg", sound),
-        images={name: embedded("image/svg+xml", figure.encode()) for name, figure in figures.items()},
-        files={
-            "pdf": embedded("application/pdf", pdf(analysis, figures)),
-            "json": embedded("application/json", to_json(analysis).encode()),
-        },
-    )
+    written = {"pdf": pdf(analysis, figures), "json": to_json(analysis).encode()}
+    values = content(analysis) | {
+        "stem": Path(analysis.name).stem,
+        "sound": sound and embedded("audio/mpeg", sound),
+        "images": {name: embedded("image/svg+xml", figure.encode()) for name, figure in figures.items()},
+        "files": {kind: embedded(f"application/{kind}", file) for kind, file in written.items()},
+    }
+    page = filled("analysis.html", values, autoescape=True)
     # Gradio would replace these brackets in a file name.
     return page.replace("${", "&#36;{").replace("{{", "&#123;{")
 
@@ -143,11 +130,11 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
     first = ""
     with contextlib.suppress(CorpusError):  # no synthesiser
         path = example_clip(uploads)
-        example = analyse(path, model, name="Example: phrases of a sampled violin")
+        example = replace(analyse(path, model), name="Example: phrases of a sampled violin")
         first = result_page(example, sound=mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ))
         path.unlink()
-    # Gradio looks every 60 s for uploads without an analysis.
-    with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, _STRAY_AGE_S)) as page:
+    # Gradio looks every 60 s for uploads that are older than 900 s, because they got no analysis.
+    with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, 900)) as page:
         gradio.HTML(_INTRO.format(_TITLE, *map(html.escape, (model.name, model.performance))))
         sources = ["upload", "microphone"]
         look = {"editable": False, "buttons": [], "label": "Recording", "elem_id": "recording"}
@@ -162,7 +149,7 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
         received = {"fn": receive, "inputs": recording, "show_progress": "hidden", **settings}
         recording.clear(**received)
         gradio.on([recording.upload, recording.stop_recording], **received).then(
-            answer, None, show_progress_on=status, concurrency_limit=_AT_ONCE, **settings
+            answer, None, show_progress_on=status, concurrency_limit=2, **settings
         )
         page.unload(forget)
     return page.queue(api_open=False, max_size=20)
@@ -179,7 +166,6 @@ def _launch(page: "gradio.Blocks", port: int | None) -> str:
     _, address, _ = page.launch(
         server_name=HOST,
         server_port=port,
-        share=False,
         inline=False,
         prevent_thread_lock=True,
         quiet=True,
@@ -195,10 +181,7 @@ def _launch(page: "gradio.Blocks", port: int | None) -> str:
 
 
 def _guarded(app: Any) -> Any:
-    """Serve only what the page itself requests, and only to the page itself.
-
-    Gradio would also serve documentation, a proxy and files of other hosts, and obey forms of other sites.
-    """
+    """Serve only the page, and only what it requests; Gradio also has a proxy, and obeys forms of other sites."""
     from starlette.datastructures import Headers
     from starlette.responses import PlainTextResponse
 

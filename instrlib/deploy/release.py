@@ -1,12 +1,8 @@
-"""Release of a model: the network is chosen on validation, converted, calibrated and tested.
-
-The result is a model folder for `models.published`.
-"""
+"""Release of a model: choice on validation, conversion, calibration, one test; for `models.published`."""
 
 import contextlib
 import dataclasses
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +30,7 @@ from instrlib.models import export, litert, published, trained
 from instrlib.models.layers import output_of
 from instrlib.models.published import FILES, RECORD, Network, PublishedModel
 from instrlib.models.train import validation_examples
+from instrlib.reporting.summary import filled
 from instrlib.studies import saliency
 
 if TYPE_CHECKING:
@@ -85,9 +82,6 @@ class Release:
     scores: pd.DataFrame
     validation: pd.DataFrame
     noises: pd.DataFrame
-
-
-# -- the choice --------------------------------------------------------------------------------------------------------
 
 
 def candidates(run: "Run", notebooks: Sequence[str], inputs: Inputs) -> list[Candidate]:
@@ -157,11 +151,8 @@ def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
     return Inputs(store, tuple(save_splits(splits, folder)), fingerprint_of(splits))
 
 
-# -- conversion --------------------------------------------------------------------------------------------------------
-
-
 def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, Any]:
-    """Write a network to a TFLite file and calibrate it on the validation part.
+    """Write a network with one-byte weights to a TFLite file and calibrate it on the validation part.
 
     Returns the `network`, its `settings` and `scaler` for the record, its `validation` scores "as trained" and
     "calibrated", and its `agreement`, the share of the predictions that are those of the original network.
@@ -228,78 +219,73 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
     }
 
 
-# -- the model folder --------------------------------------------------------------------------------------------------
-
-
 def publish(
     folder: Path, single: Choice, several: Choice | None = None, *, run: "Run", inputs: Inputs, n_resamples: int
 ) -> Release:
     """Make or replace a model folder with the networks for one and, trained on mixtures, for several instruments.
 
-    Networks are converted to one-byte weights. Temperature and thresholds are fitted on the validation part, where the
-    files must agree with their networks. The calibrated file for one instrument predicts the test part of its split
-    once. The new folder takes its place when it is complete.
+    Temperature and thresholds are fitted on the validation part, where the files must agree with their networks. The
+    calibrated file for one instrument predicts the test part of its split once.
     """
     if several is not None and several.fold != single.fold:
         raise RunError(
-            f"The networks are of folds {single.fold} and {several.fold}, so that one may have been trained on test "
-            "clips of the other; choose both from one fold."
+            "The networks are of two folds: one may know test clips of the other. Choose both from one fold."
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    made, origins = {}, {}
-    for name, choice in {"single": single, "several": several}.items():
-        if choice is not None:
-            own = choice.candidate.inputs or inputs
-            made[name] = one = convert(partial / FILES[name], choice.folder, own.store.folder, own.splits[choice.fold])
-            origins[name] = {"notebook": choice.candidate.notebook, "network": choice.candidate.name}
-            origins[name] |= {"seed": choice.seed, "agreement": one["agreement"]}
-            origins[name] |= {"validation": one["validation"]["calibrated"]}
-    own, network = single.candidate.inputs or inputs, made["single"]["network"]
-    split, file = own.splits[single.fold], litert.load(network.file)
-    test = trained.part_segments(own.store, load_split(split, own.store.segments), "test")
-    before = trained.read_test(single.folder, own.store.folder, split)
-    after = trained.predict_clips(
-        lambda x: network.probabilities(litert.run(file, x)[2]), own.store, network.scaler, test
-    )
-    table = statistics.score_table(
-        {"network as trained": before, "file, calibrated": after}, n_resamples=n_resamples, seed=0
-    )
-    info, first = corpora.info(run.parameters["corpus"]), made["single"]
-    about = {
-        "study": run.study,
-        "id": io.hash_json([[one["settings"], one["scaler"]] for one in made.values()])[:8],
-        "corpus": {name: getattr(info, name) for name in ("name", "title", "licence", "citation")},
-        "profile": run.profile.name,
-        **origins["single"],
-        "fold": single.fold,
-        "n_folds": len(inputs.splits),
-        "commit": commit(),
-        "versions": versions(),
-        "split": load_split(inputs.splits[single.fold], inputs.store.segments).fingerprint,
-        "features": inputs.store.fingerprint,
-        "n_tested": len(after["targets"]),
-        "n_groups": len(set(after["group"])),
-        "scores": statistics.nested(table)["file, calibrated"],
-        "by_class": _by_class(after, inputs.store.classes, n_resamples),
-        "refusals": calibration.refusals(after["targets"], after["probabilities"], network.thresholds),
-        "several": origins.get("several"),
-    }
-    about["published_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    with contextlib.suppress(RunError, KeyError, TypeError):  # equal releases have equal bytes
-        earlier = published.read_sealed(folder / RECORD)["about"]
-        if earlier["id"] == about["id"]:
-            about["published_at"] = earlier["published_at"]
-    record = {"format": published.FORMAT, "classes": inputs.store.classes, "features": inputs.store.config.to_dict()}
-    record |= {"scaler": first["scaler"], **dict.fromkeys(FILES)}
-    for name, one in made.items():  # a network keeps its own scaler where that differs from the first one's
-        record[name] = one["settings"] | ({} if one["scaler"] == first["scaler"] else {"scaler": one["scaler"]})
-    _write_record(partial, record | {"about": about})
-    noises = noise_rejection(published.open_model(partial))
-    note(partial, noises=noises.abstained.to_dict())
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with io.atomic_folder(folder) as partial:
+        made, origins = {}, {}
+        for name, choice in {"single": single, "several": several}.items():
+            if choice is not None:
+                own = choice.candidate.inputs or inputs
+                place = own.store.folder, own.splits[choice.fold]
+                made[name] = one = convert(partial / FILES[name], choice.folder, *place)
+                origins[name] = {"notebook": choice.candidate.notebook, "network": choice.candidate.name}
+                origins[name] |= {"seed": choice.seed, "agreement": one["agreement"]}
+                origins[name] |= {"validation": one["validation"]["calibrated"]}
+        own, network = single.candidate.inputs or inputs, made["single"]["network"]
+        split, file = own.splits[single.fold], litert.load(network.file)
+        test = trained.part_segments(own.store, load_split(split, own.store.segments), "test")
+        before = trained.read_test(single.folder, own.store.folder, split)
+        after = trained.predict_clips(
+            lambda x: network.probabilities(litert.run(file, x)[2]), own.store, network.scaler, test
+        )
+        both = {"network as trained": before, "file, calibrated": after}
+        table = statistics.score_table(both, n_resamples=n_resamples, seed=0)
+        info, first = corpora.info(run.parameters["corpus"]), made["single"]
+        about = {
+            "study": run.study,
+            "id": io.hash_json([[one["settings"], one["scaler"]] for one in made.values()])[:8],
+            "corpus": {name: getattr(info, name) for name in ("name", "title", "licence", "citation")},
+            "profile": run.profile.name,
+            **origins["single"],
+            "fold": single.fold,
+            "n_folds": len(inputs.splits),
+            "commit": commit(),
+            "versions": versions(),
+            "split": load_split(inputs.splits[single.fold], inputs.store.segments).fingerprint,
+            "features": inputs.store.fingerprint,
+            "n_tested": len(after["targets"]),
+            "n_groups": len(set(after["group"])),
+            "scores": statistics.nested(table)["file, calibrated"],
+            "by_class": _by_class(after, inputs.store.classes, n_resamples),
+            "refusals": calibration.refusals(after["targets"], after["probabilities"], network.thresholds),
+            "several": origins.get("several"),
+        }
+        about["published_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        with contextlib.suppress(RunError, KeyError, TypeError):  # equal releases have equal bytes
+            earlier = published.read_sealed(folder / RECORD)["about"]
+            if earlier["id"] == about["id"]:
+                about["published_at"] = earlier["published_at"]
+        record = {
+            "format": published.FORMAT,
+            "classes": inputs.store.classes,
+            "features": inputs.store.config.to_dict(),
+        }
+        record |= {"scaler": first["scaler"], **dict.fromkeys(FILES)}
+        for name, one in made.items():  # a network keeps its own scaler where that differs from the first one's
+            record[name] = one["settings"] | ({} if one["scaler"] == first["scaler"] else {"scaler": one["scaler"]})
+        _write_record(partial, record | {"about": about})
+        noises = noise_rejection(published.open_model(partial))
+        note(partial, noises=noises.abstained.to_dict())
     validation = pd.concat({name: pd.DataFrame(one["validation"]).T for name, one in made.items()})
     return Release(published.open_model(folder), before, after, table, validation, noises)
 
@@ -350,14 +336,11 @@ def _by_class(predictions: Predictions, classes: tuple[str, ...], n_resamples: i
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record, and the model card in Markdown, to which `reporting.cards` adds what notebooks declare."""
-    import jinja2
-
     sealed = published.sealed(io.to_jsonable(record))
     lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items())
     io.write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line an entry
-    loader, strict = jinja2.PackageLoader("instrlib"), jinja2.StrictUndefined
-    environment = jinja2.Environment(loader=loader, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     licence = sealed["about"]["corpus"]["licence"]
     fonts = [{"name": name, **vars(font)} for name, font in FONTS.items() if name in licence]
-    card = environment.get_template("model_card.md")
-    io.write_text(folder / published.CARD, card.render(sealed, fonts=fonts, n_noises=N_NOISES) + "\n")
+    values = sealed | {"fonts": fonts, "n_noises": N_NOISES}
+    card = filled("model_card.md", values, trim_blocks=True, lstrip_blocks=True)
+    io.write_text(folder / published.CARD, card + "\n")

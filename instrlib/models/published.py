@@ -19,7 +19,7 @@ import numpy as np
 from instrlib.audio import decode
 from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core.config import FeatureConfig, folders
-from instrlib.core.io import AudioError, InstrlibError, RunError, expanded, hash_file, hash_json, read_json
+from instrlib.core.io import AudioError, InstrlibError, RunError, aside, expanded, hash_file, hash_json, read_json
 from instrlib.evaluation.calibration import is_named, sigmoid, softmax
 from instrlib.models import litert
 
@@ -125,6 +125,8 @@ def open_model(folder: Path | None = None) -> PublishedModel:
     missing model, or a missing or altered file, raises `RunError`.
     """
     folder = _last_published() if folder is None else expanded(folder)
+    if not folder.exists() and aside(folder).exists():  # `release.publish` was killed in the act
+        folder = aside(folder)
     if not (folder / RECORD).is_file():
         raise RunError(f"No {RECORD} in {folder}: this is not a model folder; {_AGAIN}")
     record = read_sealed(folder / RECORD)

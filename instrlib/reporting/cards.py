@@ -11,7 +11,7 @@ from typing import Any
 
 from instrlib.core.config import folders
 from instrlib.core.io import InstrlibError, read_json, write_text
-from instrlib.reporting.numbers import verdict
+from instrlib.reporting.numbers import sentence
 from instrlib.reporting.report import as_table
 from instrlib.reporting.summary import Study, about_corpus, open_study, text_of
 
@@ -71,9 +71,6 @@ def _content(content: Any) -> str:
     return markdown_table(*grid or (("", ""), [(key, text_of(value)) for key, value in content.items()]))
 
 
-# -- README ------------------------------------------------------------------------------------------------------------
-
-
 def update_readme() -> None:
     """Update the list of notebooks and the results in README.md."""
     path = Path(folders().notebooks).parent / "README.md"
@@ -82,7 +79,7 @@ def update_readme() -> None:
 
 def renewed(text: str) -> str:
     """Return the text of README with both parts updated; raise `InstrlibError` if a mark or the figure is missing."""
-    return _between(_between(text, "notebooks", notebooks_table), "results", results)
+    return _between(_between(text, "notebooks", lambda _: notebooks_table()), "results", results)
 
 
 def notebooks_table() -> str:
@@ -99,34 +96,32 @@ def notebooks_table() -> str:
 
 def title_and_question(words: str) -> tuple[str, str]:
     """Return the first heading and the first paragraph below it."""
-    _, mark, after = f"\n{words}".partition("\n# ")
-    if not mark:
-        return "", ""
-    title, _, rest = after.partition("\n")
+    title, _, rest = f"\n{words}".partition("\n# ")[2].partition("\n")
     paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", rest))
     first = next((text for text in paragraphs if text and not text.startswith(("#", "|", "<"))), "")
     return title.strip(), re.sub(r"^\W*question\W+", "", re.sub(r"\*\*|`", "", first), flags=re.IGNORECASE).strip()
 
 
-def results(name: str, figure: str) -> str:
-    """Return figure and at most five findings of a published study: key findings, then primary verdicts."""
+def results(named: str) -> str:
+    """Return a published study's figure and at most five findings: key findings, then primary verdicts."""
+    name, _, figure = named.partition(" ")
     study = open_study(name)
     captions = {one["name"]: one["caption"] for _, one in study.declared("figures")}
     if figure not in captions:
-        raise InstrlibError(f"The study {name} has no figure {figure}. Correct the mark of the results in README.md.")
+        raise InstrlibError(f"The study {name} has no figure {figure!r}. Correct the mark of the results in README.md.")
     about = study.about()
     facts = [f"{text} {fact}" for fact, text in study.facts().items()]
     facts += [f"{about['seeds']} seed{'s' if about['seeds'] != '1' else ''}", f"commit {about['commit']}"]
     found = [(notebook, one["text"]) for notebook, one in study.declared("findings") if one["key"]]
-    found += [(row["notebook"], verdict(row)) for row in study.primary]
+    found += [(row["notebook"], sentence(row)) for row in study.primary]
     bullets = [f"- {text} ([{name[:2]}](notebooks/{name}.ipynb))" for name, text in found[:_MOST_FINDINGS]]
     picture = f"![{captions[figure]}](figures/{name}/{figure}.png)\n\n*{captions[figure]}*"
     return "\n".join([picture, "", f"[`{name}`](reports/{name}/report.pdf): {', '.join(facts)}.", "", *bullets])
 
 
-def _between(text: str, mark: str, make: Callable[..., str]) -> str:
+def _between(text: str, mark: str, make: Callable[[str], str]) -> str:
     pattern = re.compile(rf"(<!-- {mark}:? ?([^>]*?) ?-->\n).*?(\n<!-- end of {mark} -->)", re.DOTALL)
     found = pattern.search(text)
     if not found:
         raise InstrlibError(f"README.md lacks the marks of its {mark}: <!-- {mark} --> and <!-- end of {mark} -->.")
-    return text[: found.end(1)] + make(*found[2].split()) + text[found.start(3) :]
+    return text[: found.end(1)] + make(found[2]) + text[found.start(3) :]

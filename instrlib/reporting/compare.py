@@ -51,14 +51,7 @@ def write_page(first: Study, second: Study) -> Path:
 
 
 def change(first: dict[str, Any], second: dict[str, Any]) -> tuple[float, float, float]:
-    """Return second minus first and its 95 % interval, given difference, low and high of each; NaN where unknown.
-
-    Examples
-    --------
-    >>> row = {"difference": 0.5, "low": 0.4, "high": 0.6}
-    >>> [round(one, 3) for one in change(row, {"difference": 0.8, "low": 0.7, "high": 0.9})]
-    [0.3, 0.159, 0.441]
-    """
+    """Return second minus first and its 95 % interval, given difference, low and high of each; NaN where unknown."""
     d1, low1, high1, d2, low2, high2 = (
         math.nan if row[name] is None else row[name]
         for row in (first, second)

@@ -16,13 +16,7 @@ def is_known(value: float | None) -> bool:
 
 
 def difference(value: float | None) -> str:
-    """Return a difference with its sign and three decimals, or a dash if it is unknown.
-
-    Examples
-    --------
-    >>> difference(-0.0181), difference(0.0001), difference(None)
-    ('-0.018', '0.000', '–')
-    """
+    """Return a difference with its sign and three decimals, or a dash if it is unknown."""
     return f"{value:+.3f}".replace("-0.000", "0.000").replace("+0.000", "0.000") if is_known(value) else "–"
 
 
@@ -49,16 +43,11 @@ def rounded(value: float | None) -> str:
     return f"{value:.{2 if value >= 0.02 else 3}f}".rstrip("0").rstrip(".") if is_known(value) else "–"
 
 
-def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> str:
+def sentence(row: Mapping[str, Any]) -> str:
     """Return the verdict on `first` against `second` in Markdown. Absence of evidence is never worded as absence.
 
-    `row` is one of `evaluation.statistics.compare`; where it has a p-value after Holm's correction, that counts.
-
-    Examples
-    --------
-    >>> row = dict(difference=-0.018, low=-0.096, high=0.051, p=0.6, detectable=0.09, margin=0.02)
-    >>> sentence(row | {"verdict": "inconclusive"}, first="CutMix", second="none", score="accuracy")[:65]
-    '**CutMix: inconclusive.** Accuracy changed by -0.018 against none'
+    `row` has `first`, `second`, `score` and the fields of `evaluation.statistics.compare`; where it has a p-value after
+    Holm's correction, that counts.
     """
     known = is_known(row["low"]) and is_known(row["high"])
     ends = f"95 % CI {interval(row['low'], row['high'])}" if known else "too few groups for an interval"
@@ -67,10 +56,6 @@ def sentence(row: Mapping[str, Any], *, first: str, second: str, score: str) -> 
         "equivalent": f"({ends}), within the margin of {rounded(row['margin'])}.",
         "inconclusive": f"({ends}).{able if is_known(row['detectable']) else ''}",
     }.get(row["verdict"], f"({ends}, {p_value(row.get('p_holm', row['p']))}).")
-    begin = f"**{first[:1].upper()}{first[1:]}: {row['verdict']}.** {score[:1].upper()}{score[1:]} changed by"
-    return f"{begin} {difference(row['difference'])} against {second} {after}"
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """Return the sentence of a primary comparison."""
-    return sentence(row, first=row["first"], second=row["second"], score=row["score"])
+    first, score = (row[name][:1].upper() + row[name][1:] for name in ("first", "score"))
+    changed = f"{score} changed by {difference(row['difference'])} against {row['second']}"
+    return f"**{first}: {row['verdict']}.** {changed} {after}"

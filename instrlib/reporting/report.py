@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,23 @@ from typing import Any
 from instrlib.core.config import folders
 from instrlib.core.io import InstrlibError, RunError, atomic_path, write_text
 from instrlib.reporting import numbers
-from instrlib.reporting.summary import TEMPLATES, Study, text_of
+from instrlib.reporting.summary import TEMPLATES, Study, filled, text_of
 
-Piece = dict[str, str]
-"""`text`, and at most one of `code`, `strong`, `emphasis` (each "yes"), `url`, `cite`."""
+Piece = dict[str, str]  # `text`, and at most one of `code`, `strong`, `emphasis` (each "yes"), `url`, `cite`
+Block = dict[str, Any]  # part of a section; `kind` is "text", "question", "list", "code", "figure" or "table"
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # header and rows
 
-Block = dict[str, Any]
-"""Part of a section; `kind` is "text", "question", "list", "code", "figure" or "table"."""
-
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Header and rows."""
-
-PRIMARY_HEADER = ("Question", "Comparison", "Difference", "95 % CI", "p", "Margin", "Detectable", "Verdict")
+PRIMARY: dict[str, Callable[[dict[str, Any]], str]] = {
+    "Question": lambda row: f"{row['notebook'][:2]}: {row['question']}",
+    "Comparison": lambda row: f"{row['first']} against {row['second']} ({row['score']})",
+    "Difference": lambda row: numbers.difference(row["difference"]),
+    "95 % CI": lambda row: numbers.interval(row["low"], row["high"]),
+    "p": lambda row: numbers.p_value(row["p"]).removeprefix("p ").removeprefix("= "),
+    "Margin": lambda row: numbers.rounded(row["margin"]),
+    "Detectable": lambda row: numbers.rounded(row["detectable"]),
+    "Verdict": lambda row: row["verdict"],
+}
+"""Columns of the table of primary comparisons."""
 
 _MOST_COLUMNS = 8
 _MARKED = re.compile(
@@ -37,22 +42,17 @@ _PERCENT = re.compile(r"(?<=\d) ?%")
 def write_report(study: Study) -> list[Path]:
     """Write `report.html` and `report.pdf` into the folder of the study."""
     document = report(study)
-    return [write_html(document, study.folder / "report.html"), write_pdf(document, study.folder / "report.pdf")]
+    return [write_html(document, study.folder / "report.html"), _write_pdf(document, study.folder / "report.pdf")]
 
 
 def write_html(document: dict[str, Any], path: Path) -> Path:
     """Write a document as one HTML file with embedded figures."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("instrlib"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals["picture"] = lambda figure: base64.b64encode(_drawn(figure, ".png")).decode()
-    write_text(path, environment.get_template("report.html").render(**document) + "\n")
+    picture = {"picture": lambda figure: base64.b64encode(_drawn(figure, ".png")).decode()}
+    write_text(path, filled("report.html", document | picture, autoescape=True) + "\n")
     return path
 
 
-def write_pdf(document: dict[str, Any], path: Path) -> Path:
+def _write_pdf(document: dict[str, Any], path: Path) -> Path:
     """Write a document as an A4 PDF; equal documents give equal bytes."""
     figures = {block["stem"]: _drawn(block["path"], ".svg").decode() for block in _blocks(document, "figure")}
     # Without tags, which are a third of the file; screen readers can use the HTML.
@@ -62,11 +62,11 @@ def write_pdf(document: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def compiled(template: str, data: dict[str, Any], **settings: Any) -> Any:
+def compiled(name: str, data: dict[str, Any], **settings: Any) -> Any:
     """Return a template of typst, filled and compiled."""
     import typst
 
-    source, inputs = (TEMPLATES / template).read_bytes(), {"data": json.dumps(data)}
+    source, inputs = (TEMPLATES / name).read_bytes(), {"data": json.dumps(data)}
     return typst.compile(source, sys_inputs=inputs, ignore_system_fonts=True, **settings)
 
 
@@ -103,13 +103,7 @@ class Document:
         return {"kind": "table", "caption": self.pieces(caption), **cells}
 
     def pieces(self, text: str) -> list[Piece]:
-        """Split Markdown (code, strong, links, `[@key; @other]`); raise `InstrlibError` if a cited work is unknown.
-
-        Examples
-        --------
-        >>> Document("", "").pieces("CutMix [@yun2019] of `augment`")[1]
-        {'text': '[1]', 'cite': 'yun2019'}
-        """
+        """Split Markdown (code, strong, links, `[@key; @other]`); raise `InstrlibError` if a cited work is unknown."""
         found: list[Piece] = []
         end = 0
         for match in _MARKED.finditer(text):
@@ -183,9 +177,6 @@ def _works() -> dict[str, list[Piece]]:
     return {work.key: list(pieces(work.text)) for work in works}
 
 
-# -- the report of a study ---------------------------------------------------------------------------------------------
-
-
 def report(study: Study) -> dict[str, Any]:
     """Return the report of a study: summary, a section for each notebook, how to reproduce it, references."""
     document = Document("Musical instrument recognition", study.label, study.about())
@@ -210,25 +201,13 @@ def _summary(document: Document, study: Study) -> Iterator[Block]:
             "run. A difference is the first minus the second; p is not corrected across the questions. Inconclusive "
             "does not mean equal."
         )
-        yield document.table("Primary comparisons.", PRIMARY_HEADER, [_primary_row(row) for row in study.primary])
+        rows = [tuple(cell(row) for cell in PRIMARY.values()) for row in study.primary]
+        yield document.table("Primary comparisons.", tuple(PRIMARY), rows)
     yield from (_figure(document, study, name, one) for name, one in study.declared("figures") if one["key"])
 
 
-def _primary_row(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        f"{row['notebook'][:2]}: {row['question']}",
-        f"{row['first']} against {row['second']} ({row['score']})",
-        numbers.difference(row["difference"]),
-        numbers.interval(row["low"], row["high"]),
-        numbers.p_value(row["p"]).removeprefix("p ").removeprefix("= "),
-        numbers.rounded(row["margin"]),
-        numbers.rounded(row["detectable"]),
-        row["verdict"],
-    )
-
-
 def _notebook(document: Document, study: Study, name: str, entry: dict[str, Any]) -> Iterator[Block]:
-    findings = [numbers.verdict(row) for row in study.primary if row["notebook"] == name]
+    findings = [numbers.sentence(row) for row in study.primary if row["notebook"] == name]
     findings += [one["text"] for one in entry.get("findings", [])]
     methods, figures = entry.get("methods", []), [one for one in entry.get("figures", []) if not one["key"]]
     if not (findings or methods or figures):
@@ -248,14 +227,9 @@ def _figure(document: Document, study: Study, notebook: str, declared: dict[str,
     link = Path(os.path.relpath(folders().notebooks / f"{notebook}.ipynb", study.folder)).as_posix()
     stem = declared["name"]
     caption = declared["caption"] or stem.replace("_", " ")
-    return {
-        "kind": "figure",
-        "path": str(study.figures / stem),
-        "stem": stem,
-        "caption": document.pieces(caption),
-        "alt": caption,
-        "source": [{"text": "Notebook "}, {"text": notebook, "url": link}, {"text": f", {stem}"}],
-    }
+    block = {"kind": "figure", "path": str(study.figures / stem), "stem": stem, "alt": caption}
+    source = [{"text": "Notebook "}, {"text": notebook, "url": link}, {"text": f", {stem}"}]
+    return block | {"caption": document.pieces(caption), "source": source}
 
 
 def as_table(value: Any, *, most_rows: int = 24) -> Table | None:
@@ -287,8 +261,7 @@ def _reproduce(document: Document, study: Study) -> Iterator[Block]:
     yield {"kind": "code", "text": f"{command} SEEDS={parameters['seeds']}"}
     yield document.table("Corpus.", (), [(name.replace("_", " "), text) for name, text in corpus.items() if text])
     rows = []
-    for name, entry in study.notebooks.items():
-        made = entry["manifest"]
+    for name, made in ((name, entry["manifest"]) for name, entry in study.notebooks.items()):
         inputs = ", ".join(f"{what} {str(value)[:16]}" for what, value in made.get("inputs", {}).items())
         rows.append((name, made.get("commit") or "unknown", inputs))
     yield document.table("Commit and inputs of each notebook.", ("Notebook", "Commit", "Inputs"), rows)

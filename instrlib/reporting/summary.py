@@ -4,7 +4,6 @@ import json
 import subprocess
 import tomllib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,15 @@ class Study:
     """The declarations of a study.
 
     `label` is its name, followed by "@revision" where the results are those of a commit. `folder` holds `results.json`,
-    and gets reports and cards; `results` has `study`, `primary` (a list) and `notebooks` (by name).
+    and gets reports and cards. `notebooks` has declarations and manifest of each notebook, `primary` the primary
+    comparisons; both are in order of the notebooks.
     """
 
     label: str
     folder: Path
     figures: Path
-    results: dict[str, Any]
-
-    @cached_property
-    def notebooks(self) -> dict[str, dict[str, Any]]:
-        """Declarations and manifest of each notebook, in order."""
-        return dict(sorted(self.results["notebooks"].items()))
-
-    @property
-    def primary(self) -> list[dict[str, Any]]:
-        """The primary comparisons, in order of the notebooks."""
-        return self.results.get("primary", [])
+    notebooks: dict[str, dict[str, Any]]
+    primary: list[dict[str, Any]]
 
     def declared(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
         """Return notebook and entry of all "findings", "figures" or "cards"."""
@@ -90,9 +81,7 @@ def open_study(place: str | Path) -> Study:
     elif name:
         results, path = _committed(name, revision), folders().reports / name / "results.json"
     else:
-        raise RunError(
-            f"No results of {text} in {folders().reports}. Run `make study`, or give the path of a results.json."
-        )
+        raise RunError(f"No results of {text!r} in {folders().reports}. Run `make study`, or name a results.json.")
     if not (isinstance(results, dict) and isinstance(results.get("notebooks"), dict) and results["notebooks"]):
         raise RunError(f"{text} has no results of a study. Give the path of a results.json.")
     study = results.get("study", path.parent.name)
@@ -101,7 +90,8 @@ def open_study(place: str | Path) -> Study:
         label=f"{study}@{revision}" if revision else study,
         folder=path.parent,
         figures=own if own.is_dir() else folders().figures / study,
-        results=results,
+        notebooks=dict(sorted(results["notebooks"].items())),
+        primary=results.get("primary", []),
     )
 
 
@@ -114,6 +104,14 @@ def _committed(name: str, revision: str) -> Any:
         raise RunError(
             f"git has no results of {name} at {revision}; `git log -- reports/{name}` lists the revisions."
         ) from error
+
+
+def filled(name: str, values: dict[str, Any], **settings: Any) -> str:
+    """Return a filled template of Jinja; `settings` are those of `jinja2.Environment`."""
+    import jinja2
+
+    loader, strict = jinja2.PackageLoader("instrlib"), jinja2.StrictUndefined
+    return jinja2.Environment(loader=loader, undefined=strict, **settings).get_template(name).render(values)
 
 
 def about_corpus(name: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class Run:
         """Declare the notebook's primary comparison, a row of `evaluation.statistics.compare`; return its sentence."""
         row = {"question": question, "first": first, "second": second, "score": score}
         self._add("primary", row | {name: comparison[name] for name in FIELDS}, "question")
-        return _markdown(sentence(comparison, first=first, second=second, score=score))
+        return _markdown(sentence({**comparison, **row}))
 
     def finding(self, text: str, *, key: bool = False, **numbers: Any) -> "Markdown":
         """Declare a finding of at most three sentences, such as "Accuracy is {accuracy:.3f}.", and return it.
@@ -154,10 +154,7 @@ class Run:
 
     def findings(self) -> "Markdown":
         """Return the primary verdicts and the findings as a Markdown list."""
-        said = [
-            sentence(row, **{name: row[name] for name in ("first", "second", "score")})
-            for row in self.declared.get("primary", [])
-        ]
+        said = [sentence(row) for row in self.declared.get("primary", [])]
         said += [one["text"] for one in self.declared.get("findings", [])]
         return _markdown("\n".join(f"- {text}" for text in said))
 

@@ -23,6 +23,7 @@ from instrlib.core.io import (
     CorpusError,
     InstrlibError,
     RunError,
+    atomic_folder,
     atomic_path,
     disk_errors,
     expanded,
@@ -414,23 +415,13 @@ def publish(study: str) -> list[Path]:
 
 
 def _replace(folder: Path, parts: Iterable[Path]) -> None:
-    """Replace a folder by copies of files and folders, also after an earlier call was killed."""
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    with disk_errors(folder):
-        if old.exists() and not folder.exists():
-            old.rename(folder)  # an earlier call was killed between the two renames below
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        new.mkdir(parents=True)
+    """Replace a folder by copies of files and folders."""
+    with atomic_folder(folder) as new:
         for path in parts:
             if path.is_dir():
                 shutil.copytree(path, new / path.name, ignore=shutil.ignore_patterns(".*"))
             elif path.exists():
                 shutil.copyfile(path, new / path.name)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -208,20 +209,24 @@ def test_the_folder_is_complete_and_its_file_is_tested_on_the_held_out_clips_of_
         assert (one["f1"]["low"] is None) == (one["n_groups"] < 2)
 
 
-def test_a_second_release_or_a_kill_changes_nothing(released, monkeypatch):
+def test_a_second_release_or_a_kill_changes_nothing(released):
     """Noise results used to be added after the folder was in its place."""
     folder = released.made.model.folder
 
-    def content() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+    def content(place: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in place.iterdir()}
 
-    before = content()
-    for step in ("noise_rejection", "note"):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(release, step, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    def interrupt(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    before = content(folder)
+    original = Path.rename
+    rename = {"rename": lambda path, new: original(path, new) if path.suffix != ".new" else interrupt()}
+    for place, steps in ((release, {"noise_rejection": interrupt}), (release, {"note": interrupt}), (Path, rename)):
+        with mock.patch.multiple(place, **steps), pytest.raises(KeyboardInterrupt):
             released.publish()
-        assert content() == before
-    assert "noises" in released.publish().model.about and content() == before
+        assert published.open_model(folder).about["noises"] and content(published.open_model(folder).folder) == before
+    assert "noises" in released.publish().model.about and content(folder) == before
     assert not list(folder.parent.glob(".model*"))
 
 
