@@ -24,13 +24,13 @@ MAX_DURATION_S = 600.0
 """Longer recordings cannot be shown in one figure; use `instrlib predict` for them."""
 
 MAX_CHANNELS, MAX_EVENTS, MAX_BARS = 32, 16, 12
-"""Of a recording, which limits the memory of a block; in the table of events; in the chart of probabilities."""
+"""More channels do not fit into memory, more events and bars not onto the page."""
 
 FIELDS = {
     "answer": "the instrument, for a recording of one; null if no class reaches its threshold",
     "probabilities": "calibrated probability of each class for the whole recording; they sum to 1",
     "thresholds": "the probability from which each class is reported",
-    "segment": "the segment with the highest probability of the top class, seconds",
+    "segment": "the segment with the highest probability of the top class",
     "timeline.instruments": "the instruments found in the recording, however many play at once",
     "timeline.events": "label, start_s and end_s in seconds, and intensity (mean score, 0 to 1)",
     "timeline.scores": "one score from 0 to 1 for each class and frame of hop_s seconds, the first frame from 0 s",
@@ -136,8 +136,7 @@ def _timeline(
     hop_s = timeline.hop_s(windows)
     events = timeline.events(active, hop_s, model.classes, scores=scores)
     events["end_s"] = events.end_s.clip(upper=duration_s)
-    there = timeline.listed(windows, decision)
-    instruments = tuple(np.array(model.classes)[np.asarray(there, bool)].tolist())
+    instruments = tuple(np.array(model.classes)[np.asarray(timeline.listed(windows, decision), bool)].tolist())
     return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
 
 
@@ -145,10 +144,9 @@ def _condition(path: Path, model: PublishedModel) -> dict[str, Any]:
     rate_hz = model.single.features.sample_rate_hz
     # In blocks, because all channels at the rate of the file can need a hundred times the memory.
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
-    found = zip(
-        ("verdict", "probabilities", "measures"), condition.verdict(signal, rate_hz, model.condition), strict=True
-    )
-    return dict(found) | {name: model.condition[name] for name in ("recall", "about")}
+    names = ("verdict", "probabilities", "measures")
+    found = dict(zip(names, condition.verdict(signal, rate_hz, model.condition), strict=True))
+    return found | {name: model.condition[name] for name in ("recall", "about")}
 
 
 def to_json(analysis: Analysis) -> str:

@@ -136,9 +136,8 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
     # Gradio looks every 60 s for uploads that are older than 900 s, because they got no analysis.
     with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, 900)) as page:
         gradio.HTML(_INTRO.format(_TITLE, *map(html.escape, (model.name, model.performance))))
-        sources = ["upload", "microphone"]
         look = {"editable": False, "buttons": [], "label": "Recording", "elem_id": "recording"}
-        recording = gradio.Audio(sources=sources, type="filepath", **look)
+        recording = gradio.Audio(sources=["upload", "microphone"], type="filepath", **look)
         recording.async_move_resource_to_block_cache = given  # Gradio's own would fetch addresses
         gradio.HTML(_HINT)
         status = gradio.HTML(elem_id="status")
@@ -201,8 +200,7 @@ def _guarded(app: Any) -> Any:
 class Waiting:
     """The recording of each page that waits for its analysis, as a hard link to the upload.
 
-    Gradio keeps equal uploads of two users as one file, named by its content. With links of their own, neither can
-    remove the other's.
+    Gradio keeps equal uploads of two users as one file; with links of their own, neither removes the other's.
     """
 
     def __init__(self, uploads: Path) -> None:

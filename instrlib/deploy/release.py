@@ -127,8 +127,8 @@ def choose(found: Sequence[Candidate], *, score: str = "accuracy", fold: int | N
     best = table[column][table.fits].idxmax()
     own = networks[(networks.candidate == best) & (True if fold is None else networks.fold == fold)]
     chosen = own.loc[own[column].idxmax()]
-    ordered = table.sort_values(column, ascending=False, kind="stable", ignore_index=True)
-    return Choice(found[best], int(chosen.seed), int(chosen.fold), chosen.folder, ordered)
+    table = table.sort_values(column, ascending=False, kind="stable", ignore_index=True)
+    return Choice(found[best], int(chosen.seed), int(chosen.fold), chosen.folder, table)
 
 
 def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
