@@ -92,14 +92,9 @@ def weights_folder() -> Path:
 def embed_corpus(
     corpus: Corpus, embedding: Embedding, *, root: Path, workers: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed every clip of a corpus by a published network; results are cached, a few clips at a time.
+    """Return ids and embeddings (means over windows) of the usable clips of a corpus; parts of it are cached.
 
-    Returns
-    -------
-    clip_id : ndarray of str [n_clips]
-        Without unusable clips; too large a share of them raises `CorpusError`.
-    vectors : ndarray [n_clips, dimension]
-        Means over the windows of each clip.
+    Too large a share of unusable clips raises `CorpusError`.
     """
     clips = corpus.manifest
     sounds = [(corpus.root / clip.path, clip.start_s, clip.duration_s) for clip in clips.itertuples()]

@@ -16,7 +16,7 @@ from instrlib.core.cache import key
 from instrlib.core.io import RunError
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.train import class_weights
-from instrlib.models.trained import COMPLETE, is_finished, load_model, open_trained, part_segments, write_network
+from instrlib.models.trained import is_finished, load_model, open_trained, part_segments, predict_clips, write_network
 from instrlib.models.variants import Variant
 
 RAMP_SHARE = 2 / 3
@@ -32,9 +32,8 @@ _NEVER_AGAIN = 2**40
 class Pruning:
     """Share of zeros in every kernel, 0 to below 1, and schedule of a pruning.
 
-    "progressive": the sparsity follows `PolynomialDecay` over the first two thirds of the steps, and the kept weights
-    are chosen at every step. "one step": they are chosen once, before the first step. Sparsity 0 is fine-tuning only:
-    the control for longer training.
+    "progressive": the sparsity grows over the first two thirds of the steps, and the kept weights are chosen at every
+    step. "one step": they are chosen once, before the first step. Sparsity 0 is the control: fine-tuning only.
     """
 
     sparsity: float
@@ -51,12 +50,10 @@ def prune(
 ) -> None:
     """Prune a trained network into a run folder, unless it is there: `Variant.train` without `dense` and `pruning`.
 
-    `dense` are the run folders of trained networks by seed and split. The config of the variant gives epochs, batch
-    size, learning rate (cosine decay to 0), class weights and label smoothing of the fine-tuning. Augmentation and
-    early stopping are not used, because the schedule has to finish. The smallest weights of each layer
-    are removed (Han et al., 2015, arXiv:1506.02626); the sparsity grows as in Zhu and Gupta (2017, arXiv:1710.01878).
-    All prunings of a network share seed, batches and steps. The last epoch is kept, because earlier ones are less
-    sparse.
+    `dense` are the run folders of trained networks by seed and split. The config of the variant holds for the
+    fine-tuning, with cosine decay and without augmentation and early stopping: the schedule has to finish. The smallest
+    weights of each layer are removed (Han et al., 2015, arXiv:1506.02626); the sparsity grows as in Zhu and Gupta
+    (2017, arXiv:1710.01878). The last epoch is kept, because earlier ones are less sparse.
 
     Raises `RunError` if the network is damaged or does not match, if the loss is not finite, or if Keras 3 gives other
     outputs.
@@ -66,7 +63,6 @@ def prune(
     made_of = {"key": key("models", dense=trained["key"], pruning=pruning, config=config), "pruning": pruning}
     if is_finished(folder, made_of["key"]):
         return
-    (folder / COMPLETE).unlink(missing_ok=True)
     began, table, n_classes = time.monotonic(), tuple(Layer(**row) for row in trained["spec"]), len(store.classes)
     model, scaler = load_model(source)
     train, validation = (part_segments(store, parts, part) for part in ("train", "validation"))
@@ -120,4 +116,6 @@ def prune(
         "training_s": round(time.monotonic() - began, 1),
     }
     made_of |= {"dense": trained["key"], "spec": table, "seed": seed, "train": config}
-    write_network(folder, model, scaler, store=store, split=parts, metrics=metrics, made_of=made_of)
+    about = {"store": store, "split": parts, "metrics": metrics, "made_of": made_of}
+    predicted = predict_clips(model.predict_on_batch, store, scaler, validation)
+    write_network(folder, model, scaler, **about, predicted=predicted)

@@ -17,12 +17,12 @@ from instrlib.audio.augment import augment
 from instrlib.audio.features import Scaler, mel_edges_hz, scale, silence
 from instrlib.core.cache import key as cache_key
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
-from instrlib.core.io import ConfigError, RunError, SplitError, atomic_path, in_parts
+from instrlib.core.io import ConfigError, RunError, SplitError, in_parts
 from instrlib.core.parallel import load_keras
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
 from instrlib.models.layers import SPECS, Layer, build, initialise
-from instrlib.models.trained import COMPLETE, is_finished, part_segments, read_test, write_network
+from instrlib.models.trained import is_finished, part_segments, predict_clips, read_test, write_network
 
 if TYPE_CHECKING:
     import keras
@@ -371,7 +371,6 @@ def train_model(
     key = cache_key("models", inputs=inputs, settings=[table, config, store.config, seed])
     if is_finished(folder, key):
         return folder
-    (folder / COMPLETE).unlink(missing_ok=True)
     began = time.monotonic()
     scaler = start.scaler(store) if start else fit_scaler(store, train.row.to_numpy())
     known, held_out = examples(store, train, scaler), validation_examples(store, validation, scaler, config)
@@ -384,14 +383,13 @@ def train_model(
         settings = {"begin": begin, "moved": (start.rates, start.frozen_norm)}
     graph, history, best = fit(table, known, held_out, config, seed, **settings)
     metrics = {"best_epoch": best, "epochs": len(history), "training_s": round(time.monotonic() - began, 1)}
-    predicted = None
     if config.augment.mix == "layers":
         predicted = {"probabilities": held_out.answers(graph.predict).astype(float), "labels": held_out.labels}
-    with atomic_path(folder / "history.csv") as path:
-        history.to_csv(path, index=False)
+    else:
+        predicted = predict_clips(graph.predict, store, scaler, validation, several=config.output == "sigmoid")
     made_of = {"key": key, "spec": table, "seed": seed, "train": config}
-    about = {"store": store, "split": split, "metrics": metrics, "made_of": made_of}
-    write_network(folder, graph.model, scaler, **about, predict=graph.predict, predicted=predicted)
+    about = {"store": store, "split": split, "metrics": metrics, "made_of": made_of, "predicted": predicted}
+    write_network(folder, graph.model, scaler, **about, history=history)
     if test:
         read_test(folder, store_folder, split_path, predict=graph.predict)
     return folder
@@ -401,11 +399,6 @@ def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True)
     """Return class weights inverse to the shares, such that the weights of all examples sum to their number.
 
     Classes without examples have weight 0; without `balanced` all weights are 1.
-
-    Examples
-    --------
-    >>> class_weights(np.array([0, 0, 0, 1]), 3).round(3).tolist()
-    [0.667, 2.0, 0.0]
     """
     if not balanced:
         return np.ones(n_classes)

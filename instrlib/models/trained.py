@@ -16,7 +16,7 @@ from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation import baselines
 from instrlib.evaluation.metrics import DEFAULT_THRESHOLD, best_thresholds, clip_probabilities, scores
 from instrlib.evaluation.predictions import Predictions, join_folds
-from instrlib.models.layers import count_multiply_adds, output_of
+from instrlib.models.layers import count_multiply_adds
 
 if TYPE_CHECKING:
     import keras
@@ -37,23 +37,22 @@ def write_network(
     split: Split,
     metrics: dict[str, Any],
     made_of: dict[str, Any],
-    predict: Callable[[np.ndarray], Any] | None = None,
-    predicted: dict[str, Any] | None = None,
+    predicted: dict[str, Any],
+    history: pd.DataFrame | None = None,
 ) -> None:
-    """Write a trained network and its validation predictions to a run folder, the manifest last.
+    """Write a trained network and its predictions of the validation part to a run folder, the manifest last.
 
-    For sigmoid outputs, thresholds are chosen on validation; classes that validation does not have both present and
-    absent get 0.5 and are listed as `no_threshold`. `metrics` and `made_of` go into `metrics.json` and the manifest;
-    `predicted` replaces the predictions of the validation part.
+    With `labels` (sigmoid outputs), thresholds are chosen on validation; classes that validation does not have both
+    present and absent get 0.5 and are listed as `no_threshold`. `made_of` goes into the manifest.
     """
-    several = output_of(model) == "sigmoid"
+    (folder / COMPLETE).unlink(missing_ok=True)
     with atomic_path(folder / "model.keras") as path:
         model.save(path)
+    if history is not None:
+        with atomic_path(folder / "history.csv") as path:
+            history.to_csv(path, index=False)
     preprocessing = {"features": store.config.to_dict(), "scaler": scaler.to_dict(), "classes": store.classes}
-    if predicted is None:
-        segments = part_segments(store, split, "validation")
-        predicted = predict_clips(predict or model.predict_on_batch, store, scaler, segments, several=several)
-    thresholds = DEFAULT_THRESHOLD
+    thresholds, several = DEFAULT_THRESHOLD, "labels" in predicted
     if several:
         thresholds, unknown = best_thresholds(predicted["labels"], predicted["probabilities"])
         preprocessing["thresholds"] = thresholds.tolist()
@@ -117,12 +116,6 @@ def load_scaler(folder: Path) -> Scaler:
         return Scaler.from_dict(read_json(folder / "preprocessing.json")["scaler"])
     except (InstrlibError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"preprocessing.json in {folder} is missing or damaged; {_AGAIN}") from error
-
-
-def load_thresholds(folder: Path) -> np.ndarray | None:
-    """Load the probability from which each class counts as present; None for softmax outputs."""
-    thresholds = read_json(folder / "preprocessing.json").get("thresholds")
-    return None if thresholds is None else np.asarray(thresholds, dtype=float)
 
 
 def learning_curves(folders: list[Path]) -> dict[str, Any]:
@@ -193,13 +186,14 @@ def read_test(
 ) -> Predictions:
     """Return the cached test predictions of a trained network; `RunError` if split or features are not its own."""
     trained, store, split = open_trained(folder, store_folder, split_path)
-    scaler, thresholds = load_scaler(folder), load_thresholds(folder)
+    scaler = load_scaler(folder)
 
     def make() -> Predictions:
+        thresholds = read_json(folder / "preprocessing.json").get("thresholds")
         segments, several = part_segments(store, split, "test"), thresholds is not None
         answer = predict or load_model(folder)[0].predict_on_batch
         predicted = predict_clips(answer, store, scaler, segments, several=several)
-        return predicted | ({"thresholds": thresholds} if several else {})
+        return predicted | ({"thresholds": np.asarray(thresholds)} if several else {})
 
     return cached(folder / "predictions.npz", trained["key"], make)
 

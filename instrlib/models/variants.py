@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.io import ConfigError, slug
+from instrlib.core.io import ConfigError, in_parts, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models.layers import Layer
@@ -48,13 +48,7 @@ class Outcome:
 
 
 def run_folder(folder: Path, name: str, *, fold: int, seed: int) -> Path:
-    """Return the run folder of one training of a variant.
-
-    Examples
-    --------
-    >>> run_folder(Path("runs"), "CutMix, b = 0.9", fold=0, seed=1).as_posix()
-    'runs/cutmix-b-0-9/fold-0/seed-1'
-    """
+    """Return the run folder of one training of a variant."""
     return folder / slug(name) / f"fold-{fold}" / f"seed-{seed}"
 
 
@@ -68,17 +62,14 @@ def run_variants(
 ) -> dict[str, Outcome]:
     """Train every variant from every seed on every split and predict the test parts.
 
-    All trainings run in parallel, in their folders below `folder` (see `run_folder`); the number of processes does not
-    affect the result. Finished trainings are kept, so an interrupted run continues. `splits` are one split or the folds
-    of a cross-validation. Results are keyed by the names of the variants; two names with the same run folder raise
-    `ConfigError`.
+    All trainings run in parallel; the number of processes does not affect the result. Finished trainings are kept, so
+    an interrupted run continues. Two names with the same run folder raise `ConfigError`.
     """
     taken: dict[str, str] = {}
     for variant in variants:
-        place = slug(variant.name)
-        if place in taken:
-            raise ConfigError(f"{taken[place]!r} and {variant.name!r} have the same run folder; rename one of them.")
-        taken[place] = variant.name
+        if other := taken.get(slug(variant.name)):
+            raise ConfigError(f"{other!r} and {variant.name!r} have the same run folder; rename one of them.")
+        taken[slug(variant.name)] = variant.name
     tasks = {
         run_folder(folder, variant.name, fold=fold, seed=seed): (variant, split, seed)
         for variant in variants
@@ -92,9 +83,8 @@ def run_variants(
     found = dict(zip(order, parallel_map(_train, work, workers=workers, describe=describe, isolate=True), strict=True))
     outcomes = {}
     for variant in variants:
-        own, n_folds = [place for place in tasks if tasks[place][0] is variant], len(variant.splits or splits)
-        by_seed = [own[first : first + n_folds] for first in range(0, len(own), n_folds)]
-        outcomes[variant.name] = _outcome(by_seed, found)
+        own = [place for place in tasks if tasks[place][0] is variant]
+        outcomes[variant.name] = _outcome(in_parts(own, len(variant.splits or splits)), found)
     return outcomes
 
 

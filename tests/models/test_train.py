@@ -110,6 +110,10 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_trained_before_and_howev
         assert not all(np.array_equal(a, b) for a, b in zip(first, one, strict=True))
 
 
+def test_class_weights_are_inverse_to_the_shares_and_sum_to_the_number_of_examples():
+    np.testing.assert_allclose(train.class_weights(np.array([0, 0, 0, 1]), 3), [2 / 3, 2, 0])
+
+
 def test_originals_and_copies_are_drawn_alike():
     x = np.zeros((64, *FEATURES.shape), np.float16)
     versions = ((x, np.arange(64)), (x - 10, np.arange(64)[::-1]), (x - 20, np.arange(64)))
@@ -214,7 +218,7 @@ def test_a_network_for_mixtures_is_validated_on_mixtures_which_are_always_the_sa
     segments = trained.part_segments(small.store, small.split, "validation")
     assert kept["labels"].shape == (len(segments), 3) and set(kept["labels"].sum(axis=1)) == {2, 3}
     validation = read_json(folder / "metrics.json")["validation"]
-    assert validation == scores(kept["labels"], kept["probabilities"], trained.load_thresholds(folder))
+    assert validation == scores(kept["labels"], kept["probabilities"], kept["thresholds"])
     history = pd.read_csv(folder / "history.csv")
     assert history.val_loss.iloc[-1] == pytest.approx(validation["log_loss"], abs=1e-4)
     again = train.validation_examples(small.store, segments, trained.load_scaler(folder), LAYERED)
