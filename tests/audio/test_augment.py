@@ -26,31 +26,23 @@ def augmented(config: AugmentConfig, x=None, y=None, *, seed: int = 0) -> tuple[
 @pytest.mark.parametrize("axes", ["both", "time", "frequency"])
 @pytest.mark.parametrize("beta", [0.3, 4.0])
 def test_cutmix_is_the_algorithm_of_the_paper(axes, beta):
-    """Yun et al., algorithm 1 of the appendix, cell by cell, with the same random numbers."""
+    """Yun et al., algorithm 1 of the appendix, example by example, with the same random numbers."""
     x, y = examples()
     found = augmented(AugmentConfig(mix="cutmix", axes=axes, beta=beta))
     rng = np.random.default_rng(0)
     rng.random()
     partner, cut = rng.permutation(N), 1 - rng.beta(beta, beta, size=N)
     side = np.sqrt(cut) if axes == "both" else cut
-    centre_bins = None if axes == "time" else rng.integers(N_BINS, size=N)
-    centre_frames = None if axes == "frequency" else rng.integers(N_FRAMES, size=N)
-    for i in range(N):
-        top, left, height, width = 0, 0, N_BINS, N_FRAMES
-        if axes != "time":
-            height = round(side[i] * N_BINS)
-            top = centre_bins[i] - height // 2
-        if axes != "frequency":
-            width = round(side[i] * N_FRAMES)
-            left = centre_frames[i] - width // 2
-        wanted = x[i].copy()
-        for b in range(N_BINS):
-            for t in range(N_FRAMES):
-                if top <= b < top + height and left <= t < left + width:
-                    wanted[b, t] = x[partner[i], b, t]
-        np.testing.assert_array_equal(found[0][i], wanted)
-        kept = 1.0 if partner[i] == i else (wanted == x[i]).mean()
-        np.testing.assert_allclose(found[1][i], kept * y[i] + (1 - kept) * y[partner[i]], atol=1e-6)
+    inside = np.ones(x.shape, bool)
+    for axis, size, whole in ((1, N_BINS, "time"), (2, N_FRAMES, "frequency")):
+        if axes != whole:
+            centre, length = rng.integers(size, size=N), np.array([round(one * size) for one in side])
+            place = np.arange(size) - (centre - length // 2)[:, None]
+            inside &= np.expand_dims((place >= 0) & (place < length[:, None]), 3 - axis)
+    wanted = np.where(inside, x[partner], x)
+    np.testing.assert_array_equal(found[0], wanted)
+    kept = np.where(partner == np.arange(N), 1.0, (wanted == x).mean(axis=(1, 2)))[:, None]
+    np.testing.assert_allclose(found[1], kept * y + (1 - kept) * y[partner], atol=1e-6)
 
 
 def test_mixup_is_that_of_keras_for_the_same_weights_and_partners():
@@ -72,25 +64,24 @@ def test_masks_are_stripes_of_silence_of_any_width_up_to_the_largest():
     config = AugmentConfig(time_masks=2, time_mask_s=9 * HOP_S, frequency_masks=1, frequency_mask_bins=4)
     widths = {"bins": [], "frames": []}
     for seed in range(20):
-        changed = augmented(config, seed=seed)[0] != x
+        masked = augmented(config, seed=seed)[0]
+        changed = masked != x
+        np.testing.assert_array_equal(masked[changed], np.broadcast_to(FLOOR[:, None], x.shape)[changed])
         hidden_bins, hidden_frames = changed.all(axis=2), changed.all(axis=1)
         np.testing.assert_array_equal(changed, hidden_bins[:, :, None] | hidden_frames[:, None, :])
         widths["bins"] += hidden_bins.sum(axis=1).tolist()
         widths["frames"] += hidden_frames.sum(axis=1).tolist()
         assert (np.diff(hidden_bins.astype(int), axis=1, prepend=0, append=0) == 1).sum(axis=1).max() <= 1
     assert set(widths["bins"]) == set(range(5)) and set(widths["frames"]) == set(range(19))
-    masked = augmented(config)[0]
-    np.testing.assert_array_equal(masked[masked != x], np.broadcast_to(FLOOR[:, None], x.shape)[masked != x])
 
 
 def test_the_generator_decides_everything_and_the_input_stays():
     config = AugmentConfig(mix="cutmix", share=0.3, time_masks=1, time_mask_s=0.4)
     given = examples()
-    first, again, other = (augmented(config, *given, seed=seed) for seed in (1, 1, 2))
+    first, again = (augmented(config, *given, seed=1) for _ in range(2))
     for one, same, before, now in zip(first, again, examples(), given, strict=True):
         np.testing.assert_array_equal(one, same)
         np.testing.assert_array_equal(now, before)
-    assert (first[0] != other[0]).any()
     assert 0.2 < np.mean([(augmented(config, *given, seed=seed)[1] != given[1]).any() for seed in range(300)]) < 0.4
 
 
@@ -144,9 +135,13 @@ def test_a_mixture_is_the_spectrogram_of_the_mixed_waveforms():
     edges_hz = mel_edges_hz(FeatureConfig())
     widths_hz = edges_hz[2:] - edges_hz[:-2]
     distance_db = distance_from_waveforms_db(widths_hz)
-    assert distance_db < 1.2
-    # Without the widths of the bands, the level of high sounds is underestimated.
+    assert distance_db < 1.2  # without the widths of the bands, the level of high sounds is underestimated
     assert distance_from_waveforms_db(np.ones_like(widths_hz)) > 1.4 * distance_db
+
+
+def mixed_of(x, y, number, *, seed: int = 0, range_db: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
+    settings = {"number": number, "range_db": range_db, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
+    return mixtures(x, y, **settings, rng=np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("number", [(1, 1), (2, 2), (2, 4), (9, 9)])
@@ -154,8 +149,7 @@ def test_mixtures_have_as_many_classes_as_asked_for_and_all_labels(number):
     x = np.random.default_rng(0).uniform(-70, 0, size=(N, N_BINS, N_FRAMES)).astype(np.float32)
     x -= x.max(axis=(1, 2), keepdims=True)
     y = examples()[1]
-    settings = {"range_db": 12.0, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
-    mixed, labels = mixtures(x, y, number=number, **settings, rng=np.random.default_rng(1))
+    mixed, labels = mixed_of(x, y, number, seed=1)
     counts = labels.sum(axis=1)
     assert (counts.min(), counts.max()) == tuple(np.minimum(number, N_CLASSES))
     assert set(np.unique(labels)) <= {0, 1} and (labels[y == 1] == 1).all()
@@ -164,19 +158,18 @@ def test_mixtures_have_as_many_classes_as_asked_for_and_all_labels(number):
         np.testing.assert_allclose(mixed, np.maximum(x, FLOOR[:, None]), atol=1e-4)
     # A class is present if any example has it, absent if all lack it, and otherwise not observed.
     y = np.array([[1, 0, np.nan, 0, np.nan], [0, 1, np.nan, 0, 0]], dtype=np.float32)
-    _, labels = mixtures(x[:2], y, number=(2, 2), **settings, rng=np.random.default_rng(0))
-    np.testing.assert_array_equal(labels[0], [1, 1, np.nan, 0, np.nan])
+    np.testing.assert_array_equal(mixed_of(x[:2], y, (2, 2))[1][0], [1, 1, np.nan, 0, np.nan])
 
 
 def test_a_short_sound_keeps_half_of_its_energy_however_late_it_begins():
     x = np.full((2, N_BINS, 30), -80.0, np.float32)
     x[0, 3, :] = 0.0
     x[1, 12, 22:28] = 0.0  # half of it would be lost if it began more than five frames later
-    settings = {"number": (2, 2), "range_db": 0.0, "floor": np.full(N_BINS, -80.0), "widths_hz": np.ones(N_BINS)}
     begins = set()
     for seed in range(60):
-        mixed, _ = mixtures(x, np.eye(2, dtype=np.float32), **settings, rng=np.random.default_rng(seed))
-        sounding = np.flatnonzero(mixed[0, 12] > -40)
+        sounding = np.flatnonzero(
+            mixed_of(x, np.eye(2, dtype=np.float32), (2, 2), seed=seed, range_db=0.0)[0][0, 12] > -40
+        )
         begins.add(int(sounding[0]))
         assert len(sounding) >= 3
     assert begins == set(range(22, 28))
@@ -196,16 +189,13 @@ def recorded(x: np.ndarray, share: float = 1.0) -> np.ndarray:
 
 def silent(n: int, frames: object = ()) -> np.ndarray:
     """Return silence, except 0 dB in some frames."""
-    x = np.full((n, *LOG_MEL.shape), -LOG_MEL.top_db, np.float32)
-    x[:, :, frames] = 0
-    return x
+    return np.where(np.isin(np.arange(LOG_MEL.n_frames), frames), 0, np.full((n, *LOG_MEL.shape), -80, np.float32))
 
 
 def test_a_share_of_the_examples_changes_and_silence_does_not():
     clicks = silent(600, [10])
-    before = clicks.copy()
     assert 0.65 < (recorded(clicks, 0.25) == clicks).all(axis=(1, 2)).mean() < 0.85
-    np.testing.assert_array_equal(clicks, before)
+    np.testing.assert_array_equal(clicks, silent(600, [10]))
     np.testing.assert_array_equal(recorded(silent(20)), silent(20))
 
 

@@ -1,10 +1,7 @@
 """Degradations have the effect of their level, measured by other means, and keep length and alignment."""
 
-import io
-
 import numpy as np
 import pytest
-import soundfile
 
 from instrlib.audio import effects
 from instrlib.audio.effects import DEGRADATIONS, ChangedCopies, degrade, encode, room_response
@@ -29,11 +26,10 @@ def tone(frequency_hz: float, *, duration_s: float = 2.0, size: float = 0.4) -> 
 
 def bursts() -> np.ndarray:
     """Return tones and noise with sharp beginnings and ends at irregular times, which show any delay."""
-    signal = np.zeros(2 * RATE_HZ)
+    signal, n = np.zeros(2 * RATE_HZ), round(0.12 * RATE_HZ)
     for number, start_s in enumerate((0.21, 0.55, 0.83, 1.37)):
-        first = round(start_s * RATE_HZ)
-        part = tone(330.0 * (number + 1), duration_s=0.12) + 0.1 * rng(number).standard_normal(round(0.12 * RATE_HZ))
-        signal[first : first + len(part)] = part
+        part = tone(330.0 * (number + 1), duration_s=0.12) + 0.1 * rng(number).standard_normal(n)
+        signal[round(start_s * RATE_HZ) :][:n] = part
     return signal
 
 
@@ -81,18 +77,14 @@ def test_every_level_keeps_length_type_and_alignment_and_is_worse_than_the_one_b
 
 
 @levels_of("noise")
-def test_noise_is_pink_and_has_the_power_asked_for(level):
+def test_noise_falls_with_its_slope_in_degradations_by_3_db_an_octave_and_has_the_power_asked_for(level):
     signal = tone(440.0, duration_s=4.0)
     added = degrade(signal, RATE_HZ, "noise", level, rng()) - signal
     assert power_db(signal) - power_db(added) == pytest.approx(level, abs=1e-6)
     assert slope_db(added) == pytest.approx(-3.01, abs=0.3)
-
-
-@pytest.mark.parametrize("slope", [0.0, 0.5, 2.0])
-def test_coloured_noise_falls_with_its_slope(slope):
-    assert slope_db(effects.coloured_noise(8 * RATE_HZ, RATE_HZ, rng(), slope=slope)) == pytest.approx(
-        -3.01 * slope, abs=0.3
-    )
+    for slope in (0.0, 0.5, 2.0):
+        noise = effects.coloured_noise(8 * RATE_HZ, RATE_HZ, rng(), slope=slope)
+        assert slope_db(noise) == pytest.approx(-3.01 * slope, abs=0.3)
 
 
 @levels_of("room")
@@ -109,13 +101,10 @@ def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
     # The critical distance of a diffuse field, for a source 2 m away in 200 cubic metres.
     critical_db = 20 * np.log10(0.057 * np.sqrt(200 / level) / 2)
     assert 10 * np.log10(direct / tail.sum()) == pytest.approx(critical_db, abs=0.1)
-
-
-def test_the_reverberation_has_the_level_and_the_delay_asked_for_and_may_be_nothing():
     response = room_response(RATE_HZ, 0.5, rng(), reverberation_db=-12.0, first_reflection_s=0.02)
-    assert power_db(response[1:]) + 10 * np.log10(len(response) - 1) == pytest.approx(-12)
+    assert 10 * np.log10(np.square(response[1:]).sum()) == pytest.approx(-12)
     assert np.flatnonzero(response)[1] == round(0.02 * RATE_HZ)
-    for rt60_s in (1e-5, 0.004):
+    for rt60_s in (1e-5, 0.004):  # shorter than the way of the first reflection
         np.testing.assert_allclose(degrade(bursts(), RATE_HZ, "room", rt60_s, rng()), bursts(), atol=1e-12)
 
 
@@ -139,9 +128,11 @@ def test_an_mp3_has_its_bit_rate(level, monkeypatch):
     written = []
     monkeypatch.setattr(effects, "encode", lambda *a, **k: written.append(encode(*a, **k)) or written[-1])
     signal = np.tile(bursts(), 4)
+    for kbps in (4, 321):
+        with pytest.raises(ConfigError, match=str(kbps)):
+            degrade(signal, RATE_HZ, "mp3", kbps, rng())
     degrade(signal, RATE_HZ, "mp3", level, rng())
     assert written[0].getbuffer().nbytes * 8 / (len(signal) / RATE_HZ) / 1000 == pytest.approx(level, rel=0.03)
-    assert soundfile.info(io.BytesIO(written[0].getvalue())).format == "MP3"
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, RATE_HZ, 44_100, 48_000, 96_000])
@@ -151,12 +142,6 @@ def test_codecs_work_at_every_level_and_sample_rate_without_delay(name, rate_hz)
     for level in DEGRADATIONS[name].levels:
         changed = degrade(signal, rate_hz, name, level, rng())
         assert changed.shape == signal.shape and abs(delay(signal, changed)) <= 1
-
-
-@pytest.mark.parametrize("kbps", [4, 321])
-def test_a_bit_rate_that_mp3_does_not_have_is_refused(kbps):
-    with pytest.raises(ConfigError, match=str(kbps)):
-        degrade(bursts(), RATE_HZ, "mp3", kbps, rng())
 
 
 @levels_of("clipping")
@@ -180,9 +165,8 @@ def test_a_quiet_recording_has_its_peak_and_the_noise_of_16_bits(level):
 @pytest.mark.parametrize("name", ["pitch_up", "pitch_down"])
 def test_the_pitch_moves_by_its_semitones(name):
     for semitones in DEGRADATIONS[name].levels:
-        changed = degrade(tone(440.0, duration_s=4.0), RATE_HZ, name, semitones, rng())
-        inner = changed[RATE_HZ:-RATE_HZ] * np.hanning(2 * RATE_HZ)
-        peak_hz = np.abs(np.fft.rfft(inner, 2**20)).argmax() * RATE_HZ / 2**20
+        changed = degrade(tone(440.0, duration_s=4.0), RATE_HZ, name, semitones, rng())[RATE_HZ:-RATE_HZ]
+        peak_hz = np.abs(np.fft.rfft(changed * np.hanning(len(changed)), 2**20)).argmax() * RATE_HZ / 2**20
         assert 12 * np.log2(peak_hz / 440) == pytest.approx(semitones, abs=0.1)
 
 
@@ -208,19 +192,17 @@ def test_copies_are_determined_by_seed_clip_offset_and_number_and_as_long_as_the
     signal = bursts().astype(np.float32)[: RATE_HZ // 2]
     first = copies(signal, 24)
     assert len({one.tobytes() for one in first}) > 16
-    for n in (400, 1_103, 11_025):
-        for copy in copies(rng().normal(0, 0.1, n).astype(np.float32), 12):
-            assert copy.shape == (n,) and copy.dtype == np.float32 and np.isfinite(copy).all() and copy.std() > 1e-4
     np.testing.assert_array_equal(copies(signal, 2), first[:2])
     for other in ({"seed": 1}, {"clip_id": "b"}, {"offset_s": 0.5}):
         assert not np.array_equal(copies(signal, 24, **other), first)
+    for n in (400, 1_103, 11_025):
+        for copy in copies(rng().normal(0, 0.1, n).astype(np.float32), 12):
+            assert copy.shape == (n,) and copy.dtype == np.float32 and np.isfinite(copy).all() and copy.std() > 1e-4
     assert len({ChangedCopies(seed=seed, n_copies=n).fingerprint for seed, n in ((0, 1), (1, 1), (0, 2))}) == 3
 
 
 def test_the_noise_of_a_copy_has_its_level(monkeypatch):
     monkeypatch.setattr(effects, "COPY_GAIN_DB", (0.0, 0.0))
     monkeypatch.setattr(effects, "COPY_SNR_DB", (20.0, 20.0))
-    noise = [np.mean((copy - bursts()) ** 2) for copy in copies(bursts(), 60)]
-    levels_db = 10 * np.log10(np.mean(bursts() ** 2) / np.maximum(noise, 1e-15))
-    assert (np.abs(levels_db - 20) < 0.5).any()  # noise alone was drawn
-    assert (levels_db > 100).any()  # nothing was drawn
+    snr_db = [power_db(bursts()) - power_db(copy - bursts() + 1e-9) for copy in copies(bursts(), 60)]
+    assert (np.abs(np.array(snr_db) - 20) < 0.5).any() and max(snr_db) > 100  # noise alone, and nothing
