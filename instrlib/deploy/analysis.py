@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def _timeline(
     chosen = model.about.get("timeline")
     if not chosen:
         return published.window_scores(path, model.single, on_progress=on_progress), None
-    decision = timeline.Decision.from_dict(chosen)
+    decision = timeline.Decision(**{field.name: chosen[field.name] for field in fields(timeline.Decision)})
     network: Network = getattr(model, chosen["network"])
     windows = published.window_scores(
         path, network, hop_s=chosen["hop_s"], window_s=chosen["window_s"], on_progress=on_progress
@@ -141,11 +141,11 @@ def _timeline(
 
 
 def _condition(path: Path, model: PublishedModel) -> dict[str, Any]:
-    rate_hz = model.single.features.sample_rate_hz
+    rate_hz = int(model.condition["sample_rate_hz"])
     # In blocks, because all channels at the rate of the file can need a hundred times the memory.
     signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
     names = ("verdict", "probabilities", "measures")
-    found = dict(zip(names, condition.verdict(signal, rate_hz, model.condition), strict=True))
+    found = dict(zip(names, condition.verdict(signal, model.condition), strict=True))
     return found | {name: model.condition[name] for name in ("recall", "about")}
 
 

@@ -1,6 +1,6 @@
 """Condition of an instrument (healthy, aged or broken), classified from sixteen acoustic measures.
 
-The model is a logistic regression that needs neither scikit-learn nor TensorFlow; notebook 12 trains it.
+Notebook 12 trains the model, a logistic regression; its use needs neither scikit-learn nor TensorFlow.
 """
 
 import math
@@ -67,13 +67,6 @@ def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
     intermittent); `band_unevenness_db`, how differently the levels of third-octave bands change between frames;
     `treble_kurtosis`, 1.5 for a tone, 3 for noise, more for pulses; `treble_burstiness_db`, the ratio of the arithmetic
     to the geometric mean of the treble's power in steps of 6 ms.
-
-    Examples
-    --------
-    >>> time_s = np.arange(44_100) / 22_050
-    >>> found = measure(np.sin(2 * np.pi * 440 * time_s), 22_050)
-    >>> round(found["fundamental_hz"], 1), round(found["decay_rate_db_s"])
-    (440.0, 0)
     """
     signal = np.asarray(signal, dtype=np.float64)
     found = dict.fromkeys(MEASURES, math.nan)
@@ -86,7 +79,8 @@ def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
     periodic, period, power = _periodicity(frames[energy >= energy.max() * 10 ** (-_SOUNDING_DB / 10)], sample_rate_hz)
     share = np.clip(periodic, 1 / (1 + 10**2), 1 / (1 + 10**-5))  # -20 to 50 dB
     hnr_db = 10 * np.log10(share / (1 - share))
-    found["harmonic_to_noise_db"], found["harmonic_to_noise_spread_db"] = float(np.median(hnr_db)), _middle_half(hnr_db)
+    found["harmonic_to_noise_db"] = float(np.median(hnr_db))
+    found["harmonic_to_noise_spread_db"] = float(np.subtract(*np.percentile(hnr_db, [75, 25])))
     spectra = power[:, ::2]  # every second bin of the padded spectrum is the spectrum of the frame itself
     bins_hz = np.linspace(0, sample_rate_hz / 2, spectra.shape[1])
     treble = bins_hz >= min(_TREBLE_HZ, sample_rate_hz / 4)
@@ -157,15 +151,10 @@ def modulation(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
 
 
 def inharmonicity(signal: np.ndarray, sample_rate_hz: int, fundamental_hz: float) -> float:
-    """Return the inharmonicity B of a stiff string, f_n = n f0 sqrt(1 + B n²) [1]_.
+    """Return the inharmonicity B of a stiff string, f_n = n f0 sqrt(1 + B n²) (doi:10.1121/1.1918192).
 
     Partials are tracked in the three most energetic frames of 0.37 s; (f_n / n)² is linear in n². B is NaN if fewer
     than five partials fit. Piano strings have 1e-4 to 1e-2, winds and bowed strings 0.
-
-    References
-    ----------
-    .. [1] H. Fletcher, E. D. Blackham, R. Stratton, "Quality of piano tones", J. Acoust. Soc. Am. 34(6), 1962,
-       749-761. doi:10.1121/1.1918192
     """
     frames = _frames(signal, _PARTIAL_FRAME_S, sample_rate_hz)
     frames = frames[np.argsort(-np.square(frames).sum(axis=1), kind="stable")[:3]]
@@ -216,15 +205,10 @@ def _frames(signal: np.ndarray, duration_s: float, sample_rate_hz: int) -> np.nd
 
 
 def _periodicity(frames: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the share of periodic energy, the period in samples and the padded power spectrum per frame [1]_.
+    """Return the share of periodic energy, the period in samples and the padded power spectrum per frame.
 
     The autocorrelation of a Hann-windowed frame, divided by that of the window, has its maximum r = H / (H + N) at the
-    period. White noise has about 0.06 (-12 dB), because some lag always fits best.
-
-    References
-    ----------
-    .. [1] P. Boersma, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
-       sampled sound", IFA Proceedings 17, 1993, 97-110.
+    period (P. Boersma, IFA Proceedings 17, 1993, 97-110). White noise has about 0.06, because some lag always fits.
     """
     n = frames.shape[1]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)
@@ -264,12 +248,7 @@ def _unevenness(spectra: np.ndarray, bins_hz: np.ndarray) -> float:
         10 * np.log10(one + mean.max() * 1e-8) for one in (bands[:, loud], bands.sum(axis=1, keepdims=True))
     )
     # Of the middle half, because onsets change all bands and are no damage.
-    return float(np.median(_middle_half(np.diff(level_db - whole_db, axis=0))))
-
-
-def _middle_half(values: np.ndarray) -> Any:
-    """Return the interquartile range along the first axis."""
-    return np.subtract(*np.percentile(values, [75, 25], axis=0))
+    return float(np.median(np.subtract(*np.percentile(np.diff(level_db - whole_db, axis=0), [75, 25], axis=0))))
 
 
 def _level(signal: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, float]:
@@ -320,16 +299,15 @@ def inputs(values: np.ndarray, preparation: Mapping[str, Any]) -> np.ndarray:
 
 def fit_inputs(values: np.ndarray) -> dict[str, str]:
     """Return median, mean, standard deviation (after the logarithm) and the indices of incomplete measures."""
-    logged = _logged(values)
-    missing = ~np.isfinite(logged)
-    known = ~missing.all(axis=0)
-    median = np.zeros(logged.shape[1])
-    median[known] = np.nanmedian(np.where(missing, np.nan, logged)[:, known], axis=0)
-    filled = np.where(missing, median, logged)
-    deviation = filled.std(axis=0)
-    deviation = np.where(deviation > 1e-9, deviation, 1.0)
-    found = {"median": median, "mean": filled.mean(axis=0), "deviation": deviation}
-    return {name: line(one) for name, one in (found | {"indicators": np.flatnonzero(missing.any(axis=0))}).items()}
+    import pandas as pd
+
+    logged = pd.DataFrame(_logged(values))
+    median, incomplete = logged.median().fillna(0), np.flatnonzero(logged.isna().any())
+    filled = logged.fillna(median)
+    deviation = filled.std(ddof=0)
+    deviation = deviation.where(deviation > 1e-9, 1.0)
+    found = {"median": median, "mean": filled.mean(), "deviation": deviation, "indicators": incomplete}
+    return {name: line(one) for name, one in found.items()}
 
 
 def _logged(values: np.ndarray) -> np.ndarray:
@@ -347,34 +325,27 @@ def probabilities(values: np.ndarray, model: Mapping[str, Any]) -> np.ndarray:
     return softmax(inputs(values, model["preparation"]) @ weights + numbers(model["bias"]), model["temperature"])
 
 
-def verdict(
-    signal: np.ndarray, sample_rate_hz: int, model: Mapping[str, Any]
-) -> tuple[str, dict[str, float], dict[str, float]]:
-    """Classify the condition of the instrument in a mono recording with the model in `condition.json`.
+def verdict(signal: np.ndarray, model: Mapping[str, Any]) -> tuple[str, dict[str, float], dict[str, float]]:
+    """Classify the condition of the instrument in a mono recording, at the model's rate, with `condition.json`.
 
     A long recording is measured in up to `MAX_SEGMENTS` segments, silent ones left out. Returns the most probable of
     `CONDITIONS`, the calibrated probabilities (mean over the segments), and the measures (median over the segments, NaN
     where undefined). Show `model["about"]` with every verdict: the model was trained on simulated damage.
     """
+    import pandas as pd
+
     if model.get("format") != FORMAT or model.get("measures") != " ".join(MEASURES):
         raise RunError("condition.json was made by another version; re-run notebook 12_instrument_condition.")
     rate_hz = int(model["sample_rate_hz"])
-    signal = np.asarray(signal, dtype=np.float32)
-    if sample_rate_hz != rate_hz:
-        import soxr
-
-        signal = soxr.resample(signal, sample_rate_hz, rate_hz, quality="HQ")
     n = round(model["segment_s"] * rate_hz)
     starts = np.linspace(0, max(0, len(signal) - n), min(MAX_SEGMENTS, max(1, len(signal) // n))).round().astype(int)
     parts = [signal[start : start + n] for start in starts]
     peaks = np.array([np.abs(part).max(initial=0.0) for part in parts])
     heard = np.flatnonzero(peaks >= peaks.max() * 10 ** (-_SOUNDING_DB / 20))
-    values = np.array([list(measure(parts[place], rate_hz).values()) for place in heard])
-    answered = probabilities(values, model).mean(axis=0)
-    known = [column[np.isfinite(column)] for column in values.T]
-    medians = [float(np.median(one)) if len(one) else math.nan for one in known]
+    measured = pd.DataFrame([measure(parts[place], rate_hz) for place in heard])
+    answered = probabilities(measured.to_numpy(), model).mean(axis=0)
     by_condition = dict(zip(CONDITIONS, map(float, answered), strict=True))
-    return CONDITIONS[int(answered.argmax())], by_condition, dict(zip(MEASURES, medians, strict=True))
+    return CONDITIONS[int(answered.argmax())], by_condition, measured.median().to_dict()
 
 
 def line(values: np.ndarray) -> str:

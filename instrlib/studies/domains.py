@@ -15,17 +15,7 @@ import numpy as np
 
 from instrlib.core import cache
 from instrlib.core.config import Profile, folders
-from instrlib.core.io import (
-    ConfigError,
-    CorpusError,
-    LeakError,
-    SplitError,
-    StoreError,
-    hash_tree,
-    listed,
-    slug,
-    whole,
-)
+from instrlib.core.io import ConfigError, CorpusError, LeakError, SplitError, StoreError, hash_tree, listed, slug, whole
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
 from instrlib.data.corpora import Corpus
@@ -67,8 +57,7 @@ class Domain:
     @property
     def common(self) -> dict[str, str]:
         """The common name of each class that has one; see `data.taxonomy`."""
-        found = {label: common_name(self.corpus.name, label) for label in self.store.classes}
-        return {label: name for label, name in found.items() if name is not None}
+        return {label: name for label in self.store.classes if (name := common_name(self.corpus.name, label))}
 
 
 @dataclass(frozen=True)
@@ -99,10 +88,8 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
     """Open all domains on this machine, and compute missing features and splits.
 
     Domains are the study's own corpus (first), the built-in corpus played by each single soundfont, the corpora in
-    `INSTRLIB_CORPORA`, and those in the data folder. All but the study's own are split once; their splits are in
-    `folder`, and `CLIPS_PER_CLASS` limits their size in a profile. Also returns a sentence for each corpus that is
-    excluded, or not used for training. An unusable corpus in `INSTRLIB_CORPORA` raises an error, such as `LeakError`
-    if it shares a recording with an earlier domain.
+    `INSTRLIB_CORPORA` (an unusable one raises an error), and those in the data folder. All but the first are split
+    once, in `folder`. Also returns a sentence for each corpus that is excluded, or not used for training.
     """
     if corpus.multilabel:
         raise ConfigError(f"Clips of {corpus.name} have several labels; use a corpus with one label per clip.")
@@ -131,7 +118,10 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
             wanted = corpus_name if corpus_name != "folder" else f"folder {root.name}"
             numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(domains) + 2)))
             name = next(one for one in numbered if slug(one) not in {slug(domain.name) for domain in domains})
-            if any(_is_same(clips, one.corpus) for one in domains):
+            # A corpus with the same clips, or with some from the same folder, is the same domain.
+            here = {(one.corpus.name, one.corpus.root.resolve()) for one in domains}
+            prints = {one.corpus.fingerprint for one in domains}
+            if clips.fingerprint in prints or (clips.name, clips.root.resolve()) in here:
                 continue
             if clips.multilabel:
                 excluded.append(f"{name}: its clips have several labels.")
@@ -143,12 +133,6 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
                 raise
             excluded.append(f"{corpus_name}: {error}")
     return domains, excluded
-
-
-def _is_same(clips: Corpus, other: Corpus) -> bool:
-    """Return whether two corpora have the same clips, or some from the same folder."""
-    one_folder = clips.name == other.name and clips.root.resolve() == other.root.resolve()
-    return clips.fingerprint == other.fingerprint or one_folder
 
 
 def on_this_machine() -> dict[str, str]:
@@ -277,15 +261,9 @@ def _predict_domain(place: Path, run: Path, target: Path) -> list[Predictions]:
 
 
 def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
-    """Copy a network with batch normalisation statistics estimated on the unlabelled segments of a store [1]_.
+    """Copy a network with batch normalisation statistics of the unlabelled segments of a store (arXiv:1603.04779).
 
-    Layers are adapted from the input to the output, each after those before it; weights and input scaling do not
-    change.
-
-    References
-    ----------
-    .. [1] Y. Li, N. Wang, J. Shi, J. Liu, X. Hou, "Revisiting batch normalization for practical domain adaptation",
-       2016. arXiv:1603.04779
+    Layers are adapted from the input to the output; weights and input scaling do not change.
     """
     rows = store.segments.row.to_numpy()
     model, scaler = load_model(run)

@@ -51,13 +51,7 @@ def choose_clips(model: PublishedModel, corpus: Corpus, split: Split, *, per_cla
 
 
 def name_of(degradation: str, level: float) -> str:
-    """Return the name of a degradation at a level in tables and findings.
-
-    Examples
-    --------
-    >>> name_of("noise", 10)
-    'pink noise at 10 dB SNR'
-    """
+    """Return the name of a degradation at a level, such as "pink noise at 10 dB SNR"."""
     return f"{DEGRADATIONS[degradation].label} at {level:g} {DEGRADATIONS[degradation].unit}"
 
 
@@ -179,53 +173,46 @@ def _predict_batch(
 # -- scores ------------------------------------------------------------------------------------------------------------
 
 
-def scores(
-    predictions: dict[str, Predictions], model: PublishedModel, *, n_resamples: int, seed: int = 0
-) -> pd.DataFrame:
-    """Score several predictions on the clips of known classes.
-
-    Returns columns `model` (name of the predictions), `score`, `estimate`, `low`, `high`, `n`, `n_groups`; see
-    `SCORES`.
-    """
-    settings, tables = {"n_resamples": n_resamples, "seed": seed}, []
+def scores(predictions: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
+    """Return a `statistics.score_table` of several predictions on the clips of known classes; see `SCORES`."""
+    tables = []
     for name, every in predictions.items():
         known = every["targets"] != UNKNOWN
-        right, named = every["probabilities"].argmax(axis=1) == every["targets"], _named(every, model)
+        named = is_named(every["probabilities"], model.single.thresholds)
+        right = every["probabilities"].argmax(axis=1) == every["targets"]
         means = {
             "confidence_gap": (every["probabilities"].max(axis=1) - right, known),
             "abstained": (~named, known),
             "accuracy_of_answers": (right, named),
         }
-        own = statistics.intervals(_means(every, means, **settings)).rename_axis("score").reset_index()
-        table = statistics.score_table({name: {field: values[known] for field, values in every.items()}}, **settings)
+        own = statistics.intervals(_means(every, means, n_resamples)).rename_axis("score").reset_index()
+        of_known = {name: {field: values[known] for field, values in every.items()}}
+        table = statistics.score_table(of_known, n_resamples=n_resamples, seed=0)
         table = pd.concat([table[table.score.isin(SCORES)], own.assign(model=name)], ignore_index=True)
         tables.append(table.assign(n=known.sum(), n_groups=len(np.unique(every["group"][known]))))
     return pd.concat(tables, ignore_index=True)
 
 
-def abstentions(
-    domains: dict[str, Predictions], model: PublishedModel, *, n_resamples: int, seed: int = 0
-) -> pd.DataFrame:
+def abstentions(domains: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
     """Compare abstentions on unknown and known classes, in the domains with both.
 
     Returns a table by domain: `n_known`, `n_unknown`, `known` and `unknown` (shares of abstentions); of their
     difference the columns of `statistics.compare` ("better": more often on unknown classes); and `auroc`, `auroc_low`,
     `auroc_high`: how often a known clip has a higher top probability than an unknown one (chance = 0.5).
     """
-    draws, rows = {}, {}
-    settings = {"n_resamples": statistics.enough_resamples(n_resamples, len(domains)), "seed": seed}
+    draws, rows, n_resamples = {}, {}, statistics.enough_resamples(n_resamples, len(domains))
     for domain, every in domains.items():
         known = every["targets"] != UNKNOWN
         if known.all() or not known.any():
             continue
-        abstained = ~_named(every, model)
-        drawn = _means(every, {"known": (abstained, known), "unknown": (abstained, ~known)}, **settings)
+        abstained = ~is_named(every["probabilities"], model.single.thresholds)
+        drawn = _means(every, {"known": (abstained, known), "unknown": (abstained, ~known)}, n_resamples)
         draws |= {(domain, part): values for part, values in drawn.items()}
         ranked = {name: every[name] for name in ("clip_id", "group")} | {
             "labels": known[:, None].astype(float),
             "probabilities": every["probabilities"].max(axis=1)[:, None],
         }
-        area = statistics.score_table({"": ranked}, **settings).set_index("score").loc["roc_auc"]
+        area = statistics.score_table({"": ranked}, n_resamples=n_resamples, seed=0).set_index("score").loc["roc_auc"]
         rows[domain] = {"n_known": known.sum(), "n_unknown": (~known).sum()}
         rows[domain] |= {part: values[0, 0] for part, values in drawn.items()}
         rows[domain] |= {"auroc": area.estimate, "auroc_low": area.low, "auroc_high": area.high}
@@ -233,16 +220,12 @@ def abstentions(
         return pd.DataFrame()
     pairs = [((domain, "unknown"), (domain, "known")) for domain in rows]
     n_groups = min(len(np.unique(domains[domain]["group"])) for domain in rows)
-    compared = statistics.comparison_table(draws, pairs, n_groups=n_groups, seed=seed)
+    compared = statistics.comparison_table(draws, pairs, n_groups=n_groups)
     return pd.DataFrame.from_dict(rows, orient="index").join(compared.set_axis(list(rows)))
 
 
-def _named(predictions: Predictions, model: PublishedModel) -> np.ndarray:
-    return is_named(predictions["probabilities"], model.single.thresholds)
-
-
 def _means(
-    predictions: Predictions, parts: dict[str, tuple[np.ndarray, np.ndarray]], *, n_resamples: int, seed: int
+    predictions: Predictions, parts: dict[str, tuple[np.ndarray, np.ndarray]], n_resamples: int
 ) -> dict[str, np.ndarray]:
     """Return draws [1, 1 + n_resamples] of the means of values over the clips of a mask, by name; NaN if empty."""
 
@@ -250,5 +233,4 @@ def _means(
         with np.errstate(invalid="ignore"):
             return {name: weights @ (values * own) / (weights @ own) for name, (values, own) in parts.items()}
 
-    group, classes = predictions["group"], predictions["targets"]
-    return statistics.draw([means], group, classes, n_resamples=n_resamples, seed=seed)
+    return statistics.draw([means], predictions["group"], predictions["targets"], n_resamples=n_resamples, seed=0)

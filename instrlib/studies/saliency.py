@@ -118,14 +118,7 @@ def cell_grid(model: "keras.Model", layer: str) -> Grid:
 
 
 def upsample(maps: np.ndarray, grid: Grid) -> np.ndarray:
-    """Interpolate maps [..., n_rows, n_columns] to the input grid: linear, constant beyond the outer centres.
-
-    Examples
-    --------
-    >>> grid = Grid(np.array([0.0]), np.array([0.5, 2.5]), 1, 2, (1, 4))
-    >>> upsample(np.array([[0.0, 1.0]]), grid).tolist()
-    [[0.0, 0.25, 0.75, 1.0]]
-    """
+    """Interpolate maps [..., n_rows, n_columns] to the input grid: linear, constant beyond the outer centres."""
     bins, frames = _hats(grid)
     return bins @ maps @ frames.T
 
@@ -162,37 +155,23 @@ def band_centres_hz(config: FeatureConfig) -> np.ndarray:
 
 
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
-    """Return the class activation map of every class [1]_ for inputs [n, n_bins, n_frames, 1].
+    """Return the class activation map of every class (arXiv:1512.04150) for inputs [n, n_bins, n_frames, 1].
 
-    The network must end with the mean over frequency and time and one dense layer. The logit of class c is the mean
-    over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is the map [n, n_classes, n_rows,
-    n_columns], on the grid of the last of `picture_layers`.
-
-    References
-    ----------
-    .. [1] B. Zhou et al., "Learning deep features for discriminative localization", CVPR 2016. arXiv:1512.04150
+    The logit of class c is the mean over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is
+    the map [n, n_classes, n_rows, n_columns], on the grid of the last of `picture_layers`.
     """
     network = export.with_maps(model)
     if "maps" not in network.output:
-        raise ConfigError(
-            "A class activation map requires a network that ends with the mean over frequency and time and one dense "
-            "layer; use grad_cam for this one."
-        )
+        raise ConfigError("Class activation maps require a network that ends with a global mean and one dense layer.")
     maps = [network(part, training=False)["maps"].numpy() for part in in_parts(x, _BATCH)]
     return np.moveaxis(np.concatenate(maps), -1, 1)
 
 
 def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer: str) -> np.ndarray:
-    """Return Grad-CAM maps [n, n_rows, n_columns] [1]_ of one class (`targets`) for inputs [n, n_bins, n_frames, 1].
+    """Return Grad-CAM maps [n, n_rows, n_columns] (arXiv:1610.02391) of the classes `targets` for inputs.
 
     The channels of `layer`, one of `picture_layers`, are summed, weighted by the mean gradient of the logit over the
-    cells, and clipped at 0. At the last layer this is the positive part of the class activation map divided by the
-    number of cells. The network must end with a dense layer.
-
-    References
-    ----------
-    .. [1] R. R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization",
-       ICCV 2017. arXiv:1610.02391
+    cells, and clipped at 0. The network must end with a dense layer.
     """
     keras = load_keras()
     import tensorflow as tf
@@ -267,10 +246,10 @@ def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str],
 def importance(
     maps: np.ndarray, level_db: np.ndarray, grid: Grid, *, floor_db: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Rank the values of each spectrogram [n, n_bins, n_frames] in each of `ORDERS`; rank 0 is deleted first.
+    """Rank the values of each spectrogram [n_draws or 1, n, n_bins, n_frames] in each of `ORDERS`; ties are random.
 
-    Ties are broken at random. Random blocks are the values of the map, shuffled over its cells. The map of another clip
-    is that of the spectrogram half the list away. Random orders have an axis of draws, others an axis of length 1.
+    Random blocks are the values of the map, shuffled over its cells. The map of another clip is that of the spectrogram
+    half the list away.
     """
     rng = np.random.default_rng(seed)
     n = len(maps)
@@ -307,8 +286,6 @@ def curves(
     Values become silence in the order of their ranks [n_orders, n, n_bins, n_frames], and are inserted into silence in
     the same order. `answer` maps scaled inputs [n, n_bins, n_frames, 1] to probabilities.
     """
-    if config.kind != "log_mel":
-        raise ConfigError("Deletion requires log-mel features, in which silence is a single value.")
 
     def follow(kept: np.ndarray | bool) -> np.ndarray:
         x = scale(np.where(kept, level_db, -config.top_db), config, scaler)[..., None]
@@ -384,7 +361,7 @@ def measure(
 def _measure_one(
     path: Path,
     network: Path,
-    store_folder: Path,
+    store: Path,
     rows: np.ndarray,
     answers: np.ndarray,
     maps: np.ndarray,
@@ -392,16 +369,14 @@ def _measure_one(
     seed: int,
 ) -> dict[str, np.ndarray]:
     def make() -> dict[str, Any]:
-        store = open_store(store_folder)
+        opened = open_store(store)
         model, scaler = load_model(network)
-        level_db = store.features[rows].astype(np.float32)
+        level_db, config = opened.features[rows].astype(np.float32), opened.config
         answer = functools.partial(model.predict, batch_size=_BATCH, verbose=0)
-        orders = importance(maps, level_db, grid, floor_db=-store.config.top_db, seed=seed)
-        found = [
-            curves(answer, level_db, ranks, answers, config=store.config, scaler=scaler) for ranks in orders.values()
-        ]
+        orders = importance(maps, level_db, grid, floor_db=-config.top_db, seed=seed)
+        found = [curves(answer, level_db, ranks, answers, config=config, scaler=scaler) for ranks in orders.values()]
         deletion, insertion = (np.stack([one.mean(axis=0) for one in ones], 1) for ones in zip(*found, strict=True))
-        random = randomised_maps(model, store.read(rows, scaler), answers, seeds=range(N_WEIGHTS))
+        random = randomised_maps(model, opened.read(rows, scaler), answers, seeds=range(N_WEIGHTS))
         randomised = np.abs(rank_correlation(random, np.broadcast_to(maps, random.shape))).mean(axis=0).T
         layers = np.array([block[0] for block in weight_blocks(model)])
         return {"deletion": deletion, "insertion": insertion, "randomised": randomised, "layers": layers}

@@ -1,18 +1,12 @@
 """Timelines: from overlapping windows to the activity of each instrument, and their scores.
 
-Scores follow sed_eval [1]_: frames of one second are right or wrong for each instrument, and events match if onset and
-offset are close enough. Scores are functions of recording weights, so that `evaluation.statistics` gives intervals over
-ensembles.
-
-References
-----------
-.. [1] A. Mesaros, T. Heittola, T. Virtanen, "Metrics for polyphonic sound event detection", Applied Sciences 6(6),
-   2016. doi:10.3390/app6060162
+Scores follow sed_eval (Mesaros et al. 2016, doi:10.3390/app6060162): frames of one second are right or wrong for each
+instrument, and events match if onset and offset are close enough. Intervals are computed over ensembles.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -54,11 +48,6 @@ class Decision:
     pooling: str
     recording: float
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the decision in the `timeline` section of a released model; other entries are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
-
 
 # -- from windows to activity ------------------------------------------------------------------------------------------
 
@@ -69,15 +58,7 @@ def hop_s(windows: "Windows") -> float:
 
 
 def frame_scores(windows: "Windows") -> np.ndarray:
-    """Return the mean over the windows that contain the centre of each frame [n_frames, n_classes].
-
-    Examples
-    --------
-    >>> from types import SimpleNamespace
-    >>> two = SimpleNamespace(start_s=np.array([0.0, 1.0]), window_s=2.0, probabilities=np.array([[0.0], [1.0]]))
-    >>> frame_scores(two).ravel().tolist()
-    [0.0, 0.5, 1.0]
-    """
+    """Return the mean over the windows that contain the centre of each frame [n_frames, n_classes]."""
     step_s = hop_s(windows)
     centre_s = (np.arange(int(np.ceil((windows.start_s[-1] + windows.window_s) / step_s - 1e-6))) + 0.5) * step_s
     after = np.searchsorted(windows.start_s, centre_s, side="right")
@@ -111,13 +92,7 @@ def smoothed(scores: np.ndarray, median_windows: int) -> np.ndarray:
 
 
 def hysteresis(scores: np.ndarray, on: float, off: float) -> np.ndarray:
-    """Return where a score [n_frames, n_classes] stays at `off` or above and reaches `on` at least once.
-
-    Examples
-    --------
-    >>> hysteresis(np.array([[0.5], [0.8], [0.5], [0.1], [0.5]]), 0.7, 0.4).ravel().tolist()
-    [True, True, True, False, False]
-    """
+    """Return where a score [n_frames, n_classes] stays at `off` or above and reaches `on` at least once."""
     from scipy.ndimage import label
 
     numbers, n = label((scores >= off).T, structure=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])  # along time only
@@ -126,13 +101,7 @@ def hysteresis(scores: np.ndarray, on: float, off: float) -> np.ndarray:
 
 
 def stretches(active: np.ndarray) -> list[tuple[int, int, int]]:
-    """Return (class, first frame, frame after the last) of each active stretch, sorted.
-
-    Examples
-    --------
-    >>> stretches(np.array([[1, 0], [1, 1], [0, 1]], dtype=bool))
-    [(0, 0, 2), (1, 1, 3)]
-    """
+    """Return (class, first frame, frame after the last) of each active stretch, sorted."""
     change = np.diff(np.pad(np.asarray(active, dtype=np.int8).T, ((0, 0), (1, 1))), axis=1)
     label, first = np.nonzero(change == 1)
     return list(zip(label.tolist(), first.tolist(), np.nonzero(change == -1)[1].tolist(), strict=True))
@@ -190,12 +159,10 @@ def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int) -> np
 
 
 def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataFrame, pd.DataFrame]:
-    """Return the decision chosen on validation soundscapes, and the tables of the choice.
+    """Return the decision with the best micro F1 on validation soundscapes: first of the list, then of the frames.
 
-    First the pooling with the best micro F1 of the list, then the median filter and the two thresholds with the best
-    micro F1 of the frames. Ties prefer short filters and thresholds near 0.5. All classes share thresholds, because
-    each plays in few soundscapes. The tables are `median_windows`, `on`, `off` and `frame_micro_f1` of every
-    combination, and `threshold` and `micro_f1` of the list, indexed by pooling.
+    Ties prefer short filters and thresholds near 0.5. All classes share thresholds, because each plays in few
+    soundscapes. Also returns the frame scores of all combinations, and the list scores by pooling.
     """
     lists = pd.DataFrame(columns=["threshold", "micro_f1"], dtype=float).rename_axis("pooling")
     for pooling in ("max", "mean"):
@@ -237,11 +204,6 @@ def match_events(reference: Sequence[Event], found: Sequence[Event], *, collar_s
 
     Pairs have the same class, onsets within the collar, and offsets within the collar or `OFFSET_SHARE` of the length
     of the reference event.
-
-    Examples
-    --------
-    >>> match_events([(0, 1.0, 9.0)], [(0, 1.5, 4.0), (0, 0.5, 8.0)], collar_s=0.5)
-    [(0, 1)]
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import maximum_bipartite_matching

@@ -10,7 +10,7 @@ import soundfile
 from trees import TONES_HZ
 
 from instrlib.core.config import AugmentConfig, TrainConfig
-from instrlib.core.io import ConfigError, CorpusError, LeakError, RunError, SplitError
+from instrlib.core.io import CorpusError, LeakError, RunError, SplitError
 from instrlib.data import rendered
 from instrlib.data.splits import make_split, save_split
 from instrlib.data.store import build_store
@@ -80,9 +80,6 @@ def test_unusable_settings_and_corpora_raise(small, inputs):
     several = dataclasses.replace(small.clips, labels=np.eye(3, dtype=np.float32)[small.clips.targets])
     with pytest.raises(CorpusError):
         studies.draw(inputs, several, 2, sources=(1,), seed=0)
-    for wrong in ({"rest_s": (1.0, 2.0)}, {"entry_s": (4.0, 19.0)}):
-        with pytest.raises(ConfigError):
-            dataclasses.replace(SOUNDSCAPE, **wrong)
 
 
 def test_ensembles_share_no_group_and_have_distinct_instruments(score):
@@ -165,8 +162,6 @@ def test_mixtures_are_rendered_again_if_a_file_is_lost_or_altered(small, plan, m
     pd.testing.assert_frame_equal(again.activity, made.activity)
     monkeypatch.setattr(studies, "_render", None)
     studies.render(plan, small.clips, root=tmp_path)
-    with pytest.raises(CorpusError, match="kazoo-1"):
-        studies.render(plan.assign(clip_id="kazoo-1"), small.clips, root=tmp_path)
 
 
 # -- predictions -------------------------------------------------------------------------------------------------------
@@ -214,7 +209,7 @@ def test_a_released_network_predicts_soundscapes_of_its_own_split_once(
     heard = studies.predict_windows(tmp_path / "a.npz", model.single, soundscapes, small.split, **given)
     durations_s = soundscapes.corpus.manifest.duration_s
     assert [len(one.start_s) for one in heard] == [int(np.ceil(one - 3.0)) + 1 for one in durations_s]
-    monkeypatch.setattr(studies, "_window_probabilities", None)
+    monkeypatch.setattr(studies, "window_scores", None)
     again = studies.predict_windows(tmp_path / "a.npz", model.single, soundscapes, small.split, **given)
     assert all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(heard, again, strict=True))
     with pytest.raises(LeakError):

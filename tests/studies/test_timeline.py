@@ -116,11 +116,6 @@ def test_events_are_sorted_by_time_and_have_their_mean_score():
     assert table.values.tolist() == [["piano", 0, 1, 2], ["flute", 0.5, 1.5, 3], ["piano", 1.5, 2, 7]]
 
 
-def test_a_decision_is_read_from_the_record_of_a_model():
-    record = {"median_windows": 3, "on": 0.6, "off": 0.4, "pooling": "max", "recording": 0.5, "hop_s": 1.0}
-    assert Decision.from_dict(record) == Decision(3, 0.6, 0.4, "max", 0.5)
-
-
 # -- scores, by the definitions of sed_eval ----------------------------------------------------------------------------
 
 
