@@ -5,6 +5,7 @@ import builtins
 import contextlib
 import os
 import pickle
+import secrets
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.managers import BaseManager
 from types import ModuleType
 from typing import Any
 
@@ -90,27 +92,77 @@ def track(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:
     yield from tqdm(items, total=total, desc=describe, leave=False, disable=disable)
 
 
-def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
-    from joblib.externals.loky import get_reusable_executor
+class Processes:
+    """The worker processes of this process; `shared_processes` lets the kernels of a study use them too."""
 
-    global _size  # noqa: PLW0603
-    _size = max(_size, workers)
-    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)  # it had grown
-    pool = get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD)
-    futures = [pool.submit(_call, _pickled(function, task)) for task in tasks]
+    def run(self, call: bytes, workers: int) -> Any:
+        """Return the result of a task, computed by one of at least `workers` processes."""
+        from joblib.externals.loky import get_reusable_executor
+
+        global _size  # noqa: PLW0603
+        _size = max(_size, workers)
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)  # it had grown
+        return get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD).submit(_call, call).result()
+
+    def end(self) -> None:
+        """Kill the processes, because tasks without a consumer cannot be stopped otherwise."""
+        from joblib.externals.loky import get_reusable_executor
+
+        if not _size:
+            return
+        pool = get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD)
+        for pid in list(pool._processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        pool.shutdown()
+
+
+class _Manager(BaseManager):
+    """Gives other processes of this user, who know its key, access to `Processes` over a socket."""
+
+
+_Manager.register("processes", callable=Processes)
+
+
+@contextlib.contextmanager
+def shared_processes() -> Iterator[dict[str, str]]:
+    """Share the processes of this process, which stay warm; yield the variables with which kernels find them."""
+    if os.environ.get("INSTRLIB_PROCESSES") or os.environ.get("INSTRLIB_SCHEDULER"):
+        yield {}
+        return
+    secret = secrets.token_bytes(32)
+    server = _Manager(authkey=secret).get_server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield from _in_order(futures, as_completed)
-    except BrokenProcessPool:
-        raise WorkerError(
-            f"A process for {describe!r} was killed, most likely because memory ran out; run the same again "
-            "with a smaller INSTRLIB_WORKERS or more memory (finished parts are kept)."
-        ) from None
+        yield {"INSTRLIB_PROCESSES": f"{server.address} {secret.hex()}"}
     finally:
-        if [future for future in futures if not future.cancel() and not future.done()]:  # tasks without a consumer
-            for pid in list(pool._processes):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            pool.shutdown()
+        Processes().end()
+
+
+def _processes() -> Any:
+    """Return the shared processes that INSTRLIB_PROCESSES names, else those of this process."""
+    address, _, secret = os.environ.get("INSTRLIB_PROCESSES", "").rpartition(" ")
+    if not address:
+        return Processes()
+    manager = _Manager(address, authkey=bytes.fromhex(secret))
+    manager.connect()
+    return manager.processes()
+
+
+def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
+    processes = _processes()
+    with ThreadPoolExecutor(workers) as threads:  # each waits for a task
+        futures = [threads.submit(processes.run, _pickled(function, task), workers) for task in tasks]
+        try:
+            yield from _in_order(futures, as_completed)
+        except BrokenProcessPool:
+            raise WorkerError(
+                f"A process for {describe!r} was killed, most likely because memory ran out; run the same again "
+                "with a smaller INSTRLIB_WORKERS or more memory (finished parts are kept)."
+            ) from None
+        finally:
+            if [future for future in futures if not future.cancel() and not future.done()]:
+                processes.end()
 
 
 def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: str, describe: str) -> Iterator[Any]:
@@ -189,7 +241,7 @@ def _call(call: bytes, code: str = "") -> Any:
                 f"from this environment with `dask worker {worker.scheduler.address} --nthreads 1`."
             )
     # Variables affect later imports, the limit affects earlier ones. Parallel work inside a task stays in its process.
-    os.environ |= _ONE_THREAD | {"INSTRLIB_SCHEDULER": "", "INSTRLIB_WORKERS": "1"}
+    os.environ |= _ONE_THREAD | {"INSTRLIB_SCHEDULER": "", "INSTRLIB_PROCESSES": "", "INSTRLIB_WORKERS": "1"}
     function, task = pickle.loads(call)
     with threadpool_limits(1):
         return function(*task)

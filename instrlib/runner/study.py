@@ -34,7 +34,7 @@ from instrlib.core.io import (
     write_json,
     write_text,
 )
-from instrlib.core.parallel import parallel_map
+from instrlib.core.parallel import parallel_map, shared_processes
 from instrlib.data import corpora
 from instrlib.runner.notebooks import Notebook, execute, numbered_notebooks, take_outputs
 
@@ -124,7 +124,7 @@ class _Study:
         sizes = {str(one.relative_to(self.folder)): one.stat().st_size for one in sorted(files) if one.is_file()}
         return {file: size for file, size in sizes.items() if not file.endswith(RECORD)}
 
-    def execute(self, name: str) -> float:
+    def execute(self, name: str, environment: dict[str, str]) -> float:
         """Execute a notebook and record its inputs; return the duration in s."""
         folder, copy = self.folder / name, self.folder / f"{name}.ipynb"
         with disk_errors(folder):
@@ -133,7 +133,7 @@ class _Study:
                 (folder / left).unlink(missing_ok=True)
         began, limit_s = time.monotonic(), get_profile(self.parameters["profile"]).notebook_limit_s
         try:
-            source, environment = self.notebooks[name].path, _environment() | {HELD: self.name}
+            source, environment = self.notebooks[name].path, environment | _environment() | {HELD: self.name}
             execute(source, copy, parameters=self.parameters, limit_s=limit_s, environment=environment)
             if not (folder / "manifest.json").is_file():
                 raise RunError(f"{name} ended without run.finish(); call it in the last cell.")
@@ -195,11 +195,11 @@ def run_study(
             chosen.append(name)
     suited = {name: notebook for name, notebook in everything.items() if not why_unsuited(corpus, name)}
     study = _Study(study_name(corpus, profile, parameters["data"]), parameters, suited, _files(parameters))
-    with locked(study.name):
+    with locked(study.name), shared_processes() as processes:
         for name in chosen:
             if why := study.why(name):
                 say(f"{name}: executed, because {why}")
-                say(f"{name}: done in {duration(study.execute(name))}")
+                say(f"{name}: done in {duration(study.execute(name, processes))}")
                 executed.append(name)
             else:
                 say(f"{name}: unchanged")

@@ -141,6 +141,23 @@ def test_results_come_in_order_from_this_process_or_from_warm_ones():
     assert list(parallel_map(lambda x: x**power, [(1,), (2,)], workers=2)) == [1, 8], "as in a notebook"
 
 
+def test_kernels_of_a_study_share_warm_processes_that_end_with_it():
+    imports = "import os; from instrlib.core.parallel import parallel_map"
+    kernel = f"{imports}; print(*parallel_map(os.getpid, [()] * 9, workers=2))"
+
+    def pids() -> set[int]:
+        command = [sys.executable, "-c", kernel]
+        printed = subprocess.run(command, env=os.environ | shared, capture_output=True, text=True, check=True).stdout
+        return set(map(int, printed.split()))
+
+    with parallel.shared_processes() as shared:
+        first, second = pids(), pids()
+        assert first and len(first | second) <= parallel._size and os.getpid() not in first
+    for pid in first:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_numerical_libraries_get_one_thread_in_every_process(workers):
     assert list(parallel_map(_threads, [(0,), (1,)], workers=workers, isolate=True)) == [({1}, "1", "1")] * 2
