@@ -71,9 +71,8 @@ def domain(name, corpus, classes, fonts=()):
 def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(find, fonts, small):
     fonts |= {"TimGM6mb": Path(), "Merlin": Path()}
     by_both = small.clips.manifest.assign(font=np.resize(["Merlin", "TimGM6mb"], len(small.clips.manifest)))
-    found, _ = find(dataclasses.replace(small.clips, manifest=by_both))
-    assert [one.name for one in found] == ["rendered", "Merlin", "TimGM6mb"]
-    assert [set(one.fonts) for one in found] == [{"Merlin", "TimGM6mb"}, {"Merlin"}, {"TimGM6mb"}]
+    found = {one.name: set(one.fonts) for one in find(dataclasses.replace(small.clips, manifest=by_both))[0]}
+    assert found == {"rendered": {"Merlin", "TimGM6mb"}, "Merlin": {"Merlin"}, "TimGM6mb": {"TimGM6mb"}}
     by_one = dataclasses.replace(small.clips, manifest=small.clips.manifest.assign(font="Merlin"))
     assert [one.name for one in find(by_one)[0]] == ["rendered", "TimGM6mb"]
 
@@ -81,9 +80,8 @@ def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(f
 def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_crosses(find, inputs, monkeypatch, tmp_path):
     root = tmp_path / "mine"
     make_folders(root, classes=("flute", "piano", "whistling"), recordings=8)
-    rows = [
-        f"{label}/take {take},{label} {take // 2}" for label in ("flute", "piano", "whistling") for take in range(8)
-    ]
+    labels = ("flute", "piano", "whistling")
+    rows = [f"{label}/take {take},{label} {take // 2}" for label in labels for take in range(8)]
     (root / "groups.csv").write_text("\n".join(["path,group", *rows]))
     name_corpora(monkeypatch, f"folder={root}")
     (_, mine), excluded = find()
@@ -94,64 +92,42 @@ def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_cross
     assert mine.store.clips.clip_id.map(parts).groupby(mine.store.clips.group).nunique().max() == 1
 
 
-def test_a_corpus_below_the_data_folder_is_found_and_a_part_of_one_is_excluded_or_refused(find, monkeypatch):
+def test_corpora_below_the_data_folder_are_found_and_parts_and_copies_excluded_or_refused(find, monkeypatch, tmp_path):
+    mine, irmas = tmp_path / "mine", folders().data / "irmas"
     make_kaggle_instruments(folders().data / "kaggle_instruments")
-    write_audio(folders().data / "irmas" / "IRMAS-TrainingData" / "cel" / "[cel][cla]0001__1.wav", tone(0, 0, 1.0))
+    write_audio(irmas / "IRMAS-TrainingData" / "cel" / "[cel][cla]0001__1.wav", tone(0, 0, 1.0))
     found, (excluded,) = find()
-    assert [one.name for one in found] == ["rendered", "kaggle_instruments"]
-    assert excluded.startswith("irmas: ")
-    name_corpora(monkeypatch, f"irmas={folders().data / 'irmas'}")
-    with pytest.raises((ConfigError, CorpusError)):
-        find()
-
-
-def test_one_folder_named_twice_is_one_domain(find, monkeypatch, tmp_path):
-    make_tones(tmp_path / "mine")
-    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}", f"folder={tmp_path}/./mine")
-    assert [one.name for one in find()[0]] == ["rendered", "folder mine"]
-
-
-def test_a_corpus_with_a_recording_of_another_is_excluded_or_where_it_is_named_refused(find, monkeypatch, tmp_path):
-    make_kaggle_instruments(folders().data / "kaggle_instruments")
-    kaggle = find()[0][-1].corpus
-    make_tones(tmp_path / "mine")
-    shutil.copyfile(kaggle.root / kaggle.manifest.path[0], tmp_path / "mine" / "piano" / "copied.wav")
-    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}")
-    found, (excluded,) = find()
-    assert [one.name for one in found] == ["rendered", "folder mine"]
-    assert excluded.startswith("kaggle_instruments: piano/copied.wav of folder mine and ")
-    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}", f"kaggle_instruments={kaggle.root}")
-    with pytest.raises(LeakError, match=r"copied\.wav"):
-        find()
+    assert [one.name for one in found] == ["rendered", "kaggle_instruments"] and excluded.startswith("irmas: ")
+    kaggle = found[1].corpus
+    make_tones(mine)
+    shutil.copyfile(kaggle.root / kaggle.manifest.path[0], mine / "piano" / "copied.wav")
+    name_corpora(monkeypatch, f"folder={mine}", f"folder={tmp_path}/./mine")  # twice the same
+    found, excluded = find()
+    assert [one.name for one in found] == ["rendered", "folder mine"] and len(excluded) == 2
+    assert any(one.startswith("kaggle_instruments: piano/copied.wav of folder mine and ") for one in excluded)
+    bad = ("somewhere", "irmas=", "gtzan=/tmp", "rendered=/tmp", "irmas=sound/irmas", "irmas=/no/such/folder")
+    for entries, error, reason in (
+        ([f"folder={mine}", f"kaggle_instruments={kaggle.root}"], LeakError, r"copied\.wav"),
+        ([f"irmas={irmas}"], (ConfigError, CorpusError), None),
+        *(([entry], ConfigError, domains.VARIABLE) for entry in bad),
+    ):
+        name_corpora(monkeypatch, *entries)
+        with pytest.raises(error, match=reason):
+            find()
 
 
 @pytest.mark.parametrize("names", [("mine", "mine"), ("my sounds", "my-sounds"), ("🎻", "🎺")])
-def test_no_two_domains_are_trained_or_split_in_one_folder(names, find, monkeypatch, tmp_path):
-    places = [tmp_path / str(number) / name for number, name in enumerate(names)]
+def test_no_two_domains_share_a_folder_and_one_of_few_groups_is_tested_on_alone(names, find, monkeypatch, tmp_path):
+    places = [tmp_path / str(number) / name for number, name in enumerate((*names, "few"))]
     for number, place in enumerate(places):
-        make_tones(place, number / 7)
+        make_tones(place, number / 7, recordings=2 if place.name == "few" else 4)
     name_corpora(monkeypatch, *(f"folder={place}" for place in places))
-    _, first, second = find()[0]
+    (own, first, second, few), excluded = find()
     assert (first.name, second.name) == (f"folder {names[0]}", f"folder {names[1]} 2")
     run_folders = {variants.run_folder(tmp_path, one.name, fold=0, seed=0) for one in (first, second)}
     assert len(run_folders) == 2 and first.splits[0].parent != second.splits[0].parent
-
-
-def test_a_corpus_with_too_few_groups_is_tested_on_and_not_trained_on(find, monkeypatch, tmp_path):
-    make_tones(tmp_path / "mine", recordings=2)
-    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}")
-    (own, mine), excluded = find()
-    assert mine.splits == () and excluded[0].startswith("folder mine: ")
-    assert [(one.name, other.name) for one, other in domains.pairs([own, mine])[0]] == [("rendered", "folder mine")]
-
-
-@pytest.mark.parametrize(
-    "entry", ["somewhere", "irmas=", "gtzan=/tmp", "rendered=/tmp", "irmas=sound/irmas", "irmas=/no/such/folder"]
-)
-def test_a_bad_entry_of_the_variable_is_refused(entry, find, monkeypatch):
-    name_corpora(monkeypatch, entry)
-    with pytest.raises(ConfigError, match=domains.VARIABLE):
-        find()
+    assert few.splits == () and excluded[0].startswith("folder few: ")
+    assert [(one.name, other.name) for one, other in domains.pairs([own, few])[0]] == [("rendered", "folder few")]
 
 
 def test_a_study_of_several_labels_a_clip_is_refused(find, small):
@@ -173,39 +149,33 @@ def test_what_is_on_this_machine_changes_with_its_files(fonts, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "names", "of_source", "of_target"),
+    ("source", "target", "common"),
     [
         (
             *(("fsdkaggle2018", ("Applause", "Cello", "Violin_or_fiddle")), ("irmas", ("vio", "pia", "cel"))),
-            *(("cello", "violin"), [-1, 0, 1], [1, -1, 0]),
+            (("cello", "violin"), [-1, 0, 1], [1, -1, 0]),
         ),
         (
             ("rendered", ("acoustic_guitar", "cello", "electric_guitar", "piano")),
             ("kaggle_instruments", ("drums", "guitar", "piano")),
-            *(("guitar", "piano"), [0, -1, 0, 1], [-1, 0, 1]),
+            (("guitar", "piano"), [0, -1, 0, 1], [-1, 0, 1]),
         ),
         (
             *(("nsynth", ("guitar", "keyboard", "string")), ("rendered", ("cello", "piano", "violin"))),
-            *(("keyboard", "string"), [-1, 0, 1], [1, 0, 1]),
+            (("keyboard", "string"), [-1, 0, 1], [1, 0, 1]),
         ),
     ],
 )
-def test_classes_in_common_are_joined_where_one_domain_does_not_distinguish_them(
-    source, target, names, of_source, of_target
-):
+def test_classes_in_common_are_joined_where_one_domain_does_not_distinguish_them(source, target, common):
     both = domain("a", *source), domain("b", *target)
-    there, back = domains.in_common(*both), domains.in_common(*both[::-1])
-    assert there.names == back.names == names
-    assert there.of_source.tolist() == back.of_target.tolist() == of_source
-    assert there.of_target.tolist() == back.of_source.tolist() == of_target
-    alone = domains.in_common(both[0], both[0])
+    there, back, alone = (domains.in_common(*two) for two in (both, both[::-1], (both[0], both[0])))
+    assert (there.names, there.of_source.tolist(), there.of_target.tolist()) == common
+    assert (back.names, back.of_target.tolist(), back.of_source.tolist()) == common
     assert alone.names == source[1] and alone.of_source.tolist() == alone.of_target.tolist() == [*range(len(source[1]))]
 
 
 def test_predictions_of_common_classes_are_summed_and_other_clips_are_left_out():
-    fine = domain("fine", "rendered", ("acoustic_guitar", "cello", "electric_guitar", "organ"))
-    common = domains.in_common(fine, domain("coarse", "kaggle_instruments", ("drums", "guitar", "piano")))
-    common = dataclasses.replace(common, names=("guitar", "organ"), of_source=np.array([0, -1, 0, 1]))
+    common = domains.Common(("guitar", "organ"), np.array([0, -1, 0, 1]), np.array([-1, 0, 1]))
     given = np.array([[[0.4, 0.1, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4]]])
     predictions = {"clip_id": np.array(["x", "y"]), "group": np.array(["g", "h"]), "targets": np.array([0, 1])}
     found = domains.to_common(predictions | {"probabilities": given}, common)
@@ -215,19 +185,12 @@ def test_predictions_of_common_classes_are_summed_and_other_clips_are_left_out()
 
 def test_pairs_without_common_classes_or_with_common_samples_are_excluded(fonts):
     fonts |= {name: Path(name) for name in ("TimGM6mb", "Merlin", "FluidR3_GM")}
-    two = ("rendered", ("cello", "flute"))
-    found = [
-        domain("Tim", *two, fonts=("TimGM6mb",)),
-        domain("study", *two, fonts=("TimGM6mb", "Merlin")),
-        domain("Merlin", *two, fonts=("Merlin",)),
-        domain("Fluid", *two, fonts=("FluidR3_GM",)),
-        domain("drums", "folder", ("drums", "gong")),
-        domain("strings", "irmas", ("cel", "gac")),
-    ]
+    played = {"Tim": ("TimGM6mb",), "study": ("TimGM6mb", "Merlin"), "Merlin": ("Merlin",), "Fluid": ("FluidR3_GM",)}
+    found = [domain(name, "rendered", ("cello", "flute"), fonts=by) for name, by in played.items()]
+    found += [domain("drums", "folder", ("drums", "gong")), domain("strings", "irmas", ("cel", "gac"))]
     kept, excluded = domains.pairs(found)
-    assert {frozenset((one.name, other.name)) for one, other in kept} == {
-        frozenset((name, "Fluid")) for name in ("study", "Merlin", "Tim")
-    }
+    wanted = {frozenset((name, "Fluid")) for name in ("study", "Merlin", "Tim")}
+    assert {frozenset((one.name, other.name)) for one, other in kept} == wanted
     assert len(kept) == 6 and len(excluded) == 15 - 3
     assert domains.shared_sounds(found[1].fonts, found[0].fonts) == ["Merlin", "TimGM6mb"]
 
@@ -242,9 +205,8 @@ def crossed(small, inputs, tmp_path_factory):
         patch.setenv(domains.VARIABLE, f"folder={place / 'mine'}")
         patch.setattr(domains, "sources", SimpleNamespace(fonts=dict))
         found, _ = domains.at_hand(small.clips, inputs, profile=get_profile("smoke"), folder=place)
-    made = [
-        variants.Variant(one.name, TINY, TrainConfig(epochs=2), one.store.folder, splits=one.splits) for one in found
-    ]
+    config = TrainConfig(epochs=2)
+    made = [variants.Variant(one.name, TINY, config, one.store.folder, splits=one.splits) for one in found]
     outcomes = variants.run_variants(place, made, splits=(), seeds=(0, 1))
     return found, outcomes, domains.cross(place, found, outcomes)
 
@@ -263,27 +225,19 @@ def test_networks_predict_their_own_test_part_and_every_clip_of_the_other_domain
         assert one.predictions["probabilities"].shape == (2, len(tested), len(one.source.store.classes))
 
 
-def test_predictions_are_those_of_the_network_as_trained_and_of_its_adapted_copy(crossed):
+def test_predictions_are_those_of_the_network_and_of_its_copy_with_the_statistics_of_the_target(crossed):
+    from instrlib.core.parallel import load_keras
+
     _, outcomes, crossings = crossed
     one = crossings[2]
     run, store = outcomes[one.source.name].flat[1], one.target.store
-    model, scaler = trained.load_model(run)
+    (model, scaler), adapted = trained.load_model(run), domains.adapt_batch_norm(run, store)
     rows = store.segments.row[store.segments.clip_id == one.predictions["clip_id"][3]]
-    adapted = domains.adapt_batch_norm(run, store)
     for network, predictions in ((model, one.predictions), (adapted, one.adapted)):
         expected = network.predict_on_batch(store.read(rows, scaler)).mean(axis=0)
         np.testing.assert_allclose(predictions["probabilities"][1, 3], expected, atol=1e-5)
     assert not np.allclose(one.adapted["probabilities"], one.predictions["probabilities"])
-
-
-def test_adapted_normalisation_has_the_statistics_of_its_input_and_nothing_else_changes(crossed):
-    from instrlib.core.parallel import load_keras
-
-    _, outcomes, crossings = crossed
-    run, store = outcomes[crossings[2].source.name].flat[0], crossings[2].target.store
-    (model, scaler), rows = trained.load_model(run), store.segments.row.to_numpy()
-    adapted = domains.adapt_batch_norm(run, store)
-    x = {"features": store.read(rows, scaler)}
+    x = {"features": store.read(store.segments.row.to_numpy(), scaler)}
     norms = [layer for layer in adapted.layers if type(layer).__name__ == "BatchNormalization"]
     assert len(norms) == 2
     for norm in norms:
