@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,19 +142,15 @@ def _from_hub(handle: str, folder: Path) -> None:
 def _embed(embedding: Embedding, sounds: list[tuple[Path, float, float]]) -> dict[str, np.ndarray]:
     """Return the mean embedding of each sound (path, start, duration); NaN where it is silent or damaged."""
     means = np.full((len(sounds), DIMENSIONS[embedding.name]), np.nan, np.float32)
-    for number, sound in enumerate(sounds):
-        vectors = [embedding.embed(signal) for signal in _parts(*sound)]
+    for number, (path, start_s, duration_s) in enumerate(sounds):
+        vectors = []
+        for first_s in np.arange(max(1, math.ceil(duration_s / PART_S))) * PART_S:
+            place = {"start_s": start_s + first_s, "duration_s": min(PART_S, duration_s - first_s)}
+            with contextlib.suppress(AudioError):  # a silent or damaged part
+                vectors.append(embedding.embed(decode.load(path, sample_rate_hz=SAMPLE_RATE_HZ, **place)))
         if vectors:
             means[number] = np.concatenate(vectors).mean(axis=0)
     return {"mean": means}
-
-
-def _parts(path: Path, start_s: float, duration_s: float) -> Iterator[np.ndarray]:
-    """Yield a clip in parts of bounded length, without silent and damaged ones."""
-    for number in range(max(1, math.ceil(duration_s / PART_S))):
-        place = {"start_s": start_s + number * PART_S, "duration_s": min(PART_S, duration_s - number * PART_S)}
-        with contextlib.suppress(AudioError):
-            yield decode.load(path, sample_rate_hz=SAMPLE_RATE_HZ, **place)
 
 
 @functools.lru_cache(maxsize=2)
@@ -164,8 +160,7 @@ def _reader(embedding: Embedding, fingerprint: str) -> Callable[[np.ndarray], np
     load = {".h5": _load_h5, ".tflite": _load_tflite}.get(path.suffix, _load_savedmodel)
     try:
         run, cut = load(path, DIMENSIONS[name])
-        n_values = run(cut(np.zeros(PATCH_SAMPLES), name)[0]).size
-        if n_values != DIMENSIONS[name]:
+        if (n_values := run(cut(np.zeros(PATCH_SAMPLES), name)[0]).size) != DIMENSIONS[name]:
             raise ValueError(f"it returns {n_values} values per window, not {DIMENSIONS[name]}")
     except Exception as error:  # every library raises other errors for damaged files
         reason = " ".join(str(error).split())[:200]

@@ -108,10 +108,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Windows:
-    """Calibrated probabilities [n, n_classes] of windows of `window_s` seconds that begin at `start_s` [n].
-
-    The last window may extend beyond the end, as silence. Silent windows have probability 0 for every class.
-    """
+    """Calibrated probabilities [n, n_classes] of windows that begin at `start_s` [n]; 0 where a window is silent."""
 
     start_s: np.ndarray
     window_s: float
@@ -206,8 +203,7 @@ def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.n
 
 def predict_file(path: Path, model: PublishedModel, *, on_progress: Progress | None = None) -> Prediction:
     """Predict the instrument of a recording; unusable files raise `AudioError`."""
-    path, network = Path(path), model.single
-    duration_s, config = decode.probe(path).duration_s, network.features
+    network, config, duration_s = model.single, model.single.features, decode.probe(path).duration_s
     if duration_s > STUDY_CLIP_S:
         config = dataclasses.replace(config, max_segments=math.ceil(duration_s / config.segment_hop_s) + 1)
     starts = segment_starts(duration_s, config)
@@ -239,8 +235,8 @@ def window_scores(
     def starts(duration_s: float) -> np.ndarray:
         return np.arange(1 + max(0, math.ceil((duration_s - window_s) / hop_s - _MARGIN))) * hop_s
 
-    announced, n_samples = starts(decode.probe(Path(path)).duration_s), round(window_s * config.sample_rate_hz)
-    found, duration_s = _predicted(Path(path), network, announced, n_samples, on_progress)
+    announced, n_samples = starts(decode.probe(path).duration_s), round(window_s * config.sample_rate_hz)
+    found, duration_s = _predicted(path, network, announced, n_samples, on_progress)
     start_s = starts(duration_s)  # truncated files have fewer than announced
     silence = np.zeros(len(network.thresholds))
     return Windows(start_s, window_s, np.stack([silence if one is None else one for one in found[: len(start_s)]]))

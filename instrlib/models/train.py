@@ -86,14 +86,10 @@ class Examples:
         return {"floor": silence(self.config), "hop_s": self.config.hop_s, "edges_hz": mel_edges_hz(self.config)}
 
 
-def examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler) -> Examples:
-    """Return segments of a store as examples."""
-    return Examples(((store.features, segments.row.to_numpy()),), store.label_matrix(segments), store.config, scaler)
-
-
 def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Scaler, config: TrainConfig) -> Examples:
     """Return the validation examples: segments, or fixed mixtures of them, one starting from each segment."""
-    plain = examples(store, segments, scaler)
+    rows = segments.row.to_numpy()
+    plain = Examples(((store.features, rows),), store.label_matrix(segments), store.config, scaler)
     if config.augment.mix != "layers":
         return plain
     always = dataclasses.replace(config.augment, share=1.0, retake=0.0, time_masks=0, frequency_masks=0)
@@ -347,9 +343,8 @@ def train_model(
 ) -> Path:
     """Train a network on the training part of a split and write it to a run folder, unless it is there already.
 
-    `spec` is a name of `layers.SPECS` or a table. Several labels per clip get sigmoid outputs. `seed` sets initial
-    weights, order, augmentation and dropout. Each epoch draws the original or one of the `copies`, a store of augmented
-    copies. `start` replaces random initial weights. `test` adds `trained.read_test`, which affects no choice.
+    Several labels per clip get sigmoid outputs. Each epoch draws the original or one of the `copies`, a store of
+    augmented copies. `start` replaces random initial weights. `test` adds `trained.read_test`, which affects no choice.
 
     The optimizer is Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter,
     2017, arXiv:1608.03983). The last epoch is kept; with `patience` the best one on validation, by accuracy (softmax)
@@ -372,12 +367,11 @@ def train_model(
     if is_finished(folder, key):
         return folder
     began = time.monotonic()
-    scaler = start.scaler(store) if start else fit_scaler(store, train.row.to_numpy())
-    known, held_out = examples(store, train, scaler), validation_examples(store, validation, scaler, config)
-    if copied is not None:
-        changed = ((copied.features, rows) for rows in rows_of_copies(train, copied).T)
-        known = dataclasses.replace(known, versions=(*known.versions, *changed))
-    settings = {}
+    rows = train.row.to_numpy()
+    scaler = start.scaler(store) if start else fit_scaler(store, rows)
+    changed = ((copied.features, one) for one in rows_of_copies(train, copied).T) if copied else ()
+    known = Examples(((store.features, rows), *changed), store.label_matrix(train), store.config, scaler)
+    held_out, settings = validation_examples(store, validation, scaler, config), {}
     if start:
         begin = functools.partial(start.begin, store=store, scaler=scaler, train=train, validation=validation)
         settings = {"begin": begin, "moved": (start.rates, start.frozen_norm)}

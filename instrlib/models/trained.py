@@ -143,10 +143,10 @@ def learning_curves(folders: list[Path]) -> dict[str, Any]:
 def summary(folder: Path) -> dict[str, Any]:
     """Return one flat row about a trained network: split, seed, epochs, time, validation scores and size."""
     kept, manifest = read_json(folder / "metrics.json"), read_manifest(folder)
-    names = ("accuracy", "mean_average_precision", "macro_f1", "log_loss")
-    validation = {f"validation_{name}": kept["validation"][name] for name in names if name in kept["validation"]}
-    rest = {name: value for name, value in kept.items() if name not in ("validation", "no_threshold")}
-    return {"split": manifest["split"], "seed": manifest["seed"], **rest, **validation}
+    names, validation = ("accuracy", "mean_average_precision", "macro_f1", "log_loss"), kept.pop("validation")
+    kept.pop("no_threshold", None)
+    shown = {f"validation_{name}": validation[name] for name in names if name in validation}
+    return {"split": manifest["split"], "seed": manifest["seed"], **kept, **shown}
 
 
 def part_segments(store: FeatureStore, split: Split, part: str) -> pd.DataFrame:
@@ -202,8 +202,8 @@ def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int)
     """Return the predictions of `evaluation.baselines`, fitted on the training part of each split."""
     folds = []
     for path in splits:
-        parts = load_split(path, store.segments).parts
-        segments = [store.segments[store.segments.clip_id.map(parts) == name] for name in ("train", "test")]
+        split = load_split(path, store.segments)
+        segments = [part_segments(store, split, part) for part in ("train", "test")]
         train, test = (one.groupby("clip_id").first() for one in segments)
         known = {"clip_id": test.index.to_numpy(str), "group": test.group.to_numpy(str)}
         known["targets"] = test.target.to_numpy(np.int64)
@@ -218,7 +218,7 @@ def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int)
 
 
 def _mean_spectra(store: FeatureStore, segments: pd.DataFrame) -> np.ndarray:
-    """Return the mean spectrum in dB of each clip over its sounding frames [shape=(n_clips, n_bins)], sorted by id."""
+    """Return the mean spectrum in dB of each clip over its sounding frames [n_clips, n_bins], sorted by id."""
     levels = (store.features[row].astype(np.float32) for row in segments.row)
     spectra = np.stack([level[:, sounding(level, store.config)].mean(axis=1) for level in levels])
     return pd.DataFrame(spectra).groupby(segments.clip_id.to_numpy(str)).mean().to_numpy()

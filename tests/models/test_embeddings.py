@@ -195,31 +195,32 @@ def test_each_clip_has_the_mean_over_its_windows(clips, yamnet, tmp_path):
         np.testing.assert_allclose(means[number], levels(signal).mean(axis=0), rtol=1e-4, atol=1e-7)
 
 
-def test_a_clip_within_a_file_is_read_in_parts_and_silent_parts_are_left_out(tmp_path, monkeypatch):
+def test_a_clip_within_a_file_is_read_in_parts_and_silent_parts_are_left_out(yamnet, tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "PART_S", 1.92)
     signal = np.concatenate([np.zeros(RATE_HZ), NOISE, np.zeros(3 * RATE_HZ), NOISE]).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", signal, RATE_HZ, subtype="FLOAT")
-    parts = list(embeddings._parts(tmp_path / "long.wav", 1.0, 9.0))
-    assert [len(part) for part in parts] == [30_720, 30_720, 30_720, 21_120]
-    np.testing.assert_array_equal(np.concatenate(parts[:2])[:48_000], NOISE)
+    parts = [signal[first : min(first + 30_720, 160_000)] for first in range(RATE_HZ, 160_000, 30_720)]
+    expected = np.concatenate([levels(part) for part in parts if part.any()]).mean(axis=0)
+    found = embeddings._embed(yamnet, [(tmp_path / "long.wav", 1.0, 9.0)])["mean"]
+    np.testing.assert_allclose(found, [expected], rtol=1e-4, atol=1e-7)
 
 
 def test_a_killed_run_goes_on_and_a_finished_one_is_read(clips, yamnet, tmp_path, monkeypatch):
-    embedded, read = [], embeddings._parts
+    read, load = [], embeddings.decode.load
 
-    def parts(*sound):
-        if len(embedded) == 17:
-            embedded.clear()
+    def counted(*place, **settings):
+        if len(read) == 17:
+            read.clear()
             raise KeyboardInterrupt
-        embedded.append(sound)
-        return read(*sound)
+        read.append(place)
+        return load(*place, **settings)
 
-    monkeypatch.setattr(embeddings, "_parts", parts)
+    monkeypatch.setattr(embeddings.decode, "load", counted)
     monkeypatch.setattr(embeddings, "parallel_map", lambda function, tasks, **_: (function(*task) for task in tasks))
     with pytest.raises(KeyboardInterrupt):
         embeddings.embed_corpus(clips, yamnet, root=tmp_path)
     first, again = (embeddings.embed_corpus(clips, yamnet, root=tmp_path)[1] for _ in range(2))
-    assert len(embedded) == 20 - 16
+    assert len(read) == 20 - 16
     np.testing.assert_array_equal(first, again)
 
 
