@@ -17,7 +17,6 @@ from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.metrics import scores as metrics_of
 from instrlib.evaluation.predictions import join_seeds, main_score
-from instrlib.models import layers as models
 from instrlib.models import train, trained
 from instrlib.models.layers import Layer
 
@@ -93,7 +92,7 @@ def test_a_network_learns_several_labels_and_its_run_says_how_it_decides(folders
         np.testing.assert_array_equal(thresholds, best_thresholds(kept["labels"], kept["probabilities"])[0])
         assert one["validation"] == metrics_of(kept["labels"], kept["probabilities"], thresholds)
         assert one["no_threshold"] == []
-        assert models.output_of(trained.load_model(folder)[0]) == "sigmoid"
+        assert trained.load_model(folder)[0].layers[-1].activation.__name__ == "sigmoid"
         row = trained.summary(folder)
         assert row["validation_mean_average_precision"] == one["validation"]["mean_average_precision"]
         history = pd.read_csv(folder / "history.csv")
@@ -104,7 +103,7 @@ def test_a_network_learns_several_labels_and_its_run_says_how_it_decides(folders
 def test_several_labels_always_get_sigmoid_outputs(folders, store, split_path, tmp_path):
     recipe = dataclasses.replace(CONFIG, epochs=1, output="softmax")
     folder = train.train_model(tmp_path, store.folder, split_path, TINY, recipe, 0)
-    assert models.output_of(trained.load_model(folder)[0]) == "sigmoid"
+    assert trained.load_model(folder)[0].layers[-1].activation.__name__ == "sigmoid"
 
 
 def test_a_class_that_the_training_part_never_shows_is_named(tones, store, tmp_path):

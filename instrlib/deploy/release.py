@@ -27,7 +27,6 @@ from instrlib.data.store import FeatureStore, Inputs, build_store
 from instrlib.evaluation import calibration, metrics, statistics
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models import export, litert, published, trained
-from instrlib.models.layers import output_of
 from instrlib.models.published import FILES, RECORD, Network, PublishedModel
 from instrlib.models.train import validation_examples
 from instrlib.reporting.summary import filled
@@ -163,7 +162,8 @@ def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> 
     both = export.with_maps(model)
     file.write_bytes(export.convert_model(both, ("dynamic int8",))["dynamic int8"])
     grid = saliency.cell_grid(model, saliency.picture_layers(model)[-1]) if "maps" in both.output else None
-    plain = Network(file, store.config, scaler, output_of(model), 1.0, np.zeros(len(store.classes)), grid)
+    output, thresholds = model.layers[-1].activation.__name__, np.zeros(len(store.classes))
+    plain = Network(file, store.config, scaler, output, 1.0, thresholds, grid)
     fitted = _calibrated(plain, store, split, network)
     # Float32 numbers with as few digits as distinguish them halve the record.
     kept = {name: [float(str(one)) for one in np.float32(getattr(scaler, name))] for name in ("mean", "deviation")}

@@ -100,10 +100,7 @@ def export_networks(
     """Convert networks to every format and test each file; finished conversions are kept.
 
     `networks` are run folders by name, first by seed, then by fold; `inputs` are those of their training.
-
-    Returns the test predictions of the files by "<network>, <format>", and a table with one row per file: `name`,
-    `network`, `format`, `seed`, `fold`, `path`, `bytes`, `compressed_bytes` (deflate), `parameters`, `nonzero`,
-    `multiply_adds`, `nonzero_multiply_adds`, `validation_accuracy`.
+    Returns the test predictions of the files by "<network>, <format>", and a table with one row per file.
     """
     places = [
         ({"network": name, "seed": seed, "fold": fold}, network, run_folder(folder, name, fold=fold, seed=seed))

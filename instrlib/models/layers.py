@@ -100,25 +100,17 @@ def initialise(model: Any, seed: int) -> None:
         layer.set_weights(weights)
 
 
-def output_of(model: Any) -> str:
-    """Return "softmax" or "sigmoid"; see `build`."""
-    return model.layers[-1].activation.__name__
-
-
 def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
-    picture = len(x.shape) == 4
-    if (row.kind == "dense") == picture:
+    fits = (row.kind == "dense") != (len(x.shape) == 4)
+    if fits and row.kind == "conv":
+        margin = row.kernel - 1 if row.padding == "valid" else 0
+        fits = min(-(-(side - margin) // row.stride) for side in x.shape[1:3]) >= row.pool
+    if not fits:
         raise ConfigError(
-            f"Row {number} ({row.kind}) does not fit its input of shape {tuple(x.shape[1:])}: put dense rows after an "
-            "average or flatten row, and all others before it."
+            f"Row {number} ({row.kind}, stride {row.stride}, pool {row.pool}) does not fit its input of shape "
+            f"{tuple(x.shape[1:])}; pool less, and put dense rows, and only these, after an average or flatten row."
         )
     if row.kind == "conv":
-        margin = row.kernel - 1 if row.padding == "valid" else 0
-        if min(-(-(side - margin) // row.stride) for side in x.shape[1:3]) < row.pool:
-            raise ConfigError(
-                f"Row {number} (conv, stride {row.stride}, pool {row.pool}) leaves nothing of its input of "
-                f"{x.shape[1]} x {x.shape[2]}; use less pooling or a longer segment."
-            )
         settings = {"strides": row.stride, "padding": row.padding, "use_bias": not row.norm}
         x = layers.Conv2D(row.units, row.kernel, name=f"conv{number}", **settings)(x)
     elif row.kind == "dense":

@@ -41,17 +41,13 @@ RESULTS = ("validation_loss", "validation_accuracy", "best_epoch", "epochs", "se
 
 @dataclass(frozen=True)
 class Candidate:
-    """One draw from a search space.
-
-    `parameters` and `multiply_adds` are None if the network cannot be built. `status` is "drawn", or "too large" or
-    "failed" for networks that are not trained, with the `reason`.
-    """
+    """One draw from a search space; `status` is "drawn", or "too large" or "failed" (not trained), with a `reason`."""
 
     number: int
     values: dict[str, float]
     spec: tuple[Layer, ...]
     config: TrainConfig
-    parameters: int | None = None
+    parameters: int | None = None  # None if the network cannot be built
     multiply_adds: int | None = None
     status: str = "drawn"
     reason: str = ""
@@ -105,13 +101,11 @@ def draw(
 def search(
     folder: Path, candidates: Sequence[Candidate], *, inputs: Inputs, workers: int | None = None
 ) -> pd.DataFrame:
-    """Train the drawn networks on every split (Bergstra and Bengio, 2012, JMLR 13:281-305).
+    """Train the drawn networks on every split (Bergstra and Bengio, 2012, JMLR 13:281-305); one row per trial and fold.
 
-    Trials that raise an error or kill their process are marked. Each result is cached in `folder`: an interrupted or
-    extended search trains only the missing trials. Delete the file of a failed trial to repeat it.
-
-    Returns one row per trial and fold: `trial`, `fold`, the hyperparameters, `parameters`, `multiply_adds`, `RESULTS`,
-    `status` ("done", "failed", "died" or "too large") and `reason`.
+    `status` is "done", "failed" or "died" (trials that raise an error or kill their process) or "too large". Each
+    result is cached in `folder`: an interrupted or extended search trains only the missing trials. Delete the file of a
+    failed trial to repeat it.
     """
     store, starts, rows, tasks = inputs.store, folder / "starts.txt", [], []
     for one, (fold, path) in itertools.product(candidates, enumerate(inputs.splits)):

@@ -190,10 +190,9 @@ def read_test(
 
     def make() -> Predictions:
         thresholds = read_json(folder / "preprocessing.json").get("thresholds")
-        segments, several = part_segments(store, split, "test"), thresholds is not None
-        answer = predict or load_model(folder)[0].predict_on_batch
-        predicted = predict_clips(answer, store, scaler, segments, several=several)
-        return predicted | ({"thresholds": np.asarray(thresholds)} if several else {})
+        answer, segments = predict or load_model(folder)[0].predict_on_batch, part_segments(store, split, "test")
+        predicted = predict_clips(answer, store, scaler, segments, several=thresholds is not None)
+        return predicted | ({"thresholds": np.asarray(thresholds)} if thresholds else {})
 
     return cached(folder / "predictions.npz", trained["key"], make)
 

@@ -22,7 +22,7 @@ from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation.calibration import sigmoid, softmax
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.predictions import Predictions, join_seeds
-from instrlib.models.layers import Layer, output_of
+from instrlib.models.layers import Layer
 from instrlib.models.trained import load_model, load_scaler, read_manifest
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def embed_network(run: Path, store: FeatureStore, *, root: Path) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Initialisation for fine-tuning: the body of a trained network, and a probe fitted on it as the head.
+    """Initialisation for fine-tuning: the body of a trained network, and a probe as the head.
 
     A random head would distort the body by its first gradients (Kumar et al., 2022, arXiv:2202.10054). `decay` is a
     factor of the learning rate for each row away from the scores (Howard and Ruder, 2018, arXiv:1801.06146); 0 trains
-    the head only. With `frozen_norm`, batch normalisation keeps its statistics, scale and shift.
+    the head only. With `frozen_norm`, batch normalisation stays as it is.
     """
 
     folder: Path
@@ -156,7 +156,7 @@ class Pretrained:
             layer.set_weights(learned.get_weights())
         x, held_x = (_embed_segments(model, store, scaler, part) for part in (train, validation))
         labels, held = (store.label_matrix(part.drop_duplicates("clip_id")) for part in (train, validation))
-        probe = fit_probe(x, labels, held_x, held, several=output_of(model) == "sigmoid")
+        probe = fit_probe(x, labels, held_x, held, several=model.layers[-1].activation.__name__ == "sigmoid")
         model.layers[-1].set_weights([probe.kernel.astype(np.float32), probe.bias.astype(np.float32)])
 
 
