@@ -247,7 +247,13 @@ def read(
     excluded.append(usable[in_test].assign(reason=IN_TEST))
     usable = usable[~in_test].sort_values("clip_id")
     labels = None if labels is None else labels[usable.index]
-    _check_classes(name, wanted, usable.label.to_numpy()[:, None] == np.array(wanted) if labels is None else labels)
+    marks = usable.label.to_numpy()[:, None] == np.array(wanted) if labels is None else labels
+    empty = [one for one, column in zip(wanted, marks.T, strict=True) if not {0, 1} <= set(column)]
+    if empty:
+        raise CorpusError(
+            f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)}; leave the class out, or "
+            f"run `instrlib validate {name}` to list the reasons."
+        )
     rows = [(one.clip_id, one.path, one.reason, True) for table in excluded for one in table.itertuples()]
     rows += [(one.clip_id, one.path, one.reason, False) for one in unusable.itertuples()]
     own = [column for column in found.clips if column not in COLUMNS]
@@ -337,16 +343,6 @@ def check_unique(place: Path | str, names: pd.Series) -> None:
     twice = names[names.duplicated()].unique()
     if len(twice):
         raise CorpusError(f"{place} has {len(twice)} clips more than once, such as {twice[0]}; keep one of each.")
-
-
-def _check_classes(name: str, classes: tuple[str, ...], labels: np.ndarray) -> None:
-    """Raise `CorpusError` for a class that no usable clip has, or, with several labels, every one."""
-    empty = [one for one, column in zip(classes, labels.T, strict=True) if not {0, 1} <= set(column)]
-    if empty:
-        raise CorpusError(
-            f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)}; leave the class out, or "
-            f"run `instrlib validate {name}` to list the reasons."
-        )
 
 
 def _remotes(name: str) -> tuple[list[files.Remote], files.Remote | None]:

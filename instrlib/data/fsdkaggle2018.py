@@ -13,6 +13,8 @@ from instrlib.data.files import read_table
 GAP = 100
 """Largest step between the Freesound ids of one upload session; see `id_clusters`."""
 
+_TABLE = "FSDKaggle2018.meta/{}_post_competition.csv"
+
 
 def id_clusters(ids: Sequence[int] | np.ndarray, *, gap: int = GAP) -> np.ndarray:
     """Return for each Freesound id of one class the smallest id of its cluster, int64 [shape=(n,)].
@@ -39,23 +41,20 @@ def find(root: Path) -> Found:
     Further columns: `freesound_id` and `licence`. If both parts are on disk, training clips in a cluster of a test clip
     are excluded: 59 % of the test clips have training clips of their class within 100 ids.
     """
-    parts = {part: (_table(part), f"FSDKaggle2018.audio_{part}") for part in ("train", "test")}
+    parts = {part: (_TABLE.format(part), f"FSDKaggle2018.audio_{part}") for part in ("train", "test")}
     clips, notes = read_parts("fsdkaggle2018", root, parts, _read_part)
     clusters = clips.groupby("label").freesound_id.transform(lambda ids: id_clusters(ids.to_numpy()))
     return Found(clips.assign(group=clips.label + "/" + clusters.astype(str)), notes=notes)
 
 
-def _table(part: str) -> str:
-    return f"FSDKaggle2018.meta/{part}_post_competition.csv"
-
-
 def _read_part(root: Path, part: str) -> pd.DataFrame:
-    table = read_table(root / _table(part), ("fname", "label", "freesound_id", "license"))
+    path = root / _TABLE.format(part)
+    table = read_table(path, ("fname", "label", "freesound_id", "license"))
     if "usage" in table:
         table = table[table.usage != "Ignored"]  # clips that pad the test part of the competition
     wrong = table.fname[~table.freesound_id.str.fullmatch(r"\d{1,18}")]
     if len(wrong):
-        raise CorpusError(f"{root / _table(part)}: the freesound_id of {wrong.iloc[0]} is not an integer.")
+        raise CorpusError(f"{path}: the freesound_id of {wrong.iloc[0]} is not an integer.")
     return pd.DataFrame(
         {
             "clip_id": [Path(name).stem for name in table.fname],
