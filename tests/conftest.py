@@ -150,7 +150,7 @@ def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory
     config = TrainConfig(epochs=12, patience=12)
     variant = variants.Variant("compact CNN", table, config, small.store.folder)
     outcome = variants.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
-    layers = AugmentConfig(mix="layers", share=0.6, layers=(1, 3))
+    layers = AugmentConfig(mix="mixtures", share=0.6, n_sources=(1, 3))
     recipe = replace(config, epochs=18, output="sigmoid", class_weights=False, augment=layers)
     name = "trained on mixtures"
     several_variant = variants.Variant(name, table, recipe, small.store.folder)

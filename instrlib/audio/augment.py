@@ -52,10 +52,10 @@ def augment(
     .. [2] Zhang et al., "mixup", ICLR 2018. arXiv:1710.09412
     .. [3] Park et al., "SpecAugment" (here without time warping), Interspeech 2019. doi:10.21437/Interspeech.2019-2680
     """
-    if config.retake:
-        x = augment_recording(x, share=config.retake, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
-    if config.mix == "layers" and rng.random() < config.share:
-        settings = {"number": config.layers, "range_db": config.level_range_db, "floor": floor}
+    if config.recording:
+        x = augment_recording(x, share=config.recording, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)
+    if config.mix == "mixtures" and rng.random() < config.share:
+        settings = {"number": config.n_sources, "range_db": config.level_range_db, "floor": floor}
         x, y = mixtures(x, y, **settings, widths_hz=edges_hz[2:] - edges_hz[:-2], rng=rng)
     elif config.mix in ("cutmix", "mixup") and rng.random() < config.share:
         x, y = _mixed(x, y, config, rng)

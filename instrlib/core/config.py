@@ -116,25 +116,25 @@ class FeatureConfig(Settings):
 class AugmentConfig(Settings):
     """Augmentation of the training examples, drawn again for every batch."""
 
-    # CutMix and MixUp mix two examples and their labels; "layers" adds several examples and keeps all labels.
-    mix: Literal["none", "cutmix", "mixup", "layers"] = "none"
+    # CutMix and MixUp mix two examples and their labels; "mixtures" adds several examples and keeps all labels.
+    mix: Literal["none", "cutmix", "mixup", "mixtures"] = "none"
     axes: Literal["both", "time", "frequency"] = "both"  # of the CutMix box
     beta: float = 1.0  # both parameters of the Beta distribution of the share of the first example
     share: float = 1.0  # of the batches, to be mixed
-    layers: tuple[int, int] = (1, 4)  # smallest and largest number of examples, all of different classes
+    n_sources: tuple[int, int] = (1, 4)  # smallest and largest number of examples, all of different classes
     level_range_db: float = 12.0  # largest level difference from the first example
     time_masks: int = 0
     time_mask_s: float = 0.0  # the longest
     frequency_masks: int = 0
     frequency_mask_bins: int = 0  # the widest
-    retake: float = 0.0  # share of the examples that get recording augmentation
+    recording: float = 0.0  # share of the examples that get recording augmentation
 
-    limits: ClassVar = {"beta": (1e-6, math.inf), "share": (0, 1), "retake": (0, 1), "level_range_db": (0, math.inf)}
+    limits: ClassVar = {"beta": (1e-6, math.inf), "share": (0, 1), "recording": (0, 1), "level_range_db": (0, math.inf)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (len(self.layers) == 2 and 1 <= self.layers[0] <= self.layers[1]):
-            raise ConfigError(f"layers must be the fewest and the most examples, from 1, not {self.layers!r}.")
+        if not (len(self.n_sources) == 2 and 1 <= self.n_sources[0] <= self.n_sources[1]):
+            raise ConfigError(f"n_sources must be the fewest and the most examples, from 1, not {self.n_sources!r}.")
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.augment.mix == "layers" and self.output != "sigmoid":
-            raise ConfigError('mix="layers" gives several labels per clip and requires output="sigmoid".')
+        if self.augment.mix == "mixtures" and self.output != "sigmoid":
+            raise ConfigError('mix="mixtures" gives several labels per clip and requires output="sigmoid".')
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Profile:
     notebook_limit_s: float
 
 
-FOR_RECORDINGS = AugmentConfig(retake=0.5, mix="cutmix", share=0.5)
+FOR_RECORDINGS = AugmentConfig(recording=0.5, mix="cutmix", share=0.5)
 """Augmentation of a network that learns from rendered sounds and is used on recordings."""
 
 _SMOKE = Profile(

@@ -254,7 +254,7 @@ def pdf(analysis: Analysis, figures: dict[str, str], **output: Any) -> Any:
     data = content(analysis)
     for part, figure in figures.items():
         data[part]["svg"] = figure
-    return compiled("sheet.typ", data, timestamp=analysis.analysed_at, **output)
+    return compiled("analysis.typ", data, timestamp=analysis.analysed_at, **output)
 
 
 def percent(share: float) -> str:

@@ -190,7 +190,7 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
         validation = [metrics.scores(targets, one) for one in found]
     else:
         recipe = trained.read_manifest(network)["train"]
-        augment = AugmentConfig.from_dict(recipe["augment"] | {"layers": tuple(recipe["augment"]["layers"])})
+        augment = AugmentConfig.from_dict(recipe["augment"] | {"n_sources": tuple(recipe["augment"]["n_sources"])})
         recipe = TrainConfig.from_dict(recipe | {"augment": augment})
         held_out = validation_examples(store, segments, plain.scaler, recipe)
         logits, targets = held_out.answers(lambda x: litert.run(interpreter, x)[2]), held_out.labels

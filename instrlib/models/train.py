@@ -90,9 +90,9 @@ def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Sca
     """Return the validation examples: segments, or fixed mixtures of them, one starting from each segment."""
     rows = segments.row.to_numpy()
     plain = Examples(((store.features, rows),), store.label_matrix(segments), store.config, scaler)
-    if config.augment.mix != "layers":
+    if config.augment.mix != "mixtures":
         return plain
-    always = dataclasses.replace(config.augment, share=1.0, retake=0.0, time_masks=0, frequency_masks=0)
+    always = dataclasses.replace(config.augment, share=1.0, recording=0.0, time_masks=0, frequency_masks=0)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(plain))  # partners come from the same batch, which must contain several classes
     x, y = plain.read(order), plain.labels[order]
@@ -353,7 +353,7 @@ def train_model(
     store = open_store(store_folder)
     split = load_split(split_path, store.segments)
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
-    if store.config.kind != "log_mel" and (config.augment.mix == "layers" or config.augment.retake):
+    if store.config.kind != "log_mel" and (config.augment.mix == "mixtures" or config.augment.recording):
         raise ConfigError(f"Mixtures and recording augmentation require log-mel spectrograms, not {store.config.kind}.")
     if store.multilabel:
         config = dataclasses.replace(config, output="sigmoid")
@@ -377,7 +377,7 @@ def train_model(
         settings = {"begin": begin, "moved": (start.rates, start.frozen_norm)}
     graph, history, best = fit(table, known, held_out, config, seed, **settings)
     metrics = {"best_epoch": best, "epochs": len(history), "training_s": round(time.monotonic() - began, 1)}
-    if config.augment.mix == "layers":
+    if config.augment.mix == "mixtures":
         predicted = {"probabilities": held_out.answers(graph.predict).astype(float), "labels": held_out.labels}
     else:
         predicted = predict_clips(graph.predict, store, scaler, validation, several=config.output == "sigmoid")

@@ -22,10 +22,10 @@ from instrlib.core.io import ConfigError
         (AugmentConfig, {"mix": "cut"}),
         (AugmentConfig, {"beta": 0}),
         (AugmentConfig, {"share": 1.5}),
-        (AugmentConfig, {"layers": (2, 1)}),
+        (AugmentConfig, {"n_sources": (2, 1)}),
         (AugmentConfig, {"level_range_db": float("inf")}),
         (TrainConfig, {"schedule": "step"}),
-        (TrainConfig, {"augment": AugmentConfig(mix="layers"), "output": "softmax"}),
+        (TrainConfig, {"augment": AugmentConfig(mix="mixtures"), "output": "softmax"}),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(kind, values):

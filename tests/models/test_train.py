@@ -75,10 +75,10 @@ def test_three_steps_are_those_of_keras(output, features):
         np.testing.assert_allclose(one, other, atol=3e-3)
 
 
-@pytest.mark.parametrize("mix", ["none", "cutmix", "layers"])
+@pytest.mark.parametrize("mix", ["none", "cutmix", "mixtures"])
 def test_each_batch_is_augmented_by_its_own_generator_and_weighted_by_its_labels(mix, monkeypatch):
-    known, several = random_examples(), mix == "layers"
-    mixing = AugmentConfig(mix=mix, share=0.5, retake=0.5, frequency_masks=1, frequency_mask_bins=5)
+    known, several = random_examples(), mix == "mixtures"
+    mixing = AugmentConfig(mix=mix, share=0.5, recording=0.5, frequency_masks=1, frequency_mask_bins=5)
     config = dataclasses.replace(CONFIG, augment=mixing, output="sigmoid" if several else "softmax")
     weights = None if several else np.array([1.0, 2.0, 3.0, 4.0])
     monkeypatch.setattr(train, "CHUNK_BYTES", 40_000)  # a few steps at a time
@@ -173,7 +173,7 @@ def test_a_diverging_training_names_seed_and_learning_rate_and_leaves_nothing_be
 # -- run folders -----------------------------------------------------------------------------------------------------
 
 LAYERED = TrainConfig(
-    epochs=3, output="sigmoid", augment=AugmentConfig(mix="layers", layers=(2, 3), time_masks=1, time_mask_s=0.2)
+    epochs=3, output="sigmoid", augment=AugmentConfig(mix="mixtures", n_sources=(2, 3), time_masks=1, time_mask_s=0.2)
 )
 
 
@@ -229,7 +229,7 @@ def test_a_network_for_mixtures_is_validated_on_mixtures_which_are_always_the_sa
 
 def test_mixtures_need_log_mel_spectrograms_and_training_needs_every_class(small, tmp_path):
     store = build_store(small.clips, FeatureConfig(kind="mfcc", n_mels=32, hop_length=4096), root=tmp_path, workers=1)
-    for config in (LAYERED, TrainConfig(augment=AugmentConfig(retake=0.5))):
+    for config in (LAYERED, TrainConfig(augment=AugmentConfig(recording=0.5))):
         with pytest.raises(ConfigError, match="mfcc"):
             train.train_model(tmp_path / "run", store.folder, small.split_path, "small", config, 0)
     segments = trained.part_segments(small.store, small.split, "train")

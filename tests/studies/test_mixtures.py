@@ -171,7 +171,7 @@ def test_mixtures_are_rendered_again_if_a_file_is_lost_or_altered(small, plan, m
 def given(small, inputs, mixtures, tmp_path_factory):
     """Return networks of two seeds, and what else `predict` takes."""
     config = TrainConfig(
-        epochs=1, output="sigmoid", class_weights=False, augment=AugmentConfig(mix="layers", layers=(1, 3))
+        epochs=1, output="sigmoid", class_weights=False, augment=AugmentConfig(mix="mixtures", n_sources=(1, 3))
     )
     variant = Variant("tiny", TINY, config, small.store.folder)
     folder = tmp_path_factory.mktemp("networks")
