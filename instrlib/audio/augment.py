@@ -32,25 +32,15 @@ def augment(
     rng: np.random.Generator,
     edges_hz: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment one batch: recording augmentation first, then CutMix [1]_, MixUp [2]_ or mixtures, then masks [3]_.
+    """Augment one batch: recording augmentation first, then CutMix, MixUp or mixtures, then masks.
 
-    Parameters
-    ----------
-    x, y : np.ndarray [shape=(batch, n_bins, n_frames)] and [shape=(batch, n_classes)], float32
-        Features before scaling. Shares of the classes; or 1 present, 0 absent, NaN not observed (in a mix, unless both
-        examples are observed).
-    config : AugmentConfig
-        The settings. A batch is mixed as a whole, with probability `share`.
-    floor, hop_s : np.ndarray [shape=(n_bins,)], float
-        Value of silence in each row (`features.silence`); time between two frames.
-    edges_hz : np.ndarray [shape=(n_bins + 2,)], optional
-        See `features.mel_edges_hz`; required for mixtures and recording augmentation.
+    `x` [batch, n_bins, n_frames] are features before scaling, `y` [batch, n_classes] shares of the classes; or 1
+    present, 0 absent, NaN not observed (in a mix, unless both examples are observed). A batch is mixed as a whole, with
+    probability `share`. `floor` [n_bins] is the value of silence (`features.silence`). `edges_hz` [n_bins + 2], see
+    `features.mel_edges_hz`, are required for mixtures and recording augmentation.
 
-    References
-    ----------
-    .. [1] Yun et al., "CutMix", ICCV 2019. arXiv:1905.04899
-    .. [2] Zhang et al., "mixup", ICLR 2018. arXiv:1710.09412
-    .. [3] Park et al., "SpecAugment" (here without time warping), Interspeech 2019. doi:10.21437/Interspeech.2019-2680
+    CutMix: arXiv:1905.04899; MixUp: arXiv:1710.09412; masks: SpecAugment without time warping,
+    doi:10.21437/Interspeech.2019-2680.
     """
     if config.recording:
         x = augment_recording(x, share=config.recording, centres_hz=edges_hz[1:-1], hop_s=hop_s, floor=floor, rng=rng)

@@ -51,22 +51,10 @@ def probe(path: Path) -> AudioInfo:
 def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None) -> np.ndarray:
     """Decode a file, or a part of it, to mono float32 samples [n] at one rate.
 
-    The values agree with `librosa.load`: channels are averaged, then resampled with soxr's HQ filter.
-
-    Parameters
-    ----------
-    path : Path
-        A wav, flac, ogg or mp3 file; 8 to 32 bits or float, any number of channels, any rate.
-    sample_rate_hz : int
-        Rate of the result.
-    start_s, duration_s : float
-        Start and length of the part, which ends at the end of the file at the latest; default: the whole file.
-
-    Raises
-    ------
-    AudioError
-        When the file is missing, empty or not audio, or when the decoded part is shorter than `MIN_DURATION_S`, silent
-        (peak below `SILENCE_DBFS`), or contains NaN or infinity.
+    The values agree with `librosa.load`: channels are averaged, then resampled with soxr's HQ filter. The file is wav,
+    flac, ogg or mp3, of 8 to 32 bits or float, with any number of channels and any rate. The part ends at the end of
+    the file at the latest. A file that is missing, empty or not audio, and a part that is shorter than
+    `MIN_DURATION_S`, silent (peak below `SILENCE_DBFS`), or contains NaN or infinity, raise `AudioError`.
     """
     part = {"start_s": start_s, "duration_s": duration_s}
     return np.concatenate(list(blocks(path, sample_rate_hz=sample_rate_hz, block_s=math.inf, **part)))

@@ -24,21 +24,11 @@ PCEN_SCALE = 2.0**31
 
 
 def extract(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Compute the features of one segment, of the kind `config.kind`.
+    """Compute the features of one segment [config.shape, float32], of the kind `config.kind`.
 
-    Parameters
-    ----------
-    signal : np.ndarray [shape=(n,)]
-        Mono samples at `config.sample_rate_hz`; shorter ones are padded, longer ones raise `ValueError`.
-    config : FeatureConfig
+    "log_mel": dB from -top_db to 0. "mfcc": its first `n_mfcc` coefficients. "pcen": 0 (silence) to about 6. `signal`
+    [n] are mono samples at `config.sample_rate_hz`; shorter ones are padded, longer ones raise `ValueError`.
 
-    Returns
-    -------
-    np.ndarray [shape=config.shape, float32]
-        "log_mel": dB from -top_db to 0. "mfcc": its first `n_mfcc` coefficients. "pcen": 0 (silence) to about 6.
-
-    Notes
-    -----
     Definitions are those of librosa, except for silence: `librosa.power_to_db` maps an all-zero segment to 0 dB.
 
     Examples

@@ -128,8 +128,9 @@ def pareto(
         axes.plot(x[best], y[best], marker, color=colour, markersize=7, markeredgecolor=style.INK)
         axes.plot([], [], marker, color=colour, markersize=6, label=label(name))
     for number, one in enumerate(front, 1):
-        place = {"textcoords": "offset points", "ha": "right", "fontsize": 8, "fontweight": "bold"}
-        axes.annotate(str(number), (x[one], y[one]), (-5, 5), **place)
+        side, offset = ("right", (-5, 5)) if number % 2 else ("left", (6, -10))  # neighbours on both sides of the front
+        place = {"textcoords": "offset points", "ha": side, "fontsize": 8, "fontweight": "bold"}
+        axes.annotate(str(number), (x[one], y[one]), offset, **place)
         axes.plot([], [], linestyle="none", label=f"{number}  {label(names[one], wrap=28)}")
     axes.margins(x=0.08)
     log_axis(axes)

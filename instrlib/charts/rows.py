@@ -125,9 +125,8 @@ def box(
     values, kinds, drawn = np.asarray(values, dtype=float), np.asarray(kinds, dtype=str), colours_of(kinds)
     height = 0.5 + 0.17 * len(drawn)
     figure, grid_panels = style.grid(len(panels), columns=2, row_height=height, margin=0.1, sharey=True)
-    for axes, measure, name, logged in zip(
-        grid_panels, values.T, panels, log if len(log) else [False] * len(panels), strict=True
-    ):
+    logs = log if len(log) else [False] * len(panels)
+    for axes, measure, name, logged in zip(grid_panels, values.T, panels, logs, strict=True):
         for row, (kind, (colour, _)) in enumerate(drawn.items()):
             ends = np.nanpercentile(measure[kinds == kind], [5, 25, 50, 75, 95])
             axes.hlines(row, ends[0], ends[4], color=colour, linewidth=1)

@@ -18,13 +18,9 @@ def single_label(
 
     Returns "majority class" and "nearest centroid" [shape=(n_test, n_classes)], and "stratified random"
     [shape=(N_CHANCE, n_test, n_classes)]. The majority class has the shares of the classes as probabilities. The
-    stratified random answers order the classes by repeated draws from these shares [1]_. The nearest centroid is a
-    Gaussian around the mean of each class, with one variance for all; it is overconfident, because features are
-    correlated.
-
-    References
-    ----------
-    .. [1] R. L. Plackett, "The analysis of permutations", J. R. Stat. Soc. C 24(2), 1975. doi:10.2307/2346567
+    stratified random answers order the classes by repeated draws from these shares (Plackett, 1975,
+    doi:10.2307/2346567). The nearest centroid is a Gaussian around the mean of each class, with one variance for all;
+    it is overconfident, because features are correlated.
     """
     from scipy.spatial.distance import cdist
     from scipy.special import softmax

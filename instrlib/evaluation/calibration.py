@@ -15,13 +15,7 @@ MIN_RIGHT_CLIPS = 20
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return probabilities that sum to 1; a temperature above 1 makes them more uniform.
-
-    Examples
-    --------
-    >>> softmax(np.log([[9.0, 1.0]]), temperature=2.0).round(2).tolist()
-    [[0.75, 0.25]]
-    """
+    """Return probabilities that sum to 1; a temperature above 1 makes them more uniform."""
     return np.exp(_log_softmax(logits, temperature))
 
 
@@ -31,15 +25,10 @@ def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray, clip_index: np.ndarray | None = None) -> float:
-    """Return the temperature with the lowest log loss of softmax probabilities [1]_.
+    """Return the temperature with the lowest log loss of softmax probabilities (Guo et al., 2017, arXiv:1706.04599).
 
     `logits` [n_segments, n_classes] and `targets` [n_clips] are those of validation clips; `clip_index` [n_segments] is
     the clip of each segment (default: each segment is a clip), over whose segments probabilities are averaged.
-
-    References
-    ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017.
-       arXiv:1706.04599
 
     Examples
     --------

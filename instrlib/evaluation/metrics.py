@@ -29,13 +29,7 @@ def scores(
 
     Macro scores are means over classes that occur (with several labels: observed both present and absent); a class that
     is never predicted has precision 0. `log_loss` is in nats, `expected_calibration_error` has 15 bins of equal width
-    [1]_, and `map_at_3` follows DCASE 2018 [2]_.
-
-    References
-    ----------
-    .. [1] C. Guo et al., "On calibration of modern neural networks", ICML 2017. arXiv:1706.04599
-    .. [2] E. Fonseca et al., "General-purpose tagging of Freesound audio with AudioSet labels", DCASE 2018.
-       arXiv:1807.09902
+    (Guo et al., 2017, arXiv:1706.04599), and `map_at_3` follows DCASE 2018 (Fonseca et al., arXiv:1807.09902).
 
     Examples
     --------
@@ -99,7 +93,8 @@ def weighted_scores(terms: Terms, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return every score [n_draws] for each row of weights [n_draws, n_clips]."""
     present, decided, n = terms["present"], terms["decided"], weights @ terms["n"]
     n = np.where(n > 0, n, np.nan)
-    macro = {name: _macro(values) for name, values in weighted_class_scores(terms, weights).items()}
+    by_class = weighted_class_scores(terms, weights)
+    macro = {name: pd.DataFrame(values).mean(axis=1).to_numpy() for name, values in by_class.items()}
     log_loss, error = weights @ terms["loss"] / n, np.abs(weights @ terms["gap"]).sum(axis=1) / n
     if "place" in terms:
         place = terms["place"]
@@ -157,11 +152,6 @@ def _ranking(answers: np.ndarray, present: np.ndarray, weights: np.ndarray) -> t
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=~(whole <= 0))
-
-
-def _macro(by_class: np.ndarray) -> np.ndarray:
-    n = np.isfinite(by_class).sum(axis=1)
-    return np.where(n > 0, np.nansum(by_class, axis=1) / np.maximum(n, 1), np.nan)
 
 
 def bins(confidence: np.ndarray) -> np.ndarray:

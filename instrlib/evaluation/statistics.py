@@ -3,12 +3,8 @@
 Clips of one group (recording, performer or instrument) are correlated, so groups are drawn instead of clips, stratified
 by class. Every score is a function of clip weights: ones give the estimate, draws give its distribution. Of the n
 groups of a stratum, n - 1 are drawn, each with weight n / (n - 1), which keeps the variance unbiased for few groups
-[1]_. With a single group, the ends of an interval are NaN.
-
-References
-----------
-.. [1] J. N. K. Rao, C. F. J. Wu, "Resampling inference with complex survey data", JASA 83(401), 1988.
-   doi:10.1080/01621459.1988.10478591
+(Rao and Wu, JASA 83(401), 1988, doi:10.1080/01621459.1988.10478591). With a single group, the ends of an interval are
+NaN.
 """
 
 import math
@@ -37,16 +33,10 @@ Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def score_table(predictions: dict[str, Predictions], *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """Score several models, with 95 % intervals over groups and seeds.
+    """Score models on the same clips, with 95 % intervals over groups and seeds.
 
-    `predictions` are those of `predictions.Predictions` by model name; models with different test clips raise
-    `EvaluationError`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model`, `score`, `estimate`, `low`, `high`, one row per model and score. The expected calibration error
-        has no interval, because its bootstrap is biased.
+    Returns the columns `model`, `score`, `estimate`, `low` and `high`, one row per model and score. The expected
+    calibration error has no interval, because its bootstrap is biased.
     """
     check_same_clips(predictions)
     drawn = {name: score_draws(answer, n_resamples=n_resamples, seed=seed) for name, answer in predictions.items()}
@@ -216,15 +206,12 @@ def draw(
     """Draw groups and evaluate the statistics, one per training seed, under each draw.
 
     `groups` [n_clips] are the groups of the clips or, for mixtures, those of their sources [n_clips, k], "" where there
-    are fewer. The weight of a mixture is the product of their weights, which makes intervals slightly too wide [1]_.
+    are fewer. The weight of a mixture is the product of their weights, which makes intervals slightly too wide (Owen,
+    "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007, doi:10.1214/07-AOAS122).
     `strata` [n_clips] are the classes of the clips. A group belongs to the most frequent class of its clips; classes
     with one group are pooled. Models on the same clips share the draws of a seed.
 
     Returns arrays [n_seeds, 1 + n_resamples, ...] by name, of which the first column is the estimate.
-
-    References
-    ----------
-    .. [1] A. B. Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007. doi:10.1214/07-AOAS122
     """
     codes, weights = group_weights(groups, strata, n_resamples=n_resamples, seed=seed)
     blocks = []
@@ -309,17 +296,9 @@ def p_value(draws: np.ndarray) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Correct the p-values of one family for multiple comparisons; NaN is kept and not counted [1]_.
+    """Correct the p-values of one family for multiple comparisons; NaN is kept and not counted.
 
-    References
-    ----------
-    .. [1] S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
-       1979. https://www.jstor.org/stable/4615733
-
-    Examples
-    --------
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
-    [0.03, 0.06, 0.06]
+    S. Holm, Scandinavian Journal of Statistics 6, 1979, https://www.jstor.org/stable/4615733.
     """
     corrected = np.array(p, dtype=float)
     order = np.argsort(corrected, kind="stable")[: np.isfinite(corrected).sum()]  # NaN comes last

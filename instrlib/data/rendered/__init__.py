@@ -188,7 +188,7 @@ def groups(label: str, players: Players = PLAYERS) -> dict[tuple[str, int, int],
     cast = [(font, voice.program, voice.register) for font in players.fonts for voice in _cast(label, font)]
     choices = (
         {one: f"{label}/p{one[1]:03d}" for one in cast},
-        {one: f"{label}/{sources.instrument(*one[:2])}" for one in cast},
+        {one: "{}/{}-p{:03d}".format(label, *sources.SAME_SAMPLES.get(one[:2], one[:2])) for one in cast},
         {one: f"{label}/p{one[1]:03d}-r{one[2]}" for one in cast},
     )
     return next((named for named in choices if len(set(named.values())) >= 3), choices[-1])

@@ -95,10 +95,9 @@ def open_engine(name: str, font: Path) -> TinySoundFont | FluidSynth:
 @functools.cache
 def silent_keys(font: Path, program: int, low: int, high: int, *, drums: bool = False) -> frozenset[int]:
     """Return the keys from `low` to `high` without sound in a font, in gaps between its samples."""
-    struck = {key: np.array([[0.0, 0.05, key, 100]]) for key in range(low, high + 1)}
-    return frozenset(
-        key for key, note in struck.items() if not play(font, note, program=program, duration_s=0.05, drums=drums).any()
-    )
+    how = {"program": program, "duration_s": 0.05, "drums": drums}
+    keys = range(low, high + 1)
+    return frozenset(key for key in keys if not play(font, np.array([[0.0, 0.05, key, 100]]), **how).any())
 
 
 def play(

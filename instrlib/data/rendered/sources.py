@@ -31,17 +31,11 @@ FONTS = {
 }
 
 # Programs of one font whose samples are those of another program or font, all or all but one (see `shared_samples`).
-_SAME_SAMPLES = {
+SAME_SAMPLES = {
     ("TimGM6mb", 110): ("TimGM6mb", 40),  # fiddle and violin
     ("Merlin", 72): ("TimGM6mb", 72),  # piccolo
     ("Merlin", 59): ("TimGM6mb", 59),  # muted trumpet
 }
-
-
-def instrument(font: str, program: int) -> str:
-    """Return the name of the sampled instrument for a font and program; equal samples have equal names."""
-    font, program = _SAME_SAMPLES.get((font, program), (font, program))
-    return f"{font}-p{program:03d}"
 
 
 @functools.cache
