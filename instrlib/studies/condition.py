@@ -40,9 +40,7 @@ LOGGED = (
 )
 """Positive measures that span several powers of ten: models see their logarithm."""
 
-FORMAT = 2
-"""Version of the model file; raised whenever `measure` or `inputs` changes."""
-
+FORMAT = 2  # version of the model file; raised whenever `measure` or `inputs` changes
 MAX_SEGMENTS = 20  # of a long recording that are measured, spread evenly over it
 ROLL_OFF = 0.95
 
@@ -53,8 +51,6 @@ _TREBLE_HZ = 2000.0
 _FRAME_S, _PARTIAL_FRAME_S, _LEVEL_FRAME_S = 0.186, 0.372, 0.046  # the first: seven periods of the lowest fundamental
 _FINE = 4  # steps per sample of the autocorrelation
 _FARTHEST = 4.0  # standard deviations; values beyond are clipped
-
-# -- measures ----------------------------------------------------------------------------------------------------------
 
 
 def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
@@ -103,10 +99,7 @@ def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
 
 
 def flatness(power: np.ndarray) -> np.ndarray:
-    """Return the spectral flatness of power spectra [..., n_bins]: 0 for a tone, on average 1 for white noise.
-
-    The ratio of geometric to arithmetic mean is divided by its value for white noise, exp(-0.5772) = 0.56.
-    """
+    """Return the spectral flatness of power spectra [..., n_bins], divided by that of white noise, exp(-0.5772)."""
     relative = power / np.maximum(power.mean(axis=-1, keepdims=True), 1e-300)
     return np.exp(np.log(np.maximum(relative, 1e-12)).mean(axis=-1) + np.euler_gamma)
 
@@ -114,8 +107,7 @@ def flatness(power: np.ndarray) -> np.ndarray:
 def decay(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float, float]:
     """Return median rate (dB/s) and variance ((dB/s)²) of falling levels, and the flutter (dB) of all levels.
 
-    Lines are fitted to all sounding quarters of a second: falling ones give rate and variance, residuals of all give
-    the flutter. An exponential decay has variance 0.
+    These come from slopes and residuals of lines fitted to all sounding quarters of a second.
     """
     level_db, step_s = _level(signal, sample_rate_hz)
     time_s = np.arange(round(0.25 / step_s)) * step_s
@@ -133,10 +125,7 @@ def decay(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float, float]
 
 
 def modulation(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
-    """Return RMS depth (dB) of the level modulation at 3 to 25 Hz, and the share of its main rate (0 to 1).
-
-    A modulation by ± d dB has depth d / sqrt(2). NaN for sounds shorter than half a second.
-    """
+    """Return RMS depth (dB) of the level modulation at 3 to 25 Hz, and the share of its main rate (0 to 1)."""
     from scipy.signal import periodogram
 
     level_db, step_s = _level(signal, sample_rate_hz)
@@ -280,14 +269,8 @@ def _treble(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
     return kurtosis, float(np.median(bursts_db))
 
 
-# -- the model ---------------------------------------------------------------------------------------------------------
-
-
 def inputs(values: np.ndarray, preparation: Mapping[str, Any]) -> np.ndarray:
-    """Return model inputs for measures [n, n_measures]: standardised, squared, and indicators of missing values.
-
-    Missing measures are replaced by the median of the training part; `preparation` comes from `fit_inputs`.
-    """
+    """Return model inputs for measures [n, n_measures]: standardised, squared, and indicators of missing values."""
     scaled = _logged(values)
     missing = ~np.isfinite(scaled)
     scaled = np.where(missing, numbers(preparation["median"]), scaled)

@@ -1,7 +1,4 @@
-"""Domains: corpora with different recording conditions. Networks are trained on one and tested on the others.
-
-The networks of a domain predict its own test part and all clips of the other domains, which affect no choice.
-"""
+"""Domains: corpora with different recording conditions. Networks are trained on one and tested on all others."""
 
 import dataclasses
 import os
@@ -31,15 +28,10 @@ from instrlib.models.variants import Outcome
 if TYPE_CHECKING:
     import keras
 
-VARIABLE = "INSTRLIB_CORPORA"
-"""Names further corpora: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", separated as in PATH."""
+VARIABLE = "INSTRLIB_CORPORA"  # further corpora: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", as in PATH
+CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 150}  # in all domains except the study's own corpus
 
-CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 150}
-"""Cap for all domains except the study's own corpus, by profile."""
-
-_CHANCE = 1e-3
-"""Share of a soundfont's samples that may equal another's by chance: simple waves are alike everywhere."""
-
+_CHANCE = 1e-3  # share of samples that two soundfonts may have in common: simple waves are alike everywhere
 _BATCH = 128
 _MEASURED = 1000
 
@@ -73,8 +65,7 @@ class Common:
 class Crossing:
     """Predictions of the networks of one domain for another, or for its own test part (`adapted` is None).
 
-    `predictions["targets"]` are classes of the target, `probabilities` [network, clip, class] those of the source;
-    `adapted` contains predictions of copies whose batch normalisation was adapted to the target.
+    `targets` are classes of the target, `probabilities` [network, clip, class] those of the source.
     """
 
     source: Domain
@@ -142,11 +133,7 @@ def on_this_machine() -> dict[str, str]:
 
 
 def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[str]]:
-    """Return the comparable pairs (trained on, tested on), and a sentence for each excluded pair.
-
-    Excluded are domains with fewer than two common classes, and soundfonts that share samples, because test sounds
-    would occur in training.
-    """
+    """Return the comparable pairs (trained on, tested on), and a sentence for each pair that is not."""
     kept, excluded = set(), []
     for first, second in combinations(domains, 2):
         names = in_common(first, second).names
@@ -166,11 +153,8 @@ def in_common(source: Domain, target: Domain) -> Common:
     if source.name == target.name:
         place = np.arange(len(given))
         return Common(given, place, place)
-    both = (source.corpus.name, given), (target.corpus.name, asked)
-    there, back = (
-        common_classes(one, other, classes_a=own, classes_b=others)
-        for (one, own), (other, others) in (both, both[::-1])
-    )
+    there = common_classes(source.corpus.name, target.corpus.name, classes_a=given, classes_b=asked)
+    back = common_classes(target.corpus.name, source.corpus.name, classes_a=asked, classes_b=given)
     joined: list[tuple[set[str], set[str]]] = []
     for one, other in [*there.items(), *((label, match) for match, label in back.items())]:
         touched = [pair for pair in joined if one in pair[0] or other in pair[1]]
@@ -192,10 +176,9 @@ def in_common(source: Domain, target: Domain) -> Common:
 
 
 def to_common(predictions: Predictions, common: Common) -> Predictions:
-    """Return the predictions for clips of common classes only.
+    """Return the predictions for clips of common classes, with `targets` among `common.names`.
 
-    `targets` become indices into `common.names`. `probabilities` have one column for each of these names, summed over
-    the classes of the source with this name, then one for each other class of the source.
+    `probabilities` are summed over the classes of the source with one name; its other classes follow.
     """
     targets = common.of_target[predictions["targets"]]
     known = targets >= 0
@@ -223,23 +206,17 @@ def shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
 
 
 def cross(folder: Path, domains: Sequence[Domain], outcomes: dict[str, Outcome]) -> list[Crossing]:
-    """Predict each domain by the networks of every trained domain, original and adapted; cached in `folder`.
-
-    Trained domains come with themselves first, then with the others, in the order of `pairs`.
-    """
+    """Predict all `pairs` after each trained domain with itself, by original and adapted networks."""
     asked = [(source, target) for source, target in pairs(domains)[0] if source.name in outcomes]
-    tasks = [
-        (folder / "answers" / run.relative_to(run.parents[2]), run, target.store.folder)
-        for source, target in asked
-        for run in outcomes[source.name].flat
-    ]
+    runs = [(run, target.store.folder) for source, target in asked for run in outcomes[source.name].flat]
+    tasks = [(folder / "answers" / run.relative_to(run.parents[2]), run, store) for run, store in runs]
     answers = iter(list(parallel_map(_predict_domain, tasks, describe="other domains", isolate=True)))
     trained = [one for one in domains if one.name in outcomes]
     found = [Crossing(one, one, in_common(one, one), outcomes[one.name].predictions) for one in trained]
     for source, target in asked:
         by_run = [next(answers) for _ in outcomes[source.name].flat]
         ways = [
-            one[0] | {"probabilities": np.stack([answer["probabilities"] for answer in one])}
+            one[0] | {"probabilities": np.stack([by["probabilities"] for by in one])}
             for one in zip(*by_run, strict=True)
         ]
         found.append(Crossing(source, target, in_common(source, target), *ways))
@@ -285,25 +262,20 @@ def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> Non
         sides = [one.corpus.manifest, corpus.manifest]
         if all(CONTENT in side for side in sides) and (same := set(sides[0][CONTENT]) & set(sides[1][CONTENT])):
             first, second = (side.path[side[CONTENT] == min(same)].iloc[0] for side in sides)
-            raise LeakError(
-                f"{first} of {one.name} and {second} of {name} are the same recording; remove it from one of them, or "
-                f"the corpus from {VARIABLE}."
-            )
+            raise LeakError(f"{first} of {one.name} and {second} of {name} are the same recording; remove one of them.")
 
 
 def _places() -> Iterator[tuple[str, Path, bool]]:
     """Yield name and folder of every corpus on this machine, and whether `INSTRLIB_CORPORA` names it."""
     known = [one for one in corpora.NAMES if one != "rendered"]
     for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(os.pathsep))):
-        name, equals, place = (part.strip() for part in entry.partition("="))
-        if not (name and equals and place):
-            raise ConfigError(f'{VARIABLE} has the entry {entry!r}; write "name=folder", separated by "{os.pathsep}".')
-        if name not in known:
-            raise ConfigError(f"{VARIABLE} names the unknown corpus {name!r}; choose from {', '.join(known)}.")
-        root = whole(place, VARIABLE)
-        if not root.is_dir():
-            raise ConfigError(f"{VARIABLE} names {root} for {name}, which is not a folder; correct the path.")
-        yield name, root, True
+        name, _, place = (part.strip() for part in entry.partition("="))
+        if name not in known or not place or not whole(place, VARIABLE).is_dir():
+            names = ", ".join(known)
+            raise ConfigError(
+                f'{VARIABLE}: write "name=folder" with one of {names} and an existing folder, not {entry!r}.'
+            )
+        yield name, whole(place, VARIABLE), True
     for name in known:
         root = folders().data / name
         if name != "folder" and any(is_audio(Path(one)) for _, _, names in os.walk(root) for one in names):

@@ -27,11 +27,8 @@ from instrlib.models.trained import load_model, load_scaler, open_trained, part_
 
 PARTS = ("validation", "test")
 PEAK_DB = -1.0
-LEVEL_RANGE_DB = 12.0
-"""Largest level difference between the sources of a mixture or soundscape."""
-
-GAP_S = 1.0
-"""Gaps up to 1 s in what an instrument plays in a soundscape are bridged."""
+LEVEL_RANGE_DB = 12.0  # largest level difference between the sources of a mixture or soundscape
+GAP_S = 1.0  # gaps up to 1 s in what an instrument plays in a soundscape are bridged
 
 _SOUNDING_RANGE_DB = 40.0  # largest distance of a sounding frame to the loudest of its clip
 _FRAME_S, _FADE_S = 0.02, 0.01
@@ -47,16 +44,11 @@ Span = tuple[float, float]  # s
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Rendered mixtures or soundscapes.
+    """Rendered mixtures or soundscapes."""
 
-    `corpus` has one clip per mixture, with its labels, `fold` and `n_sources`. `sources` is the rendered plan, with
-    `share_db`, the energy of a source relative to the mixture. `activity` has `mixture`, `label`, `onset_s`, `offset_s`
-    and `level_db`.
-    """
-
-    corpus: Corpus
-    sources: pd.DataFrame
-    activity: pd.DataFrame
+    corpus: Corpus  # one clip per mixture, with its labels, `fold` and `n_sources`
+    sources: pd.DataFrame  # the rendered plan, with `share_db`, the energy of a source relative to the mixture
+    activity: pd.DataFrame  # columns mixture, label, onset_s, offset_s, level_db
 
     def rows(self, part: str) -> np.ndarray:
         """Return the row numbers of the mixtures of a part in the manifest."""
@@ -82,10 +74,7 @@ def draw(inputs: Inputs, clips: Corpus, n: int, *, sources: Sequence[int], seed:
         segments = _playable(inputs.store, load_split(path, inputs.store.segments), part, clips)
         labels = [name for name in inputs.store.classes if name in set(segments.label)]
         if max(sources) > len(labels):
-            raise SplitError(
-                f"A mixture of {max(sources)} sources requires as many classes, but the {part} part has "
-                f"{len(labels)}; mix fewer sources or add classes."
-            )
+            raise SplitError(f"Mixtures of {max(sources)} need as many classes; the {part} part has {len(labels)}.")
         rng = np.random.default_rng([seed, fold, PARTS.index(part)])
         decks = {label: _deck(rng, own) for label, own in segments.groupby("label")}
         for n_sources in sources:
@@ -126,27 +115,20 @@ def _placed(segment: Any, length_s: float, offset_s: float, level_db: float, dur
 
 @dataclass(frozen=True)
 class SoundscapeConfig:
-    """Settings of soundscapes.
+    """Settings of soundscapes; pairs are minimum and maximum."""
 
-    Each ensemble plays `per_ensemble` soundscapes per part, of `duration_s` (min, max), with `instruments` (min, max),
-    at most `at_once` at a time. An instrument plays for `entry_s` and rests for `rest_s`, longer than `GAP_S`.
-    """
-
-    per_ensemble: dict[str, int]
+    per_ensemble: dict[str, int]  # soundscapes of each ensemble, by part
     duration_s: tuple[float, float] = (60.0, 90.0)
     instruments: tuple[int, int] = (2, 5)
-    at_once: int = 4
-    entry_s: tuple[float, float] = (5.0, 20.0)
-    rest_s: tuple[float, float] = (3.0, 20.0)
+    at_once: int = 4  # most instruments that sound together
+    entry_s: tuple[float, float] = (5.0, 20.0)  # how long an instrument plays
+    rest_s: tuple[float, float] = (3.0, 20.0)  # how long it rests: more than `GAP_S`
 
 
 def compose(
     store: FeatureStore, split: Split, clips: Corpus, *, config: SoundscapeConfig, seed: int, fold: int = 0
 ) -> pd.DataFrame:
-    """Plan the validation and test soundscapes of one split.
-
-    Ensembles share no group of clips, so intervals are computed over ensembles. A player repeats clips if necessary.
-    """
+    """Plan the validation and test soundscapes of one split; ensembles share no group of clips."""
     rows: list[tuple] = []
     for part in PARTS:
         segments = _playable(store, split, part, clips)
@@ -171,10 +153,7 @@ def _playable(store: FeatureStore, split: Split, part: str, clips: Corpus) -> pd
 def _ensembles(
     rng: np.random.Generator, segments: pd.DataFrame, instruments: tuple[int, int]
 ) -> list[list[pd.DataFrame]]:
-    """Distribute the players of a part over ensembles of distinct classes; surplus players are left out.
-
-    A player has the segments of one group, or of several groups that are too short alone.
-    """
+    """Distribute players (one group, or several short ones) over ensembles of distinct classes; some stay out."""
     waiting: dict[str, list[pd.DataFrame]] = {}
     for label, of_label in segments.groupby("label"):
         groups, players = [own for _, own in of_label.groupby("group")], waiting.setdefault(label, [])
@@ -228,11 +207,10 @@ def _soundscape(rng: np.random.Generator, players: list[pd.DataFrame], config: S
 def render(
     plan: pd.DataFrame, clips: Corpus, *, root: Path, sample_rate_hz: int = 22_050, gap_s: float = 0.0
 ) -> Mixtures:
-    """Render a plan of `draw` or `compose` as FLAC files in its folder under `root`, or open them if they exist.
+    """Render a plan as FLAC files in its folder under `root`, or open them if they exist.
 
     The level of a source is the RMS of its sounding frames. A source starts at 0 if the end of the mixture would cut
-    more than half of it. The activity of `rendered` clips follows their notes, from key down to key up; that of other
-    clips follows their level. Gaps up to `gap_s` are bridged.
+    more than half of it. Activity follows notes in `rendered` clips, else the level; gaps up to `gap_s` are bridged.
     """
     made_of = {"plan": plan.round(6).to_numpy().tolist(), "clips": clips.fingerprint, "rate": sample_rate_hz}
     identity = key("studies", gap_s=gap_s, **made_of)
@@ -298,10 +276,7 @@ def _render(folder: Path, sources: pd.DataFrame, rate_hz: int) -> tuple[pd.DataF
 
 
 def sounding(signal: np.ndarray, rate_hz: int) -> tuple[list[Span], float]:
-    """Return start and end in s of each sounding span, and the RMS of the sounding frames.
-
-    20 ms frames sound if they are at most 40 dB below the loudest; gaps up to 0.1 s are bridged.
-    """
+    """Return start and end (s) of spans within 40 dB of the loudest 20 ms, gaps to 0.1 s bridged, and their RMS."""
     size = round(_FRAME_S * rate_hz)
     power = np.square(np.pad(np.asarray(signal, float), (0, -len(signal) % size)).reshape(-1, size)).mean(axis=1)
     frames = np.flatnonzero((power >= power.max() * 10 ** (-_SOUNDING_RANGE_DB / 10)) & (power > 0))
@@ -347,20 +322,18 @@ def _activity(sources: pd.DataFrame, spans: list[list[Span]], clips: Corpus, gap
 def predict(
     path: Path, networks: Sequence[Sequence[Path]], inputs: Inputs, mixtures: Mixtures, store: FeatureStore
 ) -> np.ndarray:
-    """Return predicted probabilities of mixtures [n_seeds, n_mixtures, n_classes] by the networks of their folds.
+    """Return probabilities of mixtures [n_seeds, n_mixtures, n_classes] by the networks of their folds; cached.
 
-    `networks` are run folders by seed and fold, trained on `inputs`; `store` has the features of the mixtures; `path`
-    is an npz cache. A mixture with a source in another part of the split raises `LeakError`.
+    `networks` are run folders by seed and fold, trained on `inputs`; `store` has the features of the mixtures.
     """
     by_fold = dict(list(mixtures.sources.groupby("fold")))
     for fold, split in enumerate(inputs.splits):
         _check_parts(by_fold[fold], load_split(split, inputs.store.segments))
 
     def make() -> dict[str, np.ndarray]:
+        folds = [(split, store.folder, set(by_fold[fold].mixture)) for fold, split in enumerate(inputs.splits)]
         tasks = [
-            (network, inputs.store.folder, inputs.splits[fold], store.folder, set(by_fold[fold].mixture))
-            for of_seed in networks
-            for fold, network in enumerate(of_seed)
+            (run, inputs.store.folder, *fold) for of_seed in networks for run, fold in zip(of_seed, folds, strict=True)
         ]
         found = iter(list(parallel_map(_predict, tasks, describe="predicting", isolate=True)))
         by_seed = [pd.concat([next(found) for _ in of_seed]) for of_seed in networks]
@@ -373,10 +346,8 @@ def predict(
 
 def _check_parts(sources: pd.DataFrame, split: Split) -> None:
     for one in sources[sources.clip_id.map(split.parts) != sources.part].itertuples():
-        raise LeakError(
-            f"The {one.part} mixture {one.mixture} contains {one.clip_id!r} of the "
-            f"{split.parts.get(one.clip_id, 'unknown')} part of its split; plan the mixtures again."
-        )
+        part = split.parts.get(one.clip_id, "unknown")
+        raise LeakError(f"{one.mixture} contains {one.clip_id!r} of the {part} part; plan the mixtures again.")
 
 
 def _predict(network: Path, store_folder: Path, split_path: Path, mixed: Path, names: set[str]) -> pd.DataFrame:
@@ -390,10 +361,9 @@ def _predict(network: Path, store_folder: Path, split_path: Path, mixed: Path, n
 def predict_windows(
     path: Path, network: Network, soundscapes: Mixtures, split: Split, *, trained_on: str, window_s: float
 ) -> list[Windows]:
-    """Return the predictions of a released network for windows of each soundscape, every second, in manifest order.
+    """Return the predictions of a released network for windows of each soundscape, every second; cached.
 
-    `path` is an npz cache, `split` that of the soundscapes, `trained_on` the fingerprint of that of the network.
-    Different splits raise `LeakError`, because clips of a soundscape may be training clips.
+    `split` is that of the soundscapes, `trained_on` the fingerprint of the network's; different ones raise `LeakError`.
     """
     _check_parts(soundscapes.sources, split)
     if trained_on != split.fingerprint:
@@ -402,11 +372,10 @@ def predict_windows(
     def make() -> dict[str, np.ndarray]:
         tasks = [(soundscapes.corpus.root / file, network) for file in soundscapes.corpus.manifest.path]
         scored = functools.partial(window_scores, hop_s=1.0, window_s=window_s)
-        heard = [one.probabilities for one in parallel_map(scored, tasks, describe="predicting")]
-        return {"n": np.array([len(one) for one in heard]), "probabilities": np.concatenate(heard)}
+        heard = parallel_map(scored, tasks, describe="predicting")
+        return {f"soundscape {number}": one.probabilities for number, one in enumerate(heard)}
 
     settings = {"features": network.features, "temperature": network.temperature, "output": network.output}
     made_of = {"network": hash_file(network.file), "soundscapes": soundscapes.corpus.fingerprint, "window_s": window_s}
-    kept = cached(path, key("studies", **settings, **made_of), make)
-    by_soundscape = np.split(kept["probabilities"], np.cumsum(kept["n"])[:-1])
-    return [Windows(np.arange(len(one), dtype=float), window_s, one) for one in by_soundscape]
+    kept = cached(path, key("studies", **settings, **made_of), make).values()
+    return [Windows(np.arange(len(one), dtype=float), window_s, one) for one in kept]

@@ -1,8 +1,4 @@
-"""Robustness of the released model to degraded recordings and other corpora.
-
-Degraded recordings are written to files that `published.predict_file` reads, as `instrlib predict` does. Temperature
-and thresholds are those of the model; nothing is tuned here.
-"""
+"""Robustness of the released model, as `instrlib predict` runs it, to degraded recordings and other corpora."""
 
 import contextlib
 import tempfile
@@ -26,13 +22,9 @@ from instrlib.evaluation.calibration import is_named
 from instrlib.evaluation.predictions import Predictions
 from instrlib.models.published import PublishedModel, predict_file
 
-CLIPS_PER_CLASS = {"smoke": 1, "quick": 8, "full": 40}
-"""Test clips of each class that are degraded, by profile: each is predicted some forty times."""
-
+CLIPS_PER_CLASS = {"smoke": 1, "quick": 8, "full": 40}  # test clips that are degraded; each is predicted 40 times
 UNTOUCHED = "untouched"
-
-UNKNOWN = -1
-"""Target of a clip whose class the model does not have."""
+UNKNOWN = -1  # target of a clip whose class the model does not have
 
 SCORES = ("accuracy", "log_loss", "expected_calibration_error", "confidence_gap", "abstained", "accuracy_of_answers")
 """What `scores` returns. `confidence_gap` is the mean confidence minus the accuracy; unlike the calibration error it
@@ -58,12 +50,10 @@ def name_of(degradation: str, level: float) -> str:
 def predict_degraded(
     folder: Path, model: PublishedModel, corpus: Corpus, clips: Sequence[str], split: Split
 ) -> dict[str, Predictions]:
-    """Predict test clips without degradation, and under every degradation at every level.
+    """Predict test clips `UNTOUCHED`, then under every degradation (`name_of`), from mild to severe; cached.
 
-    `corpus` and `split` are those of the model's training; `clips` come from `choose_clips`, and possible training
-    clips raise `LeakError`. Noise and rooms differ between clips, but not between levels. Each degradation has a file
-    in `folder`. Returns predictions without an axis of seeds: first `UNTOUCHED`, then those of `name_of`, from mild to
-    severe.
+    `corpus` and `split` are those of the model's training; possible training clips raise `LeakError`. Noise and rooms
+    differ between clips, but not between levels.
     """
     if seen := sorted(set(clips) - set(corpus.manifest.clip_id[_unseen(model, corpus, corpus, split)])):
         raise LeakError(f"{model.folder} may have been trained on the clip {seen[0]!r} or its group; leave it out.")
@@ -77,11 +67,10 @@ def predict_degraded(
 
 
 def predict_domain(path: Path, model: PublishedModel, corpus: Corpus, *, study: Corpus, split: Split) -> Predictions:
-    """Predict the clips of another corpus with one label per clip, or of the study's own; `path` is the cache.
+    """Predict the clips of another corpus whose groups are outside the training, or the test part of the study's own.
 
-    These are all clips of groups outside the training, and of the study's own corpus the test part. The result also has
-    `label`, the class in the corpus; `targets` is `UNKNOWN` if the model lacks it. Classes that are wider than one of
-    the model are left out; see `class_of`. A corpus without classes of the model raises `EvaluationError`.
+    The result also has `label`, the class in the corpus; see `class_of`. A corpus without classes of the model raises
+    `EvaluationError`.
     """
     meaning = class_of(model, corpus)
     table = corpus.manifest[_unseen(model, corpus, study, split) & corpus.manifest.label.isin(list(meaning))]
@@ -103,8 +92,6 @@ def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
 
 def _unseen(model: PublishedModel, corpus: Corpus, study: Corpus, split: Split) -> np.ndarray:
     """Return for each clip of a corpus whether its group is outside the training [n_clips]."""
-    if corpus.multilabel:
-        raise EvaluationError(f"{corpus.name} has several labels per clip; choose a corpus with one.")
     if split.fingerprint != model.about["split"]:
         raise LeakError(f"{model.folder} was trained with another split; use that of its fold ({model.about['fold']}).")
     table, theirs = corpus.manifest, study.manifest.set_index("clip_id")
@@ -115,9 +102,6 @@ def _unseen(model: PublishedModel, corpus: Corpus, study: Corpus, split: Split) 
         return np.ones(len(table), dtype=bool)
     trained = theirs.group[theirs.index.map(split.parts).isin(["train", "validation"])]
     return ~table.group.isin(set(trained)).to_numpy()
-
-
-# -- predictions -------------------------------------------------------------------------------------------------------
 
 
 def _predictions(path: Path, model: PublishedModel, corpus: Corpus, clips: Sequence[str]) -> Predictions:
@@ -170,9 +154,6 @@ def _predict_batch(
     return answers
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
-
-
 def scores(predictions: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
     """Return a `statistics.score_table` of several predictions on the clips of known classes; see `SCORES`."""
     tables = []
@@ -194,11 +175,10 @@ def scores(predictions: dict[str, Predictions], model: PublishedModel, *, n_resa
 
 
 def abstentions(domains: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
-    """Compare abstentions on unknown and known classes, in the domains with both.
+    """Compare abstentions on unknown and known classes, in the domains with both; "better" is more on unknown ones.
 
-    Returns a table by domain: `n_known`, `n_unknown`, `known` and `unknown` (shares of abstentions); of their
-    difference the columns of `statistics.compare` ("better": more often on unknown classes); and `auroc`, `auroc_low`,
-    `auroc_high`: how often a known clip has a higher top probability than an unknown one (chance = 0.5).
+    `known` and `unknown` are shares of abstentions; `auroc` is how often a known clip has a higher top probability than
+    an unknown one.
     """
     draws, rows, n_resamples = {}, {}, statistics.enough_resamples(n_resamples, len(domains))
     for domain, every in domains.items():

@@ -1,11 +1,7 @@
 """Saliency maps on spectrograms (class activation maps and Grad-CAM), and tests of their faithfulness.
 
-Maps have the grid of their layer: cells at regular steps, each with a receptive field on the input. They explain the
-logit, because the gradient of a confident softmax vanishes.
-
-Deletion replaces the spectrogram by silence, the most salient parts first, and records the probability of the predicted
-class; insertion restores it in the same order (Petsiuk et al. 2018, arXiv:1806.07421). A faithful map outperforms
-orders that ignore the network, and depends on its weights (Adebayo et al. 2018, arXiv:1810.03292).
+Deletion replaces the spectrogram by silence, the most salient parts first; insertion restores it (arXiv:1806.07421). A
+faithful map outperforms orders that ignore the network, and depends on its weights (arXiv:1810.03292).
 """
 
 import functools
@@ -35,9 +31,7 @@ LOUDEST, LOUDEST_MAP = "loudest points", "loudest points of the map"
 ORDERS = (MAP, LOUDEST_MAP, LOUDEST, "loudest blocks", "another clip's map", "random points", "random blocks")
 """What is deleted first. Points are single values of the spectrogram; blocks are as coarse as the map's cells."""
 
-FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-"""Shares of the spectrogram that are deleted or inserted: close together where the curves are steep."""
-
+FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of the spectrogram: close together where curves are steep
 N_DRAWS, N_WEIGHTS = 2, 3  # draws of the random orders and of the random weights, for each network
 
 _BATCH = 128
@@ -45,10 +39,7 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of the cells of a layer on the input.
-
-    Centres are in bins and frames, and can lie outside the input; `shape` is that of the input (n_bins, n_frames).
-    """
+    """Positions of the cells of a layer on the input, whose `shape` is (n_bins, n_frames)."""
 
     centre_bin: np.ndarray
     centre_frame: np.ndarray
@@ -59,17 +50,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Explained:
-    """Class activation maps of validation segments, by the networks of several seeds.
+    """Class activation maps of validation segments, by the networks of several seeds."""
 
-    `segments` are rows of the store, with `fold`; `probabilities` [shape=(n_seeds, n, n_classes)]; `maps`
-    [shape=(n_seeds, n, n_classes, n_rows, n_columns)] of every class, negative where they lower its logit.
-    """
-
-    segments: pd.DataFrame
+    segments: pd.DataFrame  # rows of the store, with `fold`
     classes: tuple[str, ...]
     grid: Grid
-    probabilities: np.ndarray
-    maps: np.ndarray
+    probabilities: np.ndarray  # [n_seeds, n, n_classes]
+    maps: np.ndarray  # of every class [n_seeds, n, n_classes, n_rows, n_columns], negative where they lower its logit
 
     @property
     def answers(self) -> np.ndarray:
@@ -80,9 +67,6 @@ class Explained:
     def true_maps(self) -> np.ndarray:
         """Maps of the true classes [shape=(n_seeds, n, n_rows, n_columns)]."""
         return self.maps[:, np.arange(len(self.segments)), self.segments.target]
-
-
-# -- cells of a layer --------------------------------------------------------------------------------------------------
 
 
 def picture_layers(model: "keras.Model") -> list[str]:
@@ -151,9 +135,6 @@ def band_centres_hz(config: FeatureConfig) -> np.ndarray:
     return mel_edges_hz(config)[1:-1]
 
 
-# -- maps --------------------------------------------------------------------------------------------------------------
-
-
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
     """Return the class activation map of every class (arXiv:1512.04150) for inputs [n, n_bins, n_frames, 1].
 
@@ -191,10 +172,7 @@ def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer:
 def explain(
     folder: Path, networks: Sequence[Sequence[Path]], *, store: FeatureStore, splits: Sequence[Path]
 ) -> Explained:
-    """Return the maps of all classes for the validation segments of each split.
-
-    `networks` are run folders of finished trainings, by seed and fold; maps are cached in `folder`.
-    """
+    """Return the maps of all classes for the validation segments of each split, by run folders by seed and fold."""
     tasks = [
         (folder / f"fold-{fold}" / f"maps-{seed}.npz", by_fold[fold], store.folder, split)
         for seed, by_fold in enumerate(networks)
@@ -226,10 +204,7 @@ def _by_seed(found: list[dict[str, np.ndarray]], names: Sequence[str], n_folds: 
 
 
 def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str], store: FeatureStore) -> dict[str, Any]:
-    """Return arguments of `charts.spectrograms`: segments (column `row`) with a map [n, n_bins, n_frames] each.
-
-    Levels are rounded to dB and maps to hundredths of their maxima, which keeps the saved arrays small.
-    """
+    """Return arguments of `charts.spectrograms`: rows of a store with maps [n, n_bins, n_frames], rounded."""
     top = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12) if len(maps) else 1
     return {
         "spectra": np.round(store.features[np.asarray(rows, dtype=int)]).astype(np.int8),
@@ -238,9 +213,6 @@ def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str],
         "hop_s": store.config.hop_s,
         "frequencies_hz": band_centres_hz(store.config),
     }
-
-
-# -- faithfulness ------------------------------------------------------------------------------------------------------
 
 
 def importance(
@@ -281,10 +253,9 @@ def curves(
     config: FeatureConfig,
     scaler: Scaler | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return deletion and insertion curves [shape=(n_orders, n, n_fractions)]: probabilities of `targets`.
+    """Return deletion and insertion curves [n_orders, n, n_fractions]: probabilities of `targets` by `answer`.
 
-    Values become silence in the order of their ranks [n_orders, n, n_bins, n_frames], and are inserted into silence in
-    the same order. `answer` maps scaled inputs [n, n_bins, n_frames, 1] to probabilities.
+    Values become silence in the order of their ranks [n_orders, n, n_bins, n_frames], and are restored in this order.
     """
 
     def follow(kept: np.ndarray | bool) -> np.ndarray:
@@ -340,9 +311,8 @@ def measure(
 ) -> dict[str, Any]:
     """Measure segments (ascending positions in `explained`) for the class that each network predicts.
 
-    `deletion` and `insertion` hold for each of `ORDERS` the probability of this class [n_seeds, n, n_fractions].
-    `randomised` [n_seeds, n, n_layers] is the absolute rank correlation with the original map after replacing the
-    weights of each of `layers` and all later ones; absolute, because random weights can invert a map.
+    `deletion` and `insertion` are probabilities of this class [n_seeds, n, n_fractions], for each of `ORDERS`;
+    `randomised` [n_seeds, n, n_layers] are absolute rank correlations with the original map; see `randomised_maps`.
     """
     tasks = []
     for seed, by_fold in enumerate(networks):

@@ -18,9 +18,7 @@ from instrlib.studies.mixtures import Mixtures
 if TYPE_CHECKING:
     from instrlib.models.published import Windows
 
-HOP_S = 1.0
-"""Step between windows, and length of a frame."""
-
+HOP_S = 1.0  # step between windows, and length of a frame
 COLLARS_S = (1.0, 0.5)  # largest onset errors: the frame length and half of it
 OFFSET_SHARE = 0.2  # largest offset error as a share of the event, if above the collar
 
@@ -36,20 +34,13 @@ Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # hits, found, true: each [n
 
 @dataclass(frozen=True)
 class Decision:
-    """How scores become activity.
-
-    An instrument is active while the median of its score over `median_windows` frames stays at `off` or above and
-    reaches `on` at least once. It is listed if the `pooling` ("max" or "mean") of its scores reaches `recording`.
-    """
+    """How scores become activity: the median stays at `off` or above and reaches `on` at least once."""
 
     median_windows: int
     on: float
     off: float
-    pooling: str
-    recording: float
-
-
-# -- from windows to activity ------------------------------------------------------------------------------------------
+    pooling: str  # "max" or "mean" of the scores of a recording
+    recording: float  # an instrument is listed from this pooled score on
 
 
 def hop_s(windows: "Windows") -> float:
@@ -117,9 +108,6 @@ def events(active: np.ndarray, hop_s: float, classes: tuple[str, ...], *, scores
     return table.sort_values(["start_s", "label"], ignore_index=True)
 
 
-# -- truth and choice --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Truth:
     """The instruments that sound in recordings."""
@@ -141,12 +129,10 @@ class Truth:
 def truth_of(soundscapes: Mixtures) -> Truth:
     """Return the truth of soundscapes, in manifest order."""
     classes, table = soundscapes.corpus.classes, soundscapes.corpus.manifest
-    columns = ["mixture", "label", "onset_s", "offset_s"]
     entries: dict[str, list[Event]] = {name: [] for name in table.clip_id}
-    for name, label, onset_s, offset_s in soundscapes.activity[columns].itertuples(index=False):
-        entries[name].append((classes.index(label), onset_s, offset_s))
-    spans = zip(entries.values(), table.duration_s, strict=True)
-    frames = [in_frames(own, duration_s, len(classes)) for own, duration_s in spans]
+    for one in soundscapes.activity.itertuples():
+        entries[one.mixture].append((classes.index(one.label), one.onset_s, one.offset_s))
+    frames = [in_frames(entries[one.clip_id], one.duration_s, len(classes)) for one in table.itertuples()]
     return Truth(tuple(frames), tuple(entries.values()), table.group.to_numpy(str))
 
 
@@ -194,9 +180,6 @@ def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataF
 
 def _f1(found: np.ndarray, true: np.ndarray) -> float:
     return float(2 * (found & true).sum() / max(found.sum() + true.sum(), 1))
-
-
-# -- scores ------------------------------------------------------------------------------------------------------------
 
 
 def match_events(reference: Sequence[Event], found: Sequence[Event], *, collar_s: float) -> list[tuple[int, int]]:
@@ -272,16 +255,13 @@ def draws(truth: Truth, active: Active, *, n_resamples: int, seed: int = 0) -> d
 
 def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """Return `model`, `score`, `estimate`, `low` and `high`, with intervals over ensembles."""
-    drawn = {name: draws(truth, active, n_resamples=n_resamples, seed=seed) for name, active in models.items()}
-    tables = {name: _intervals(one, truth.groups) for name, one in drawn.items()}
+    given = {"n_resamples": n_resamples, "seed": seed}
+    tables = {name: _intervals(draws(truth, active, **given), truth.groups) for name, active in models.items()}
     return pd.concat(tables, names=["model", "score"]).reset_index()
 
 
 def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: int = 0) -> dict[str, float]:
-    """Return the micro F1 (`estimate`, `low`, `high`) of counts, over recordings with true frames or events.
-
-    `n` is the number of true frames or events, `n_ensembles` that of their ensembles; see `FEWEST_ENSEMBLES`.
-    """
+    """Return the micro F1 of counts with its interval, and the numbers of true frames or events and of ensembles."""
     own = counts[2].sum(axis=1) > 0
     part = tuple(one[own] for one in counts)
     drawn = statistics.draw([lambda w: {"f1": micro_f1(part, w)}], groups[own], n_resamples=n_resamples, seed=seed)
