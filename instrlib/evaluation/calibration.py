@@ -29,14 +29,6 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, clip_index: np.ndar
 
     `logits` [n_segments, n_classes] and `targets` [n_clips] are those of validation clips; `clip_index` [n_segments] is
     the clip of each segment (default: each segment is a clip), over whose segments probabilities are averaged.
-
-    Examples
-    --------
-    Nine of ten answers are correct, so the network should be 90 % confident:
-
-    >>> logits = np.tile([10.0, 0.0], (10, 1))
-    >>> softmax(logits, fit_temperature(logits, np.array([0] * 9 + [1])))[0].round(3).tolist()
-    [0.9, 0.1]
     """
     logits, targets = np.asarray(logits, np.float64), np.asarray(targets)
     clip_index = np.arange(len(logits)) if clip_index is None else np.asarray(clip_index)
