@@ -7,7 +7,6 @@ import http.server
 import json
 import threading
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,6 +42,12 @@ def write_own(path, signal, sample_rate_hz=22050):
     write_audio(path, signal * (0.5 + zlib.crc32("/".join(path.parts[-2:]).encode()) / 2**33), sample_rate_hz)
 
 
+def write_table(path, rows, columns):
+    """Write rows as a CSV file; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=columns.split()).to_csv(path, index=False)
+
+
 def write_index(index, folder):
     """Write mirdata's list of all files of a folder, with the MD5 of each."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != index)
@@ -59,24 +64,29 @@ def make_fsdkaggle2018(root, train=FSD_TRAIN):
     for part, rows in (("train", train), ("test", FSD_TEST)):
         for name, *_ in rows:
             write_own(root / f"FSDKaggle2018.audio_{part}" / f"{name}.wav", tone(0, 0, 0.3))
-        table = pd.DataFrame(rows, columns=["fname", "label", "freesound_id"])
-        usage = np.resize(["Public", "Private", "Ignored"], len(table))
-        own = {"manually_verified": table.freesound_id % 2, "usage": usage}
-        table = table.assign(fname=table.fname + ".wav", license="CC0", **own)
-        table = table.drop(columns="usage" if part == "train" else "manually_verified")
-        (root / "FSDKaggle2018.meta").mkdir(parents=True, exist_ok=True)
-        table.to_csv(root / f"FSDKaggle2018.meta/{part}_post_competition.csv", index=False)
+        listed = [(f"{name}.wav", *row, "CC0", "Ignored" if name == "pad" else "Public") for name, *row in rows]
+        table = root / f"FSDKaggle2018.meta/{part}_post_competition.csv"
+        write_table(table, listed, "fname label freesound_id license usage")
     return root
+
+
+IRMAS_TEST = {
+    "(02) dont kill the whale": "Part1/Part1",
+    "john_coltrane-01-a_love": "Part2/IRTestingData-Part2",
+    "Johnny Cash - One": "Part3/Part3",
+    "Vacation Island": "Part3/Part3",
+}
+"""Recordings of the test set, and their folders."""
 
 
 def make_irmas(root, *, duration_s=1.0):
     """Make the training set and the three parts of the test set, and mirdata's list of their files.
 
     Each of 4 classes has 8 recordings of 2 excerpts, named in the three ways of the release. The first recording also
-    has an excerpt in the folder of the second class. The test set has 6 recordings of 2 excerpts, with one to three
-    instruments each; the last of them is in two parts.
+    has an excerpt in the folder of the second class. The test recordings have 2 excerpts with one to three instruments
+    each; the last of them is in two parts.
     """
-    root, classes = Path(root), ("cel", "flu", "pia", "tru")
+    classes = ("cel", "flu", "pia", "tru")
     for timbre, label in enumerate(classes):
         for number in range(8):
             start = (f"[{label}][cla]", f"[{label}][nod][jaz_blu]", f"{number:03}__[{label}][dru][pop_roc]")[number % 3]
@@ -84,22 +94,13 @@ def make_irmas(root, *, duration_s=1.0):
                 name = f"{start}{1 + 8 * timbre + number:04}__{excerpt}.wav"
                 write_own(root / "IRMAS-TrainingData" / label / name, tone(timbre, 5 * number + excerpt, duration_s))
     write_own(root / "IRMAS-TrainingData" / "flu" / "[flu][cla]0001__3.wav", tone(1, 3, duration_s))
-    part_1, part_2, part_3 = ("Part1/Part1", "Part2/IRTestingData-Part2", "Part3/Part3")
-    places = (
-        *(
-            (part_1, "(02) dont kill the whale"),
-            (part_1, "02 - And The Body Will Die"),
-            (part_2, "john_coltrane-01-a_love"),
-        ),
-        *((part_2, "Debussy, Violin Sonata - 1 Allegro"), (part_3, "Johnny Cash - One"), (part_3, "Vacation Island")),
-    )
-    for number, (folder, name) in enumerate(places):
+    for number, (name, place) in enumerate(IRMAS_TEST.items()):
         for excerpt in (1, 12):
             timbres = sorted({(number + step) % len(classes) for step in range(1 + (number + excerpt) % 3)})
-            where = root / f"IRMAS-TestingData-{part_1 if (number, excerpt) == (5, 12) else folder}"
+            folder = root / f"IRMAS-TestingData-{'Part1/Part1' if (number, excerpt) == (3, 12) else place}"
             signal = sum(tone(timbre, number + timbre, 2 * duration_s) for timbre in timbres) / len(timbres)
-            write_own(where / f"{name}-{excerpt}.wav", signal)
-            (where / f"{name}-{excerpt}.txt").write_text("".join(f"{classes[timbre]}\t\n" for timbre in timbres))
+            write_own(folder / f"{name}-{excerpt}.wav", signal)
+            (folder / f"{name}-{excerpt}.txt").write_text("".join(f"{classes[timbre]}\t\n" for timbre in timbres))
     write_index(root / "irmas_index_1.0.json", root)
     return root
 
@@ -111,8 +112,8 @@ def make_openmic2018(root, *, duration_s=1.0):
     present, the next one is present in every second clip and else absent, the one after is absent, and the others are
     not observed.
     """
-    base, classes = Path(root) / "openmic-2018", ("cello", "drums", "flute", "piano")
-    rows, metadata, parts = [], [], {"train": [], "test": []}
+    base, classes = root / "openmic-2018", ("cello", "drums", "flute", "piano")
+    rows, metadata, parts = [], [], {"train": "", "test": ""}
     for number in range(64):
         timbre, artist, clip = number // 16, number // 2 % 8, number % 2
         key = f"{46 + 137 * number:06}_{3840 * (clip + 1)}"
@@ -123,35 +124,25 @@ def make_openmic2018(root, *, duration_s=1.0):
         relevances = (0.5 + 0.5 / (1 + clip), 0.82895 if clip else 0.17105, 0.0)
         rows += [(key, classes[(timbre + step) % 4], relevance) for step, relevance in enumerate(relevances)]
         metadata.append((key, f"Artist {timbre}{artist}", f"Song {number}", "Attribution 3.0 International"))
-        parts["test" if artist >= 6 else "train"].append(key)
-        values = np.random.default_rng(number).integers(0, 256, (10, 128)).tolist()
-        path = base / "vggish" / key[:3] / f"{key}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"features": values}))
-    columns = ["sample_key", "artist_name", "track_title", "license_title"]
-    pd.DataFrame(metadata, columns=columns).to_csv(base / "openmic-2018-metadata.csv", index=False)
-    columns = ["sample_key", "instrument", "relevance"]
-    pd.DataFrame(rows, columns=columns).to_csv(base / "openmic-2018-aggregated-labels.csv", index=False)
+        parts["test" if artist >= 6 else "train"] += f"{key}\n"
+    write_table(base / "openmic-2018-metadata.csv", metadata, "sample_key artist_name track_title license_title")
+    write_table(base / "openmic-2018-aggregated-labels.csv", rows, "sample_key instrument relevance")
     (base / "partitions").mkdir()
     for part, keys in parts.items():
-        (base / "partitions" / f"split01_{part}.csv").write_text("".join(f"{key}\n" for key in keys))
-    write_index(Path(root) / "openmic2018_index_1.0.json", base)
-    return Path(root)
-
-
-NSYNTH_FAMILIES = ("brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
+        (base / "partitions" / f"split01_{part}.csv").write_text(keys)
+    write_index(root / "openmic2018_index_1.0.json", base)
+    return root
 
 
 def write_nsynth_part(root, part, notes):
     """Write `nsynth-<part>` with (family, source, number, pitch, velocity) notes: its JSON, and 4 s for each note."""
-    folder, listed = Path(root) / f"nsynth-{part}", {}
+    folder, listed = root / f"nsynth-{part}", {}
     for family, source, number, pitch, velocity in notes:
         instrument = f"{family}_{source}_{number:03}"
         name = f"{instrument}-{pitch:03}-{velocity:03}"
         listed[name] = {"note_str": name, "instrument_str": instrument, "instrument_family_str": family}
-        listed[name] |= {"instrument_source_str": source, "pitch": pitch, "velocity": velocity, "instrument": number}
-        signal = tone(NSYNTH_FAMILIES.index(family), 7 * number + pitch, 4.0, 16_000)
-        signal[48_000:] *= np.linspace(1, 0, 16_000)
+        listed[name] |= {"instrument_source_str": source, "pitch": pitch, "velocity": velocity}
+        signal = tone(number // 10, 7 * number + pitch, 4.0, 16_000)
         write_own(folder / "audio" / f"{name}.wav", signal * velocity / 127, 16_000)
     (folder / "examples.json").write_text(json.dumps(listed))
 
@@ -171,39 +162,39 @@ def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string")):
                 parts[part].append((family, "acoustic", 10 * place + number, 48 + 3 * note, 25 * (note + 1)))
     for part, notes in parts.items():
         write_nsynth_part(root, part, notes)
-    return Path(root)
+    return root
 
 
-_KITS = ("RealDrum01", "TechnoDrum01", "WaveDrum02")
 KAGGLE = {
     "Train": {
-        "Sound_Drum": (
-            *(f"{kit}_{number:02}{drum}" for kit in _KITS for number in range(3) for drum in ("MIX", "HH")),
+        "Sound_Drum": [
+            *(f"{kit}_0{take}MIX" for kit in ("RealDrum01", "TechnoDrum01", "WaveDrum02") for take in range(6)),
             *("chill-drum-loop-6887", "african-98600", "asian-gong-102397", "hip-hop-drum-loop-23-75663"),
-        ),
-        "Sound_Guitar": (
-            *(f"{guitar}_Lick{number}_FN" for guitar in ("AR", "FS", "LP") for number in range(4)),
-            *("G53-40100-1111-00079", "G53-40100-1111-157", "1-E1-Major 00", "1-E1-Major 01", "jazz_1_160BPM"),
-            *("slow_jazz_1_160BPM", "folk_2_100BPM", "rock_1_115BPM", "slow_rock_1_100BPM"),
-        ),
-        "Sound_Piano": (
-            *(f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in (1, 2, 3, 6) for piece in ("bartok", "mozart", "bach")),
+        ],
+        "Sound_Guitar": [
+            *(f"{guitar}_Lick{take}_FN" for guitar in ("AR", "FS", "LP") for take in range(4)),
+            *("G53-40100-1111-00079", "1-E1-Major 00", "1-E1-Major 01", "jazz_1_160BPM", "slow_jazz_1_160BPM"),
+            *("rock_1_115BPM", "slow_rock_1_100BPM"),
+        ],
+        "Sound_Piano": [
+            *(f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in (1, 2, 3, 6) for piece in ("bartok", "mozart")),
             *("toy-piano-27311", "sad-piano-58774", "piano-harp-sequence-28500", "piano-harp-sequence-66667"),
-        ),
+        ],
         # No table names these files.
-        "Sound_Violin": (
+        "Sound_Violin": [
             *(f"{number}_{name}_bwv1003" for name in ("emil-telmanyi", "silei-li", "ray-chen") for number in (0, 11)),
-            *("0_john-garner_bwv1002_mov3", "1_john-garner_bwv1002_mov6", "violin_sound (4)", "VIOLIN_SOUND (29)"),
-            *("Violin_Sound (65)", "violin_sounds (19)", "Vn-ord-F5-pp-1c", "Vn-ord-C7-mf-1c", "Va-ord-C5-mf-2c"),
-        ),
+            *("0_john-garner_bwv1002_mov3", "violin_sound (4)", "VIOLIN_SOUND (29)", "Vn-ord-F5-pp-1c"),
+            "Va-ord-C5-mf-2c",
+        ],
     },
     "Test": {
-        "Sound_Guiatr": ("acoustic-guitar-logo-13084", "guitar-solo-27194", "guitar-solo-5999", "rock_1_100BPM"),
-        "Sound_Drum": ("darbuka-drum-percussion-64018", "hip-hop-drum-loop-22-33572", "world-drum-beat-76217"),
-        "Sound_Violin": ("Sad-Violin-A-www.fesliyanstudios.com", "Sad-Violin-Slow", "Va-ord-E4-ff-4c"),
-        "Sound_Piano": ("ROOM_room6_MUS_mozart_DEV_redmi", "short-logo-108964", "wingrandpiano-96338"),
+        "Sound_Guiatr": ["acoustic-guitar-logo-13084", "guitar-solo-27194", "guitar-solo-5999", "rock_1_100BPM"],
+        "Sound_Drum": ["darbuka-drum-percussion-64018", "hip-hop-drum-loop-22-33572", "world-drum-beat-76217"],
+        "Sound_Violin": ["Sad-Violin-A-www.fesliyanstudios.com", "Sad-Violin-Slow", "Va-ord-E4-ff-4c"],
+        "Sound_Piano": ["ROOM_room6_MUS_mozart_DEV_redmi", "short-logo-108964", "wingrandpiano-96338"],
     },
 }
+"""File names of each class of the two parts."""
 
 
 def make_kaggle_instruments(root, *, duration_s=1.0):
@@ -214,23 +205,23 @@ def make_kaggle_instruments(root, *, duration_s=1.0):
     """
     timbres = {"Sound_Drum": 0, "Sound_Guitar": 1, "Sound_Guiatr": 1, "Sound_Piano": 2, "Sound_Violin": 3}
     for part, content in KAGGLE.items():
-        folder = Path(root) / f"{part}_submission" / f"{part}_submission"
         rows = [(f"{stem}.wav", label) for label, stems in content.items() for stem in stems]
         for number, (name, label) in enumerate(rows):
-            write_own(folder / name, tone(timbres[label], number, duration_s))
+            place = root / f"{part}_submission" / f"{part}_submission" / name
+            write_own(place, tone(timbres[label], number, duration_s))
         if part == "Train":
             drums = [(name, "Sound_Violin") for name, label in rows if label == "Sound_Drum"]
             rows = [row for row in rows if row[1] != "Sound_Violin"] + drums
-        pd.DataFrame(rows, columns=["FileName", "Class"]).to_csv(Path(root) / f"Metadata_{part}.csv", index=False)
-    return Path(root)
+        write_table(root / f"Metadata_{part}.csv", rows, "FileName Class")
+    return root
 
 
 def make_folders(root, *, classes=("cello", "flute", "piano"), recordings=8):
     """Make a folder of recordings for each class."""
     for timbre, label in enumerate(classes):
         for number in range(recordings):
-            write_audio(Path(root) / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10))
-    return Path(root)
+            write_audio(root / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10))
+    return root
 
 
 def make_tones(root, sample_rate_hz=22_050):

@@ -92,6 +92,7 @@ def test_every_direct_dependency_says_why_it_is_there(repository, name):
         ("instrlib.runner.cli", "tensorflow librosa sklearn matplotlib papermill pandas scipy joblib"),
         ("instrlib.evaluation.calibration", "tensorflow pandas scipy"),
         ("instrlib.studies.condition", "tensorflow keras sklearn pandas librosa"),
+        ("instrlib.data.corpora", "tensorflow mirdata librosa sklearn"),
         ("instrlib.charts", "tensorflow keras librosa sklearn soundfile"),
     ],
 )

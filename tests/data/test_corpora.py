@@ -1,9 +1,7 @@
 """Corpora as tables: drawing, copies, groups, official parts, partial labels, and what is excluded, in every layout."""
 
-import os
+import functools
 import shutil
-import subprocess
-import sys
 import tarfile
 import unicodedata
 import zipfile
@@ -21,7 +19,7 @@ from instrlib.core.config import get_profile
 from instrlib.core.io import ConfigError, CorpusError, hash_file
 from instrlib.data import corpora, files, irmas, openmic2018
 from instrlib.data.corpora import IN_TEST, TWO_CLASSES, draw_clips, strata
-from instrlib.data.fsdkaggle2018 import GAP, id_clusters
+from instrlib.data.fsdkaggle2018 import id_clusters
 from instrlib.data.kaggle_instruments import group_of
 from instrlib.data.splits import make_split
 
@@ -43,14 +41,7 @@ FETCHED = ("fsdkaggle2018", "irmas", "openmic2018", "nsynth")
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """Return a function that makes a release, once."""
-    found = {}
-
-    def make(name):
-        if name not in found:
-            found[name] = MAKERS[name](tmp_path_factory.mktemp("made") / name)
-        return found[name]
-
-    return make
+    return functools.cache(lambda name: MAKERS[name](tmp_path_factory.mktemp("made") / name))
 
 
 @pytest.fixture
@@ -115,9 +106,17 @@ def test_missing_broken_and_converted_files(own, name):
 @pytest.mark.parametrize("name", MAKERS)
 def test_copies_of_one_file_are_one_group_or_excluded(own, name):
     root = own(name)
-    clips = read(root).manifest.query("split != 'test'").drop_duplicates("group")
+    whole = read(root).manifest
+    clips = whole.query("split != 'test'").drop_duplicates("group")
     first, second = clips[clips.label == clips.label.iloc[0]].path.iloc[:2]
-    shutil.copy(root / first, root / second)
+    content = (root / first).read_bytes()
+    for tested in whole.path[(whole.split == "test") & (whole.label == clips.label.iloc[0])][:1]:
+        shutil.copy(root / tested, root / first)
+        excluded = read(root).excluded
+        assert set(whole.clip_id[whole.group == clips.group.iloc[0]]) <= set(excluded.clip_id)
+        assert set(excluded.reason) == {IN_TEST} and excluded.usable.all()
+    for path in (first, second):
+        (root / path).write_bytes(content)
     manifest = read(root).manifest.set_index("path")
     assert manifest.group[first] == manifest.group[second]
     other = clips[clips.label != clips.label.iloc[0]].path.iloc[0]
@@ -125,41 +124,16 @@ def test_copies_of_one_file_are_one_group_or_excluded(own, name):
     again = read(root)
     torn = again.excluded.path[again.excluded.reason == TWO_CLASSES].tolist()
     assert sorted(torn) == ([] if again.multilabel else sorted([first, second, other]))
-
-
-def test_names_and_facts_need_no_heavy_package():
-    code = (
-        "import sys, instrlib.data.corpora as c; [c.info(name) for name in c.NAMES]; "
-        "print(sorted({'librosa', 'tensorflow', 'mirdata', 'sklearn'} & set(sys.modules)))"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert told.stdout == "[]\n"
-    with pytest.raises(ConfigError, match="none"):
-        corpora.info("none")
-
-
-def test_a_copy_in_the_test_part_excludes_its_group_from_training(own):
-    root = own("nsynth")
-    manifest = read(root).manifest
-    source = manifest[manifest.split == "test"].path.iloc[0]
-    copy = manifest[(manifest.split == "train") & (manifest.label == "brass")].iloc[0]
-    shutil.copy(root / source, root / copy.path)
-    excluded = read(root).excluded
-    assert set(excluded.clip_id) == set(manifest.clip_id[manifest.group == copy.group])
-    assert set(excluded.reason) == {IN_TEST} and excluded.usable.all()
-
-
-def test_copies_join_chains_of_groups():
-    clips = pd.DataFrame({"group": list("dcba"), "content": ["1", "2", "1", "3"]})
-    assert corpora.join_copies(clips).tolist() == ["b", "c", "b", "a"]
     chain = pd.DataFrame({"group": ["c", "b", "b", "a", "x"], "content": ["1", "1", "2", "2", "3"]})
     assert corpora.join_copies(chain).tolist() == ["a", "a", "a", "a", "x"]
 
 
-def test_the_fingerprint_follows_content_and_groups_but_not_the_folder(own, made, tmp_path):
-    root = own("folder")
+def test_the_fingerprint_follows_content_and_groups_but_not_the_folder(own, made, monkeypatch):
+    root, opened, probe = own("folder"), [], decode.probe
+    monkeypatch.setattr(decode, "probe", lambda path: opened.append(path.name) or probe(path))
     first = read(root).fingerprint
-    assert first == read(made("folder")).fingerprint
+    assert read(root).fingerprint == first and len(opened) == 24, "files are opened again only when one has changed"
+    assert read(made("folder")).fingerprint == first
     (root / "groups.csv").write_text("path,group\ncello/take 0,hall\n")
     assert read(root).fingerprint != first
     (root / "groups.csv").unlink()
@@ -236,22 +210,8 @@ def test_validate_decodes_files(own):
     assert read(root).excluded.empty
     found = [line.partition(": ")[0] for line in corpora.validate("fsdkaggle2018", root)]
     assert found == [f"{clips.name}/{name}" for name in ("Cello0.wav", "Cello1.wav", "Cello2.flac")]
-
-
-def test_files_are_opened_again_only_when_one_has_changed(own, monkeypatch):
-    root = own("folder")
-    opened, probe = [], decode.probe
-    monkeypatch.setattr(decode, "probe", lambda path: opened.append(path.name) or probe(path))
-    first = read(root)
-    assert read(root).fingerprint == first.fingerprint and len(opened) == 24
-    soundfile.write(root / "cello" / "take 1.wav", 0.1 * np.ones(12_000), 8000)
-    manifest = read(root).manifest
-    assert manifest.duration_s[manifest.clip_id == "cello/take 1"].tolist() == [1.5]
-
-
-def test_names_that_are_not_utf8_are_reported(tmp_path):
-    name = b"caf\xe9.wav".decode(errors="surrogateescape")
-    assert "UTF-8" in files.probe(tmp_path, pd.Series([name])).reason[0]
+    latin = pd.Series([b"caf\xe9.wav".decode(errors="surrogateescape")])
+    assert "UTF-8" in files.probe(root, latin).reason[0]
 
 
 def test_class_folders_at_any_depth_and_in_any_script_are_read_and_hidden_files_skipped(own, tmp_path):
@@ -271,30 +231,24 @@ def test_class_folders_at_any_depth_and_in_any_script_are_read_and_hidden_files_
     assert corpora.on_disk("folder", root) == f"29 audio files in {root}"  # with the loose file and the lost link
 
 
-@pytest.mark.parametrize("column", ["clip_id", "path"])
-@pytest.mark.parametrize("ending", ["", ".wav"])
+@pytest.mark.parametrize(("column", "ending"), [("clip_id", ""), ("path", ".wav")])
 def test_groups_come_from_the_table_and_other_clips_are_their_own(own, column, ending):
     root = own("folder")
     trees.write_own(root / "cello" / f"{unicodedata.normalize('NFD', 'Étude')}.wav", trees.tone(0, 0, 0.3))
-    rows = [f"cello/take 0{ending},hall ", f"cello/take 1{ending}, hall", f"cello/Étude{ending},hall"]
+    rows = [
+        f"cello/take 0{ending},hall ",
+        f"cello/take 1{ending}, hall",
+        f"cello/Étude{ending},hall",
+        "cello/gone,hall",
+    ]
+    rows += [f"{label}/take {number},{label} {number}" for label in ("flute", "piano") for number in range(8)]
     (root / "groups.csv").write_text("\n".join([f"{column},group", *rows]), encoding="utf-8-sig")
-    manifest = read(root).manifest.set_index("clip_id")
+    corpus = read(root)
+    manifest = corpus.manifest.set_index("clip_id")
     assert manifest.index[manifest.group == "hall"].str.len().tolist() == [12, 12, 12]
     assert manifest.group["cello/take 2"] == "cello/take 2"
-    parts = make_split(manifest.reset_index(), seed=0).parts
-    assert parts["cello/take 0"] == parts["cello/take 1"]
-
-
-def test_few_entries_that_match_no_clip_are_listed_and_many_are_an_error(own):
-    root = own("folder")
-    names = [*(f"{label}/take {n}" for label in CLASSES["folder"].split() for n in range(8)), "cello/gone.wav"]
-    (root / "groups.csv").write_text("path,group\n" + "".join(f"{name},{name[:5]}\n" for name in names))
-    (row,) = read(root).excluded.itertuples()
-    assert (row.clip_id, row.path, row.usable) == ("cello/gone.wav", "groups.csv", True)
-    assert len(corpora.validate("folder", root)) == 1
-    (root / "groups.csv").write_text("path,group\n" + "".join(f"take {n}.wav,hall\n" for n in range(4)))
-    with pytest.raises(CorpusError, match=r"groups\.csv: 4 of 4"):
-        read(root)
+    (row,) = corpus.excluded.itertuples()
+    assert (row.clip_id, row.path, row.usable) == ("cello/gone", "groups.csv", True)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +258,7 @@ def test_few_entries_that_match_no_clip_are_listed_and_many_are_an_error(own):
         ("groups.csv", "path,group\ncello/take 0, \n", "cello/take 0"),
         ("groups.csv", "file,group\na,b\n", "path"),
         ("groups.csv", "clip_id;group\na;b\n", "group"),
+        ("groups.csv", "path,group\ntake 1.wav,hall\n", r"groups\.csv: 1 of 1"),
         ("cello/take 0.mp3", "", "cello/take 0"),
         ("oboe/notes.txt", "", "oboe"),
     ],
@@ -324,6 +279,8 @@ def test_classes_and_a_limit_choose_clips(made):
     for wrong in ({"classes": ["cello", "tuba"]}, {"classes": ["cello"]}, {"max_clips_per_class": 0}):
         with pytest.raises(ConfigError):
             read(made("folder"), **wrong)
+    with pytest.raises(ConfigError, match="none"):
+        corpora.info("none")
 
 
 FSD = "FSDKaggle2018.meta/train_post_competition.csv"
@@ -331,7 +288,7 @@ LABELS, METADATA, TEST_PART = (
     f"{openmic2018.FOLDER}/{name}"
     for name in (openmic2018.LABELS, openmic2018.METADATA, openmic2018.PARTITIONS["test"])
 )
-NOTES, NOTE, CLIP = "nsynth-train/examples.json", "brass_acoustic_002-051-050", "000046_3840"
+NOTES, CLIP = "nsynth-train/examples.json", "000046_3840"
 
 
 @pytest.mark.parametrize(
@@ -339,19 +296,15 @@ NOTES, NOTE, CLIP = "nsynth-train/examples.json", "brass_acoustic_002-051-050", 
     [
         ("fsdkaggle2018", FSD, "Flute5.wav", "Flute4.wav", "Flute4"),
         ("fsdkaggle2018", FSD, "2001", "n/a", "Flute2"),
-        ("fsdkaggle2018", FSD, "license", "price", "license"),
         ("fsdkaggle2018", FSD, "fname", '"', "train_post_competition"),
         ("kaggle_instruments", "Metadata_Test.csv", "Sound_Piano", "Sound_Tuba", "Sound_Tuba"),
         ("openmic2018", LABELS, f"{CLIP},cello,1.0", f"{CLIP},cello,1.5", f"cello in {CLIP}"),
-        ("openmic2018", LABELS, f"{CLIP},cello,1.0", f"{CLIP},cello,", f"cello in {CLIP}"),
         ("openmic2018", LABELS, f"{CLIP},drums", f"{CLIP},cello", "1 clips more than once"),
         ("openmic2018", METADATA, "000183_7680", CLIP, "1 clips more than once"),
         ("openmic2018", TEST_PART, "001690_3840", "", "no part contains"),
         ("nsynth", NOTES, '"note_str"', '"name"', "train/examples"),
         ("nsynth", NOTES, "}", "", "train/examples"),
-        ("nsynth", NOTES, f'"{NOTE}": {{', f'"{NOTE}0": {{', "train/examples"),
         ("nsynth", NOTES, '"pitch": 51', '"pitch": 99', "train/examples"),
-        ("nsynth", NOTES, '"velocity": 50', '"velocity": "50"', "train/examples"),
         ("nsynth", NOTES, '"instrument_family_str": "brass"', '"instrument_family_str": "flute"', "train/examples"),
         ("nsynth", NOTES, "brass_acoustic", "../brass_acoustic", "train/examples"),
     ],
@@ -372,31 +325,20 @@ def test_a_published_table_that_cannot_be_used_is_named(own, name, file, old, ne
 def test_freesound_ids_chained_by_small_steps_are_one_cluster(test_data):
     assert id_clusters([250, 10, 110, 351, 9999], gap=100).tolist() == [250, 10, 10, 351, 9999]
     assert id_clusters([311, 10, 110, 210], gap=100).tolist() == [311, 10, 10, 10]
-    assert id_clusters([], gap=100).tolist() == []
-    folder = test_data / "fsdkaggle2018_meta"
-    train, test = (pd.read_csv(folder / f"{part}_post_competition.csv") for part in ("train", "test"))
+    train = pd.read_csv(test_data / "fsdkaggle2018_meta" / "train_post_competition.csv")
     ids = [one.to_numpy() for _, one in train.groupby("label").freesound_id]
     found = {gap: sum(len(np.unique(id_clusters(one, gap=gap))) for one in ids) for gap in (1, 10, 100, 1000)}
     assert found == {1: 6039, 10: 4324, 100: 3689, 1000: 2524}
-    scored = test[test.usage != "Ignored"]
-    near = [
-        (train.freesound_id[train.label == one.label] - one.freesound_id).abs().min() for one in scored.itertuples()
-    ]
-    assert len(scored) == 1600 and round(np.mean(np.array(near) <= GAP), 2) == 0.59
 
 
 @pytest.mark.real_data
 def test_the_samples_of_real_clips_load_completely(sample_root, test_data):
-    corpus = corpora.read("fsdkaggle2018", sample_root)
-    manifest = corpus.manifest
-    assert (len(manifest), len(corpus.classes), len(corpus.excluded)) == (221, 10, 0)
-    assert set(manifest.split) == {""}
-    assert set(manifest.licence) <= {"Attribution", "Creative Commons 0"}
-    for _, clips in manifest.sort_values("freesound_id").groupby("label"):
-        same = clips.group.to_numpy()[1:] == clips.group.to_numpy()[:-1]
-        assert ((np.diff(clips.freesound_id) <= GAP) == same).all()
-    notes = corpora.read("folder", test_data / "iowa_singers")
-    assert (len(notes.manifest), len(notes.classes), len(notes.excluded)) == (621, 9, 0)
+    for name, root, counts in (
+        ("fsdkaggle2018", sample_root, (221, 10, 0)),
+        ("folder", test_data / "iowa_singers", (621, 9, 0)),
+    ):
+        corpus = corpora.read(name, root)
+        assert (len(corpus.manifest), len(corpus.classes), len(corpus.excluded)) == counts
 
 
 def test_official_parts_of_fsdkaggle2018_and_sessions_that_reach_into_the_test_part(tmp_path):
@@ -415,12 +357,11 @@ def test_official_parts_of_fsdkaggle2018_and_sessions_that_reach_into_the_test_p
 
 def test_a_file_name_of_irmas_states_the_recording(own):
     root = own("irmas")
-    shutil.rmtree(root / irmas.TRAINING / "pia")
     names = ("008__[pia][dru][lat_sou]0058__10", "[pia][cla]0001__1", "[pia][nod][cou_fol]1234__2")
     for name in (*names, "pia_17", "[pia][cla]x__1", "[vio][cla]0007__1"):
         trees.write_own(root / irmas.TRAINING / "pia" / f"{name}.wav", trees.tone(2, 0, 0.2))
     corpus = read(root)
-    rows = corpus.manifest.query("label == 'pia'").set_index("clip_id").loc[[f"pia/{name}" for name in names]]
+    rows = corpus.manifest.set_index("clip_id").loc[[f"pia/{name}" for name in names]]
     assert rows.group.tolist() == ["0058", "0001", "1234"]
     assert set(corpus.manifest.label[corpus.manifest.group == "0001"]) == {"cel", "flu", "pia"}
     assert corpus.excluded.path.str.contains(r"pia_17|\]x__1|\[vio\]").sum() == len(corpus.excluded) == 3
@@ -444,7 +385,7 @@ def test_the_test_set_of_irmas_has_several_labels_per_clip(own):
         lines = (root / row.path).with_suffix(".txt").read_text().split()
         assert lines == [name for name, present in zip(corpus.classes, labels, strict=True) if present == 1]
     sizes = corpus.manifest.groupby("group").size()
-    assert sizes["Andrés Segovia"] == sizes["Vacation Island"] == 2 and len(sizes) == 7
+    assert sizes["Andrés Segovia"] == sizes["Vacation Island"] == 2 and len(sizes) == 5
     for content in (b"cel\nkazoo\n", b"\xff\xfe"):
         path.write_bytes(content)
         with pytest.raises(CorpusError, match=r"One-1\.txt"):
@@ -471,14 +412,10 @@ def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_t
     root = own("nsynth")
     manifest = read(root).manifest
     assert len(manifest) == 2 * 6 * 4
-    row = manifest.set_index("clip_id").loc["flute_acoustic_010-051-050"]
-    assert (row.label, row.group, row.split, row.pitch, row.velocity) == (
-        "flute",
-        "flute_acoustic_010",
-        "train",
-        51,
-        50,
-    )
+    row = manifest.set_index("clip_id").loc[
+        "flute_acoustic_010-051-050", ["label", "group", "split", "pitch", "velocity"]
+    ]
+    assert row.tolist() == ["flute", "flute_acoustic_010", "train", 51, 50]
     sides = {part: set(clips.group) for part, clips in manifest.groupby(manifest.path.str.split("/").str[0])}
     assert sides["nsynth-valid"] == sides["nsynth-test"] == set(manifest.group[manifest.split == "test"]) != set()
     assert sides["nsynth-train"] == set(manifest.group[manifest.split == "train"])
@@ -493,14 +430,10 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
     root = own("kaggle_instruments")
     nested = read(root)
     manifest = nested.manifest.set_index("clip_id")
-    drums = manifest.label[[f"train/{name}" for name in ("RealDrum01_00MIX", "african-98600")]]
-    assert drums.tolist() == ["drums", "drums"], "the table lists them as violin, too"
+    assert manifest.label["train/RealDrum01_00MIX"] == "drums", "the table lists it as violin, too"
     violins = manifest[(manifest.label == "violin") & (manifest.split == "train")]
-    assert len(violins) == len(trees.KAGGLE["Train"]["Sound_Violin"]) - 1, (
-        "the viola of the test part is in training too"
-    )
+    assert len(violins) == len(trees.KAGGLE["Train"]["Sound_Violin"]) - 1, "the test part has the viola, too"
     assert manifest.label["test/guitar-solo-27194"] == "guitar", "Sound_Guiatr"
-    assert (manifest.split == "test").sum() == sum(map(len, trees.KAGGLE["Test"].values()))
     assert {"train/ROOM_room6_MUS_bartok_DEV_lg", "train/rock_1_115BPM"} < set(nested.excluded.clip_id)
     table = pd.read_csv(root / "Metadata_Test.csv")
     pd.concat([table, table.iloc[[0]].assign(Class="Sound_Piano")]).to_csv(root / "Metadata_Test.csv", index=False)
@@ -508,10 +441,8 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
         (root / part / part).rename(root / "moved")
         (root / part).rmdir()
         (root / "moved").rename(root / part)
-    flat = read(root)
-    torn = flat.excluded.clip_id[flat.excluded.reason.str.contains("two classes")].tolist()
-    assert torn == ["test/acoustic-guitar-logo-13084"]
-    assert set(manifest.index) - set(flat.manifest.clip_id) == set(torn)
+    lost = set(manifest.index) - set(read(root).manifest.clip_id)
+    assert lost == {"test/acoustic-guitar-logo-13084"}, "the folders are flat, and the table names it in two classes"
 
 
 def test_the_name_of_a_kaggle_file_states_its_group():
@@ -583,8 +514,6 @@ def test_every_archive_has_an_address_and_a_checksum():
         for remote in (*archives, *([index] if index else [])):
             assert remote.url.startswith(("https://zenodo.org/", "http://download.magenta.tensorflow.org/"))
             assert len(remote.checksum) == len("md5:") + 32
-    assert [one.folder for one in corpora._remotes("irmas")[0]] == [irmas.TRAINING, *irmas.TESTING]
-    assert [one.folder for one in corpora._remotes("openmic2018")[0]] == [openmic2018.FOLDER]
     for name in ("kaggle_instruments", "folder"):
         with pytest.raises(ConfigError, match=name):
             corpora.download(name)
