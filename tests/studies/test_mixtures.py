@@ -48,38 +48,31 @@ def read(made, name):
 
 
 def test_the_same_seed_plans_the_same_and_no_source_leaves_its_part(small, inputs, plan, score):
-    pd.testing.assert_frame_equal(plan, studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=0))
-    assert not plan.equals(studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=1))
-    again = studies.compose(small.store, small.split, small.clips, config=SOUNDSCAPE, seed=0)
-    pd.testing.assert_frame_equal(score, again)
-    for one in (plan, score):
-        assert set(one.part) == {"validation", "test"}
+    for one, made in (
+        (plan, [studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=seed) for seed in (0, 1)]),
+        (score, [studies.compose(small.store, small.split, small.clips, config=SOUNDSCAPE, seed=n) for n in (0, 1)]),
+    ):
+        pd.testing.assert_frame_equal(one, made[0])
+        assert not one.equals(made[1]) and set(one.part) == {"validation", "test"}
         assert (one.clip_id.map(small.split.parts) == one.part).all()
-
-
-def test_numbers_of_sources_classes_and_groups_are_balanced(plan):
-    for _, rows in plan.groupby(["part", "n_sources"]):
-        counts = rows.label.value_counts()
-        assert rows.mixture.nunique() == 6 and len(counts) == 3 and counts.max() - counts.min() <= 1
-    for _, rows in plan.groupby(["part", "label"]):
-        counts = rows.of_group.value_counts()
-        assert counts.max() - counts.min() <= 1
-    assert not plan.duplicated(["mixture", "label"]).any()
-
-
-def test_levels_and_offsets_are_relative_to_the_first_source(plan):
-    first, others = plan[plan.source == 0], plan[plan.source > 0]
-    assert (first[["level_db", "offset_s"]] == 0).all(axis=None)
-    assert others.level_db.abs().max() <= 12 and others.level_db.std() > 4
-    assert 0 <= others.offset_s.min() <= others.offset_s.max() <= 1
-
-
-def test_unusable_settings_and_corpora_raise(small, inputs):
     with pytest.raises(SplitError, match="3"):
         studies.draw(inputs, small.clips, 2, sources=(1, 4), seed=0)
     several = dataclasses.replace(small.clips, labels=np.eye(3, dtype=np.float32)[small.clips.targets])
     with pytest.raises(CorpusError):
         studies.draw(inputs, several, 2, sources=(1,), seed=0)
+
+
+def test_classes_and_groups_are_balanced_and_levels_and_offsets_relative_to_the_first_source(plan):
+    for _, rows in plan.groupby(["part", "n_sources"]):
+        counts = rows.label.value_counts()
+        assert rows.mixture.nunique() == 6 and len(counts) == 3 and counts.max() - counts.min() <= 1
+    for _, rows in plan.groupby(["part", "label"]):
+        assert np.ptp(rows.of_group.value_counts()) <= 1
+    assert not plan.duplicated(["mixture", "label"]).any()
+    first, others = plan[plan.source == 0], plan[plan.source > 0]
+    assert (first[["level_db", "offset_s"]] == 0).all(axis=None)
+    assert others.level_db.abs().max() <= 12 and others.level_db.std() > 4
+    assert 0 <= others.offset_s.min() <= others.offset_s.max() <= 1
 
 
 def test_ensembles_share_no_group_and_have_distinct_instruments(score):
@@ -122,14 +115,14 @@ def test_levels_energies_and_activity_of_rendered_tones_are_those_of_the_plan(to
     for number, (label, offset_s) in enumerate(zip(TONES_HZ, (0.0, 0.5, 0.75), strict=True)):
         assert own.onset_s[label] == pytest.approx(0.25 + offset_s, abs=0.021)
         assert own.offset_s[label] == pytest.approx(1.25 + 0.25 * number + offset_s, abs=0.021)
-
-
-def test_a_source_that_its_offset_would_cut_to_less_than_half_starts_at_0(tones, tmp_path):
-    made = studies.render(tone_plan(offsets_s=(0.0, 2.6, 1.2)), tones, root=tmp_path)
+    # A source that its offset would cut to less than half starts at 0.
+    made = studies.render(tone_plan(offsets_s=(0.0, 2.6, 1.2)), tones, root=tmp_path / "late")
     assert made.sources[made.sources.mixture == "all"].offset_s.tolist() == [0.0, 0.0, 1.2]
 
 
-def test_the_activity_of_rendered_clips_is_that_of_their_notes(small, mixtures, soundscapes):
+def test_activity_labels_and_groups_of_rendered_clips_are_those_of_their_notes_and_sources(
+    small, mixtures, soundscapes
+):
     solo = mixtures.sources[mixtures.sources.n_sources == 1].iloc[0]
     notes = rendered.notes(small.clips, solo.clip_id)
     spans = studies.joined(list(zip(notes.onset_s, notes.offset_s.clip(upper=3.0), strict=True)), gap_s=0)
@@ -137,14 +130,11 @@ def test_the_activity_of_rendered_clips_is_that_of_their_notes(small, mixtures, 
     assert list(zip(own.onset_s, own.offset_s, strict=True)) == spans
     for _, rows in soundscapes.activity.groupby(["mixture", "label"]):
         assert (rows.onset_s.to_numpy()[1:] - rows.offset_s.to_numpy()[:-1] > studies.GAP_S).all()
-
-
-def test_labels_and_groups_of_a_mixture_are_those_of_its_sources(small, mixtures, soundscapes):
     for made in (mixtures, soundscapes):
-        assert made.corpus.classes == small.clips.classes
-        for name, labels in zip(made.corpus.manifest.clip_id, made.corpus.labels, strict=True):
-            there = set(made.sources.label[made.sources.mixture == name])
-            assert {one for one, value in zip(made.corpus.classes, labels, strict=True) if value} == there
+        corpus = made.corpus
+        assert corpus.classes == small.clips.classes
+        there = pd.crosstab(made.sources.mixture, made.sources.label) > 0
+        np.testing.assert_array_equal(corpus.labels, there.loc[corpus.manifest.clip_id, list(corpus.classes)])
     for name, groups in zip(mixtures.corpus.manifest.clip_id, mixtures.groups(), strict=True):
         own = mixtures.sources[mixtures.sources.mixture == name].sort_values("source")
         assert groups.tolist() == [*own.of_group, *[""] * (3 - len(own))]
@@ -170,50 +160,45 @@ def test_mixtures_are_rendered_again_if_a_file_is_lost_or_altered(small, plan, m
 @pytest.fixture(scope="module")
 def given(small, inputs, mixtures, tmp_path_factory):
     """Return networks of two seeds, and what else `predict` takes."""
-    config = TrainConfig(
-        epochs=1, output="sigmoid", class_weights=False, augment=AugmentConfig(mix="mixtures", n_sources=(1, 3))
-    )
+    layers = AugmentConfig(mix="mixtures", n_sources=(1, 3))
+    config = TrainConfig(epochs=1, output="sigmoid", class_weights=False, augment=layers)
     variant = Variant("tiny", TINY, config, small.store.folder)
     folder = tmp_path_factory.mktemp("networks")
     networks = run_variants(folder, [variant], splits=inputs.splits, seeds=(0, 1))["tiny"].folders
     return networks, inputs, mixtures, build_store(mixtures.corpus, small.store.config, root=folder / "mixed")
 
 
-def test_each_network_predicts_every_mixture_once(given, tmp_path, monkeypatch):
-    answers = studies.predict(tmp_path / "a.npz", *given)
-    assert answers.shape == (2, len(given[2].corpus.manifest), 3)
-    assert ((answers >= 0) & (answers <= 1)).all() and not np.array_equal(answers[0], answers[1])
-    monkeypatch.setattr(studies, "_predict", None)
-    np.testing.assert_array_equal(studies.predict(tmp_path / "a.npz", *given), answers)
-
-
-def test_mixtures_with_training_clips_and_networks_of_another_split_raise(small, given, tmp_path):
+def test_each_network_predicts_every_mixture_once_and_none_with_training_clips(small, given, tmp_path, monkeypatch):
     networks, inputs, mixtures, store = given
     sources = mixtures.sources.copy()
     sources.loc[len(sources) - 1, "clip_id"] = small.split.parts.index[small.split.parts == "train"][0]
-    leaking = dataclasses.replace(mixtures, sources=sources)
     with pytest.raises(LeakError, match="train"):
-        studies.predict(tmp_path / "a.npz", networks, inputs, leaking, store)
+        studies.predict(tmp_path / "a.npz", networks, inputs, dataclasses.replace(mixtures, sources=sources), store)
     parts = small.split.parts.replace("train", "validation")
     save_split(dataclasses.replace(small.split, parts=parts), tmp_path / "split.json")
     other = dataclasses.replace(inputs, splits=(tmp_path / "split.json",))
     with pytest.raises(RunError, match="split"):
         studies.predict(tmp_path / "a.npz", networks, other, mixtures, store)
+    answers = studies.predict(tmp_path / "a.npz", *given)
+    assert answers.shape == (2, len(mixtures.corpus.manifest), 3)
+    assert ((answers >= 0) & (answers <= 1)).all() and not np.array_equal(answers[0], answers[1])
+    monkeypatch.setattr(studies, "_predict", None)
+    np.testing.assert_array_equal(studies.predict(tmp_path / "a.npz", *given), answers)
 
 
 def test_a_released_network_predicts_soundscapes_of_its_own_split_once(
     released, small, soundscapes, tmp_path, monkeypatch
 ):
-    model = released.made.model
-    given = {"trained_on": model.about["split"], "window_s": 3.0}
-    heard = studies.predict_windows(tmp_path / "a.npz", model.single, soundscapes, small.split, **given)
+    def predict(name, split=small.split, trained_on=released.made.model.about["split"]):
+        given = released.made.model.single, soundscapes, split
+        return studies.predict_windows(tmp_path / name, *given, trained_on=trained_on, window_s=3.0)
+
+    heard = predict("a.npz")
     durations_s = soundscapes.corpus.manifest.duration_s
     assert [len(one.start_s) for one in heard] == [int(np.ceil(one - 3.0)) + 1 for one in durations_s]
     monkeypatch.setattr(studies, "window_scores", None)
-    again = studies.predict_windows(tmp_path / "a.npz", model.single, soundscapes, small.split, **given)
+    again = predict("a.npz")
     assert all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(heard, again, strict=True))
-    with pytest.raises(LeakError):
-        studies.predict_windows(tmp_path / "b.npz", model.single, soundscapes, small.split, trained_on="", window_s=3.0)
-    other = make_split(small.store.clips, seed=1)
-    with pytest.raises(LeakError):
-        studies.predict_windows(tmp_path / "b.npz", model.single, soundscapes, other, **given)
+    for other in ({"trained_on": ""}, {"split": make_split(small.store.clips, seed=1)}):
+        with pytest.raises(LeakError):
+            predict("b.npz", **other)

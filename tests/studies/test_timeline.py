@@ -66,11 +66,6 @@ def found():
     return [timeline.in_frames(one, 40.0, 3) for _, one in RECORDINGS]
 
 
-def heard_from(frames, *, sure=0.9, unsure=0.1):
-    """Windows of one frame each, so that frames are what the network says."""
-    return [windows(np.where(one, sure, unsure), window_s=1.0) for one in frames]
-
-
 def scores(models, truth):
     table = timeline.score_table(models, truth, n_resamples=50)
     return table.pivot(index="model", columns="score", values="estimate")
@@ -79,24 +74,18 @@ def scores(models, truth):
 # -- from windows to events --------------------------------------------------------------------------------------------
 
 
-def test_a_frame_is_the_mean_of_the_windows_that_contain_its_centre():
+def test_a_frame_is_the_mean_of_the_windows_that_contain_its_centre_and_frames_cover_the_recording():
     assert timeline.frame_scores(windows([0.0, 0.6, 0.9])).ravel() == pytest.approx([0, 0.3, 0.5, 0.75, 0.9])
     assert timeline.frame_scores(windows([0.4], window_s=2.0)).tolist() == [[0.4]]
+    for hop_s, window_s in ((0.5, 2.0), (3.0, 2.0)):
+        scores = timeline.frame_scores(windows(np.full(7, 0.25), hop_s=hop_s, window_s=window_s))
+        assert len(scores) == int(np.ceil((6 * hop_s + window_s) / hop_s)) and np.allclose(scores, 0.25)
 
 
-@pytest.mark.parametrize(("hop_s", "window_s"), [(0.5, 2.0), (3.0, 2.0)])
-def test_frames_cover_the_recording_for_every_hop(hop_s, window_s):
-    scores = timeline.frame_scores(windows(np.full(7, 0.25), hop_s=hop_s, window_s=window_s))
-    assert len(scores) == int(np.ceil((6 * hop_s + window_s) / hop_s)) and np.allclose(scores, 0.25)
-
-
-def test_a_median_filter_drops_a_lone_frame_and_fills_a_gap_of_one():
+def test_a_median_filter_drops_a_lone_frame_and_fills_a_gap_of_one_and_hysteresis_treats_classes_separately():
     scores = np.array([0, 1, 0, 0, 1, 1, 0, 1, 1], dtype=float)[:, None]
     assert timeline.smoothed(scores, 3).ravel().tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert timeline.smoothed(scores, 1).tolist() == scores.tolist()
-
-
-def test_hysteresis_treats_classes_separately():
     scores = np.array([[0.5, 0.5], [0.8, 0.5], [0.5, 0.5], [0.3, 0.5], [0.5, 0.5]])
     assert timeline.hysteresis(scores, 0.7, 0.4).T.tolist() == [[True, True, True, False, False], [False] * 5]
     assert timeline.hysteresis(scores, 0.5, 0.5)[:, 1].all()
@@ -119,16 +108,6 @@ def test_events_are_sorted_by_time_and_have_their_mean_score():
 # -- scores, by the definitions of sed_eval ----------------------------------------------------------------------------
 
 
-def test_all_scores_are_those_of_sed_eval(truth, found):
-    assert scores({"model": found}, truth).loc["model"].to_dict() == pytest.approx(SED_EVAL)
-
-
-def test_an_instrument_that_is_never_found_counts_as_zero():
-    truth = Truth((np.ones((4, 2), bool),), ([(0, 0.0, 4.0), (1, 0.0, 4.0)],), np.array(["one"]))
-    found = scores({"model": [np.array([[1, 0]] * 4, dtype=bool)]}, truth).loc["model"]
-    assert (found.frame_macro_f1, found.event_macro_f1) == pytest.approx((0.5, 0.5))
-
-
 def test_an_event_is_found_within_the_collar_and_a_fifth_of_its_length():
     event = [(0, 10.0, 20.0)]
     for onset_s, offset_s, fits in (
@@ -142,11 +121,16 @@ def test_an_event_is_found_within_the_collar_and_a_fifth_of_its_length():
     assert both == [(0, 1), (1, 0)]  # the largest set of pairs, which the closest first would miss
 
 
-def test_a_perfect_timeline_scores_one_and_an_empty_one_zero(truth):
-    found = scores({"all": truth.frames, "none": [np.zeros_like(one) for one in truth.frames]}, truth)
-    assert found.loc["all", ["frame_micro_f1", "frame_macro_f1"]].tolist() == [1, 1]
-    assert found.loc["none"].drop("error_rate").eq(0).all()
-    assert found.error_rate.to_dict() == {"all": 0, "none": 1}
+def test_all_scores_are_those_of_sed_eval_and_what_is_never_found_counts_as_zero(truth, found):
+    empty = [np.zeros_like(one) for one in truth.frames]
+    table = scores({"model": found, "all": truth.frames, "none": empty}, truth)
+    assert table.loc["model"].to_dict() == pytest.approx(SED_EVAL)
+    assert table.loc["all", ["frame_micro_f1", "frame_macro_f1"]].tolist() == [1, 1]
+    assert table.loc["none"].drop("error_rate").eq(0).all()
+    assert table.error_rate[["all", "none"]].tolist() == [0, 1]
+    two = Truth((np.ones((4, 2), bool),), ([(0, 0.0, 4.0), (1, 0.0, 4.0)],), np.array(["one"]))
+    one = scores({"model": [np.array([[1, 0]] * 4, dtype=bool)]}, two).loc["model"]
+    assert (one.frame_macro_f1, one.event_macro_f1) == pytest.approx((0.5, 0.5))
 
 
 def test_frames_outside_the_masks_do_not_count(truth, found):
@@ -165,7 +149,7 @@ def many(n=6):
     return truth, [timeline.in_frames(said[n % 2], 44.0, 3) for n in range(n)]
 
 
-def test_intervals_need_four_ensembles_and_lie_between_zero_and_one(truth, found):
+def test_intervals_need_four_ensembles_and_lie_between_zero_and_one_and_draws_are_paired(truth, found):
     few = timeline.score_table({"model": found}, truth, n_resamples=50)
     assert few[["low", "high"]].isna().all(axis=None)
     more, said = many()
@@ -177,35 +161,27 @@ def test_intervals_need_four_ensembles_and_lie_between_zero_and_one(truth, found
     assert 0 < one["low"] < one["estimate"] < one["high"] < 1 and one["n_ensembles"] == 6
     own = tuple(np.where(np.arange(6)[:, None] < 3, part, 0) for part in counts)
     assert np.isnan(timeline.f1_interval(own, more.groups, n_resamples=50)["low"])
-
-
-def test_draws_of_two_timelines_are_paired():
-    truth, said = many()
-    drawn = {name: timeline.draws(truth, one, n_resamples=300) for name, one in {"a": truth.frames, "b": said}.items()}
-    scores = {name: one["frame_micro_f1"] for name, one in drawn.items()}
-    row = statistics.comparison_table(scores, [("a", "b")], n_groups=6).loc[("a", "b")]
-    assert row.difference == pytest.approx(1 - scores["b"][0, 0]) and row.verdict == "better"
+    drawn = {"a": timeline.draws(more, more.frames, n_resamples=300), "b": timeline.draws(more, said, n_resamples=300)}
+    f1 = {name: draws["frame_micro_f1"] for name, draws in drawn.items()}
+    row = statistics.comparison_table(f1, [("a", "b")], n_groups=6).loc[("a", "b")]
+    assert row.difference == pytest.approx(1 - f1["b"][0, 0]) and row.verdict == "better"
 
 
 # -- choices ---------------------------------------------------------------------------------------------
 
 
-def test_the_choice_finds_thresholds_for_a_network_of_low_scores():
+def test_the_choice_finds_thresholds_for_a_network_of_low_scores_and_mean_pooling_where_windows_err():
     truth = truth_from([RECORDINGS[0][0], [(0, 2.0, 9.0)]])
-    decision, tried, lists = timeline.choose(heard_from(truth.frames, sure=0.3, unsure=0.1), truth)
+    heard = [windows(np.where(one, 0.3, 0.1), window_s=1.0) for one in truth.frames]  # frames are what the network says
+    decision, tried, lists = timeline.choose(heard, truth)
     assert 0.1 < decision.off <= decision.on <= 0.3 and decision.median_windows == 1
     assert tried.frame_micro_f1.max() == 1 and lists.micro_f1.max() == 1
-    heard = heard_from(truth.frames, sure=0.3, unsure=0.1)
     found = [timeline.activity(one, decision)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
     assert scores({"chosen": found}, truth).frame_micro_f1["chosen"] == 1
-
-
-def test_mean_pooling_is_chosen_where_one_window_in_many_is_a_false_alarm():
-    real = [[(0, 0.0, 40.0)], [(1, 0.0, 40.0)], [(2, 0.0, 40.0)]]
-    truth = truth_from(real)
+    truth = truth_from([[(number, 0.0, 40.0)] for number in range(3)])
     heard = [np.where(frames, 0.6, 0.1) for frames in truth.frames]
     for number, one in enumerate(heard):
-        one[5, (number + 1) % 3] = 0.95
+        one[5, (number + 1) % 3] = 0.95  # one window in many is a false alarm
     assert timeline.choose([windows(one, window_s=1.0) for one in heard], truth)[0].pooling == "mean"
 
 
