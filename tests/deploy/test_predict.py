@@ -70,36 +70,33 @@ def test_the_prediction_does_not_depend_on_rate_channels_or_format(model, tmp_pa
         assert found.duration_s == pytest.approx(5.0, abs=0.1)
 
 
-def test_probabilities_sum_to_one_and_a_top_class_below_its_threshold_is_not_reported(model, tmp_path):
+def test_a_top_class_below_its_threshold_is_not_reported(model, tmp_path):
     path = write(tmp_path / "a.wav", tone(4.0))
     for threshold in (0.0, 1.01):
         network = dataclasses.replace(model.single, thresholds=np.full(3, threshold))
         found = published.predict_file(path, dataclasses.replace(model, single=network))
         assert found.probabilities.sum() == pytest.approx(1)
-        assert [share for _, share in found.top(9)] == sorted(found.probabilities, reverse=True)
         assert found.named == ((found.top(1)[0][0],) if threshold == 0 else ())
 
 
 def test_windows_start_at_every_hop_until_one_reaches_the_end(model, tmp_path):
-    cases = (10.2, 1.0, None, 9), (3.0, 1.0, None, 1), (0.4, 1.0, None, 1), (4.0, 0.5, 1.0, 7)
-    for duration_s, hop_s, window_s, n in cases:
+    for duration_s, hop_s, window_s, n in ((10.2, 1.0, None, 9), (0.4, 1.0, None, 1), (4.0, 0.5, 1.0, 7)):
         path = write(tmp_path / "a.wav", tone(duration_s))
         found = published.window_scores(path, model.several, hop_s=hop_s, window_s=window_s)
         np.testing.assert_allclose(found.start_s, np.arange(n) * hop_s)
         assert found.window_s == (window_s or 3.0) and found.probabilities.shape == (n, 3)
 
 
-def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probability_0(model, tmp_path):
+@pytest.mark.parametrize("name", ["single", "several"])
+def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probability_0(model, tmp_path, name):
     parts = [tone(3.0, frequency_hz=200), np.zeros(6 * RATE_HZ), tone(4.3, frequency_hz=900)]
-    path = write(tmp_path / "a.wav", np.concatenate(parts))
+    path, network = write(tmp_path / "a.wav", np.concatenate(parts)), getattr(model, name)
     signal = decode.load(path, sample_rate_hz=RATE_HZ)
-    for network in (model.single, model.several):
-        found, predictor = published.window_scores(path, network), published.predictor(network)
-        for start_s, given in zip(found.start_s, found.probabilities, strict=True):
-            first = round(start_s * RATE_HZ)
-            one = extract(signal[first : first + 3 * RATE_HZ], network.features)
-            expected = 0 if 3 <= start_s <= 6 else predictor(one[None].astype(np.float16))[0][0]
-            np.testing.assert_allclose(given, expected, atol=1e-6)
+    found, predictor = published.window_scores(path, network), published.predictor(network)
+    for start_s, given in zip(found.start_s, found.probabilities, strict=True):
+        one = extract(signal[round(start_s * RATE_HZ) :][: 3 * RATE_HZ], network.features)
+        expected = 0 if 3 <= start_s <= 6 else predictor(one[None].astype(np.float16))[0][0]
+        np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
 def test_the_rest_of_a_truncated_file_is_predicted(model, tmp_path):
@@ -163,16 +160,7 @@ def test_bad_files_among_good_ones_are_reported_by_name_with_exit_code_1(folder)
     write(folder / "silent.wav", np.zeros(RATE_HZ))
     write(folder / "short.wav", tone(0.01))
     soundfile.write(folder / "nan.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
-    bad = [
-        "empty.wav",
-        "text.mp3",
-        "header.wav",
-        "silent.wav",
-        "short.wav",
-        "nan.wav",
-        "none.wav",
-        99 * "long" + ".wav",
-    ]
+    bad = [f"{name}.wav" for name in ("empty", "header", "silent", "short", "nan", "none", 99 * "long")] + ["text.mp3"]
     result = call("one.wav", *bad, "two.flac", "--json")
     assert result.exit_code == 1
     assert [one["file"] for one in json.loads(result.stdout)] == ["one.wav", "two.flac"]

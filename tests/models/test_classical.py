@@ -2,9 +2,9 @@
 
 import warnings
 
-import librosa
 import numpy as np
 import pytest
+from librosa import feature
 from sklearn import ensemble, naive_bayes, neural_network, svm, tree
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -48,11 +48,11 @@ def value(statistics: np.ndarray, name: str) -> float:
 def test_statistics_are_those_of_librosas_features_over_sounding_frames(level_db):
     amplitude, freq = 10 ** (level_db.astype(np.float64) / 20), mel_edges_hz(CONFIG)[1:-1]
     series = {
-        "centroid": librosa.feature.spectral_centroid(S=amplitude, freq=freq)[0],
-        "bandwidth": librosa.feature.spectral_bandwidth(S=amplitude, freq=freq)[0],
-        "roll-off": librosa.feature.spectral_rolloff(S=amplitude, freq=freq)[0],
-        "flatness": librosa.feature.spectral_flatness(S=amplitude)[0],
-        "MFCC 3": librosa.feature.mfcc(S=level_db, n_mfcc=20)[3],
+        "centroid": feature.spectral_centroid(S=amplitude, freq=freq)[0],
+        "bandwidth": feature.spectral_bandwidth(S=amplitude, freq=freq)[0],
+        "roll-off": feature.spectral_rolloff(S=amplitude, freq=freq)[0],
+        "flatness": feature.spectral_flatness(S=amplitude)[0],
+        "MFCC 3": feature.mfcc(S=level_db, n_mfcc=20)[3],
     }
     used, found = sounding(level_db, CONFIG), classical.statistics(level_db[None], CONFIG)
     for name, values in series.items():
@@ -65,14 +65,14 @@ def test_flux_is_the_mean_rise_of_a_band_between_sounding_frames():
     levels[0, :, 2] = -10.0  # one rise by 10 dB, one fall
     levels[0, :, 4] = -80.0  # silence does not count
     assert value(classical.statistics(levels, CONFIG), "mean of flux") == pytest.approx(10 / 3)
+    assert np.isfinite(classical.statistics(np.full((2, 40, 9), -80.0), CONFIG)).all()
 
 
-def test_padding_changes_no_statistic_and_silence_has_finite_ones(level_db):
+def test_padding_changes_no_statistic(level_db):
     n_used = int(sounding(level_db, CONFIG).sum())
     assert n_used < 0.6 * CONFIG.n_frames
     short = classical.statistics(level_db[None, :, :n_used], CONFIG)
     np.testing.assert_allclose(classical.statistics(level_db[None], CONFIG), short, rtol=1e-4, atol=1e-4)
-    assert np.isfinite(classical.statistics(np.full((2, 40, 9), -80.0), CONFIG)).all()
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,7 @@ def test_each_kind_gives_probabilities_that_depend_on_the_seed_alone(model, sepa
 
 
 def test_settings_are_chosen_on_folds_that_no_group_crosses(separable, monkeypatch):
-    x, targets, groups = separable
-    seen = []
-    fit = GridSearchCV.fit
+    (x, targets, groups), fit, seen = separable, GridSearchCV.fit, []
 
     def spy(self, x, y, groups):
         seen.extend(self.cv.split(x, y, groups))
@@ -105,13 +103,9 @@ def test_settings_are_chosen_on_folds_that_no_group_crosses(separable, monkeypat
     settings, score = classical.tune(MACHINE, {"svc__C": [1e-6, 1.0]}, x, targets, groups)
     assert settings == {"svc__C": 1.0} and score > 0.8 and len(seen) == classical.N_FOLDS
     assert all(not set(groups[train]) & set(groups[test]) for train, test in seen)
-
-
-def test_a_class_with_one_group_or_one_row_does_not_stop_the_choice(separable):
-    x, targets, groups = separable
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # a class with one group, then one with one row
         warnings.simplefilter("error")
-        assert set(classical.tune(MACHINE, GRID, x, targets, np.where(targets == 3, 99, groups))[0]) == set(GRID)
+        assert "svc__C" in classical.tune(MACHINE, GRID, x, targets, np.where(targets == 3, 99, groups))[0]
         settings, score = classical.tune(*BAYES, x[:73], targets[:73], groups[:73])
     assert settings == {"var_smoothing": 1e-9} and np.isnan(score)
 
@@ -119,8 +113,7 @@ def test_a_class_with_one_group_or_one_row_does_not_stop_the_choice(separable):
 def test_the_test_part_is_predicted_by_clip_from_the_training_part_alone_and_cached(
     small, inputs, tmp_path, monkeypatch
 ):
-    fitted_on = []
-    tune = classical.tune
+    fitted_on, tune = [], classical.tune
     monkeypatch.setattr(classical, "tune", lambda *of: fitted_on.append(of[2]) or tune(*of))
     given = (tmp_path, inputs, {"tree": TREE, "naive Bayes": BAYES})
     found, chosen = classical.answer_all(*given, seeds=(0, 1), workers=1)
@@ -128,11 +121,8 @@ def test_the_test_part_is_predicted_by_clip_from_the_training_part_alone_and_cac
     x, test_x = (
         classical.statistics(small.store.features[one.row.to_numpy()], small.store.config) for one in (train, test)
     )
-    assert len(fitted_on) == 2
+    assert len(fitted_on) == 2 and list(found) == list(chosen.index) == ["tree", "naive Bayes"]
     np.testing.assert_array_equal(fitted_on[0], x)
-    assert list(found) == list(chosen.index) == ["tree", "naive Bayes"] and set(chosen.settings["tree"]) == {
-        "max_depth"
-    }
     bayes = clone(BAYES[0]).set_params(**chosen.settings["naive Bayes"]).fit(x, train.target)
     for number, clip in enumerate(sorted(set(test.clip_id))):
         mean = bayes.predict_proba(test_x[test.clip_id == clip]).mean(axis=0)

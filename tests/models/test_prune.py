@@ -61,11 +61,10 @@ def test_every_kernel_has_the_share_of_zeros_asked_for_and_nothing_else_is_prune
 
 
 def test_one_step_keeps_the_largest_weights_of_the_trained_network(dense, pruned):
-    for folders in zip(dense.flat, pruned[AT_ONCE.name].flat, strict=True):
-        before, after = (kernels_of(folder) for folder in folders)
-        for name, new in after.items():
-            largest = np.argsort(-np.abs(before[name]))[: np.count_nonzero(new)]
-            assert set(np.flatnonzero(new)) == set(largest)
+    for before, after in zip(dense.flat, pruned[AT_ONCE.name].flat, strict=True):
+        old = kernels_of(before)
+        for name, new in kernels_of(after).items():
+            assert set(np.flatnonzero(new)) == set(np.argsort(-np.abs(old[name]))[: np.count_nonzero(new)])
 
 
 def test_the_result_does_not_depend_on_a_kill_and_a_finished_one_is_kept(pruned, dense, inputs, tmp_path):

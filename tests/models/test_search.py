@@ -48,18 +48,13 @@ def test_a_seed_draws_the_same_distinct_networks_and_another_seed_others(small):
     first = [one.values for one in draw(small, trials=4)]
     assert [one.values for one in draw(small, trials=5)][: len(first)] == first
     assert len({tuple(one.values()) for one in first}) == len(first)
-    for one in first:
-        assert one["filters"] in (8, 16, 24, 32) and one["kernel"] in (3, 5) and one["blocks"] in (1, 2, 3, 4)
-        assert 1e-4 <= one["learning rate"] <= 1e-1
 
     def choices(hp, config):
         rows = [Layer("conv", hp.Int(f"filters {n}", 1, 1000)) for n in range(8)]
         return (*rows, Layer("average")), config
 
-    one, other = (
-        list(draw(small, space=choices, trials=1, seed=seed, max_multiply_adds=np.inf)[0].values.values())
-        for seed in (0, 1)
-    )
+    drawn = [draw(small, space=choices, trials=1, seed=seed, max_multiply_adds=np.inf)[0] for seed in (0, 1)]
+    one, other = (list(each.values.values()) for each in drawn)
     assert one != other and one[1:] != other[:-1]  # not the same numbers, one place on
 
 

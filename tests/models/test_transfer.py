@@ -11,7 +11,7 @@ from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.io import EvaluationError, StoreError
-from instrlib.data.splits import UNUSED, Split, load_split, save_split
+from instrlib.data.splits import UNUSED, Split, save_split
 from instrlib.models import train, trained, transfer
 from instrlib.models.layers import Layer
 
@@ -79,7 +79,7 @@ def test_probes_predict_the_test_part_by_seed(small, tmp_path):
     assert (clear["probabilities"][0] != clear["probabilities"][1]).any()
 
 
-def test_a_probe_knows_nothing_of_the_test_clips(small):
+def test_a_probe_knows_nothing_of_the_test_clips_and_a_clip_without_a_finite_embedding_is_named(small):
     ids, x = planted(small.store)
     given = {"store": small.store, "splits": [[small.split_path]], "workers": 1}
     in_test = pd.Series(ids).map(small.split.parts).to_numpy() == "test"
@@ -88,6 +88,10 @@ def test_a_probe_knows_nothing_of_the_test_clips(small):
     same = one["clip_id"] == ids[in_test][0]
     np.testing.assert_array_equal(one["probabilities"][0, same], other["probabilities"][0, same])
     assert (one["probabilities"][0, ~same] != other["probabilities"][0, ~same]).any()
+    unknown = np.where(ids[:, None] == ids[3], np.nan, x)
+    for vectors, named in (((ids[1:], x[1:]), ids[0]), ((ids, unknown), ids[3])):
+        with pytest.raises(EvaluationError, match=named):
+            transfer.probe_predictions(vectors, **given)
 
 
 def test_predictions_of_several_labels_have_labels_and_thresholds_of_validation(small):
@@ -100,30 +104,15 @@ def test_predictions_of_several_labels_have_labels_and_thresholds_of_validation(
     assert ((found["probabilities"][0] >= found["thresholds"][0]) == (found["labels"] == 1)).mean() > 0.9
 
 
-def test_a_clip_without_a_finite_embedding_is_named(small):
-    ids, x = planted(small.store)
-    given = {"store": small.store, "splits": [[small.split_path]], "workers": 1}
-    with pytest.raises(EvaluationError, match=ids[0]):
-        transfer.probe_predictions((ids[1:], x[1:]), **given)
-    x[3, 1] = np.nan
-    with pytest.raises(EvaluationError, match=ids[3]):
-        transfer.probe_predictions((ids, x), **given)
-
-
-@pytest.fixture(scope="module")
-def target(small):
-    return small.store, small.split_path
-
-
 @pytest.fixture(scope="module")
 def pretrained(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained") / "run"
     return train.train_model(folder, small.store.folder, small.split_path, TINY, SHORT, 0)
 
 
-def tuned(folder, target, pretrained, *, config=SHORT, store=None, **settings):
+def tuned(folder, small, pretrained, *, config=SHORT, store=None, **settings):
     start = transfer.Pretrained(pretrained, **settings)
-    return train.train_model(folder, (store or target[0]).folder, target[1], TINY, config, 0, None, start)
+    return train.train_model(folder, (store or small.store).folder, small.split_path, TINY, config, 0, None, start)
 
 
 def moved(before, after):
@@ -146,12 +135,16 @@ def test_the_embedding_times_the_last_layer_gives_the_networks_mean_logits(pretr
     logits = np.log(model.predict_on_batch(small.store.read(rows, scaler))).mean(axis=0)
     found = vectors[40] @ kernel + bias
     np.testing.assert_allclose(found - found.mean(), logits - logits.mean(), atol=1e-3)
+    with pytest.raises(StoreError):
+        transfer.embed_network(
+            pretrained, dataclasses.replace(small.store, config=FeatureConfig(n_mels=16)), root=tmp_path
+        )
 
 
-def test_fine_tuning_begins_with_the_pretrained_body_and_predicts_as_the_probe(target, pretrained, tmp_path):
-    still = tuned(tmp_path / "still", target, pretrained, config=STILL, frozen_norm=True)
+def test_fine_tuning_begins_with_the_pretrained_body_and_predicts_as_the_probe(small, pretrained, tmp_path):
+    still = tuned(tmp_path / "still", small, pretrained, config=STILL, frozen_norm=True)
     assert max(moved(pretrained, still).values()) < 1e-6
-    store, parts = target[0], load_split(target[1], target[0].segments).parts
+    store, parts = small.store, small.split.parts
     ids, x = transfer.embed_network(pretrained, store, root=tmp_path)
     clips = store.clips.set_index("clip_id").loc[ids].reset_index()
     labels, part = store.label_matrix(clips), clips.clip_id.map(parts)
@@ -161,18 +154,18 @@ def test_fine_tuning_begins_with_the_pretrained_body_and_predicts_as_the_probe(t
     np.testing.assert_allclose(answered, probe.predict(held_out[0]), atol=1e-3)
 
 
-def test_rows_move_less_the_further_from_the_scores_and_normalisation_unless_it_is_frozen(target, pretrained, tmp_path):
+def test_rows_move_less_the_further_from_the_scores_and_normalisation_unless_it_is_frozen(small, pretrained, tmp_path):
     assert transfer.Pretrained(pretrained, decay=0.1).rates == pytest.approx((1 / 300, 1 / 30, 1 / 3, 1 / 3))
-    head = moved(pretrained, tuned(tmp_path / "head", target, pretrained, decay=0.0, frozen_norm=True))
+    head = moved(pretrained, tuned(tmp_path / "head", small, pretrained, decay=0.0, frozen_norm=True))
     assert set(head.values()) == {0.0} and len(head) == 4
-    norms = moved(pretrained, tuned(tmp_path / "norms", target, pretrained, decay=0.0))
+    norms = moved(pretrained, tuned(tmp_path / "norms", small, pretrained, decay=0.0))
     assert norms["conv1"] == norms["conv2"] == 0 and norms["norm1"] > 1e-3
-    decayed = moved(pretrained, tuned(tmp_path / "decayed", target, pretrained, decay=0.1, frozen_norm=True))
+    decayed = moved(pretrained, tuned(tmp_path / "decayed", small, pretrained, decay=0.1, frozen_norm=True))
     assert 0 < 5 * decayed["conv1"] < decayed["conv2"]
 
 
-def test_nothing_of_the_test_part_is_read(target, pretrained, tmp_path):
-    store, parts = target[0], load_split(target[1], target[0].segments).parts
+def test_nothing_of_the_test_part_is_read(small, pretrained, tmp_path):
+    store, parts = small.store, small.split.parts
     shutil.copytree(store.folder, tmp_path / store.folder.name)
     altered = dataclasses.replace(store, folder=tmp_path / store.folder.name)
     features = store.features.copy()
@@ -180,13 +173,7 @@ def test_nothing_of_the_test_part_is_read(target, pretrained, tmp_path):
     features.tofile(altered.folder / "features.f16")
     (altered.folder / "store.json").touch()  # files newer than the record count as damaged
     first, second = (
-        tuned(tmp_path / str(number), target, pretrained, store=one) for number, one in enumerate((store, altered))
+        tuned(tmp_path / str(number), small, pretrained, store=one) for number, one in enumerate((store, altered))
     )
     for a, b in zip(*(trained.load_model(one)[0].get_weights() for one in (first, second)), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_features_of_other_settings_are_refused(pretrained, small, tmp_path):
-    other = dataclasses.replace(small.store, config=FeatureConfig(n_mels=16))
-    with pytest.raises(StoreError):
-        transfer.embed_network(pretrained, other, root=tmp_path)

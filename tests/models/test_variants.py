@@ -7,10 +7,9 @@ import pytest
 
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, RunError
-from instrlib.data.splits import k_folds, save_split
+from instrlib.data.splits import k_folds, save_splits
 from instrlib.models import trained, variants
 from instrlib.models.layers import Layer
-from instrlib.models.trained import summary
 from instrlib.models.variants import Variant
 
 TINY = (Layer("conv", 8, 3, 2, 2), Layer("average"))
@@ -19,11 +18,7 @@ SHORT = TrainConfig(epochs=2)
 
 @pytest.fixture(scope="module")
 def folds(small, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("folds")
-    paths = [folder / f"{number}.json" for number in range(3)]
-    for split, path in zip(k_folds(small.store.clips, 3, seed=0), paths, strict=True):
-        save_split(split, path)
-    return paths
+    return save_splits(k_folds(small.store.clips, 3, seed=0), tmp_path_factory.mktemp("folds"))
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +67,11 @@ def test_run_again_nothing_is_trained_again(small, folds, compared, outcomes):
         np.testing.assert_array_equal(one.predictions["probabilities"], outcomes["tiny"].predictions["probabilities"])
 
 
-def test_the_description_holds_size_and_validation_scores(outcomes):
+def test_the_description_holds_size_and_mean_validation_scores(outcomes):
     table = variants.describe(outcomes)
-    assert table.parameters.tolist() == [8 * 9 + 8 + 8 * 3 + 3, 16 * 9 + 16 + 16 * 3 + 3, 8 * 9 + 8 + 8 * 3 + 3]
+    assert table.parameters.tolist() == [n * 9 + n + n * 3 + 3 for n in (8, 16, 8)]
     assert table.n_trained.tolist() == [6, 6, 3] and (table.epochs == 2).all()
-    accuracies = [summary(folder)["validation_accuracy"] for folder in outcomes["wide"].flat]
+    accuracies = [trained.summary(folder)["validation_accuracy"] for folder in outcomes["wide"].flat]
     assert table.validation_accuracy["wide"] == pytest.approx(np.mean(accuracies))
 
 
