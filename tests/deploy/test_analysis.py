@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import math
 import os
 import tracemalloc
 
@@ -12,7 +11,6 @@ import pytest
 import soundfile
 from PIL import Image
 from recordings import CLASSES, SIMULATED, made_up_analysis, write_tone
-from trees import tone
 
 from instrlib.core.io import AudioError, CorpusError
 from instrlib.data.rendered import sampler
@@ -28,13 +26,16 @@ def model(page_folder):
     return published.open_model(page_folder)
 
 
-def test_a_recording_is_analysed_in_every_respect(model, tmp_path):
-    path = write_tone(tmp_path / "tone.wav", duration_s=7.5)
-    progress = []
+def test_what_is_left_of_a_truncated_recording_is_analysed_in_every_respect(model, tmp_path):
+    path = write_tone(tmp_path / "tone.wav", duration_s=22.5)
+    os.truncate(path, path.stat().st_size // 3)
+    always = model.about | {"timeline": model.about["timeline"] | {"on": 0.0, "off": 0.0}}
+    model, progress = dataclasses.replace(model, about=always), []
     made = analysis.analyse(path, model, on_progress=lambda share, stage: progress.append((share, stage)))
-    assert (made.name, made.prediction.duration_s) == ("tone.wav", pytest.approx(7.5))
+    duration_s, events = made.prediction.duration_s, made.timeline.events
+    assert (made.name, duration_s) == ("tone.wav", pytest.approx(7.5, abs=0.01))
     np.testing.assert_array_equal(made.prediction.probabilities, published.predict_file(path, model).probabilities)
-    assert made.timeline.scores.shape == (8, 3) and (made.timeline.events.end_s <= 7.5).all()
+    assert made.timeline.scores.shape == (8, 3) and len(events) and (events.end_s == duration_s).all()
     assert made.condition["verdict"] in condition.CONDITIONS and made.condition["about"] == SIMULATED
     assert made.level_db.shape == made.activation.shape == model.single.features.shape and made.activation.min() >= 0
     shares = [share for share, _ in progress]
@@ -44,11 +45,9 @@ def test_a_recording_is_analysed_in_every_respect(model, tmp_path):
     assert bare.timeline is bare.condition is json.loads(analysis.to_json(bare))["timeline"] is None
 
 
-@pytest.mark.parametrize(("n_channels", "duration_s", "rate_hz"), [(1, 601, 1000), (33, 1, 8000)])
-def test_a_recording_that_is_too_long_or_has_too_many_channels_is_refused(
-    model, tmp_path, n_channels, duration_s, rate_hz
-):
-    soundfile.write(tmp_path / "large.wav", np.full((duration_s * rate_hz, n_channels), 0.1), rate_hz)
+@pytest.mark.parametrize("shape", [(601_000, 1), (1000, 33)])
+def test_a_recording_that_is_too_long_or_has_too_many_channels_is_refused(model, tmp_path, shape):
+    soundfile.write(tmp_path / "large.wav", np.full(shape, 0.1), 1000)
     with pytest.raises(AudioError, match=r"large\.wav"):
         analysis.analyse(tmp_path / "large.wav", model)
 
@@ -67,17 +66,6 @@ def test_channels_and_a_high_rate_take_no_more_memory(model, tmp_path, monkeypat
     assert found["measures"]["n"] == 60 * model.single.features.sample_rate_hz and peak < 80e6
 
 
-def test_events_of_a_truncated_file_end_with_it(model, tmp_path):
-    path = tmp_path / "cut.mp3"
-    soundfile.write(path, tone(2, 0, 60.0, 22_050), 22_050)
-    os.truncate(path, path.stat().st_size // 3)
-    always = model.about["timeline"] | {"on": 0.0, "off": 0.0}
-    made = analysis.analyse(path, dataclasses.replace(model, about=model.about | {"timeline": always}))
-    events, duration_s = made.timeline.events, made.prediction.duration_s
-    assert 10 < duration_s < 25 and len(events) and len(made.timeline.scores) == math.ceil(duration_s)
-    assert (events.start_s < events.end_s).all() and (events.end_s <= duration_s).all()
-
-
 def test_the_example_is_the_same_each_time_and_needs_a_synthesiser(tmp_path, monkeypatch):
     first = analysis.example_clip(tmp_path).read_bytes()
     signal, rate_hz = soundfile.read(analysis.example_clip(tmp_path))
@@ -89,15 +77,11 @@ def test_the_example_is_the_same_each_time_and_needs_a_synthesiser(tmp_path, mon
         analysis.example_clip(tmp_path)
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
-
-
 def pages(found) -> list[np.ndarray]:
     """Return the pages of the PDF in grey."""
     made = analysis.pdf(found, analysis.drawn(found), format="png")
-    return [
-        np.asarray(Image.open(io.BytesIO(one)).convert("L")) for one in (made if isinstance(made, list) else [made])
-    ]
+    made = made if isinstance(made, list) else [made]
+    return [np.asarray(Image.open(io.BytesIO(one)).convert("L")) for one in made]
 
 
 def test_the_texts_and_the_json_hold_the_numbers_of_the_analysis():
@@ -106,11 +90,10 @@ def test_the_texts_and_the_json_hold_the_numbers_of_the_analysis():
     first = {"name": "piano", "share": pytest.approx(0.67), "percent": share, "threshold": 0.45, "strong": True}
     assert found["bars"][0] == first
     assert found["timeline"]["events"] == [["piano", "0.0", "24.0", "0.90"], ["flute", "8.0", "12.0", "0.80"]]
-    assert all(label in found["timeline"]["sentence"] for label in ("flute", "piano"))
     healthy, method = found["condition"], dict(found["method"])
-    assert all(one in healthy["sentence"] for one in ("healthy", "82")) and "48" in healthy["caution"]
-    assert healthy["about"] == SIMULATED and dict(healthy["measures"])["inharmonicity B"] == "–"
-    assert "2026-11-21" in method["model"] and all(one in method["performance"] for one in ("0.83", "0.78", "0.88"))
+    assert "82" in healthy["sentence"] and "48" in healthy["caution"] and healthy["about"] == SIMULATED
+    assert dict(healthy["measures"])["inharmonicity B"] == "–"
+    assert all(one in method["performance"] for one in ("0.83", "0.78", "0.88"))
     unnamed = analysis.content(made_up_analysis(named=False))
     assert unnamed["confidence"] == "" and not any(bar["strong"] for bar in unnamed["bars"])
     assert all(one in unnamed["sentence"] for one in ("piano", "38", "45"))
