@@ -5,11 +5,12 @@ import pytest
 
 from instrlib import charts
 from instrlib.core.io import write_json
+from instrlib.reporting.numbers import VERDICTS
 
-VERDICTS = ("better", "worse", "equivalent", "inconclusive")
 
-
-def example_results() -> dict:
+@pytest.fixture
+def results() -> dict:
+    """Return the declarations of the study, to be changed."""
     rows, notebooks = [], {}
     for number in range(1, 10):
         name, middle = f"{number:02d}_topic", 0.1 * number
@@ -38,12 +39,6 @@ def example_results() -> dict:
         {"card": "model", "heading": "Other sounds", "content": "Accuracy falls to 0.4."},
     ]
     return {"study": "irmas-quick", "primary": rows, "notebooks": notebooks}
-
-
-@pytest.fixture
-def results():
-    """Return the declarations of the study, to be changed."""
-    return example_results()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from instrlib import charts
-from instrlib.data import corpora
 from instrlib.data.rendered import Players
 from instrlib.reporting import cards
 from instrlib.runner import cli
@@ -26,14 +25,13 @@ COMMANDS = {command.callback.__name__ for command in cli.main.registered_command
 TARGETS = set(re.findall(r"^(\w+):.*##", (REPOSITORY / "Makefile").read_text(), re.M))
 
 
-def typed(line: str, *, folder: Path, **moved: Path) -> subprocess.CompletedProcess:
-    """Run a line of the README with this interpreter, without setting up an environment."""
-    command = shlex.split(line.replace(".venv/bin/instrlib", f"{shlex.quote(sys.executable)} -m instrlib.runner.cli"))
-    if command[0] == "make":
-        command += ["-s", "-C", str(REPOSITORY), "-o", ".venv/.ready", f"RUN={shlex.quote(sys.executable)} -m"]
+def made(line: str) -> str:
+    """Run a line of make with this interpreter, without setting up an environment; return what it prints."""
+    command = [*shlex.split(line), "-s", "-o", ".venv/.ready", f"RUN={shlex.quote(sys.executable)} -m"]
     quiet = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    quiet |= {f"INSTRLIB_{name.upper()}": str(path) for name, path in moved.items()}
-    return subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=REPOSITORY, env=quiet, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 def test_figure_and_findings_come_first_and_the_made_parts_are_up_to_date(monkeypatch):
@@ -51,11 +49,10 @@ def test_every_target_command_and_option_is_there():
         assert command in COMMANDS
         shown = CliRunner().invoke(cli.main, [command, "--help"], env={"COLUMNS": "200"}).output
         assert all(option in shown for option in re.findall(r"--[a-z]+", rest)), command
-    shown = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    assert all(re.search(rf"^  {target}\s+\w", shown, re.M) for target in TARGETS)
+    assert set(re.findall(r"^  (\w+)\s+\w", made("make help"), re.M)) == TARGETS
 
 
-def test_every_link_picture_file_and_subpackage_is_there():
+def test_every_link_picture_file_subpackage_and_soundfont_is_there():
     links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
     assert len(links) > 20
     files = re.findall(r"`((?:instrlib|reports|notebooks|tests|figures)/[\w/.-]*)`", TEXT)
@@ -63,40 +60,26 @@ def test_every_link_picture_file_and_subpackage_is_there():
     assert not [path for path in local if not (REPOSITORY / path).exists()]
     (row,) = re.findall(r"^\| `instrlib/` \|(.*)", TEXT, re.M)
     assert all((REPOSITORY / "instrlib" / name).is_dir() for name in re.findall(r"`(\w+)`", row))
+    assert all(name in TEXT for name in Players().fonts)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make ")])
-def test_make_hands_its_settings_on(line, tmp_path):
-    settings = dict(re.findall(r"(\w+)=(\S+)", line))
-    run = typed(f"{line} -n", folder=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert "instrlib.runner.cli" in run.stdout or "pytest" in run.stdout
-    for name, value in settings.items():
-        assert f'--{name.lower()} "{value}"' in run.stdout
+def test_make_hands_its_settings_on(line):
+    shown = made(f"{line} -n")
+    assert "instrlib.runner.cli" in shown or "pytest" in shown
+    assert all(f'--{name.lower()} "{value}"' in shown for name, value in re.findall(r"(\w+)=(\S+)", line))
 
 
 def test_make_figures_draws_the_stored_arrays(tmp_path):
     folder = tmp_path / "reports/rendered-quick"
     charts.store(folder / "arrays/01_leak.npz", charts.dots, names=["a", "b"], values=[0.2, 0.4])
     shutil.copy(REPOSITORY / "reports/rendered-quick/results.json", folder)
-    run = typed("make figures", folder=tmp_path, reports=tmp_path / "reports", figures=tmp_path / "figures")
-    assert run.returncode == 0, run.stderr
-    drawn = {path.name for path in (tmp_path / "figures/rendered-quick").iterdir()}
-    assert drawn == {"01_leak.png", "01_leak.svg"}
-
-
-def test_corpora_are_listed_with_their_licences_and_soundfonts_are_named(tmp_path):
-    run = typed(".venv/bin/instrlib corpora", folder=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert all(name in run.stdout and corpora.info(name).licence in run.stdout for name in corpora.NAMES)
-    assert all(name in TEXT for name in Players().fonts)
+    made("make figures")
+    assert {path.name for path in (tmp_path / "figures/rendered-quick").iterdir()} == {"01_leak.png", "01_leak.svg"}
 
 
 @pytest.mark.slow
-def test_the_example_compares_two_networks(tmp_path, monkeypatch):
-    for folder in ("data", "runs", "reports", "figures"):
-        monkeypatch.setenv(f"INSTRLIB_{folder.upper()}", str(tmp_path / folder))
-    monkeypatch.setenv("INSTRLIB_WORKERS", "1")
+def test_the_example_compares_two_networks():
     (code,) = [block for language, block in BLOCKS if language == "python"]
     *statements, last = ast.parse(code).body
     names = {"__name__": "readme"}

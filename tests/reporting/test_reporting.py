@@ -8,36 +8,26 @@ import pytest
 
 from instrlib.core.io import InstrlibError, RunError, write_json
 from instrlib.data import corpora
-from instrlib.reporting import cards, compare, numbers, report, summary
-from instrlib.reporting.summary import open_study
-
-# -- sentences ---------------------------------------------------------------------------------------------------------
+from instrlib.reporting import cards, compare, numbers, report
+from instrlib.reporting.summary import about_corpus, open_study
 
 
-def said(verdict, difference=0.1, low=None, high=None, p=None, detectable=None, **more):
-    row = {"verdict": verdict, "difference": difference, "low": low, "high": high, "p": p, "margin": 0.01}
-    row |= {"detectable": detectable, "first": "cutMix", "second": "no augmentation", "score": "accuracy"} | more
-    return numbers.sentence(row)
+def said(*values, **more):
+    row = dict(zip(("verdict", "difference", "low", "high", "p", "detectable"), values, strict=True))
+    return numbers.sentence(
+        {"margin": 0.01, "first": "cutMix", "second": "no augmentation", "score": "accuracy"} | row | more
+    )
 
 
 def test_the_wording_of_the_verdicts_is_the_reviewed_one():
-    found = [
-        said("better", 0.05, 0.01, 0.09, 0.0121),
-        said("worse", -0.05, -0.09, -0.01, 0.0004),
-        said("equivalent", -0.0002, -0.008, 0.008, 0.9),
-        said("inconclusive", -0.018, -0.096, 0.051, 0.6, 0.0914),
-    ]
+    better = ("better", 0.05, 0.01, 0.09, 0.0121, None)
+    others = ("worse", -0.05, -0.09, -0.01, 0.0004, None), ("equivalent", -0.0002, -0.008, 0.008, 0.9, None)
+    found = [said(*row) for row in (better, *others, ("inconclusive", -0.018, -0.096, 0.051, 0.6, 0.0914))]
     assert "\n".join(found) + "\n" == (Path(__file__).parent / "wording.txt").read_text(encoding="utf-8")
-    assert "p = 0.042" in said("better", 0.05, 0.01, 0.09, 0.0121, p_holm=0.042)
-
-
-@pytest.mark.parametrize("unknown", [float("nan"), None])
-def test_a_comparison_without_an_interval_names_no_number_that_is_not_there(unknown):
-    text = said("inconclusive", 0.1, unknown, unknown, unknown, unknown)
-    assert not re.search(r"\bnan\b|None|– to –", text)
-
-
-# -- report ------------------------------------------------------------------------------------------------------------
+    assert "p = 0.042" in said(*better, p_holm=0.042)
+    for unknown in (float("nan"), None):
+        text = said("inconclusive", 0.1, unknown, unknown, unknown, unknown)
+        assert not re.search(r"\bnan\b|None|– to –", text)
 
 
 def blocks(document, kind):
@@ -62,30 +52,23 @@ def test_citations_are_numbered_in_order_and_an_unknown_work_is_refused():
 
 def test_the_report_holds_every_notebook_finding_figure_and_primary_comparison_once(published):
     document = report.report(open_study("irmas-quick"))
-    assert dict(document["about"]) == {
-        "corpus": "IRMAS (irmas)",
-        "clips": "6,705 of 9,579",
-        "groups": "2,000",
-        "profile": "quick",
-        "seeds": "3",
-        "commit": "abc123def456",
-    }
+    facts = {"clips": "6,705 of 9,579", "groups": "2,000", "profile": "quick", "seeds": "3", "commit": "abc123def456"}
+    assert dict(document["about"]) == {"corpus": "IRMAS (irmas)"} | facts
     first, *others, _ = document["sections"]
-    assert [section["id"] for section in others] == [f"{number:02d}_topic" for number in range(1, 10)]
+    assert [section["id"] for section in others] == [f"{n:02d}_topic" for n in range(1, 10)]
     found = [text_of(item) for block in blocks(document, "list") for item in block["items"]]
-    assert all(f"Finding {number} is 0.{number}00." in found for number in range(1, 10))
+    assert all(f"Finding {n} is 0.{n}00." in found for n in range(1, 10))
     assert sorted(block["stem"] for block in blocks(document, "figure")) == [f"{n:02d}_scores" for n in range(1, 10)]
     (table,) = [block for block in blocks(document, "table") if block["header"][:1] == ["Question"]]
     assert len(table["rows"]) == 9 and table["rows"][8][2:5] == ["–", "– to –", "no p-value"]
-    assert [block["stem"] for block in first["blocks"] if block["kind"] == "figure"] == ["05_scores"]
-    (key,) = [block for block in first["blocks"] if block["kind"] == "list"]
-    assert len(key["items"]) == 2
+    summary = {block["kind"]: block for block in first["blocks"]}
+    assert summary["figure"]["stem"] == "05_scores" and len(summary["list"]["items"]) == 2
     for kind in ("figure", "table"):
         shown = blocks(document, kind)
         assert [block["number"] for block in shown] == list(range(1, len(shown) + 1))
 
 
-def test_html_and_pdf_are_the_same_each_time_and_texts_are_never_markup(published, results):
+def test_html_and_pdf_are_the_same_each_time_texts_are_never_markup_and_a_missing_figure_is_named(published, results):
     results["notebooks"]["02_topic"]["findings"][0]["text"] = "<script>alert(1)</script> #let x = 1 $y$"
     write_json(published / "results.json", results)
     html, pdf = ([path.read_bytes() for path in report.write_report(open_study("irmas-quick"))] for _ in range(2))
@@ -94,10 +77,7 @@ def test_html_and_pdf_are_the_same_each_time_and_texts_are_never_markup(publishe
     assert html[1].startswith(b"%PDF") and page.count("<img") == 9 and page.count("data:image/png") == 9
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.partition('<section id="references">')[0])
-
-
-def test_a_missing_figure_is_named(published, tmp_path):
-    (tmp_path / "figures/irmas-quick/03_scores.png").unlink()
+    (published.parents[1] / "figures/irmas-quick/03_scores.png").unlink()
     with pytest.raises(RunError, match="03_scores"):
         report.write_report(open_study("irmas-quick"))
 
@@ -105,9 +85,6 @@ def test_a_missing_figure_is_named(published, tmp_path):
 @pytest.mark.parametrize("value", [{"a": 1}, {"a": {"b": {"c": 1}}}, {}, {str(n): {"x": 1} for n in range(30)}, 5])
 def test_what_is_no_table_or_too_large_is_not_laid_out(value):
     assert report.as_table(value) is None
-
-
-# -- results -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_study_is_found_by_name_folder_file_and_revision(published, tmp_path, results):
@@ -123,6 +100,10 @@ def test_a_study_is_found_by_name_folder_file_and_revision(published, tmp_path, 
     for missing in ("irmas-quick@no-such", "nothing-quick"):
         with pytest.raises(RunError, match=missing.rpartition("@")[2]):
             open_study(missing)
+    for held in ("[]", "{}", '{"notebooks": {}}'):
+        (published / "results.json").write_text(held)
+        with pytest.raises(RunError, match="no results"):
+            open_study("irmas-quick")
 
 
 @pytest.mark.parametrize("changed", [{"data": "mine"}, {"profile": "full"}, {"seeds": 5}])
@@ -131,16 +112,6 @@ def test_a_report_never_mixes_two_data_sets(changed, published, results):
     write_json(published / "results.json", results)
     with pytest.raises(RunError, match="04_topic"):
         report.report(open_study("irmas-quick"))
-
-
-@pytest.mark.parametrize("held", ["[]", "{}", '{"notebooks": {}}'])
-def test_what_is_no_study_is_refused(held, published):
-    (published / "results.json").write_text(held)
-    with pytest.raises(RunError):
-        open_study("irmas-quick")
-
-
-# -- comparison --------------------------------------------------------------------------------------------------------
 
 
 def test_what_differs_between_two_studies(published, tmp_path, results):
@@ -171,9 +142,6 @@ def test_the_interval_of_a_change_adds_squares():
     assert compare.change(first, second) == pytest.approx((0.3, 0.25, 0.35))
 
 
-# -- cards and README --------------------------------------------------------------------------------------------------
-
-
 def test_cards_hold_facts_terms_and_declared_sections_once(published):
     write_json(published / "model/model.json", {})
     (published / "model/MODEL_CARD.md").write_text("# Model card\n\nOwn text.\n")
@@ -185,9 +153,9 @@ def test_cards_hold_facts_terms_and_declared_sections_once(published):
     assert model.startswith("# Model card\n\nOwn text.\n") and model.count("## Other sounds") == 1
 
 
-def test_every_corpus_has_its_words():
-    for name in (*corpora.NAMES, "one of your own"):
-        assert set(summary.about_corpus(name)) - {"clips"} == {"what", "groups", "blind", "use", "limits"}
+@pytest.mark.parametrize("name", [*corpora.NAMES, "one of your own"])
+def test_every_corpus_has_its_words(name):
+    assert set(about_corpus(name)) - {"clips"} == {"what", "groups", "blind", "use", "limits"}
 
 
 README = (
