@@ -42,18 +42,7 @@ def write(path: Path, signal: np.ndarray) -> Path:
     return path
 
 
-def test_held_out_clips_get_the_predictions_that_their_scores_were_computed_from(released, small, model):
-    after, paths = released.made.after, small.clips.manifest.set_index("clip_id").path
-    found = [published.predict_file(small.clips.root / paths[clip], model) for clip in after["clip_id"]]
-    np.testing.assert_allclose([one.probabilities for one in found], after["probabilities"], atol=1e-5)
-    first = np.array([small.store.classes.index(one.top(1)[0][0]) for one in found])
-    assert (first == after["targets"]).mean() == model.about["scores"]["accuracy"]["estimate"]
-    assert np.mean([bool(one.named) for one in found]) == model.about["refusals"]["named"]
-
-
-def test_every_segment_of_a_longer_recording_counts_and_a_top_class_below_its_threshold_is_not_reported(
-    model, tmp_path
-):
+def test_every_segment_counts_and_a_top_class_below_its_threshold_is_not_reported(model, tmp_path):
     path = write(tmp_path / "long.wav", np.concatenate([tone(2.5, 110 * 2 ** (n / 5)) for n in range(25)]))
     config = model.single.features
     signal, n = decode.load(path, sample_rate_hz=RATE_HZ), config.segment_samples
@@ -68,12 +57,16 @@ def test_every_segment_of_a_longer_recording_counts_and_a_top_class_below_its_th
 
 
 def test_windows_start_at_every_hop_until_one_reaches_the_end(model, tmp_path):
-    cases = (10.2, 1.0, None, 9), (3.0, 1.0, None, 1), (0.4, 1.0, None, 1), (4.0, 0.5, 1.0, 7)
-    for duration_s, hop_s, window_s, n in cases:
+    for duration_s, hop_s, window_s, n in (
+        (10.2, 1.0, 3.0, 9),
+        (3.0, 1.0, 3.0, 1),
+        (0.4, 1.0, 3.0, 1),
+        (4.0, 0.5, 1.0, 7),
+    ):
         path = write(tmp_path / "a.wav", tone(duration_s))
         found = published.window_scores(path, model.several, hop_s=hop_s, window_s=window_s)
         np.testing.assert_allclose(found.start_s, np.arange(n) * hop_s)
-        assert found.window_s == (window_s or 3.0) and found.probabilities.shape == (n, 3)
+        assert found.window_s == window_s and found.probabilities.shape == (n, 3)
 
 
 def test_each_window_is_predicted_from_its_samples_and_a_silent_one_has_probability_0(model, tmp_path):
@@ -123,9 +116,6 @@ def test_two_threads_that_load_a_network_leave_stderr_where_it_was():
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(load, (0, 0.1)))
     assert os.fstat(2).st_ino == before
-
-
-# -- the command -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -185,9 +175,11 @@ def test_the_audio_files_of_a_folder_are_predicted_in_order(folder):
     assert [one["file"] for one in json.loads(result.stdout)] == ["takes/b.wav", "takes/more/a.FLAC"]
 
 
-def test_wrong_usage_is_refused(folder):
-    shutil.move(folder / "reports" / "rendered-quick" / "model", folder / "mine")
-    named = ("one.wav", "--model", "mine")
+def test_a_local_model_can_be_named_but_is_no_default_and_wrong_usage_is_refused(folder):
+    (folder / "reports").rename(folder / "runs")
+    named = ("one.wav", "--model", "runs/rendered-quick/model")
+    result, _ = call(*named, "--json")
+    assert result.exit_code == 0 and named[2] in result.stderr
     for wrong in (["one.wav"], ["one.wav", "--model", "no"], [*named, "--top", "0"], [*named, "--json", "--csv"], []):
         result, _ = call(*wrong)
         assert result.exit_code == 2 and result.stdout == "" and "Traceback" not in result.stderr

@@ -1,7 +1,6 @@
 """The command: what it prints, its exit codes, and one line for whatever a user can do wrong."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -186,26 +185,3 @@ def test_what_has_no_download_shows_its_licence_and_the_way_to_get_it(name):
     info = corpora.info(name)
     assert result.exit_code == 2
     assert f"Licence: {info.licence}" in result.stdout and info.how_to_get in result.stderr
-
-
-def test_predict_uses_the_published_model_and_names_it(root, model_folder, tmp_path, sine):
-    assert json.loads((model_folder / "model.json").read_text())
-    local = root / "runs/rendered-smoke/model"
-    local.parent.mkdir(parents=True)
-    local.symlink_to(model_folder)
-    result = call("predict", str(sine))
-    assert result.exit_code == 2, "a local model is no default"
-    result = call("predict", str(sine), "--model", str(model_folder), "--json")
-    assert result.exit_code == 0 and str(model_folder) in result.stderr
-    assert json.loads(result.stdout)[0]["file"] == str(sine)
-
-
-@pytest.fixture
-def sine(tmp_path):
-    """Return a file of one second of a tone."""
-    import numpy as np
-    import soundfile
-
-    path = tmp_path / "sine.wav"
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 22_050), 22_050)
-    return path
