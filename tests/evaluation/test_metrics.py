@@ -134,15 +134,6 @@ def test_the_threshold_of_a_class_has_the_best_f1_of_all():
     assert unknown.tolist() == [1] and thresholds[1] == 0.5
 
 
-def test_thresholds_hold_for_a_class_a_seed_or_a_clip():
-    answers = np.full((2, 3, 2), 0.5)
-    of_clip = np.broadcast_to(np.array([0.4, 0.6, 0.4])[:, None], answers.shape)
-    seeds = [[0.4, 0.6], [0.6, 0.4]]
-    for bars, shown in (([0.4, 0.6], [True, False]), (seeds, [False, True]), (of_clip, [True, True])):
-        decided = answers >= predictions.thresholds(as_predictions(answers[0], answers, thresholds=bars))
-        assert decided[1, 0].tolist() == shown
-
-
 def test_confusion_counts_answers_and_false_alarms():
     targets, answers = single(200, 7)
     expected = reference.confusion_matrix(targets, answers.argmax(axis=1), labels=range(7))

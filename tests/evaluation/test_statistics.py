@@ -60,16 +60,20 @@ def test_the_estimate_is_the_mean_of_the_seeds_scores_inside_its_interval(made, 
             compare({"a": made, "b": made}, against="a", score=score, **DRAWS)
 
 
-def test_the_variance_is_that_of_the_stratified_mean():
+def test_the_variance_is_that_of_the_stratified_mean_and_those_over_seeds_and_groups_add_up():
     rng = np.random.default_rng(0)
     strata = np.repeat([0, 1, 2], [4, 4, 8])
     values = rng.normal(loc=strata * 10.0)  # one clip a group; between the strata lies most of the spread
-    draws = one_mean(values, np.arange(16), strata, n_resamples=20_000, seed=1)
-    shares = {0: 4 / 16, 1: 4 / 16, 2: 8 / 16}
-    expected = sum(share**2 * values[strata == one].var(ddof=1) / (16 * share) for one, share in shares.items())
-    assert draws[1:].var() == pytest.approx(expected, rel=0.05)
-    plain = one_mean(values, np.arange(16), n_resamples=20_000, seed=1)
-    assert plain[1:].var() == pytest.approx(values.var(ddof=1) / 16, rel=0.05)
+    of_seeds = np.array([0.0, 1.0, 2.0])[:, None]
+    inside = [values[strata == one] for one in range(3)]
+    stratified = sum(len(one) * one.var(ddof=1) for one in inside) / len(values) ** 2
+    plain = values.var(ddof=1) / len(values)
+    for given, rows, expected in (
+        *((values, strata, stratified), (values, None, plain)),
+        *((of_seeds + np.zeros(16), None, 1 / 3), (of_seeds + values, None, 1 / 3 + plain)),
+    ):
+        draws = one_mean(given, np.arange(16), rows, n_resamples=20_000, seed=1)
+        assert draws[0] == pytest.approx(given.mean()) and draws[1:].var() == pytest.approx(expected, rel=0.05)
 
 
 def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are_alike():
@@ -89,14 +93,6 @@ def test_a_mixture_weighs_as_much_as_all_its_sources_together():
     drawn = statistics.draw([lambda weights: {"weights": weights}], groups, n_resamples=300, seed=0)["weights"][0]
     np.testing.assert_allclose(drawn[:, 0], weights[:, codes[0, 0]] * weights[:, codes[0, 1]])
     np.testing.assert_allclose(drawn[:, 1], weights[:, codes[1, 0]])
-
-
-def test_the_variance_over_seeds_and_that_over_groups_add_up():
-    one = np.array([0.0, 1.0, 2.0])[:, None] * np.ones(50), np.arange(50) / 7 * np.ones((3, 1))
-    draws = one_mean(one[0], np.arange(50), n_resamples=20_000, seed=0)
-    assert draws[0] == 1 and draws[1:].var() == pytest.approx(1 / 3, rel=0.05)
-    both = one_mean(one[0] + one[1], np.arange(50), n_resamples=20_000, seed=0)
-    assert both[1:].var() == pytest.approx(1 / 3 + one[1][0].var(ddof=1) / 50, rel=0.05)
 
 
 def test_a_group_of_a_single_class_is_pooled_and_a_single_group_has_no_interval():
@@ -149,20 +145,17 @@ def test_a_difference_is_paired_by_clip_and_seed():
     assert row.difference == pytest.approx(1 - table.estimate["mean_average_precision"]) and row.verdict == "better"
 
 
-def test_a_model_is_equivalent_to_itself_where_there_are_enough_groups():
-    for n_groups, verdict in ((40, "inconclusive"), (300, "equivalent")):
-        made = predictions(0.7, n_groups=n_groups)
-        row = compare({"a": made, "b": dict(made)}, against="b", margin=0.02, **DRAWS).iloc[0]
-        assert (row.difference, row.p, row.verdict) == (0, 1, verdict)
-        assert row.detectable > 2 / n_groups  # identical answers do not show that a study finds any difference
-
-
-def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have_been_found():
-    models = {"a": predictions(0.7, seed=8), "b": predictions(0.7, seed=7)}
-    row = compare(models, against="b", margin=0.01, **DRAWS).iloc[0]
+@pytest.mark.parametrize(("n_groups", "verdict"), [(40, "inconclusive"), (300, "equivalent")])
+def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have_been_found(n_groups, verdict):
+    made = predictions(0.7, n_groups=n_groups)
+    row = compare({"a": made, "b": dict(made)}, against="b", margin=0.02, **DRAWS).iloc[0]
+    assert (row.difference, row.p, row.verdict) == (0, 1, verdict)
+    assert row.detectable > 2 / n_groups  # identical answers do not show that a study finds any difference
+    models = {"a": predictions(0.7, seed=8), "b": predictions(0.7, seed=7), "c": predictions(0.71, seed=2)}
+    row = compare(models, pairs=[("a", "b")], margin=0.01, **DRAWS).iloc[0]
     error = (row.high - row.low) / (2 * 1.96)
     assert row.verdict == "inconclusive" and row.detectable == pytest.approx(2.80 * error, rel=0.1)
-    more = compare(models | {"c": predictions(0.71, seed=2)}, against="b", margin=0.01, **DRAWS)
+    more = compare(models, against="b", margin=0.01, **DRAWS)
     assert more.detectable.iloc[0] > row.detectable  # the price of a larger family
 
 
@@ -213,19 +206,15 @@ def test_few_differing_groups_do_not_show_that_nothing_is_lost():
 
 
 def test_folds_are_joined_by_clip_and_keep_their_thresholds():
-    made = labelled(1)
+    made = labelled(1) | {"probabilities": labelled(1)["probabilities"][0]}
     halves = [
-        {name: one[rows] for name, one in made.items() if name not in ("probabilities", "thresholds")}
-        | {"probabilities": made["probabilities"][0, rows], "thresholds": np.full(3, bar)}
+        {name: one[rows] for name, one in made.items() if name != "thresholds"} | {"thresholds": np.full(3, bar)}
         for rows, bar in ((np.arange(30, 60), 0.6), (np.arange(30), 0.4))
     ]
-    joined = join_seeds([halves, halves])
-    order = np.argsort(made["clip_id"])
+    joined, order = join_seeds([halves, halves]), np.argsort(made["clip_id"])
     np.testing.assert_array_equal(joined["labels"], made["labels"][order])
-    np.testing.assert_array_equal(joined["probabilities"][1], made["probabilities"][0, order])
-    assert joined["thresholds"].shape == (2, 60, 3)
-    expected = np.where(order < 30, 0.4, 0.6)
-    np.testing.assert_array_equal(joined["thresholds"][0, :, 0], expected)
+    np.testing.assert_array_equal(joined["probabilities"], [made["probabilities"][order]] * 2)
+    np.testing.assert_array_equal(joined["thresholds"], np.tile(np.where(order < 30, 0.4, 0.6)[:, None], (2, 1, 3)))
     assert score_table({"a": joined}, **DRAWS).estimate.notna().all()
     with pytest.raises(EvaluationError):
         join_folds([halves[0], halves[0]])
