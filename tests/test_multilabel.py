@@ -11,7 +11,7 @@ import soundfile
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
 from instrlib.core.io import SplitError, read_arrays, read_json
 from instrlib.data.corpora import Corpus, CorpusInfo, strata
-from instrlib.data.splits import Split, make_split, save_split
+from instrlib.data.splits import Split, load_split, make_split, save_split
 from instrlib.data.store import build_store, open_store
 from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import best_thresholds
@@ -65,14 +65,12 @@ def split_path(store, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def folders(store, split_path, tmp_path_factory) -> list[Path]:
     root = tmp_path_factory.mktemp("trained")
-    made = [train.train_model(root / f"seed-{seed}", store.folder, split_path, TINY, CONFIG, seed) for seed in (0, 1)]
-    mixed = dataclasses.replace(CONFIG, epochs=2, augment=AugmentConfig(mix="cutmix"))
-    return [*made, train.train_model(root / "mixed", store.folder, split_path, TINY, mixed, 0)]
+    return [train.train_model(root / f"seed-{seed}", store.folder, split_path, TINY, CONFIG, seed) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def test_part(folders, store, split_path):
-    return join_seeds([[trained.read_test(one, store.folder, split_path)] for one in folders[:2]])
+    return join_seeds([[trained.read_test(one, store.folder, split_path)] for one in folders])
 
 
 def test_the_store_keeps_the_labels(tones, store):
@@ -83,51 +81,43 @@ def test_the_store_keeps_the_labels(tones, store):
     np.testing.assert_array_equal(opened.label_matrix(order), tones.labels[order.index])
 
 
-def test_a_network_learns_several_labels_and_its_run_says_how_it_decides(folders, store):
-    metrics = [read_json(folder / "metrics.json") for folder in folders[:2]]
+def test_a_network_learns_several_labels_and_its_run_says_how_it_decides(folders):
+    metrics = [read_json(folder / "metrics.json") for folder in folders]
     assert np.mean([one["validation"]["mean_average_precision"] for one in metrics]) > 0.7
-    for folder, one in zip(folders, metrics, strict=False):
+    for folder, one in zip(folders, metrics, strict=True):
         kept = read_arrays(folder / "validation.npz")
         thresholds = np.array(read_json(folder / "preprocessing.json")["thresholds"])
         np.testing.assert_array_equal(thresholds, best_thresholds(kept["labels"], kept["probabilities"])[0])
         assert one["validation"] == metrics_of(kept["labels"], kept["probabilities"], thresholds)
         assert one["no_threshold"] == []
         assert trained.load_model(folder)[0].layers[-1].activation.__name__ == "sigmoid"
-        row = trained.summary(folder)
-        assert row["validation_mean_average_precision"] == one["validation"]["mean_average_precision"]
         history = pd.read_csv(folder / "history.csv")
         assert history.val_loss.iloc[-1] == pytest.approx(one["validation"]["log_loss"], abs=1e-4)
-        assert history.val_accuracy.dropna().between(0, 1).all()
 
 
-def test_several_labels_always_get_sigmoid_outputs(folders, store, split_path, tmp_path):
-    recipe = dataclasses.replace(CONFIG, epochs=1, output="softmax")
+def test_several_labels_always_get_sigmoid_outputs_also_with_cutmix(store, split_path, tmp_path):
+    recipe = dataclasses.replace(CONFIG, epochs=1, output="softmax", augment=AugmentConfig(mix="cutmix"))
     folder = train.train_model(tmp_path, store.folder, split_path, TINY, recipe, 0)
     assert trained.load_model(folder)[0].layers[-1].activation.__name__ == "sigmoid"
 
 
 def test_a_class_that_the_training_part_never_shows_is_named(tones, store, tmp_path):
-    parts = pd.Series("train", index=store.clips.clip_id)
-    present = np.flatnonzero(tones.labels[:, 1] == 1)
-    groups = set(store.clips.group[present])
-    parts[store.clips.group.isin(groups).to_numpy()] = "test"
+    shown = store.clips.group.isin(store.clips.group[tones.labels[:, 1] == 1])
+    parts = pd.Series(np.where(shown, "test", "train"), index=store.clips.clip_id)
     parts[parts[parts == "train"].index[-2:]] = "validation"
-    save_split(Split(parts.sort_index().rename_axis("clip_id"), 0), tmp_path / "split.json")
+    save_split(Split(parts.sort_index(), 0), tmp_path / "split.json")
     with pytest.raises(SplitError, match="whistle"):
         train.train_model(tmp_path / "run", store.folder, tmp_path / "split.json", TINY, CONFIG, 0)
 
 
-def test_the_answers_to_the_test_part_carry_labels_and_thresholds(tones, store, folders, test_part):
+def test_predictions_carry_labels_and_thresholds_and_baselines_use_the_observed_ones(
+    tones, store, folders, split_path, test_part
+):
     rows = tones.manifest.set_index("clip_id").index.get_indexer(test_part["clip_id"])
     np.testing.assert_array_equal(test_part["labels"], tones.labels[rows])
-    chosen = [read_arrays(folder / "validation.npz")["thresholds"] for folder in folders[:2]]
+    chosen = [read_arrays(folder / "validation.npz")["thresholds"] for folder in folders]
     np.testing.assert_array_equal(test_part["thresholds"][:, 0], chosen)
     assert main_score(test_part) == "mean_average_precision"
-
-
-def test_the_baselines_answer_the_test_clips_from_the_observed_training_labels(tones, store, split_path, test_part):
-    from instrlib.data.splits import load_split
-
     trivial = trained.trivial_baselines(store, [split_path], seed=0)
     train = store.clips.clip_id.map(load_split(split_path, store.clips).parts) == "train"
     np.testing.assert_allclose(trivial["prior"]["probabilities"][0], np.nanmean(tones.labels[train.to_numpy()], axis=0))
