@@ -142,10 +142,9 @@ def test_of_several_files_of_a_network_the_form_that_loses_least_is_taken(weight
     for name in ("sub/yamnet_8bit.tflite", "yamnet.h5", "notes.txt", "other.tflite", "vggish.h5", ".part/yamnet.h5"):
         (weights_folder / name).parent.mkdir(exist_ok=True)
         (weights_folder / name).touch()
-    one = only()
-    assert (one.name, one.path) == ("yamnet", weights_folder / "yamnet.h5")
-    before = one.fingerprint
-    one.path.write_bytes(b"another network")
+    assert (only().name, only().path) == ("yamnet", weights_folder / "yamnet.h5")
+    before = only().fingerprint
+    only().path.write_bytes(b"another network")
     assert only().fingerprint != before
 
 

@@ -32,11 +32,6 @@ def run(small, tmp_path_factory) -> Path:
     return run_small(small, tmp_path_factory.mktemp("run") / "seed-0", TrainConfig(epochs=25, batch_size=16))
 
 
-@pytest.fixture
-def copy(run, tmp_path) -> Path:
-    return Path(shutil.copytree(run, tmp_path / "seed-0"))
-
-
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -51,14 +46,13 @@ def a_list(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, foreign, a_list, Path.unlink])
 @pytest.mark.parametrize("name", ["model.keras", "preprocessing.json", "manifest.json"])
-def test_a_damaged_or_foreign_run_folder_is_named(small, copy, name, damage):
+def test_a_damaged_or_foreign_run_folder_is_named(small, run, tmp_path, name, damage):
+    copy = Path(shutil.copytree(run, tmp_path / "seed-0"))
     damage(copy / name)
-    for call in (
-        lambda: trained.load_model(copy),
-        lambda: trained.read_test(copy, small.store.folder, small.split_path),
-    ):
-        with pytest.raises(RunError, match=str(copy)):
-            call()
+    with pytest.raises(RunError, match=str(copy)):
+        trained.load_model(copy)
+    with pytest.raises(RunError, match=str(copy)):
+        trained.read_test(copy, small.store.folder, small.split_path)
     if name == "manifest.json" and damage is not Path.unlink:  # not overwritten: it may be something else's
         with pytest.raises(RunError, match=str(copy)):
             run_small(small, copy, TrainConfig(epochs=1))
