@@ -219,12 +219,10 @@ def chromium() -> Iterator:
 @pytest.fixture
 def visit(address, chromium) -> Iterator:
     """Return a function that opens the page as another user; a script's error or a foreign request fails the test."""
-    contexts, errors, urls = [], [], []
+    errors, urls = [], []
 
     def visit():
-        context = chromium.new_context(accept_downloads=True, permissions=["microphone"])
-        contexts.append(context)
-        page = context.new_page()
+        page = chromium.new_context(accept_downloads=True, permissions=["microphone"]).new_page()
         page.set_default_timeout(WAIT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: urls.append(request.url))
@@ -233,7 +231,7 @@ def visit(address, chromium) -> Iterator:
         return page
 
     yield visit
-    for context in contexts:
+    for context in chromium.contexts:
         context.close()
     assert not errors and not [url for url in urls if not url.startswith((address, "data:", "blob:"))]
 
@@ -241,9 +239,8 @@ def visit(address, chromium) -> Iterator:
 def give(page, path: Path) -> None:
     """Put a file into the page as a user would, in place of the one that is there."""
     page.locator("#recording :is(button[aria-label='Clear'], input[type=file])").first.wait_for(state="attached")
-    clear = page.locator("#recording button[aria-label='Clear']")
-    if clear.count():
-        clear.first.click()
+    for clear in page.locator("#recording button[aria-label='Clear']").all()[:1]:
+        clear.click()
     page.locator("#recording input[type=file]").set_input_files(path)
 
 
@@ -264,14 +261,14 @@ def downloaded(page, ending: str) -> bytes:
     return Path(waiting.value.path()).read_bytes()
 
 
-@pytest.fixture(scope="module")
-def low(tmp_path_factory) -> Path:
-    return write_tone(tmp_path_factory.mktemp("low") / "low note.wav", duration_s=4)
+@pytest.fixture
+def low(tmp_path) -> Path:
+    return write_tone(tmp_path / "low note.wav", duration_s=4)
 
 
-@pytest.fixture(scope="module")
-def high(tmp_path_factory) -> Path:
-    return write_tone(tmp_path_factory.mktemp("high") / "high note.wav", duration_s=6, pitch=11)
+@pytest.fixture
+def high(tmp_path) -> Path:
+    return write_tone(tmp_path / "high note.wav", duration_s=6, pitch=11)
 
 
 @pytest.mark.slow

@@ -153,25 +153,20 @@ def test_table_json_and_csv_hold_the_same_and_the_model_is_named_with_its_perfor
         assert float(row[f"probability_{number}"]) == pytest.approx(best["probability"], abs=1e-6)
 
 
-def test_bad_files_and_an_empty_folder_among_good_ones_are_reported_by_name_with_exit_code_1(folder):
+def test_files_and_folders_are_predicted_in_order_and_bad_ones_reported_by_name_with_exit_code_1(folder):
+    (folder / "takes" / "more").mkdir(parents=True)
+    for name in ("takes/b.wav", "takes/more/a.FLAC", "takes/.hidden.wav", "takes/notes.txt"):
+        shutil.copy(folder / "one.wav", folder / name)
     (folder / "text.mp3").write_text("no sound")
     (folder / "header.wav").write_bytes((folder / "one.wav").read_bytes()[:30])
     (folder / "empty").mkdir()
     for name, signal in (("silent", np.zeros(RATE_HZ)), ("short", tone(0.01)), ("nan", np.full(RATE_HZ, np.nan))):
         soundfile.write(folder / f"{name}.wav", signal, RATE_HZ, subtype="FLOAT")
     bad = ["text.mp3", "header.wav", "empty", "silent.wav", "short.wav", "nan.wav", "none.wav", 99 * "long" + ".wav"]
-    result, errors = call("one.wav", *bad, "two.flac", "--json")
-    assert result.exit_code == 1
-    assert [one["file"] for one in json.loads(result.stdout)] == ["one.wav", "two.flac"]
+    result, errors = call("one.wav", *bad, "takes", "--json")
+    found = [one["file"] for one in json.loads(result.stdout)]
+    assert result.exit_code == 1 and found == ["one.wav", "takes/b.wav", "takes/more/a.FLAC"]
     assert [line.split(": ")[:2] for line in errors] == [["Error", name] for name in bad]
-
-
-def test_the_audio_files_of_a_folder_are_predicted_in_order(folder):
-    (folder / "takes" / "more").mkdir(parents=True)
-    for name in ("takes/b.wav", "takes/more/a.FLAC", "takes/.hidden.wav", "takes/notes.txt"):
-        shutil.copy(folder / "one.wav", folder / name)
-    result, _ = call("takes", "--json")
-    assert [one["file"] for one in json.loads(result.stdout)] == ["takes/b.wav", "takes/more/a.FLAC"]
 
 
 def test_a_local_model_can_be_named_but_is_no_default_and_wrong_usage_is_refused(folder):

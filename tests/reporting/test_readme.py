@@ -21,7 +21,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
 LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
-COMMANDS = {command.callback.__name__ for command in cli.main.registered_commands}
 TARGETS = set(re.findall(r"^(\w+):.*##", (REPOSITORY / "Makefile").read_text(), re.M))
 
 
@@ -46,9 +45,8 @@ def test_every_target_command_and_option_is_there():
     words = re.findall(r"\bmake (?!sense)([a-z]+)\b(?=[`\s])", "\n".join([*LINES, *re.findall(r"`([^`\n]+)`", TEXT)]))
     assert words and set(words) <= TARGETS
     for command, rest in re.findall(r"(?:\.venv/bin/|`)instrlib ([a-z]+)([^`\n]*)", TEXT):
-        assert command in COMMANDS
-        shown = CliRunner().invoke(cli.main, [command, "--help"], env={"COLUMNS": "200"}).output
-        assert all(option in shown for option in re.findall(r"--[a-z]+", rest)), command
+        result = CliRunner().invoke(cli.main, [command, "--help"], env={"COLUMNS": "200"})
+        assert result.exit_code == 0 and all(option in result.output for option in re.findall(r"--[a-z]+", rest))
     assert set(re.findall(r"^  (\w+)\s+\w", made("make help"), re.M)) == TARGETS
 
 
