@@ -73,7 +73,7 @@ def test_dots_stand_at_their_values_with_their_intervals_and_differences_have_si
     axes = drawn("dots").axes[0]
     (points,) = [line for line in axes.lines if len(line.get_xdata()) == len(NAMES)]
     np.testing.assert_allclose(points.get_xdata(), SCORES)
-    ends = np.array([path.vertices[:, 0] for path in axes.collections[0].get_paths()])
+    ends = [path.vertices[:, 0] for path in axes.collections[0].get_paths()]
     np.testing.assert_allclose(ends, np.stack([ENDS["low"], ENDS["high"]], axis=1))
     assert [text.get_text() for text in axes.get_yticklabels()] == NAMES
     axes = drawn("dots", signed=True, margin=0.05, reference=None).axes[0]

@@ -92,7 +92,9 @@ def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_cross
     assert mine.store.clips.clip_id.map(parts).groupby(mine.store.clips.group).nunique().max() == 1
 
 
-def test_corpora_below_the_data_folder_are_found_and_parts_and_copies_excluded_or_refused(find, monkeypatch, tmp_path):
+def test_corpora_below_the_data_folder_are_found_and_parts_and_copies_excluded_or_refused(
+    find, small, monkeypatch, tmp_path
+):
     mine, irmas = tmp_path / "mine", folders().data / "irmas"
     make_kaggle_instruments(folders().data / "kaggle_instruments")
     write_audio(irmas / "IRMAS-TrainingData" / "cel" / "[cel][cla]0001__1.wav", tone(0, 0, 1.0))
@@ -114,6 +116,9 @@ def test_corpora_below_the_data_folder_are_found_and_parts_and_copies_excluded_o
         name_corpora(monkeypatch, *entries)
         with pytest.raises(error, match=reason):
             find()
+    info = dataclasses.replace(small.clips.info, multilabel=True)
+    with pytest.raises(ConfigError):  # a study of several labels a clip
+        find(dataclasses.replace(small.clips, info=info, labels=np.eye(3, dtype=np.float32)[small.clips.targets]))
 
 
 @pytest.mark.parametrize("names", [("mine", "mine"), ("my sounds", "my-sounds"), ("🎻", "🎺")])
@@ -130,13 +135,6 @@ def test_no_two_domains_share_a_folder_and_one_of_few_groups_is_tested_on_alone(
     assert [(one.name, other.name) for one, other in domains.pairs([own, few])[0]] == [("rendered", "folder few")]
 
 
-def test_a_study_of_several_labels_a_clip_is_refused(find, small):
-    labels = np.eye(3, dtype=np.float32)[small.clips.targets]
-    info = dataclasses.replace(small.clips.info, multilabel=True)
-    with pytest.raises(ConfigError):
-        find(dataclasses.replace(small.clips, info=info, labels=labels))
-
-
 def test_what_is_on_this_machine_changes_with_its_files(fonts, monkeypatch, tmp_path):
     fonts["TimGM6mb"] = sources.find_soundfont()
     make_tones(tmp_path / "mine", recordings=1)
@@ -149,29 +147,25 @@ def test_what_is_on_this_machine_changes_with_its_files(fonts, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "common"),
+    ("source", "target", "names", "of_source", "of_target"),
     [
+        ("fsdkaggle2018 Applause Cello Violin_or_fiddle", "irmas vio pia cel", "cello violin", [-1, 0, 1], [1, -1, 0]),
         (
-            *(("fsdkaggle2018", ("Applause", "Cello", "Violin_or_fiddle")), ("irmas", ("vio", "pia", "cel"))),
-            (("cello", "violin"), [-1, 0, 1], [1, -1, 0]),
+            *("rendered acoustic_guitar cello electric_guitar piano", "kaggle_instruments drums guitar piano"),
+            *("guitar piano", [0, -1, 0, 1], [-1, 0, 1]),
         ),
-        (
-            ("rendered", ("acoustic_guitar", "cello", "electric_guitar", "piano")),
-            ("kaggle_instruments", ("drums", "guitar", "piano")),
-            (("guitar", "piano"), [0, -1, 0, 1], [-1, 0, 1]),
-        ),
-        (
-            *(("nsynth", ("guitar", "keyboard", "string")), ("rendered", ("cello", "piano", "violin"))),
-            (("keyboard", "string"), [-1, 0, 1], [1, 0, 1]),
-        ),
+        ("nsynth guitar keyboard string", "rendered cello piano violin", "keyboard string", [-1, 0, 1], [1, 0, 1]),
     ],
 )
-def test_classes_in_common_are_joined_where_one_domain_does_not_distinguish_them(source, target, common):
-    both = domain("a", *source), domain("b", *target)
+def test_classes_in_common_are_joined_where_one_domain_does_not_distinguish_them(
+    source, target, names, of_source, of_target
+):
+    both = [domain(corpus, corpus, classes) for corpus, *classes in (source.split(), target.split())]
     there, back, alone = (domains.in_common(*two) for two in (both, both[::-1], (both[0], both[0])))
-    assert (there.names, there.of_source.tolist(), there.of_target.tolist()) == common
-    assert (back.names, back.of_target.tolist(), back.of_source.tolist()) == common
-    assert alone.names == source[1] and alone.of_source.tolist() == alone.of_target.tolist() == [*range(len(source[1]))]
+    assert there.names == back.names == tuple(names.split()) and alone.names == both[0].store.classes
+    assert there.of_source.tolist() == back.of_target.tolist() == of_source
+    assert there.of_target.tolist() == back.of_source.tolist() == of_target
+    assert alone.of_source.tolist() == alone.of_target.tolist() == [*range(len(of_source))]
 
 
 def test_predictions_of_common_classes_are_summed_and_other_clips_are_left_out():
@@ -212,10 +206,9 @@ def crossed(small, inputs, tmp_path_factory):
 
 
 def test_networks_predict_their_own_test_part_and_every_clip_of_the_other_domain(crossed):
-    found, _, crossings = crossed
-    first, second = (one.name for one in found)
-    expected = [(first, first), (second, second), (first, second), (second, first)]
-    assert [(one.source.name, one.target.name) for one in crossings] == expected
+    (first, second), _, crossings = crossed
+    pairs = [(first, first), (second, second), (first, second), (second, first)]
+    assert [(one.source.name, one.target.name) for one in crossings] == [(one.name, two.name) for one, two in pairs]
     for one in crossings:
         clips, own = one.target.store.clips, one.source.store.clips
         parts = load_split(one.source.splits[0], one.source.store.segments).parts

@@ -87,14 +87,14 @@ def test_entries_rests_and_the_number_at_once_follow_the_settings(small):
     config = dataclasses.replace(SOUNDSCAPE, at_once=1, per_ensemble={"validation": 3, "test": 3})
     for settings in (SOUNDSCAPE, config):
         plan = studies.compose(small.store, small.split, small.clips, config=settings, seed=2)
+        plan["end_s"] = plan.offset_s + plan.length_s
         for _, own in plan.groupby(["mixture", "label"]):
-            spans = list(zip(own.offset_s, own.offset_s + own.length_s, strict=True))
-            entries = studies.joined(spans, gap_s=0.001)
+            entries = studies.joined(list(zip(own.offset_s, own.end_s, strict=True)), gap_s=0.001)
             assert all(3.4 <= b - a <= 9 + 1e-3 for a, b in entries)
             assert all(later[0] - earlier[1] >= 3 - 1e-3 for earlier, later in pairwise(entries))
     for _, own in plan.groupby("mixture"):
         seconds = np.arange(0.5, own.duration_s.iloc[0])[:, None]
-        playing = (own.offset_s.to_numpy() <= seconds) & (seconds < (own.offset_s + own.length_s).to_numpy())
+        playing = (own.offset_s.to_numpy() <= seconds) & (seconds < own.end_s.to_numpy())
         assert playing.sum(axis=1).max() <= 1
 
 
