@@ -47,7 +47,7 @@ def pretend(store: Path, split: Path, spec: tuple[Layer, ...], config: TrainConf
 def test_a_seed_draws_the_same_distinct_networks_and_another_seed_others(small):
     first = [one.values for one in draw(small, trials=4)]
     assert [one.values for one in draw(small, trials=5)][: len(first)] == first
-    assert len({tuple(one.values()) for one in first}) == len(first)
+    assert len({tuple(one.values()) for one in first}) == len(first) >= 4
 
     def choices(hp, config):
         rows = [Layer("conv", hp.Int(f"filters {n}", 1, 1000)) for n in range(8)]

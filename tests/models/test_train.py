@@ -46,9 +46,7 @@ def test_three_steps_are_those_of_keras(output, features):
     keras = load_keras()
     known = random_examples(config=dataclasses.replace(FEATURES, **features), several=output == "sigmoid")
     x = scale(known.read(np.arange(40)), known.config, known.scaler)[..., None]
-    config = TrainConfig(
-        epochs=3, batch_size=40, learning_rate=0.01, label_smoothing=0.1, output=output, schedule="constant"
-    )
+    config = TrainConfig(3, 40, 0.01, "constant", label_smoothing=0.1, output=output)
     graph, history, _ = train.fit(TABLE, known, known, config, seed=5)
 
     plain = build(TABLE, x.shape[1:], 4, output=output, seed=5)
