@@ -167,23 +167,12 @@ def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string")):
 
 KAGGLE = {
     "Train": {
-        "Sound_Drum": [
-            *(f"{kit}_0{take}MIX" for kit in ("RealDrum01", "TechnoDrum01", "WaveDrum02") for take in range(6)),
-            *("chill-drum-loop-6887", "african-98600", "asian-gong-102397", "hip-hop-drum-loop-23-75663"),
-        ],
-        "Sound_Guitar": [
-            *(f"{guitar}_Lick{take}_FN" for guitar in ("AR", "FS", "LP") for take in range(4)),
-            *("G53-40100-1111-00079", "1-E1-Major 00", "1-E1-Major 01", "jazz_1_160BPM", "slow_jazz_1_160BPM"),
-            *("rock_1_115BPM", "slow_rock_1_100BPM"),
-        ],
-        "Sound_Piano": [
-            *(f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in (1, 2, 3, 6) for piece in ("bartok", "mozart")),
-            *("toy-piano-27311", "sad-piano-58774", "piano-harp-sequence-28500", "piano-harp-sequence-66667"),
-        ],
+        "Sound_Drum": [f"RealDrum0{kit}_0{take}MIX" for kit in range(5) for take in range(4)],
+        "Sound_Guitar": [f"rock_{piece}_1{tempo}5BPM" for piece in range(5) for tempo in range(4)],
+        "Sound_Piano": [f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in range(7) for piece in ("bartok", "mozart")],
         # No table names these files.
         "Sound_Violin": [
-            *(f"{number}_{name}_bwv1003" for name in ("emil-telmanyi", "silei-li", "ray-chen") for number in (0, 11)),
-            *("0_john-garner_bwv1002_mov3", "violin_sound (4)", "VIOLIN_SOUND (29)", "Vn-ord-F5-pp-1c"),
+            *(f"{take}_player-{name}_bwv1003" for name in "abcde" for take in range(3)),
             "Va-ord-C5-mf-2c",
         ],
     },

@@ -66,21 +66,21 @@ def server(monkeypatch):
         yield state
 
 
-def test_a_file_is_fetched_once_and_leaves_no_part(server, tmp_path):
-    path = fetch(server.remote, tmp_path / "new folder")
-    assert path.read_bytes() == CONTENT
-    assert [entry.name for entry in path.parent.iterdir()] == ["archive.zip"]
-    fetch(replace(server.remote, checksum=f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"), tmp_path / "new folder")
-    assert len(server.starts) == 1
-
-
-@pytest.mark.parametrize("etag", ["", '"one"'])
-def test_a_broken_connection_is_resumed(server, tmp_path, etag):
-    server.etag, server.break_after = etag, [1_200_000, 700_000]
+@pytest.mark.parametrize(
+    ("etag", "breaks", "left"),
+    [("", [1_200_000, 700_000], 0), ('"one"', [1_200_000, 700_000], 0), ("", [], 2_000_000), ("", [], len(CONTENT))],
+)
+def test_broken_connections_and_what_a_killed_run_left_are_resumed_and_a_whole_file_is_kept(
+    server, tmp_path, etag, breaks, left
+):
+    server.etag, server.break_after = etag, [*breaks]
+    if left:
+        (tmp_path / "archive.zip.part").write_bytes(CONTENT[:left])
     assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
-    first, second, third = server.starts
-    assert first is None and 0 < second <= 1_200_000 < third <= 1_900_000
-    assert [entry.name for entry in tmp_path.iterdir()] == ["archive.zip"]
+    starts = [*server.starts]
+    assert starts == [left] if left else starts[0] is None and 0 < starts[1] <= 1_200_000 < starts[2] <= 1_900_000
+    fetch(replace(server.remote, checksum=f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"), tmp_path)
+    assert len(server.starts) == len(starts) and [entry.name for entry in tmp_path.iterdir()] == ["archive.zip"]
 
 
 def test_a_file_that_has_changed_is_fetched_from_its_beginning(server, tmp_path):
@@ -91,13 +91,6 @@ def test_a_file_that_has_changed_is_fetched_from_its_beginning(server, tmp_path)
     server.etag, server.content, server.break_after = '"new"', CONTENT, []
     assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
     assert server.starts[-1] > 0, "the rest was asked for, and If-Range gave the whole"
-
-
-@pytest.mark.parametrize("part", [CONTENT[:2_000_000], CONTENT])
-def test_a_second_run_resumes_what_a_killed_one_left(server, tmp_path, part):
-    (tmp_path / "archive.zip.part").write_bytes(part)
-    assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
-    assert server.starts == [len(part)]
 
 
 @pytest.mark.parametrize("setting", ["knows_ranges", "tells_length"])
@@ -142,8 +135,7 @@ def pack(path, members):
             for name, content in members.items():
                 archive.writestr(name, content)
         return path
-    mode = {".tar": "w", ".tgz": "w:gz"}.get(path.suffix, f"w:{path.suffix[1:]}")
-    with tarfile.open(path, mode) as archive:
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
         for member, content in members.items():
             info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
             info.size = len(content)
@@ -181,7 +173,7 @@ def test_links_to_the_outside_and_devices_in_a_tar_are_errors(tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 @pytest.mark.parametrize("damage", ["cut", "other", "empty"])
 def test_a_damaged_archive_is_an_error_and_leaves_nothing(tmp_path, name, damage):
     path = pack(tmp_path / name, {"x.bin": CONTENT[:50_000], "y.bin": CONTENT[50_000:90_000]})

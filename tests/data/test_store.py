@@ -53,15 +53,11 @@ def corpus_of(root: Path, paths: list[str], durations_s: list[float], **columns:
     n = len(paths)
     manifest = {
         "clip_id": [f"{at:03d}" for at in range(n)],  # digits that a careless reader turns into numbers
-        "path": paths,
-        "start_s": 0.0,
-        "duration_s": durations_s,
-        "label": [CLASSES[at % 2] for at in range(n)],
-        "group": [f"{at // 4}" for at in range(n)],
-        "split": "",
+        **{"path": paths, "start_s": 0.0, "duration_s": durations_s, "split": ""},
+        **{"label": [CLASSES[at % 2] for at in range(n)], "group": [f"{at // 4}" for at in range(n)]},
     }
     info = CorpusInfo("small", "Small", "CC0", "nobody", "", "small", "make it.")
-    return Corpus(info, root, pd.DataFrame(manifest | columns), CLASSES)
+    return Corpus(info, root, pd.DataFrame(manifest | columns)[list(corpora.COLUMNS)], CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -189,24 +185,21 @@ def test_silent_and_missing_segments_are_excluded_and_clips_may_begin_inside_a_f
 @pytest.mark.parametrize("name", ["features.f16", "segments.csv", "store.json"])
 def test_a_damaged_store_is_an_error_when_opened_and_built_again(corpus, built, own, name, damage):
     path = own.folder / name
-    if damage == "missing":
-        path.unlink()
-    elif damage == "cut" or name == "store.json":
-        path.write_bytes(path.read_bytes()[:-100])
-    else:
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    whole = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes(whole[:-100] if damage == "cut" else whole[:-1] + b"x")
     with pytest.raises(StoreError, match=own.folder.name):
         store.open_store(own.folder)
     again = store.build_store(corpus, CONFIG, root=own.folder.parent, workers=1)
     assert again.folder == own.folder and content(again.folder) == content(built.folder)
-    path = own.folder / "store.json"
-    for change in ({"config": {"volume": 11}}, {"sizes": {"features.f16": 3}}, {"key": ""}):
-        path.write_text(json.dumps(json.loads(path.read_text()) | change))
-        with pytest.raises(StoreError, match=own.folder.name):
-            store.open_store(own.folder)
 
 
 def test_a_store_of_other_code_or_packages_is_replaced(corpus, own, monkeypatch):
+    path = own.folder / "store.json"
+    for change in ({"config": {"volume": 11}}, {"sizes": {"features.f16": 3}}):
+        path.write_text(json.dumps(json.loads((own.folder / "store.json").read_text()) | change))
+        with pytest.raises(StoreError, match=own.folder.name):
+            store.open_store(own.folder)
+    store.build_store(corpus, CONFIG, root=own.folder.parent, workers=1)
     key = cache.key
     monkeypatch.setattr(cache, "key", lambda layer, **inputs: hash_json([key(layer, **inputs), "changed"]))
     with pytest.raises(StoreError, match="other code or packages"):
