@@ -97,9 +97,6 @@ def test_a_mixed_label_is_observed_where_both_are(mix):
         np.testing.assert_array_equal(one, np.array([[np.nan, 0, np.nan]] * 2) if mixed else y)
 
 
-# -- mixtures ----------------------------------------------------------------------------------------------------------
-
-
 def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
     """Mean distance of mixtures from the spectrograms of waveforms mixed at the same levels and times.
 
@@ -174,8 +171,6 @@ def test_a_short_sound_keeps_half_of_its_energy_however_late_it_begins():
         assert len(sounding) >= 3
     assert begins == set(range(22, 28))
 
-
-# -- recording augmentation --------------------------------------------------------------------------------------------
 
 LOG_MEL = FeatureConfig(hop_length=1024)
 CENTRES_HZ = mel_edges_hz(LOG_MEL)[1:-1]

@@ -104,9 +104,6 @@ def test_two_hours_are_decoded_in_constant_memory_and_long_silence_in_flac_is_no
     assert n_samples == 60 * n_minutes * 4_000 and peak < 5e6  # the whole is 115 MB
 
 
-# -- files that cannot be used -----------------------------------------------------------------------------------------
-
-
 def with_length(path: Path, four_bits: int, byte: int) -> None:
     """Write a flac file whose header has another number of samples: the last 36 bits before the digest."""
     content = bytearray(written(path, tone(1.0)).read_bytes())

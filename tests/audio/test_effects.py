@@ -52,9 +52,6 @@ def delay(signal: np.ndarray, changed: np.ndarray) -> int:
     return int((np.argmax(match) + len(signal)) % n_fft - len(signal))
 
 
-# -- all degradations --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", DEGRADATIONS)
 def test_every_level_keeps_length_type_and_alignment_and_is_worse_than_the_one_before(name):
     config = FeatureConfig()
@@ -71,9 +68,6 @@ def test_every_level_keeps_length_type_and_alignment_and_is_worse_than_the_one_b
         assert not degrade(np.zeros(1000, np.float32), RATE_HZ, name, level, rng()).any()
     if name != "quiet":  # hardly audible
         assert (np.diff([0, *distances]) > 0).all(), distances
-
-
-# -- each by another measure -------------------------------------------------------------------------------------------
 
 
 @levels_of("noise")
@@ -178,9 +172,6 @@ def test_an_equaliser_has_the_curve_that_was_drawn():
     gain_db = 20 * np.log10(np.abs(np.fft.rfft(changed))[frequency_hz])
     expected = effects.equaliser_db(np.log2(frequency_hz / 800), rng(), bells=1, largest_db=6, tilt_db=(-1, 1))[0]
     np.testing.assert_allclose(gain_db, expected, atol=0.1)
-
-
-# -- copies ------------------------------------------------------------------------------------------------------------
 
 
 def copies(signal: np.ndarray, n_copies: int, *, seed: int = 0, clip_id: str = "a", offset_s: float = 0.0) -> list:

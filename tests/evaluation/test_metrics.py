@@ -129,7 +129,7 @@ def test_the_threshold_of_a_class_has_the_best_f1_of_all():
     assert unknown.size == 0
     for value in np.linspace(0, 1, 51):
         assert (class_scores(labels, answers, value)["f1"] <= best + 1e-12).all()
-    labels[:, 1] = np.where(labels[:, 1] == 1, np.nan, labels[:, 1])
+    labels[labels[:, 1] == 1, 1] = np.nan
     thresholds, unknown = best_thresholds(labels, answers)
     assert unknown.tolist() == [1] and thresholds[1] == 0.5
 

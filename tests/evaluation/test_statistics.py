@@ -42,9 +42,6 @@ def labelled(n_seeds: int = 2) -> dict:
     return made | {"labels": labels, "probabilities": answers, "thresholds": np.full((n_seeds, 3), 0.5)}
 
 
-# Intervals
-
-
 @pytest.mark.parametrize(("made", "truth"), [(predictions(0.7), "targets"), (labelled(), "labels")])
 def test_the_estimate_is_the_mean_of_the_seeds_scores_inside_its_interval(made, truth):
     table = score_table({"a": made}, **DRAWS).set_index("score")
@@ -119,9 +116,6 @@ def test_classes_have_intervals_where_they_have_two_groups():
     each = [reference.f1_score(made["targets"], one.argmax(1), average=None) for one in made["probabilities"]]
     np.testing.assert_allclose(table.f1, np.mean(each, axis=0))
     assert {"average_precision_low", "observed"} <= set(statistics.class_table(labelled(), tuple("abc"), **DRAWS))
-
-
-# Comparisons
 
 
 def test_a_difference_is_paired_by_clip_and_seed():
@@ -200,9 +194,6 @@ def test_few_differing_groups_do_not_show_that_nothing_is_lost():
     large, worse = predictions(0.9, n_groups=1000, per_group=1), predictions(0.8, n_groups=1000, per_group=1, seed=1)
     assert compare({"same": large, "dense": dict(large)}, against="dense", **DRAWS).bound.iloc[0] < 0.01
     assert compare({"worse": worse, "dense": large}, against="dense", **DRAWS).bound.iloc[0] > 0.05
-
-
-# Folds and seeds
 
 
 def test_folds_are_joined_by_clip_and_keep_their_thresholds():

@@ -66,9 +66,6 @@ def pulses(low: float) -> np.ndarray:
     return np.sqrt(power) * tone(8000.0)
 
 
-# -- measures ----------------------------------------------------------------------------------------------------------
-
-
 PERIODIC = (tone(110.0), tone(987.3), tone(1900.0), harmonic(220.0, 20))
 # The differences of a sine over short steps of h have amplitude 2 pi d f h, and half of them lie within 0.71 of it.
 STEP = math.sqrt(2) * 2 * math.pi * 2048 / RATE_HZ
@@ -168,9 +165,6 @@ def test_flatness_increases_with_noise_and_treble_flatness_ignores_what_lies_bel
     assert np.mean([one["treble_flatness"] for one in hissing]) == pytest.approx(1, abs=0.03)
     assert max(one["spectral_flatness"] for one in hissing) < 0.1
     assert measure(tone() + 0.1 * tone(5000.0), RATE_HZ)["treble_flatness"] < 1e-3
-
-
-# -- the model ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_verdict_has_probabilities_and_measures_and_survives_json():

@@ -44,9 +44,6 @@ def read(made, name):
     return soundfile.read(made.corpus.root / "audio" / f"{name}.flac")[0]
 
 
-# -- plans -------------------------------------------------------------------------------------------------------------
-
-
 def test_the_same_seed_plans_the_same_and_no_source_leaves_its_part(small, inputs, plan, score):
     for one, made in (
         (plan, [studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=seed) for seed in (0, 1)]),
@@ -96,9 +93,6 @@ def test_entries_rests_and_the_number_at_once_follow_the_settings(small):
         seconds = np.arange(0.5, own.duration_s.iloc[0])[:, None]
         playing = (own.offset_s.to_numpy() <= seconds) & (seconds < own.end_s.to_numpy())
         assert playing.sum(axis=1).max() <= 1
-
-
-# -- rendering ---------------------------------------------------------------------------------------------------------
 
 
 def test_levels_energies_and_activity_of_rendered_tones_are_those_of_the_plan(tones, tmp_path):
@@ -152,9 +146,6 @@ def test_mixtures_are_rendered_again_if_a_file_is_lost_or_altered(small, plan, m
     pd.testing.assert_frame_equal(again.activity, made.activity)
     monkeypatch.setattr(studies, "_render", None)
     studies.render(plan, small.clips, root=tmp_path)
-
-
-# -- predictions -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -54,9 +54,6 @@ def domains(model, small, folder):
     }
 
 
-# -- which clips -------------------------------------------------------------------------------------------------------
-
-
 def test_clips_come_from_the_test_part_as_many_of_each_class_and_groups_take_turns(model, small, clips, tmp_path):
     chosen = robustness.choose_clips(model, small.clips, small.split, per_class=3)
     assert chosen == robustness.choose_clips(model, small.clips, small.split, per_class=3)
@@ -85,9 +82,6 @@ def test_of_a_corpus_that_shares_clips_with_the_study_new_clips_of_trained_group
     assert set(one["clip_id"]) == set(small.clips.manifest.clip_id[part == "test"])
     alien = dataclasses.replace(larger, manifest=manifest.assign(clip_id="other " + manifest.clip_id))
     assert len(robustness.predict_domain(tmp_path / "y.npz", model, alien, **given)["clip_id"]) == len(manifest)
-
-
-# -- predictions -------------------------------------------------------------------------------------------------------
 
 
 def test_predictions_are_those_of_predict_for_the_file_and_for_a_degraded_copy(model, small, predicted, tmp_path):
@@ -146,9 +140,6 @@ def test_classes_are_matched_by_their_common_names_and_corpora_without_any_refus
     with pytest.raises(EvaluationError, match="fsdkaggle2018"):
         gong = of("fsdkaggle2018", ("Gong",))
         robustness.predict_domain(tmp_path / "x.npz", model, gong, study=small.clips, split=small.split)
-
-
-# -- scores ------------------------------------------------------------------------------------------------------------
 
 
 def made_up(targets: np.ndarray, confidence: np.ndarray) -> dict[str, np.ndarray]:

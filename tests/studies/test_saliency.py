@@ -45,9 +45,6 @@ def output_of(model, layer: str, x: np.ndarray) -> np.ndarray:
     return np.asarray(load_keras().Model(model.input, model.get_layer(layer).output)(x))
 
 
-# -- maps --------------------------------------------------------------------------------------------------------------
-
-
 def test_a_class_activation_map_is_the_weighted_sum_of_channels_its_mean_the_logit_and_grad_cam_its_positive_part(
     model, x
 ):
@@ -95,9 +92,6 @@ def test_a_map_depends_on_its_own_class_alone_and_a_saturated_network_still_has_
     one, other = (saliency.grad_cam(network, x, answers.argmax(axis=1), layer="relu3") for network in (sure, model))
     np.testing.assert_allclose(one, 1e4 * other, rtol=1e-3)
     assert (one.max(axis=(1, 2)) > 0).all()
-
-
-# -- cells -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sides", [(64, 130), (63, 131), (49, 72)])
@@ -152,9 +146,6 @@ def test_upsampling_is_bilinear_downsampling_keeps_means_and_shares_have_mean_1(
     found = saliency.shares(maps, GRID)
     np.testing.assert_allclose(saliency.upsample(found, GRID).mean(axis=(1, 2))[:3], 1)
     assert np.isnan(found[3]).all() and (found[:3][maps[:3] < 0] == 0).all()
-
-
-# -- faithfulness ------------------------------------------------------------------------------------------------------
 
 
 def read_corner(x: np.ndarray) -> np.ndarray:
@@ -247,9 +238,6 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
     other = maps(build(SPECS["small"], SHAPE, 4))[0]
     np.testing.assert_allclose(found[-1], other[-1], rtol=1e-4, atol=1e-5)
     assert not np.allclose(found[0], other[0], atol=1e-2)
-
-
-# -- in run folders ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

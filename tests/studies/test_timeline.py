@@ -71,9 +71,6 @@ def scores(models, truth):
     return table.pivot(index="model", columns="score", values="estimate")
 
 
-# -- from windows to events --------------------------------------------------------------------------------------------
-
-
 def test_a_frame_is_the_mean_of_the_windows_that_contain_its_centre_and_frames_cover_the_recording():
     assert timeline.frame_scores(windows([0.0, 0.6, 0.9])).ravel() == pytest.approx([0, 0.3, 0.5, 0.75, 0.9])
     assert timeline.frame_scores(windows([0.4], window_s=2.0)).tolist() == [[0.4]]
@@ -103,9 +100,6 @@ def test_events_are_sorted_by_time_and_have_their_mean_score():
     active = np.array([[0, 1], [1, 1], [1, 0], [0, 1]], dtype=bool)
     table = timeline.events(active, 0.5, ("flute", "piano"), scores=np.arange(8.0).reshape(4, 2))
     assert table.values.tolist() == [["piano", 0, 1, 2], ["flute", 0.5, 1.5, 3], ["piano", 1.5, 2, 7]]
-
-
-# -- scores, by the definitions of sed_eval ----------------------------------------------------------------------------
 
 
 def test_an_event_is_found_within_the_collar_and_a_fifth_of_its_length():
@@ -165,9 +159,6 @@ def test_intervals_need_four_ensembles_and_lie_between_zero_and_one_and_draws_ar
     f1 = {name: draws["frame_micro_f1"] for name, draws in drawn.items()}
     row = statistics.comparison_table(f1, [("a", "b")], n_groups=6).loc[("a", "b")]
     assert row.difference == pytest.approx(1 - f1["b"][0, 0]) and row.verdict == "better"
-
-
-# -- choices ---------------------------------------------------------------------------------------------
 
 
 def test_the_choice_finds_thresholds_for_a_network_of_low_scores_and_mean_pooling_where_windows_err():
