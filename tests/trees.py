@@ -205,7 +205,7 @@ def make_kaggle_instruments(root, *, duration_s=1.0):
     return root
 
 
-def make_folders(root, *, classes=("cello", "flute", "piano"), recordings=8):
+def make_folder(root, *, classes=("cello", "flute", "piano"), recordings=8):
     """Make a folder of recordings for each class."""
     for timbre, label in enumerate(classes):
         for number in range(recordings):

@@ -3,27 +3,27 @@
 import json
 
 import pytest
-from trees import make_folders, make_irmas, make_kaggle_instruments, make_nsynth, make_openmic2018
+import trees
 
 from instrlib.reporting.report import write_report
 from instrlib.reporting.summary import open_study
 from instrlib.runner.study import run_study
 
-MAKERS = {
-    "irmas": (make_irmas, ("01_preprocessing",)),
-    "nsynth": (make_nsynth, ("01_preprocessing",)),
-    "kaggle_instruments": (make_kaggle_instruments, ("01_preprocessing",)),
-    "folder": (make_folders, ("01_preprocessing", "02_baseline_cnn")),
-    "openmic2018": (make_openmic2018, ("01_preprocessing", "02_baseline_cnn", "14_report")),  # several labels a clip
+NOTEBOOKS = {
+    "irmas": ("01_preprocessing",),
+    "nsynth": ("01_preprocessing",),
+    "kaggle_instruments": ("01_preprocessing",),
+    "folder": ("01_preprocessing", "02_baseline_cnn"),
+    "openmic2018": ("01_preprocessing", "02_baseline_cnn", "14_report"),  # several labels a clip
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("event_loops_closed")]
 
 
-@pytest.mark.parametrize("corpus", MAKERS)
+@pytest.mark.parametrize("corpus", NOTEBOOKS)
 def test_a_tree_of_its_own_layout_gives_results_and_a_report(corpus, tmp_path, monkeypatch):
-    make, notebooks = MAKERS[corpus]
-    make(tmp_path / "clips")
+    notebooks = NOTEBOOKS[corpus]
+    getattr(trees, f"make_{corpus}")(tmp_path / "clips")
     monkeypatch.setenv("INSTRLIB_WORKERS", "1")  # other tests have the second core
     ran = run_study(corpus=corpus, data=str(tmp_path / "clips"), profile="smoke", seeds=1, notebooks=notebooks)
     assert ran == notebooks

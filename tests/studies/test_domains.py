@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from trees import make_folders, make_kaggle_instruments, tone, write_audio
+from trees import make_folder, make_kaggle_instruments, tone, write_audio
 
 from instrlib.core.config import TrainConfig, folders, get_profile
 from instrlib.core.io import ConfigError, CorpusError, LeakError
@@ -79,7 +79,7 @@ def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(f
 
 def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_crosses(find, inputs, monkeypatch, tmp_path):
     root = tmp_path / "mine"
-    make_folders(root, classes=("flute", "piano", "whistling"), recordings=8)
+    make_folder(root, classes=("flute", "piano", "whistling"), recordings=8)
     labels = ("flute", "piano", "whistling")
     rows = [f"{label}/take {take},{label} {take // 2}" for label in labels for take in range(8)]
     (root / "groups.csv").write_text("\n".join(["path,group", *rows]))
@@ -193,7 +193,7 @@ def test_pairs_without_common_classes_or_with_common_samples_are_excluded(fonts)
 def crossed(small, inputs, tmp_path_factory):
     """Return two domains, the networks trained on each, and what these predict."""
     place = tmp_path_factory.mktemp("domains")
-    make_folders(place / "mine", classes=("flute", "piano", "whistling"), recordings=5)
+    make_folder(place / "mine", classes=("flute", "piano", "whistling"), recordings=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRLIB_DATA", str(place / "data"))
         patch.setenv(domains.VARIABLE, f"folder={place / 'mine'}")
