@@ -1,8 +1,8 @@
-"""Training speed: the library's loop beside plain `keras.fit`, and PyTorch where it is installed.
+"""Training speed: the library's loop beside plain `keras.fit`, its former path, and PyTorch where installed.
 
 Each side has a process of its own with one thread, which waits while another one works. Rounds alternate; CPU time is
 measured and medians of ratios within a round are printed, so that other work on the machine hardly counts. All train
-the same network on the same examples, without augmentation; the library also validates after each epoch.
+the same network on the same examples, without augmentation; the library and its former path also validate.
 """
 
 import functools
@@ -28,7 +28,7 @@ from instrlib.models import layers, train  # noqa: E402
 from instrlib.models.train import Examples  # noqa: E402
 
 N, N_VALIDATION, N_CLASSES, EPOCHS, ROUNDS = 512, 128, 12, 3, 5
-BATCH = TrainConfig().batch_size
+BATCH, BATCH_BEFORE = TrainConfig().batch_size, 16
 RATE = 3e-3
 SCALER = Scaler(np.full(64, -40, np.float32), np.full(64, 10, np.float32))
 NETWORKS = {"small": FeatureConfig(hop_length=1024), "compact": FeatureConfig()}
@@ -65,6 +65,30 @@ def plain(network: str) -> Callable[[], object]:
     """`keras.fit` on arrays, without validation."""
     model, x, y = keras_model(network)
     return lambda: model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+
+
+def before(network: str) -> Callable[[], object]:
+    """`keras.fit` on batches made in NumPy, with validation and early stopping, as at commit a229e2c."""
+    keras = load_keras()
+    model, *_ = keras_model(network)
+    x, y = data(network)
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, n: int, size: int) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+            self.parts = np.array_split(np.random.default_rng(0).permutation(n), n // size)
+
+        def __len__(self) -> int:
+            return len(self.parts)
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            rows = np.sort(self.parts[index])
+            scaled = scale(x[rows].astype(np.float32), NETWORKS[network], SCALER)
+            return scaled[..., None], y[rows], np.ones(len(rows), np.float32)
+
+    stop = keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=EPOCHS, restore_best_weights=True)
+    settings = {"validation_data": Batches(N_VALIDATION, 64), "callbacks": [stop], "verbose": 0}
+    return lambda: model.fit(Batches(N, BATCH_BEFORE), epochs=EPOCHS, **settings)
 
 
 def torch(network: str) -> Callable[[], object]:
@@ -111,7 +135,7 @@ def torch(network: str) -> Callable[[], object]:
     return epochs
 
 
-SIDES = {"library": library, "keras.fit": plain, "torch": torch}
+SIDES = {"library": library, "keras.fit": plain, "before": before, "torch": torch}
 
 
 def serve(side: str, network: str) -> None:
