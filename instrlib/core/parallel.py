@@ -130,6 +130,8 @@ def shared_processes() -> Iterator[dict[str, str]]:
     if os.environ.get("INSTRLIB_PROCESSES") or os.environ.get("INSTRLIB_SCHEDULER"):
         yield {}
         return
+    import joblib.externals.loky  # noqa: F401  (before there are threads that would import it at the same time)
+
     secret = secrets.token_bytes(32)
     server = _Manager(authkey=secret).get_server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,6 +152,8 @@ def _processes() -> Any:
 
 
 def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
+    import joblib.externals.loky  # noqa: F401  (as above)
+
     processes = _processes()
     with ThreadPoolExecutor(workers) as threads:  # each waits for a task
         futures = [threads.submit(processes.run, _pickled(function, task), workers) for task in tasks]

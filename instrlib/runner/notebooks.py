@@ -115,6 +115,7 @@ def _variables(environment: dict[str, str]) -> Iterator[None]:
     """Set variables for a kernel; keep warnings and progress bars out of its notebook."""
     before = dict(os.environ)
     os.environ |= environment | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses ipywidgets even if it shows nothing
     try:
         yield
     finally:

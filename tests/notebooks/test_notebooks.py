@@ -78,7 +78,8 @@ def test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(code):
     for cell in code:
         for output in cell.outputs:
             assert output.output_type != "error" and output.get("name") != "stderr", cell.source
-            assert "text/plain" not in output.get("data", {}) or "<Figure size" not in output.data["text/plain"]
+            data = output.get("data", {})
+            assert "image/png" in data or "<Figure size" not in data.get("text/plain", ""), "a figure without a picture"
 
 
 def test_its_figures_are_in_it(path, code):
