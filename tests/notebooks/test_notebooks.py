@@ -1,6 +1,9 @@
 """The committed notebooks: one form, short cells, executed to the end, guarded, and free of what the library lacks."""
 
 import ast
+import importlib
+import inspect
+import types
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,3 +101,27 @@ def test_its_checked_cells_compare_numbers_with_the_published_ones(path, code):
     for number in checked:
         said = "".join(output.get("text", "") for output in code[number].outputs)
         assert said.strip() and "nothing is recorded" not in said
+
+
+def test_it_uses_names_and_keywords_that_the_library_has(code):
+    tree = ast.parse("\n".join(cell.source for cell in code))
+    known: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("instrlib"):
+            for one in node.names:
+                module = importlib.import_module(node.module)
+                found = getattr(module, one.name, None) or importlib.import_module(f"{node.module}.{one.name}")
+                known[one.asname or one.name] = found
+    known = {name: one for name, one in known.items() if name not in {node.id for node in ast.walk(tree) if
+             isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}}  # fmt: skip
+
+    def looked_up(node: ast.expr) -> object:
+        if isinstance(node, ast.Attribute) and isinstance(known.get(getattr(node.value, "id", "")), types.ModuleType):
+            return getattr(known[node.value.id], node.attr)
+        return known.get(getattr(node, "id", ""))
+
+    for node in ast.walk(tree):
+        found = looked_up(node.func if isinstance(node, ast.Call) else node)
+        is_error = isinstance(found, type) and issubclass(found, Exception)
+        if isinstance(node, ast.Call) and callable(found) and not is_error:
+            inspect.signature(found).bind_partial(**{one.arg: 0 for one in node.keywords if one.arg})
