@@ -28,6 +28,7 @@ _CONNECT_S = 5.0
 _NO_WORKER_S = 60.0
 
 _size = 0  # of the pool of processes, which never shrinks: its processes are warm or serve another call
+_pooling = threading.Lock()  # two threads that import joblib at the same time get a part of it
 _stderr = threading.RLock()  # two threads that redirect stderr in turns would leave it redirected
 
 
@@ -97,24 +98,27 @@ class Processes:
 
     def run(self, call: bytes, workers: int) -> Any:
         """Return the result of a task, computed by one of at least `workers` processes."""
-        from joblib.externals.loky import get_reusable_executor
-
-        global _size  # noqa: PLW0603
-        _size = max(_size, workers)
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)  # it had grown
-        return get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD).submit(_call, call).result()
+        return self._pool(workers).submit(_call, call).result()
 
     def end(self) -> None:
         """Kill the processes, because tasks without a consumer cannot be stopped otherwise."""
-        from joblib.externals.loky import get_reusable_executor
+        if _size:
+            pool = self._pool(_size)
+            for pid in list(pool._processes):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            pool.shutdown()
 
-        if not _size:
-            return
-        pool = get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD)
-        for pid in list(pool._processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        pool.shutdown()
+    def _pool(self, workers: int) -> Any:
+        global _size  # noqa: PLW0603
+        with _pooling:
+            from joblib.externals.loky import get_reusable_executor
+
+            _size = max(_size, workers)
+            warnings.filterwarnings(
+                "ignore", "A worker stopped while some jobs were given", UserWarning
+            )  # it had grown
+            return get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD)
 
 
 class _Manager(BaseManager):
@@ -130,8 +134,6 @@ def shared_processes() -> Iterator[dict[str, str]]:
     if os.environ.get("INSTRLIB_PROCESSES") or os.environ.get("INSTRLIB_SCHEDULER"):
         yield {}
         return
-    import joblib.externals.loky  # noqa: F401  (before there are threads that would import it at the same time)
-
     secret = secrets.token_bytes(32)
     server = _Manager(authkey=secret).get_server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -152,8 +154,6 @@ def _processes() -> Any:
 
 
 def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
-    import joblib.externals.loky  # noqa: F401  (as above)
-
     processes = _processes()
     with ThreadPoolExecutor(workers) as threads:  # each waits for a task
         futures = [threads.submit(processes.run, _pickled(function, task), workers) for task in tasks]
