@@ -10,8 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 RUN = .venv/bin/python -m
 OPTIONS = --corpus "$(CORPUS)" --data "$(DATA)" --profile "$(PROFILE)" --seeds "$(SEEDS)"
 
-# Uses a copy of the runs of an earlier study, if there is one, and recomputes what has changed.
-NBVAL = rm -rf runs/.nbval && mkdir -p runs/.nbval && { cp -R runs/rendered-quick runs/.nbval/ 2>/dev/null || true; } && \
+# Its own runs begin as a copy of the study's, if there is one; what has changed since is recomputed.
+NBVAL = mkdir -p runs/.nbval && { [ -e runs/.nbval/rendered-quick ] || cp -R runs/rendered-quick runs/.nbval/ 2>/dev/null || true; } && \
 	INSTRLIB_RUNS="$(CURDIR)/runs/.nbval" $(RUN) pytest -q -p no:xdist --nbval-lax --nbval-cell-timeout=1200
 
 # An environment works only in the folder it was created in; a clone that was moved gets a new one.
