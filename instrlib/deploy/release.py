@@ -26,7 +26,7 @@ from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import FeatureStore, Inputs, build_store
 from instrlib.evaluation import calibration, metrics, statistics
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models import export, litert, published, trained
+from instrlib.models import export, published, trained
 from instrlib.models.published import FILES, RECORD, Network, PublishedModel
 from instrlib.models.train import validation_examples
 from instrlib.reporting.summary import filled
@@ -177,10 +177,10 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
 
     Raises `RunError` if the network was validated on others, `EvaluationError` if the file does not agree with it.
     """
-    interpreter, known = litert.load(plain.file), io.read_arrays(network / "validation.npz")
+    run_file, known = published.load_tflite(plain.file), io.read_arrays(network / "validation.npz")
     segments, expected = trained.part_segments(store, split, "validation"), known["probabilities"]
     if plain.output == "softmax":
-        logits = litert.run(interpreter, store.read(segments.row.to_numpy(), plain.scaler))[2]
+        logits = run_file(store.read(segments.row.to_numpy(), plain.scaler))[2]
         clips, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
         targets = segments.groupby("clip_id", sort=True).target.first().to_numpy()
         same = np.array_equal(known["clip_id"], clips)
@@ -193,7 +193,7 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
         augment = AugmentConfig.from_dict(recipe["augment"] | {"n_sources": tuple(recipe["augment"]["n_sources"])})
         recipe = TrainConfig.from_dict(recipe | {"augment": augment})
         held_out = validation_examples(store, segments, plain.scaler, recipe)
-        logits, targets = held_out.answers(lambda x: litert.run(interpreter, x)[2]), held_out.labels
+        logits, targets = held_out.answers(lambda x: run_file(x)[2]), held_out.labels
         same = np.array_equal(known["labels"], targets, equal_nan=True)
         temperature = calibration.fit_label_temperature(logits, targets)
         found = [calibration.sigmoid(logits, one) for one in (1.0, temperature)]
@@ -242,12 +242,10 @@ def publish(
                 origins[name] |= {"seed": choice.seed, "agreement": one["agreement"]}
                 origins[name] |= {"validation": one["validation"]["calibrated"]}
         own, network = single.candidate.inputs or inputs, made["single"]["network"]
-        split, file = own.splits[single.fold], litert.load(network.file)
+        split, file = own.splits[single.fold], published.load_tflite(network.file)
         test = trained.part_segments(own.store, load_split(split, own.store.segments), "test")
         before = trained.read_test(single.folder, own.store.folder, split)
-        after = trained.predict_clips(
-            lambda x: network.probabilities(litert.run(file, x)[2]), own.store, network.scaler, test
-        )
+        after = trained.predict_clips(lambda x: network.probabilities(file(x)[2]), own.store, network.scaler, test)
         both = {"network as trained": before, "file, calibrated": after}
         table = statistics.score_table(both, n_resamples=n_resamples, seed=0)
         info, first = corpora.info(run.parameters["corpus"]), made["single"]

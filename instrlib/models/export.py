@@ -17,8 +17,8 @@ from instrlib.core.io import atomic_path, read_arrays, write_arrays
 from instrlib.core.parallel import load_keras, parallel_map, without_stderr
 from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
-from instrlib.models import litert
 from instrlib.models.layers import count_multiply_adds
+from instrlib.models.published import load_tflite
 from instrlib.models.trained import load_model, open_trained, part_segments, predict_clips
 from instrlib.models.variants import run_folder
 
@@ -84,10 +84,10 @@ def with_maps(model: "keras.Model") -> "keras.Model":
 
 def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Load a TFLite file as a function from features [n, n_bins, n_frames, 1] to probabilities, on one thread."""
-    interpreter = litert.load(path, way_out="delete its folder and run the notebook that wrote it.")
+    run = load_tflite(path, way_out="delete its folder and run the notebook that wrote it.")
 
     def predict(x: np.ndarray) -> np.ndarray:
-        answers = litert.run(interpreter, x)[2]
+        answers = run(x)[2]
         # int8 probabilities are multiples of 1/256, so their sum is only close to 1.
         return answers / answers.sum(axis=1, keepdims=True)
 

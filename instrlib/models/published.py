@@ -20,8 +20,8 @@ from instrlib.audio import decode
 from instrlib.audio.features import Scaler, extract, scale, segment_starts
 from instrlib.core.config import FeatureConfig, folders
 from instrlib.core.io import AudioError, InstrlibError, RunError, aside, expanded, hash_file, hash_json, read_json
+from instrlib.core.parallel import without_stderr
 from instrlib.evaluation.calibration import is_named, sigmoid, softmax
-from instrlib.models import litert
 
 FORMAT = 1
 """Version of the layout of `model.json`; other versions are refused."""
@@ -187,15 +187,43 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return values
 
 
+def load_tflite(path: Path, *, way_out: str = "convert the network again.") -> Callable[..., dict[int, np.ndarray]]:
+    """Load a TFLite file for one thread as a function from inputs [n, ...] to the outputs by their number of axes.
+
+    Logits or probabilities have 2 axes, maps 4. `way_out` completes the `RunError` for a damaged file. The function is
+    not thread-safe.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        with without_stderr():  # LiteRT reports its kernels
+            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"{path} is missing or damaged; {way_out}") from error
+    given, details = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()
+
+    def run(x: np.ndarray) -> dict[int, np.ndarray]:
+        found = [np.empty((len(x), *one["shape"][1:]), np.float32) for one in details]
+        for number, one_input in enumerate(x):
+            interpreter.set_tensor(given, one_input[None])
+            interpreter.invoke()
+            for values, one in zip(found, details, strict=True):
+                values[number] = interpreter.get_tensor(one["index"])[0]
+        return {values.ndim: values for values in found}
+
+    return run
+
+
 def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
     """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
 
-    Probabilities [n, n_classes] are calibrated; maps [n, n_rows, n_columns, n_classes] or None. It is not thread-safe.
+    Probabilities [n, n_classes] are calibrated; maps are [n, n_rows, n_columns, n_classes] or None.
     """
-    interpreter = litert.load(network.file, way_out=_AGAIN)
+    run = load_tflite(network.file, way_out=_AGAIN)
 
     def predict(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = litert.run(interpreter, scale(spectra, network.features, network.scaler)[..., None])
+        found = run(scale(spectra, network.features, network.scaler)[..., None])
         return network.probabilities(found[2]), found.get(4)
 
     return predict
@@ -206,12 +234,12 @@ def predict_file(path: Path, model: PublishedModel, *, on_progress: Progress | N
     network, config, duration_s = model.single, model.single.features, decode.probe(path).duration_s
     if duration_s > STUDY_CLIP_S:
         config = dataclasses.replace(config, max_segments=math.ceil(duration_s / config.segment_hop_s) + 1)
-    starts = segment_starts(duration_s, config)
-    found, duration_s = _predicted(path, network, starts, config.segment_samples, on_progress)
-    segments = [probabilities for probabilities in found if probabilities is not None]
-    if not segments:
+    starts_s = segment_starts(duration_s, config)
+    found, duration_s = _predicted(path, network, starts_s, config.segment_samples, on_progress)
+    sounding = found[np.isfinite(found[:, 0])]
+    if not len(sounding):
         raise AudioError(f"{path}: all analysed parts are silent; use a recording with sound.")
-    mean = np.mean(segments, axis=0)
+    mean = sounding.mean(axis=0)
     named = (model.classes[int(mean.argmax())],) if is_named(mean, network.thresholds) else ()
     return Prediction(path, duration_s, model.classes, mean, named)
 
@@ -229,42 +257,39 @@ def window_scores(
     A window is at most a segment (the default) long; shorter ones are padded with silence. Unusable files raise
     `AudioError`.
     """
-    config = network.features
-    window_s = config.segment_s if window_s is None else window_s
+    window_s = network.features.segment_s if window_s is None else window_s
 
-    def starts(duration_s: float) -> np.ndarray:
+    def starts_s(duration_s: float) -> np.ndarray:
         return np.arange(1 + max(0, math.ceil((duration_s - window_s) / hop_s - _MARGIN))) * hop_s
 
-    announced, n_samples = starts(decode.probe(path).duration_s), round(window_s * config.sample_rate_hz)
-    found, duration_s = _predicted(path, network, announced, n_samples, on_progress)
-    start_s = starts(duration_s)  # truncated files have fewer than announced
-    silence = np.zeros(len(network.thresholds))
-    return Windows(start_s, window_s, np.stack([silence if one is None else one for one in found[: len(start_s)]]))
+    n_samples = round(window_s * network.features.sample_rate_hz)
+    announced_s = starts_s(decode.probe(path).duration_s)  # truncated files have fewer
+    found, duration_s = _predicted(path, network, announced_s, n_samples, on_progress)
+    start_s = starts_s(duration_s)
+    return Windows(start_s, window_s, np.nan_to_num(found[: len(start_s)]))
 
 
 def _predicted(
     path: Path, network: Network, starts_s: np.ndarray, n_samples: int, on_progress: Progress | None
-) -> tuple[list[np.ndarray | None], float]:
-    """Predict stretches of a file, None for silence; also return the duration, as headers of truncated files err."""
-    config, predict, found = network.features, predictor(network), []
-    places = np.rint(starts_s * config.sample_rate_hz).astype(int)
+) -> tuple[np.ndarray, float]:
+    """Predict stretches of a file, NaN for silence; also return the duration, as headers of truncated files err."""
+    config, predict, number = network.features, predictor(network), 0
+    found = np.full((len(starts_s), len(network.thresholds)), np.nan)
+    places = [*np.rint(starts_s * config.sample_rate_hz).astype(int), math.inf]
     held, first = np.zeros(0, np.float32), 0  # the buffered samples and the index of the first one
     blocks = decode.blocks(path, sample_rate_hz=config.sample_rate_hz, block_s=_BLOCK_S)
     for block in itertools.chain(blocks, [None]):
         held = held if block is None else np.concatenate([held, block])
         end = first + len(held)
-        for place in places[len(found) :]:
-            if place + (n_samples if block is not None else 1) > end:
-                break
-            signal = held[place - first : place - first + n_samples]
-            if len(signal) < decode.MIN_DURATION_S * config.sample_rate_hz or decode.is_silent(signal):
-                found.append(None)
-            else:  # in half precision, as in the stored features of training and test
-                found.append(predict(extract(signal, config)[None].astype(np.float16))[0][0])
+        while places[number] + (n_samples if block is not None else 1) <= end:
+            signal = held[places[number] - first :][:n_samples]
+            if len(signal) >= decode.MIN_DURATION_S * config.sample_rate_hz and not decode.is_silent(signal):
+                # In half precision, as in the stored features of training and test.
+                found[number] = predict(extract(signal, config)[None].astype(np.float16))[0][0]
+            number += 1
             if on_progress is not None:
-                on_progress(len(found) / len(places))
-        passed = len(held) if len(found) == len(places) else min(len(held), places[len(found)] - first)
-        held, first = held[passed:], first + passed
+                on_progress(number / len(found))
+        first, held = min(end, places[number]), held[min(end, places[number]) - first :]
     return found, end / config.sample_rate_hz
 
 

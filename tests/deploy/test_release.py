@@ -18,7 +18,7 @@ from instrlib.deploy import release
 from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
-from instrlib.models import export, litert, published, trained
+from instrlib.models import export, published, trained
 from instrlib.models.layers import Layer, build
 from instrlib.studies import saliency
 
@@ -115,7 +115,7 @@ def test_the_file_gives_the_logits_maps_and_probabilities_of_the_network(release
         predicted, maps = published.predictor(dataclasses.replace(network, temperature=1.0))(spectra)
         x = scale(spectra, small.store.config, scaler)[..., None]
         np.testing.assert_allclose(predicted, original.predict_on_batch(x), atol=0.08)
-        logits = litert.run(litert.load(network.file), x)[2]
+        logits = published.load_tflite(network.file)(x)[2]
         np.testing.assert_allclose(maps.mean(axis=(1, 2)) + original.layers[-1].get_weights()[1], logits, atol=1e-3)
         if name == "single":
             wanted = np.moveaxis(saliency.class_activation_maps(original, x), 1, -1)
@@ -135,7 +135,7 @@ def test_a_network_without_a_mean_at_its_end_gives_logits_only():
 def test_temperature_and_thresholds_are_fitted_on_the_validation_part(released, model, small):
     network = model.single
     segments = trained.part_segments(small.store, small.split, "validation")
-    logits = litert.run(litert.load(network.file), small.store.read(segments.row.to_numpy(), network.scaler))[2]
+    logits = published.load_tflite(network.file)(small.store.read(segments.row.to_numpy(), network.scaler))[2]
     clips, index = np.unique(segments.clip_id.to_numpy(str), return_inverse=True)
     targets = segments.groupby("clip_id").target.first()[clips].to_numpy()
     assert network.temperature == pytest.approx(fit_temperature(logits, targets, index), rel=1e-4)

@@ -9,11 +9,12 @@ from zlib import compress
 import numpy as np
 import pandas as pd
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import RunError, read_json
 from instrlib.data.splits import load_split
-from instrlib.models import export, litert, prune, trained
+from instrlib.models import export, prune, trained
 from instrlib.models.export import FORMATS
 from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.prune import Pruning
@@ -139,7 +140,7 @@ def test_sizes_shrink_with_the_bytes_of_a_weight_and_int8_files_hold_int8_inside
     weights = wide.count_params() * np.array([4, 2, 1, 1])
     assert (sizes > 0.9 * weights).all() and (sizes < weights + 15_000).all()
     (tmp_path / "int8.tflite").write_bytes(contents["int8"])
-    kinds = [one["dtype"] for one in litert.load(tmp_path / "int8.tflite").get_tensor_details()]
+    kinds = [one["dtype"] for one in Interpreter(str(tmp_path / "int8.tflite")).get_tensor_details()]
     assert np.int8 in kinds and kinds.count(np.float32) == 2  # input and output
 
 
