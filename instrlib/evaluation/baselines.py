@@ -4,11 +4,8 @@ import numpy as np
 
 from instrlib.core.io import EvaluationError
 
-CHANCE = {"accuracy": "stratified random", "mean_average_precision": "prior"}
-"""The baseline at chance level, by the main score."""
-
-N_CHANCE = 50
-"""Draws of stratified random answers: one alone can be lucky."""
+CHANCE = {"accuracy": "stratified random", "mean_average_precision": "prior"}  # baseline at chance level, by main score
+N_CHANCE = 50  # draws of stratified random answers: one alone can be lucky
 
 
 def single_label(

@@ -4,14 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-TEMPERATURES = (0.05, 20.0)
-"""Range of the search: a network without an error on validation would want 0."""
-
-KEPT_SHARE = 0.95
-"""Share of the correct answers on validation that reach their threshold."""
-
-MIN_RIGHT_CLIPS = 20
-"""A class with fewer correct answers on validation gets the threshold of all classes together."""
+TEMPERATURES = (0.05, 20.0)  # range of the search: a network without an error on validation would want 0
+KEPT_SHARE = 0.95  # share of the correct answers on validation that reach their threshold
+MIN_RIGHT_CLIPS = 20  # a class with fewer correct answers gets the threshold of all classes together
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -12,8 +12,7 @@ LOWER_IS_BETTER = ("hamming_loss", "log_loss", "brier", "expected_calibration_er
 CLASS_SCORES = ("precision", "recall", "f1")
 DEFAULT_THRESHOLD = 0.5
 N_BINS = 15
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
-"""Lower bound of a probability before its logarithm is taken: networks answer in float32."""
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # before a logarithm: networks answer in float32
 
 Terms = dict[str, np.ndarray]
 

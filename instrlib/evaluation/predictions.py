@@ -117,15 +117,3 @@ def join_seeds(answers: Sequence[Sequence[Predictions]]) -> Predictions:
     joined = [join_folds(by_fold) for by_fold in answers]
     of_seed = [name for name in ("probabilities", "thresholds") if name in joined[0]]
     return joined[0] | {name: np.stack([one[name] for one in joined]) for name in of_seed}
-
-
-def by_clip(predictions: Predictions) -> Predictions:
-    """Average the predictions of segments "<clip>#<number>" over each clip."""
-    clip_id = pd.Series(predictions["clip_id"]).str.rsplit("#", n=1).str[0].to_numpy(str)
-    clips, first, index = np.unique(clip_id, return_index=True, return_inverse=True)
-    return {
-        "clip_id": clips,
-        "group": predictions["group"][first],
-        "targets": predictions["targets"][first],
-        "probabilities": np.stack([metrics.clip_probabilities(one, index) for one in predictions["probabilities"]]),
-    }

@@ -20,12 +20,8 @@ from instrlib.evaluation import metrics
 from instrlib.evaluation.predictions import Predictions, check_same_clips, main_score, several_labels, terms_of_seeds
 
 LEVEL, POWER = 0.95, 0.8
-MARGIN = 0.05
-"""Differences of a score up to this do not matter, where a study states no other margin."""
-
-NO_INTERVAL = ("expected_calibration_error",)
-"""The draws of this score are biased upwards, so that they give no valid interval."""
-
+MARGIN = 0.05  # differences of a score up to this do not matter, where a study states no other margin
+NO_INTERVAL = ("expected_calibration_error",)  # its draws are biased upwards, so that they give no valid interval
 _BLOCK = 500
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -88,23 +84,12 @@ def compare(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare models in pairs on the same clips and seeds, with the columns of `comparison_table`.
+    """Compare all models with one of them, or in pairs, on the same clips and seeds; see `comparison_table`.
 
-    Models with different test clips, or with different numbers of seeds, raise `EvaluationError`; one with a single
-    seed is compared with every seed of the other.
-
-    Parameters
-    ----------
-    predictions : dict of str to dict
-        Predictions by name of the model; see `predictions.Predictions`.
-    against, pairs : str, or sequence of (str, str)
-        Compare every other model with this one, or these pairs. Together they are one family.
-    margin : float
-        Largest irrelevant difference, stated before the run.
-    score : str, optional
-        A score of `metrics.scores`; default: accuracy or mean average precision.
-    n_resamples, seed : int
-        Number and seed of the bootstrap draws; many comparisons increase the number.
+    The comparisons are one family; many of them increase `n_resamples`. `margin` is the largest irrelevant difference,
+    stated before the run, and `score` one of `metrics.scores` (default: accuracy or mean average precision). Models
+    with different test clips, or with different numbers of seeds, raise `EvaluationError`; one with a single seed is
+    compared with every seed of the other.
     """
     if pairs is None:
         pairs = [(name, against) for name in predictions if name != against]
@@ -137,14 +122,10 @@ def comparison_table(
     `draw`. `margin` is the largest irrelevant difference, `n_groups` the number of independent groups, `seed` that of
     the draws of training seeds.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by `first` and `second`: `difference` (first minus second), `low` and `high` (95 %), `p` (two-sided),
-        `p_holm`, `margin`, `detectable` (difference with a power of 80 % at the corrected level), `bound` (one-sided
-        95 % bound of the loss, uncorrected: the first is not inferior if it is below the margin) and `verdict`: better
-        or worse (p_holm below 0.05), equivalent (within the margin by two one-sided tests, also corrected) or
-        inconclusive.
+    Returns by `first` and `second`: `difference` (first minus second), `low` and `high` (95 %), `p` (two-sided),
+    `p_holm`, `margin`, `detectable` (difference with a power of 80 % at the corrected level), `bound` (one-sided 95 %
+    bound of the loss, uncorrected: the first is not inferior if it is below the margin) and `verdict`: better or worse
+    (p_holm below 0.05), equivalent (within the margin by two one-sided tests, also corrected) or inconclusive.
     """
     normal, sign, rows, p_margin = NormalDist(), -1 if lower_is_better else 1, [], []
     for first, second in pairs:
@@ -269,10 +250,8 @@ def over_seeds(values: np.ndarray, seed: int) -> np.ndarray:
     wanted = np.maximum(of_groups + of_seeds - interaction, np.maximum(of_groups, of_seeds))
     scale = np.sqrt(np.divide(wanted, of_both, out=np.ones_like(of_both), where=~(of_both <= 0)))
     draws = groups[0] + (both[1:] - groups[0]) * scale
-    draws = np.clip(
-        draws, np.fmin.reduce(values, axis=(0, 1)), np.fmax.reduce(values, axis=(0, 1))
-    )  # range of the score
-    return np.concatenate([groups[:1], draws])
+    low, high = (one.reduce(values, axis=(0, 1)) for one in (np.fmin, np.fmax))  # range of the score
+    return np.concatenate([groups[:1], np.clip(draws, low, high)])
 
 
 def _variance(draws: np.ndarray) -> np.ndarray:
@@ -282,9 +261,7 @@ def _variance(draws: np.ndarray) -> np.ndarray:
 
 def ends(draws: np.ndarray) -> tuple[float, float]:
     """Return both ends of the 95 % percentile interval of draws; NaN if all draws are NaN."""
-    if np.isnan(draws[1:]).all():
-        return np.nan, np.nan
-    low, high = np.nanquantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = pd.Series(draws[1:]).quantile([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -308,11 +285,5 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def enough_resamples(n_resamples: int, n_comparisons: int) -> int:
-    """Return the number of resamples whose smallest p-value is below the level after Holm's correction.
-
-    Examples
-    --------
-    >>> enough_resamples(1000, 3), enough_resamples(100, 9)
-    (1000, 800)
-    """
+    """Return the number of resamples whose smallest p-value is below the level after Holm's correction."""
     return max(n_resamples, math.ceil(4 * (n_comparisons + 1) / (1 - LEVEL)))
