@@ -9,17 +9,12 @@ import numpy as np
 from instrlib.audio.effects import CENTRE_HZ, equaliser_db
 from instrlib.core.config import AugmentConfig
 
-LATEST_SHARE = 1 / 3
-"""A sound of a mixture begins later by at most this share of a segment, and keeps at least half of its energy."""
+LATEST_SHARE = 1 / 3  # of a segment: largest delay of a sound in a mixture, which keeps half of its energy
 
+# Recording augmentation: the shortest cut, RT60 (even on a logarithmic scale) and signal-to-noise ratios.
 SHORTEST_S = 0.3
-"""Recording augmentation never cuts a sound to less."""
-
 REVERBERATION_S = (0.15, 1.8)
-"""RT60 of recording augmentation, drawn evenly on a logarithmic scale."""
-
 SNR_DB = (10.0, 60.0)
-"""Signal-to-noise ratios of recording augmentation."""
 
 
 def augment(
@@ -66,9 +61,8 @@ def _mixed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply CutMix or MixUp, and mix the labels.
 
-    CutMix pastes a box from a partner; its centre is uniform over the spectrogram, the part beyond the edge is cut off,
-    and the labels follow the remaining area. MixUp averages both examples in dB, which is not the spectrogram of the
-    summed sounds; `mixtures` computes that.
+    CutMix pastes a box from a partner; its centre is uniform, the part beyond the edge is cut off, and the labels
+    follow the remaining area. MixUp averages dB, which is not the spectrogram of the summed sounds (see `mixtures`).
     """
     partner, own = rng.permutation(len(x)), rng.beta(config.beta, config.beta, size=len(x))
     if config.mix == "mixup":
@@ -129,10 +123,9 @@ def augment_recording(
 ) -> np.ndarray:
     """Simulate other recording conditions for a `share` of the examples; log-mel spectrograms only.
 
-    In this order: three equaliser bells and a tilt, with a low-pass and a high-pass for one in three; a section around
-    the loudest moment (half of them); a reverberation that is longer in the bass (half); steady noise of any colour
-    (seven in ten). All effects act on powers, because phases are unknown. `centres_hz` are those of the bands. Silence
-    stays silent.
+    In this order: equaliser bells and a tilt, with low-pass and high-pass (each one in three); a section around the
+    loudest moment (half); reverberation, longer in the bass (half); steady coloured noise (seven in ten). All effects
+    act on powers, because phases are unknown. `centres_hz` are those of the bands. Silence stays silent.
     """
     sounds = (x > floor[:, None]).any(axis=(1, 2))
     changed = np.flatnonzero((rng.random(len(x)) < share) & sounds)

@@ -10,12 +10,11 @@ import numpy as np
 
 from instrlib.audio.effects import Change, add, as_loud_as, coloured_noise, generator, rms, spectral_gain
 
-SEVERITIES = (0.2, 1.0)
-"""Range of the severities of damaged versions; less than a fifth is inaudible."""
+SEVERITIES = (0.2, 1.0)  # range in damaged versions; less than a fifth is inaudible
 
+# White noise under every version, the healthy one too. The damage also filters and modulates the noise of the original
+# recording, which alone could reveal it; new noise masks this in part.
 RECORDING_SNR_DB = (25.0, 40.0)
-"""Range of the white noise under every version, the healthy one too. The noise of the original recording is filtered
-and modulated with the sound, which alone could reveal the damage; new noise masks it in part."""
 
 _LARGEST_SHARE = 0.5  # RMS of what is added (buzz, rattle, noise) at severity 1, as a share of the signal's: -6 dB
 
@@ -97,18 +96,13 @@ KINDS: dict[str, dict[str, Callable[[np.ndarray, int, float, np.random.Generator
     "aged": {"dull": dull, "uneven decay": uneven_decay, "detuned": detuned},
     "broken": {"buzz": buzz, "rattle": rattle, "amplitude modulation": amplitude_modulation, "noise": noise},
 }
-"""The kinds of damage, by the condition that they stand for."""
-
 CONDITION_OF = {kind: condition for condition, kinds in KINDS.items() for kind in kinds}
 
 
 def simulate(
     signal: np.ndarray, sample_rate_hz: int, kind: str, severity: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the signal with one kind of damage (a name in `CONDITION_OF`) at a severity from 0 to 1.
-
-    The RMS stays the same. At severity 0, and for silence, the result equals the signal.
-    """
+    """Return the signal with one kind of damage (a name in `CONDITION_OF`); silence is returned unchanged."""
     if severity == 0 or not rms(signal) > 0:
         return signal.copy()
     damaged = KINDS[CONDITION_OF[kind]][kind](signal.astype(np.float64), sample_rate_hz, severity, rng)

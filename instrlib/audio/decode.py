@@ -6,8 +6,6 @@ and mp3 files are used up to the damage if that lasts at least `MIN_DURATION_S`;
 
 import contextlib
 import math
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +19,14 @@ if TYPE_CHECKING:
     import soundfile
 
 MIN_DURATION_S = 0.05
-"""A shorter sound is refused."""
-
-SILENCE_DBFS = -80.0
-"""A signal whose peak stays below this (full scale is 1.0) is silent; 16-bit dither peaks near -90."""
-
-_UNKNOWN_FRAMES = 2**62  # libsndfile returns 2**63 - 1 for streamed flac files
+SILENCE_DBFS = -80.0  # largest peak of silence, relative to 1.0; 16-bit dither peaks near -90
 _MAX_FRAMES_A_BYTE = 8192  # flac stores at most 65,535 equal samples in about 13 bytes; other formats fewer
 _BLOCK_FRAMES = 2**20  # most frames per read, so that memory follows the content and not the header
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Duration and format from the header of a file; a truncated mp3 states its original duration."""
+    """Format and duration from the header of a file; a truncated mp3 states its original duration."""
 
     sample_rate_hz: int
     n_channels: int
@@ -51,10 +44,9 @@ def probe(path: Path) -> AudioInfo:
 def load(path: Path, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None) -> np.ndarray:
     """Decode a file, or a part of it, to mono float32 samples [n] at one rate.
 
-    The values agree with `librosa.load`: channels are averaged, then resampled with soxr's HQ filter. The file is wav,
-    flac, ogg or mp3, of 8 to 32 bits or float, with any number of channels and any rate. The part ends at the end of
-    the file at the latest. A file that is missing, empty or not audio, and a part that is shorter than
-    `MIN_DURATION_S`, silent (peak below `SILENCE_DBFS`), or contains NaN or infinity, raise `AudioError`.
+    The values agree with `librosa.load`: channels are averaged, then resampled with soxr's HQ filter. The part ends at
+    the end of the file at the latest. A part that is shorter than `MIN_DURATION_S`, silent (peak below `SILENCE_DBFS`),
+    or contains NaN or infinity, raises `AudioError`, too.
     """
     part = {"start_s": start_s, "duration_s": duration_s}
     return np.concatenate(list(blocks(path, sample_rate_hz=sample_rate_hz, block_s=math.inf, **part)))
@@ -79,7 +71,9 @@ def blocks(
         n_block = max(1, round(min(block_s * rate_hz, _BLOCK_FRAMES)))
         stream = soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
         while not last:
-            signal = _mono(file.read(min(n_block, n_left), dtype="float32"))
+            samples = file.read(min(n_block, n_left), dtype="float32", always_2d=True)
+            with np.errstate(invalid="ignore"):  # infinities of both signs raise below
+                signal = samples @ np.full(file.channels, 1 / file.channels, np.float32)
             n_in, n_left = n_in + len(signal), n_left - len(signal)
             last = n_left == 0 or len(signal) < n_block
             if rate_hz != sample_rate_hz:
@@ -88,9 +82,10 @@ def blocks(
                     signal = fit(signal, math.ceil(n_in * (sample_rate_hz / rate_hz)) - n_out)
             if signal.size:
                 n_out += len(signal)
-                if not math.isfinite(_peak(signal)):
+                loudest = float(np.abs(signal).max())
+                if not math.isfinite(loudest):
                     raise AudioError(f"{path}: some samples are NaN or infinite; export it again.")
-                peak = max(peak, _peak(signal))
+                peak = max(peak, loudest)
                 yield signal
     _check_duration(path, n_in / rate_hz)
     if peak < 10 ** (SILENCE_DBFS / 20):
@@ -99,7 +94,7 @@ def blocks(
 
 def is_silent(signal: np.ndarray) -> bool:
     """Return whether the peak of a signal is below `SILENCE_DBFS`; an empty signal is silent."""
-    return _peak(signal) < 10 ** (SILENCE_DBFS / 20)
+    return bool(np.abs(signal).max(initial=0) < 10 ** (SILENCE_DBFS / 20))
 
 
 def fit(signal: np.ndarray, n: int) -> np.ndarray:
@@ -114,44 +109,19 @@ def _opened(path: Path) -> Iterator["soundfile.SoundFile"]:
 
     path = Path(path)
     try:
-        found = path.stat()
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise AudioError(f"{path}: not a regular file; give the path of an audio file.")
+        with path.open("rb") as content, soundfile.SoundFile(content) as file:
+            size = path.stat().st_size
+            if file.frames > _MAX_FRAMES_A_BYTE * size:  # streamed flac files state no length, read as 2**63 - 1
+                raise AudioError(f"{path}: its header states {file.frames} samples in {size} bytes; export it again.")
+            yield file
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the suffix .raw requires a format
+        raise AudioError(
+            f"{path}: cannot be decoded; it is empty, damaged or not audio. Give a wav, flac, ogg or mp3 file."
+        ) from error
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}); check its name and permissions.") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise AudioError(f"{path}: not a regular file; give the path of an audio file.")
-    if not os.access(path, os.R_OK):
-        raise AudioError(f"{path}: permission denied; change its permissions.")
-    if found.st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes); copy or download it again.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            n = file.frames
-            if n == 0:
-                raise AudioError(f"{path}: no samples after the header; export it again.")
-            if n > _UNKNOWN_FRAMES:
-                raise AudioError(f"{path}: its header does not state the length; export it to a file, not to a pipe.")
-            if n > _MAX_FRAMES_A_BYTE * found.st_size:
-                raise AudioError(f"{path}: damaged header ({n} samples in {found.st_size} bytes); export it again.")
-            yield file
-    except UnicodeEncodeError as error:  # libsndfile's binding accepts valid text only
-        raise AudioError(f"{path}: its name is not in UTF-8; rename the file.") from error
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: the suffix .raw requires a format
-        # libsndfile's own message is omitted: for a text file named .mp3 it claims that the file does not exist.
-        raise AudioError(
-            f"{path}: cannot be decoded; it is damaged or not audio. Give a wav, flac, ogg or mp3 file."
-        ) from error
-
-
-def _mono(samples: np.ndarray) -> np.ndarray:
-    if samples.ndim == 1:
-        return samples
-    with np.errstate(invalid="ignore"):  # infinities of both signs; the caller raises
-        return samples @ np.full(samples.shape[1], 1 / samples.shape[1], np.float32)
-
-
-def _peak(signal: np.ndarray) -> float:
-    # max and min propagate NaN and infinity, without an array of absolute values.
-    return float(max(signal.max(), -signal.min())) if signal.size else 0.0
 
 
 def _check_duration(path: Path, duration_s: float) -> None:

@@ -1,6 +1,5 @@
 """Recording effects: noise, rooms, equalisers, codecs, clipping, level, pitch and tempo.
 
-The robustness curves, the augmented copies, the damage simulation and the built-in corpus all use these definitions.
 Degradations have the signature `effect(signal, sample_rate_hz, level, rng)` and return a signal of the same length,
 without the delay of codecs.
 """
@@ -14,13 +13,11 @@ from typing import Any
 import numpy as np
 
 from instrlib.audio.decode import fit
-from instrlib.core.io import ConfigError, hash_bytes, hash_json
+from instrlib.core.io import hash_bytes, hash_json
 
 ROOM_VOLUME_M3 = 200.0  # a rehearsal room or a small hall
 MICROPHONE_DISTANCE_M = 2.0  # from the instrument
-
-CENTRE_HZ = 800.0
-"""Octaves of equalisers are counted from here."""
+CENTRE_HZ = 800.0  # octaves of equalisers are counted from here
 
 COPY_CHANCE = 0.5  # of pitch, tempo, room and noise, independently, to be changed in a copy
 COPY_GAIN_DB = (-12.0, 6.0)
@@ -43,9 +40,6 @@ _BLOCK = 16_384
 def generator(*names: object) -> np.random.Generator:
     """Return a random generator seeded by the names alone, the same in every process."""
     return np.random.default_rng(int(hash_bytes(*(str(name).encode() for name in names))[:16], 16))
-
-
-# -- building blocks -----------------------------------------------------------------------------------------------
 
 
 def rms(signal: np.ndarray) -> float:
@@ -122,8 +116,7 @@ def room_response(
 
     `reverberation_db` is the energy of the reverberation relative to the direct sound. By default it follows from the
     decay, for an omnidirectional source in a room of `ROOM_VOLUME_M3` at `MICROPHONE_DISTANCE_M`: both are equal at the
-    critical distance 0.057 sqrt(V / RT60) (Kuttruff, "Room Acoustics", 2016). A decay shorter than `first_reflection_s`
-    gives the direct sound only.
+    critical distance 0.057 sqrt(V / RT60) (Kuttruff, "Room Acoustics", 2016).
     """
     time_s = np.arange(max(1, round(rt60_s * sample_rate_hz))) / sample_rate_hz
     response = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
@@ -159,9 +152,6 @@ def encode(signal: np.ndarray, sample_rate_hz: int, **settings: str | float) -> 
     return encoded
 
 
-# -- degradations --------------------------------------------------------------------------------------------------
-
-
 def room(signal: np.ndarray, sample_rate_hz: int, rt60_s: float, rng: np.random.Generator) -> np.ndarray:
     """Add reverberation, see `room_response`, at the RMS of the signal; the tail beyond its end is cut."""
     from scipy.signal import oaconvolve
@@ -179,10 +169,7 @@ def mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate_kbps: float, rng: np.r
     import soxr
 
     ranges = ((rate, *kbps) for rate, kbps in _MP3_KBPS.items() if rate <= sample_rate_hz)
-    fitting = next(((rate, low, high) for rate, low, high in ranges if low <= bit_rate_kbps <= high), None)
-    if fitting is None:
-        raise ConfigError(f"MP3 does not support {bit_rate_kbps} kbit/s at {sample_rate_hz} Hz; choose another rate.")
-    rate_hz, low, high = fitting
+    rate_hz, low, high = next((rate, low, high) for rate, low, high in ranges if low <= bit_rate_kbps <= high)
     compression = min(max((high - bit_rate_kbps - 0.5) / (high - low), 0.0), 1.0)  # libsndfile rounds down
     settings = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
     encoded = encode(soxr.resample(signal, sample_rate_hz, rate_hz), rate_hz, compression_level=compression, **settings)
@@ -235,17 +222,11 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 
 def degrade(signal: np.ndarray, sample_rate_hz: int, name: str, level: float, rng: np.random.Generator) -> np.ndarray:
-    """Degrade a recording by `name`, one of `DEGRADATIONS`, at a `level` in its unit.
-
-    Silence is returned unchanged. Only `clipping` clips; other effects keep peaks above full scale.
-    """
+    """Degrade a recording by `name`, one of `DEGRADATIONS`, at a `level` in its unit; silence is returned unchanged."""
     signal = np.asarray(signal)
     if not signal.any():
         return signal.copy()
     return DEGRADATIONS[name].function(signal.astype(np.float64), sample_rate_hz, level, rng).astype(signal.dtype)
-
-
-# -- changed copies ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

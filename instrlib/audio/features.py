@@ -13,31 +13,25 @@ from instrlib.core.io import ConfigError
 if TYPE_CHECKING:
     import scipy.sparse
 
-MIN_SEGMENT_SHARE = 0.25
-"""A further segment starts only where at least this share of it is left in the clip."""
+MIN_SEGMENT_SHARE = 0.25  # of a segment must be left in the clip for a further one to start
 
+# Least mel power taken as 0 dB: the largest in white noise that peaks at -80 dBFS, so that dither stays quiet.
 REFERENCE_FLOOR = 1e-6
-"""Least mel power taken as 0 dB: the largest in white noise that peaks at -80 dBFS, so that dither stays quiet."""
 
-PCEN_SCALE = 2.0**31
-"""librosa's PCEN settings were found for samples scaled to 32-bit integers."""
+PCEN_SCALE = 2.0**31  # librosa's PCEN settings were found for samples scaled to 32-bit integers
 
 
 def extract(signal: np.ndarray, config: FeatureConfig) -> np.ndarray:
     """Compute the features of one segment [config.shape, float32], of the kind `config.kind`.
 
     "log_mel": dB from -top_db to 0. "mfcc": its first `n_mfcc` coefficients. "pcen": 0 (silence) to about 6. `signal`
-    [n] are mono samples at `config.sample_rate_hz`; shorter ones are padded, longer ones raise `ValueError`.
+    [n] are mono samples at `config.sample_rate_hz`, padded with silence or cut to one segment.
 
     Definitions are those of librosa, except for silence: `librosa.power_to_db` maps an all-zero segment to 0 dB.
     """
     import librosa
     from scipy.fft import dct
 
-    if len(signal) > config.segment_samples:
-        raise ValueError(
-            f"A segment has at most {config.segment_samples} samples, not {len(signal)}; cut the signal first."
-        )
     padded = librosa.util.fix_length(np.asarray(signal, np.float64), size=config.segment_samples)
     magnitude = np.abs(librosa.stft(padded, n_fft=config.n_fft, hop_length=config.hop_length))
     if config.kind == "pcen":
@@ -101,7 +95,7 @@ class Scaler:
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return lists, for JSON."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+        return {name: values.tolist() for name, values in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -117,14 +111,11 @@ def scale(values: np.ndarray, config: FeatureConfig, scaler: Scaler | None = Non
     """
     values = np.asarray(values, np.float32)
     if config.scaling == "fixed":
-        if config.kind == "pcen":
-            return values
-        scaled = values / np.float32(config.top_db)
-        if config.kind == "log_mel":
-            scaled += 1
-        else:
-            scaled[..., 0, :] += math.sqrt(config.n_mels)  # the transform of ones
-        return scaled
+        if config.kind != "pcen":
+            values = values / np.float32(config.top_db)
+            first, one = (0, math.sqrt(config.n_mels)) if config.kind == "mfcc" else (slice(None), 1)
+            values[..., first, :] += one  # MFCC: the transform of ones
+        return values
     if config.scaling == "segment":
         mean = values.mean(axis=(-2, -1), keepdims=True)
         deviation = values.std(axis=(-2, -1), keepdims=True)

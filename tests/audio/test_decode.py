@@ -1,7 +1,6 @@
 """Decoding: librosa's values for every format, and one sentence for a file that cannot be used."""
 
 import os
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -83,18 +82,14 @@ def test_a_part_begins_and_ends_where_it_should(tmp_path):
     assert len(decode.load(path, sample_rate_hz=44_100)) == 2_205  # 50 ms and a peak above the limit are enough
 
 
-def test_two_hours_are_decoded_in_constant_memory_and_long_silence_in_flac_is_no_absurd_header(tmp_path):
+def test_two_hours_are_decoded_in_constant_memory(tmp_path):
     path, rate_hz, n_minutes = tmp_path / "long.wav", 8_000, 120
-    minute, silence = tone(60.0, rate_hz) + 0.05 * np.sin(np.arange(60 * rate_hz))[:, None], np.zeros((60 * rate_hz, 1))
-    begun = np.concatenate([minute[:rate_hz], silence[rate_hz:]])
-    flac = path.with_suffix(".flac")
-    for name, first, rest, subtype in ((path, minute, minute, "PCM_U8"), (flac, begun, silence, "PCM_16")):
-        with soundfile.SoundFile(name, "w", rate_hz, 1, subtype=subtype) as file:
-            for part in (first, *[rest] * (n_minutes - 1)):
-                file.write(part)
-        assert decode.probe(name).duration_s == 60 * n_minutes
-        start = decode.load(name, sample_rate_hz=rate_hz, duration_s=90.0)  # several reads
-        np.testing.assert_allclose(start, np.append(first, rest[: 30 * rate_hz]), atol=2**-6)
+    minute = tone(60.0, rate_hz) + 0.05 * np.sin(np.arange(60 * rate_hz))[:, None]
+    with soundfile.SoundFile(path, "w", rate_hz, 1, subtype="PCM_U8") as file:
+        for _ in range(n_minutes):
+            file.write(minute)
+    start = decode.load(path, sample_rate_hz=rate_hz, duration_s=90.0)  # several reads
+    np.testing.assert_allclose(start, np.resize(minute, 90 * rate_hz), atol=2**-6)
     end = decode.load(path, sample_rate_hz=rate_hz, start_s=60 * n_minutes - 1.0)
     np.testing.assert_allclose(end, minute[-rate_hz:, 0], atol=2**-6)
     tracemalloc.start()
@@ -102,6 +97,10 @@ def test_two_hours_are_decoded_in_constant_memory_and_long_silence_in_flac_is_no
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_samples == 60 * n_minutes * 4_000 and peak < 5e6  # the whole is 115 MB
+    flac = written(
+        tmp_path / "long.flac", np.append(np.full(100, 9_999), np.zeros(600 * rate_hz)).astype("int16"), rate_hz
+    )
+    assert decode.probe(flac).duration_s > 600  # much silence in few bytes is no damaged header
 
 
 def with_length(path: Path, four_bits: int, byte: int) -> None:
@@ -113,28 +112,14 @@ def with_length(path: Path, four_bits: int, byte: int) -> None:
     path.write_bytes(content)
 
 
-def with_values(*values: float, at: int = -1, subtype: str = "FLOAT"):
-    """Return a function that writes a tone with one frame of these values."""
-
-    def make(path: Path) -> None:
-        samples = tone(1.0, n_channels=len(values))
-        samples[at] = values
-        written(path, samples, subtype=subtype)
-
-    return make
-
-
-def shortened(path: Path, kept_bytes: int) -> None:
-    os.truncate(written(path, tone(3.0)), kept_bytes)
-
-
 BAD = {
     "missing": (lambda path: None, "wav", "cannot be read"),
     "folder": (lambda path: path.mkdir(), "wav", "regular file"),
+    "pipe": (getattr(os, "mkfifo", Path.mkdir), "wav", "regular file"),
     "empty wav": (lambda path: path.write_bytes(b""), "wav", "empty"),
     "empty mp3": (lambda path: path.write_bytes(b""), "mp3", "empty"),
-    "header only": (lambda path: written(path, np.zeros((0, 1))), "wav", "no samples"),
-    "unknown length": (lambda path: with_length(path, 0, 0), "flac", "length"),
+    "header only": (lambda path: written(path, np.zeros((0, 1))), "wav", "too short, 0 ms"),
+    "unknown length": (lambda path: with_length(path, 0, 0), "flac", "samples in"),
     "absurd length": (lambda path: with_length(path, 15, 255), "flac", "68719476735 samples"),
     **{
         f"text in {ending}": (lambda path: path.write_text("These are words.\n" * 100), ending, "decoded")
@@ -142,18 +127,16 @@ BAD = {
     },
     "silence": (lambda path: written(path, np.full((44_100, 2), 0.9e-4), subtype="FLOAT"), "wav", "silent"),
     "opposite channels": (lambda path: written(path, tone(1.0) * [1, -1], subtype="FLOAT"), "wav", "silent"),
-    "NaN": (with_values(np.nan), "wav", "NaN"),
-    "infinity": (with_values(np.inf, -np.inf, at=0, subtype="DOUBLE"), "wav", "infinite"),
-    "beyond float32": (with_values(1e300, subtype="DOUBLE"), "wav", "infinite"),
+    "NaN": (lambda path: written(path, np.append(tone(1.0), [[np.nan]], 0), subtype="FLOAT"), "wav", "NaN"),
+    "infinity": (lambda path: written(path, [[np.inf, -np.inf]] * 9_999, subtype="DOUBLE"), "wav", "infinite"),
+    "beyond float32": (lambda path: written(path, [[1e300]] * 9_999, subtype="DOUBLE"), "wav", "infinite"),
     **{
-        f"{kept} bytes of {ending}": (lambda path, kept=kept: shortened(path, kept), ending, reason)
-        for ending, kept, reason in (
-            *(("mp3", 300, ""), ("mp3", 900, ""), ("ogg", 2_000, ""), ("flac", 60_000, "cannot be decoded")),
-        )
+        f"{kept} bytes of {ending}": (lambda path, kept=kept: os.truncate(written(path, tone(3.0)), kept), ending, "")
+        for ending, kept in (("mp3", 300), ("mp3", 900), ("ogg", 2_000), ("flac", 60_000))
     },
     "short": (lambda path: written(path, tone(0.02)), "wav", "too short, 20 ms"),
 }
-IN_THE_HEADER = ("missing", "folder", "empty wav", "header only", "unknown length", "absurd length", "short")
+IN_THE_HEADER = ("missing", "folder", "pipe", "empty wav", "header only", "unknown length", "absurd length", "short")
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -172,20 +155,9 @@ def test_a_file_that_cannot_be_used_gives_one_sentence_with_its_path(tmp_path, n
         assert message.startswith(f"{path}: ") and reason in message and "\n" not in message
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes and names there")
-def test_pipes_protected_files_and_names_that_are_no_text_are_refused(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe.wav")
-    path = written(tmp_path / "a.wav", tone(1.0)).rename(tmp_path / "latin-\udce9.wav")
-    for file, reason in ((tmp_path / "pipe.wav", "regular file"), (path, "UTF-8"), (path, "permission")):
-        with pytest.raises(AudioError, match=reason):
-            decode.probe(file)
-        if reason == "UTF-8":
-            monkeypatch.setattr(os, "access", lambda *asked: False)
-
-
 @pytest.mark.parametrize("ending", ["wav", "ogg", "mp3"])
-def test_a_truncated_file_is_used_up_to_the_damage(tmp_path, ending):
-    path = written(tmp_path / f"tone.{ending}", tone(3.0))
+def test_a_truncated_file_is_used_up_to_the_damage_and_its_name_may_be_no_text(tmp_path, ending):
+    path = written(tmp_path / f"tone.{ending}", tone(3.0)).rename(tmp_path / f"latin-\udce9.{ending}")
     whole = decode.load(path, sample_rate_hz=44_100)
     os.truncate(path, path.stat().st_size // 2)
     part = decode.load(path, sample_rate_hz=44_100)

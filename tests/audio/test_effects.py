@@ -7,7 +7,6 @@ from instrlib.audio import effects
 from instrlib.audio.effects import DEGRADATIONS, ChangedCopies, degrade, encode, room_response
 from instrlib.audio.features import extract
 from instrlib.core.config import FeatureConfig
-from instrlib.core.io import ConfigError
 
 RATE_HZ = 22_050
 
@@ -25,7 +24,7 @@ def tone(frequency_hz: float, *, duration_s: float = 2.0, size: float = 0.4) -> 
 
 
 def bursts() -> np.ndarray:
-    """Return tones and noise with sharp beginnings and ends at irregular times, which show any delay."""
+    """Tones and noise with sharp beginnings and ends at irregular times, which show any delay."""
     signal, n = np.zeros(2 * RATE_HZ), round(0.12 * RATE_HZ)
     for number, start_s in enumerate((0.21, 0.55, 0.83, 1.37)):
         part = tone(330.0 * (number + 1), duration_s=0.12) + 0.1 * rng(number).standard_normal(n)
@@ -105,63 +104,46 @@ def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
 @levels_of("low_pass")
 def test_a_low_pass_loses_3_db_at_its_cutoff_and_48_db_an_octave_above(level):
     def gain_db(frequency_hz: float) -> float:
-        # A strong tone far below carries the level, so that its restoration changes nothing here.
-        probe = tone(frequency_hz, duration_s=4.0, size=1e-3)
+        probe = tone(frequency_hz, duration_s=4.0, size=1e-3)  # the tone of 200 Hz carries the level that is restored
         changed = degrade(tone(200.0, duration_s=4.0) + probe, RATE_HZ, "low_pass", level, rng())
         carrier = np.hanning(len(probe)) * np.exp(-2j * np.pi * frequency_hz * np.arange(len(probe)) / RATE_HZ)
         return 20 * np.log10(abs(np.dot(changed, carrier)) / abs(np.dot(probe, carrier)))
 
     assert gain_db(level / 2) == pytest.approx(0, abs=0.1)
     assert gain_db(level) == pytest.approx(-3.01, abs=0.1)
-    if 2 * level < RATE_HZ / 2:
-        assert gain_db(2 * level) == pytest.approx(-48.2, abs=0.5)
-
-
-@levels_of("mp3")
-def test_an_mp3_has_its_bit_rate(level, monkeypatch):
-    written = []
-    monkeypatch.setattr(effects, "encode", lambda *a, **k: written.append(encode(*a, **k)) or written[-1])
-    signal = np.tile(bursts(), 4)
-    for kbps in (4, 321):
-        with pytest.raises(ConfigError, match=str(kbps)):
-            degrade(signal, RATE_HZ, "mp3", kbps, rng())
-    degrade(signal, RATE_HZ, "mp3", level, rng())
-    assert written[0].getbuffer().nbytes * 8 / (len(signal) / RATE_HZ) / 1000 == pytest.approx(level, rel=0.03)
+    assert 2 * level > RATE_HZ / 2 or gain_db(2 * level) == pytest.approx(-48.2, abs=0.5)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, RATE_HZ, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("name", ["mp3", "vorbis"])
-def test_codecs_work_at_every_level_and_sample_rate_without_delay(name, rate_hz):
-    signal = np.interp(np.arange(2 * rate_hz) * (RATE_HZ / rate_hz), np.arange(2 * RATE_HZ), bursts())
+def test_codecs_have_no_delay_at_any_level_and_rate_and_mp3_has_its_bit_rate(name, rate_hz, monkeypatch):
+    written, n = [], 8 * rate_hz
+    monkeypatch.setattr(effects, "encode", lambda *a, **k: written.append(encode(*a, **k)) or written[-1])
+    signal = np.interp(np.arange(n) * (RATE_HZ / rate_hz), np.arange(8 * RATE_HZ), np.tile(bursts(), 4))
     for level in DEGRADATIONS[name].levels:
         changed = degrade(signal, rate_hz, name, level, rng())
         assert changed.shape == signal.shape and abs(delay(signal, changed)) <= 1
+        if name == "mp3":
+            assert written[-1].getbuffer().nbytes / 1000 == pytest.approx(level, rel=0.04)  # 8 s
 
 
-@levels_of("clipping")
-def test_clipping_cuts_the_samples_over_full_scale_and_no_others(level):
-    signal = tone(440.0) * np.linspace(0, 1, 2 * RATE_HZ)
-    changed = degrade(signal, RATE_HZ, "clipping", level, rng())
-    gain = 10 ** (level / 20) / np.abs(signal).max()
-    np.testing.assert_allclose(changed, np.clip(signal * gain, -1, 1), atol=1e-12)
-
-
-@levels_of("quiet")
-def test_a_quiet_recording_has_its_peak_and_the_noise_of_16_bits(level):
-    signal = tone(441.3) + tone(1234.5, size=0.2)
-    changed = degrade(signal, RATE_HZ, "quiet", level, rng())
-    assert 20 * np.log10(np.abs(changed).max()) == pytest.approx(level, abs=0.2)
-    error = changed - signal * (10 ** (level / 20) / np.abs(signal).max())
-    # The error is uniform within a step: 1/12 of its square.
-    assert power_db(error) == pytest.approx(20 * np.log10(1 / 32_767) - 10 * np.log10(12), abs=0.3)
-
-
-@pytest.mark.parametrize("name", ["pitch_up", "pitch_down"])
-def test_the_pitch_moves_by_its_semitones(name):
-    for semitones in DEGRADATIONS[name].levels:
-        changed = degrade(tone(440.0, duration_s=4.0), RATE_HZ, name, semitones, rng())[RATE_HZ:-RATE_HZ]
-        peak_hz = np.abs(np.fft.rfft(changed * np.hanning(len(changed)), 2**20)).argmax() * RATE_HZ / 2**20
-        assert 12 * np.log2(peak_hz / 440) == pytest.approx(semitones, abs=0.1)
+def test_clipping_quiet_and_pitch_have_the_effect_of_their_level():
+    """Clipping cuts samples over full scale and no others; a quiet recording has the noise of 16 bits."""
+    signal = tone(441.3, duration_s=4.0) * np.linspace(0, 1, 4 * RATE_HZ)
+    own = signal / np.abs(signal).max()
+    for level in DEGRADATIONS["clipping"].levels:
+        changed = degrade(signal, RATE_HZ, "clipping", level, rng())
+        np.testing.assert_allclose(changed, np.clip(own * 10 ** (level / 20), -1, 1), atol=1e-12)
+    for level in DEGRADATIONS["quiet"].levels:
+        changed = degrade(signal, RATE_HZ, "quiet", level, rng())
+        assert 20 * np.log10(np.abs(changed).max()) == pytest.approx(level, abs=0.2)
+        error = changed - own * 10 ** (level / 20)  # uniform within a step: 1/12 of its square
+        assert power_db(error) == pytest.approx(20 * np.log10(1 / 32_767) - 10 * np.log10(12), abs=0.3)
+    for name in ("pitch_up", "pitch_down"):
+        for semitones in DEGRADATIONS[name].levels:
+            changed = degrade(signal, RATE_HZ, name, semitones, rng())[RATE_HZ:-RATE_HZ]
+            peak_hz = np.abs(np.fft.rfft(changed * np.hanning(len(changed)), 2**20)).argmax() * RATE_HZ / 2**20
+            assert 12 * np.log2(peak_hz / 441.3) == pytest.approx(semitones, abs=0.1)
 
 
 def test_an_equaliser_has_the_curve_that_was_drawn():
@@ -174,25 +156,21 @@ def test_an_equaliser_has_the_curve_that_was_drawn():
     np.testing.assert_allclose(gain_db, expected, atol=0.1)
 
 
-def copies(signal: np.ndarray, n_copies: int, *, seed: int = 0, clip_id: str = "a", offset_s: float = 0.0) -> list:
-    change = ChangedCopies(seed=seed, n_copies=n_copies)
-    return list(change.copies(signal, sample_rate_hz=RATE_HZ, clip_id=clip_id, offset_s=offset_s))
+def test_copies_follow_from_seed_clip_offset_and_number_and_their_noise_has_its_level(monkeypatch):
+    def copies(signal, n_copies=24, *, seed=0, clip_id="a", offset_s=0.0):
+        change = ChangedCopies(seed=seed, n_copies=n_copies)
+        return list(change.copies(signal, sample_rate_hz=RATE_HZ, clip_id=clip_id, offset_s=offset_s))
 
-
-def test_copies_are_determined_by_seed_clip_offset_and_number_and_as_long_as_the_signal():
     signal = bursts().astype(np.float32)[: RATE_HZ // 2]
-    first = copies(signal, 24)
+    first = copies(signal)
     assert len({one.tobytes() for one in first}) > 16
     np.testing.assert_array_equal(copies(signal, 2), first[:2])
     for other in ({"seed": 1}, {"clip_id": "b"}, {"offset_s": 0.5}):
-        assert not np.array_equal(copies(signal, 24, **other), first)
+        assert not np.array_equal(copies(signal, **other), first)
     for n in (400, 1_103, 11_025):
-        for copy in copies(rng().normal(0, 0.1, n).astype(np.float32), 12):
+        for copy in copies(rng().normal(0, 0.1, n).astype(np.float32)):
             assert copy.shape == (n,) and copy.dtype == np.float32 and np.isfinite(copy).all() and copy.std() > 1e-4
     assert len({ChangedCopies(seed=seed, n_copies=n).fingerprint for seed, n in ((0, 1), (1, 1), (0, 2))}) == 3
-
-
-def test_the_noise_of_a_copy_has_its_level(monkeypatch):
     monkeypatch.setattr(effects, "COPY_GAIN_DB", (0.0, 0.0))
     monkeypatch.setattr(effects, "COPY_SNR_DB", (20.0, 20.0))
     snr_db = [power_db(bursts()) - power_db(copy - bursts() + 1e-9) for copy in copies(bursts(), 60)]
