@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from instrlib.core.config import FeatureConfig
-from instrlib.core.io import ConfigError
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -120,8 +119,6 @@ def scale(values: np.ndarray, config: FeatureConfig, scaler: Scaler | None = Non
         mean = values.mean(axis=(-2, -1), keepdims=True)
         deviation = values.std(axis=(-2, -1), keepdims=True)
         return (values - mean) / np.where(deviation > 0, deviation, 1)
-    if scaler is None:
-        raise ConfigError('scaling="train" requires a scaler; fit one on the training part.')
     return (values - scaler.mean[:, None]) / scaler.deviation[:, None]
 
 
