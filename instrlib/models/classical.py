@@ -22,8 +22,10 @@ from instrlib.core.config import FeatureConfig
 from instrlib.core.io import in_parts, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.data.splits import Split, load_split
-from instrlib.data.store import Inputs
+from instrlib.data.store import FeatureStore, Inputs
+from instrlib.evaluation.metrics import clip_probabilities
 from instrlib.evaluation.predictions import Predictions, join_folds
+from instrlib.models.trained import of_clips, part_segments
 
 N_MFCC = 20
 N_FOLDS = 3
@@ -119,7 +121,7 @@ def answer_all(
         for number, path in enumerate(inputs.splits):
             split = load_split(path, store.segments)
             made_of = key("models", inputs=[store.fingerprint, split.fingerprint, repr(classifier), seeds])
-            make = functools.partial(_answer, *classifier, x, store.segments, split, len(store.classes), seeds)
+            make = functools.partial(_answer, *classifier, x, store, split, seeds)
             tasks.append((folder / f"{slug(name)}-{number}.npz", made_of, make))
     found = list(parallel_map(cached, tasks, workers=workers, describe="traditional classifiers"))
     predictions, rows = {}, {}
@@ -134,27 +136,20 @@ def _answer(
     estimator: BaseEstimator,
     grid: Mapping[str, list],
     x: np.ndarray,
-    segments: pd.DataFrame,
+    store: FeatureStore,
     split: Split,
-    n_classes: int,
     seeds: Sequence[int],
 ) -> dict[str, Any]:
-    in_train, in_test = (segments.clip_id.map(split.parts) == part for part in ("train", "test"))
-    train, test = segments[in_train], segments[in_test]
-    known = x[in_train], train.target.to_numpy()
+    train, test = (part_segments(store, split, part) for part in ("train", "test"))
+    known = x[train.row], train.target.to_numpy()
     settings, score = tune(estimator, grid, *known, train.group.to_numpy(str))
     began = time.monotonic()
     fitted = [fit(estimator, settings, *known, seed) for seed in seeds]
     training_s = (time.monotonic() - began) / len(seeds)
-    by_segment = [pd.DataFrame(probabilities(one, x[in_test], n_classes)) for one in fitted]
-    clips = test.groupby("clip_id").first()
-    return {
-        "clip_id": clips.index.to_numpy(str),
-        "group": clips.group.to_numpy(str),
-        "targets": clips.target.to_numpy(np.int64),
-        "probabilities": np.stack([one.groupby(test.clip_id.to_numpy()).mean() for one in by_segment]),
-        "chosen": json.dumps({"settings": settings, "cross_validated_macro_f1": score, "training_s": training_s}),
-    }
+    by_segment = [probabilities(one, x[test.row], len(store.classes)) for one in fitted]
+    means = np.stack([clip_probabilities(one, test.clip_id) for one in by_segment])
+    chosen = {"settings": settings, "cross_validated_macro_f1": score, "training_s": training_s}
+    return of_clips(store, test, means) | {"chosen": json.dumps(chosen)}
 
 
 def _seeded(estimator: BaseEstimator, seed: int) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.class_weight import compute_class_weight
 
 from instrlib.audio.augment import augment
 from instrlib.audio.features import Scaler, mel_edges_hz, scale, silence
@@ -22,7 +23,14 @@ from instrlib.core.parallel import load_keras
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
 from instrlib.models.layers import SPECS, Layer, build, initialise
-from instrlib.models.trained import is_finished, part_segments, predict_clips, read_test, write_network
+from instrlib.models.trained import (
+    PREDICTED_AT_ONCE,
+    is_finished,
+    part_segments,
+    predict_clips,
+    read_test,
+    write_network,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +47,6 @@ PLATEAU_EPOCHS = 3
 """Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
 
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
-_PREDICTED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Examples:
 
     def answers(self, predict: Callable[[np.ndarray], Any]) -> np.ndarray:
         """Return the output of `predict` for all examples; it gets scaled inputs [n, n_bins, n_frames, 1]."""
-        parts = in_parts(np.arange(len(self)), _PREDICTED_AT_ONCE)
+        parts = in_parts(np.arange(len(self)), PREDICTED_AT_ONCE)
         inputs = (scale(self.read(part), self.config, self.scaler)[..., None] for part in parts)
         return np.concatenate([np.asarray(predict(x)) for x in inputs])
 
@@ -95,9 +102,9 @@ def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Sca
     always = dataclasses.replace(config.augment, share=1.0, recording=0.0, time_masks=0, frequency_masks=0)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(plain))  # partners come from the same batch, which must contain several classes
-    x, y = plain.read(order), plain.labels[order]
-    for part in np.array_split(np.arange(len(order)), -(-len(order) // 64)):
-        x[part], y[part] = augment(x[part], y[part], always, **plain.about, rng=rng)
+    batches = np.array_split(order, -(-len(order) // 64))
+    mixed = [augment(plain.read(one), plain.labels[one], always, **plain.about, rng=rng) for one in batches]
+    x, y = map(np.concatenate, zip(*mixed, strict=True))
     return dataclasses.replace(plain, versions=((x, np.arange(len(x))),), labels=y)
 
 
@@ -125,22 +132,20 @@ class Graph:
         self.model = build(table, (*shape, 1), n_classes, output=output)
         *self._body, self._last = self.model.layers[1:]
         self._output, self._standardise, self._frozen_norm = output, standardise, frozen_norm
-
-        def rate(layer: "keras.layers.Layer") -> float:
-            row = -1 if layer is self._last else int(re.sub(r"\D", "", layer.name)) - 1
-            return 1.0 if rates is None else rates[row]
-
-        learned = [layer for layer in self.model.layers if not (frozen_norm and hasattr(layer, "moving_mean"))]
-        self._learned = [(one.value, rate(layer)) for layer in learned for one in layer.trainable_variables]
+        self._learned = []
+        for layer in self.model.layers:
+            if not (frozen_norm and hasattr(layer, "moving_mean")):
+                row = int(re.sub(r"\D", "", layer.name) or 0) - 1  # of the table; "scores" comes last
+                rate = rates[row] if rates else 1.0
+                self._learned += [(variable.value, rate) for variable in layer.trainable_variables]
         self._moments = [[tf.Variable(tf.zeros_like(one)) for one, _ in self._learned] for _ in range(2)]
         self._step = tf.Variable(0.0)
-        spec = tf.TensorSpec
-        batches = [spec([None, None, *shape]), spec([None, None, n_classes]), spec([None, None]), spec([None])]
-        signature = [*batches, spec([], tf.int32), spec([shape[0], 1]), spec([shape[0], 1])]
+        steps = [[None, None, *shape], [None, None, n_classes], [None, None], [None]]
+        signature = [*map(tf.TensorSpec, steps), tf.TensorSpec([], tf.int32), *[tf.TensorSpec([shape[0], 1])] * 2]
         # Without autograph, which would read this file even if it was edited after the import.
-        compiled = functools.partial(tf.function, autograph=False)
-        self.epoch = compiled(self._epoch, input_signature=signature)
-        self.predict = compiled(lambda x: self.model(x, training=False), input_signature=[spec([None, *shape, 1])])
+        self.epoch = tf.function(self._epoch, signature, autograph=False)
+        inputs = [tf.TensorSpec([None, *shape, 1])]
+        self.predict = tf.function(lambda x: self.model(x, training=False), inputs, autograph=False)
 
     def reset(self, seed: int) -> None:
         """Restart: weights drawn from the seed, and an optimizer without state."""
@@ -251,7 +256,8 @@ def fit(
     if config.output == "softmax":
         weights = class_weights(known.labels.argmax(axis=1), n_classes, balanced=config.class_weights)
     n_steps = max(1, n // config.batch_size)
-    each_epoch, every = config.patience or config.schedule == "plateau", max(1, config.epochs // CURVE_POINTS)
+    each_epoch = config.patience or config.schedule == "plateau"
+    every = 1 if each_epoch else max(1, config.epochs // CURVE_POINTS)
     rows: list[dict[str, float]] = []
     rank, best, kept, halvings = -np.inf, 0, None, 0
     for epoch in range(config.epochs):
@@ -268,7 +274,7 @@ def fit(
         rows.append(row)
         if not np.isfinite(row["loss"]):
             break
-        if each_epoch or epoch % every == (config.epochs - 1) % every:
+        if epoch % every == (config.epochs - 1) % every:
             row |= _validation(held_out, graph, weights, config)
             if not config.patience or row["rank"] > rank:
                 rank, best, kept = row["rank"], epoch + 1, graph.model.get_weights()
@@ -357,7 +363,12 @@ def train_model(
         raise ConfigError(f"Mixtures and recording augmentation require log-mel spectrograms, not {store.config.kind}.")
     if store.multilabel:
         config = dataclasses.replace(config, output="sigmoid")
-        check_labels(store, train)
+        columns = zip(store.classes, store.label_matrix(train).T, strict=True)
+        if unclear := [name for name, column in columns if not {0, 1} <= set(column)]:
+            raise SplitError(
+                f"{', '.join(unclear)} must be observed present in some training clips and absent in others; make the "
+                "split again or leave it out."
+            )
     else:
         check_classes(store.segments, split.parts, store.classes)
     copied = open_store(copies) if copies else None
@@ -390,23 +401,7 @@ def train_model(
 
 
 def class_weights(targets: np.ndarray, n_classes: int, *, balanced: bool = True) -> np.ndarray:
-    """Return class weights inverse to the shares, such that the weights of all examples sum to their number.
-
-    Classes without examples have weight 0; without `balanced` all weights are 1.
-    """
-    if not balanced:
-        return np.ones(n_classes)
-    counts = np.bincount(targets, minlength=n_classes)
-    present = counts > 0
-    return np.where(present, len(targets) / (present.sum() * np.maximum(counts, 1)), 0.0)
-
-
-def check_labels(store: FeatureStore, segments: pd.DataFrame) -> None:
-    """Raise `SplitError` unless each of several labels is present in some segments and absent in others."""
-    labels = store.label_matrix(segments)
-    for value, word in ((1, "present"), (0, "absent")):
-        never = [name for name, column in zip(store.classes, labels.T, strict=True) if not (column == value).any()]
-        if never:
-            raise SplitError(
-                f"{', '.join(never)} is observed {word} in no training clip; make the split again or leave it out."
-            )
+    """Return class weights inverse to the shares, or all 1; those of classes without examples are 0."""
+    weights, present = np.zeros(n_classes), np.unique(targets)
+    weights[present] = compute_class_weight("balanced" if balanced else None, classes=present, y=targets)
+    return weights

@@ -1,6 +1,7 @@
 """Run folders of trained networks: writing, checking, reading, and predicting clips."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,13 @@ import pandas as pd
 
 from instrlib.audio.features import Scaler, sounding
 from instrlib.core.cache import cached, versions
-from instrlib.core.io import InstrlibError, RunError, atomic_path, in_parts, padded, read_json, write_arrays, write_json
+from instrlib.core.io import RunError, atomic_path, in_parts, padded, read_json, write_arrays, write_json
 from instrlib.core.parallel import load_keras
 from instrlib.data.splits import Split, load_split
 from instrlib.data.store import FeatureStore, open_store
 from instrlib.evaluation import baselines
 from instrlib.evaluation.metrics import DEFAULT_THRESHOLD, best_thresholds, clip_probabilities, scores
-from instrlib.evaluation.predictions import Predictions, join_folds
+from instrlib.evaluation.predictions import Predictions, join_folds, truth
 from instrlib.models.layers import count_multiply_adds
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 COMPLETE = "manifest.json"
 """Written last: a folder without it holds no finished training."""
 
-_AGAIN = "delete that folder and run the notebook that trains it again."
-_PREDICTED_AT_ONCE = 256
+PREDICTED_AT_ONCE = 256
 
 
 def write_network(
@@ -52,15 +52,14 @@ def write_network(
         with atomic_path(folder / "history.csv") as path:
             history.to_csv(path, index=False)
     preprocessing = {"features": store.config.to_dict(), "scaler": scaler.to_dict(), "classes": store.classes}
-    thresholds, several = DEFAULT_THRESHOLD, "labels" in predicted
-    if several:
+    if "labels" in predicted:
         thresholds, unknown = best_thresholds(predicted["labels"], predicted["probabilities"])
         preprocessing["thresholds"] = thresholds.tolist()
         metrics = metrics | {"no_threshold": [store.classes[number] for number in unknown]}
         predicted = predicted | {"thresholds": thresholds}
-    truth = predicted["labels" if several else "targets"]
+    validation = scores(truth(predicted), predicted["probabilities"], predicted.get("thresholds", DEFAULT_THRESHOLD))
     sizes = {"parameters": model.count_params(), "multiply_adds": count_multiply_adds(model)}
-    metrics = {"validation": scores(truth, predicted["probabilities"], thresholds), **metrics, **sizes}
+    metrics = {"validation": validation, **metrics, **sizes}
     write_json(folder / "preprocessing.json", preprocessing)
     write_arrays(folder / "validation.npz", **predicted)
     write_json(folder / "metrics.json", metrics)
@@ -77,13 +76,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a finished training: `key`, `seed`, fingerprints `store` and `split`, and more."""
     if not (folder / COMPLETE).is_file():
         raise RunError(f"{folder} contains no finished training; re-run the notebook that trains it.")
-    try:
+    with _reading(folder, COMPLETE):
         manifest = read_json(folder / COMPLETE)
-        if {"key", "seed", "store", "split"} <= set(manifest):
-            return manifest
-    except (InstrlibError, TypeError):
-        pass
-    raise RunError(f"{folder} is not a training run or its {COMPLETE} is damaged; {_AGAIN}")
+        _ = [manifest[name] for name in ("key", "seed", "store", "split")]
+    return manifest
 
 
 def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[dict[str, Any], FeatureStore, Split]:
@@ -102,31 +98,37 @@ def open_trained(folder: Path, store_folder: Path, split_path: Path) -> tuple[di
 def load_model(folder: Path) -> tuple["keras.Model", Scaler]:
     """Load a network and its input scaling from a run folder; damaged files raise `RunError`."""
     scaler = load_scaler(folder)
-    keras = load_keras()
-    try:
-        return keras.saving.load_model(folder / "model.keras", compile=False), scaler
-    except Exception as error:  # Keras passes on any error of a reader
-        raise RunError(f"model.keras in {folder} is missing or damaged; {_AGAIN}") from error
+    with _reading(folder, "model.keras"):
+        return load_keras().saving.load_model(folder / "model.keras", compile=False), scaler
 
 
 def load_scaler(folder: Path) -> Scaler:
     """Load the input scaling of a network from its run folder; see `load_model`."""
     read_manifest(folder)
-    try:
+    with _reading(folder, "preprocessing.json"):
         return Scaler.from_dict(read_json(folder / "preprocessing.json")["scaler"])
-    except (InstrlibError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"preprocessing.json in {folder} is missing or damaged; {_AGAIN}") from error
+
+
+@contextlib.contextmanager
+def _reading(folder: Path, name: str) -> Iterator[None]:
+    """Turn the errors of a reader into a `RunError`."""
+    try:
+        yield
+    except Exception as error:  # Keras passes on any error
+        raise RunError(
+            f"{name} in {folder} is missing, damaged or of another kind; delete that folder and run the notebook that "
+            "trains it again."
+        ) from error
 
 
 def learning_curves(folders: list[Path]) -> dict[str, Any]:
     """Return the learning curves of run folders as arguments of `charts.lines`, with the kept epochs marked."""
-    tables = [pd.read_csv(folder / "history.csv") for folder in folders]
+    tables = [pd.read_csv(folder / "history.csv").interpolate(limit_area="inside") for folder in folders]
     columns = (("loss", "val_loss"), ("accuracy", "val_accuracy"))
-    curves = [[table[name].interpolate(limit_area="inside") for name in pair for table in tables] for pair in columns]
-    values = np.stack([padded(panel) for panel in curves])
+    values = np.stack([padded([table[name] for name in pair for table in tables]) for pair in columns])
     marked = np.zeros(values.shape, bool)
-    for number, folder in enumerate(folders):
-        marked[:, len(folders) + number, read_json(folder / "metrics.json")["best_epoch"] - 1] = True
+    kept = [read_json(folder / "metrics.json")["best_epoch"] - 1 for folder in folders]
+    marked[:, len(folders) + np.arange(len(folders)), kept] = True
     return {
         "x": np.arange(1, values.shape[2] + 1),
         "values": values,
@@ -168,17 +170,20 @@ def predict_clips(
     rows of `store.segments`, including all segments of a clip. `several` adds `labels` even if the corpus has one label
     per clip, as for sigmoid outputs.
     """
-    parts = in_parts(segments.row.to_numpy(), _PREDICTED_AT_ONCE)
+    parts = in_parts(segments.row.to_numpy(), PREDICTED_AT_ONCE)
     by_segment = np.concatenate([np.asarray(predict(store.read(rows, scaler))) for rows in parts])
-    clips = segments.groupby("clip_id", sort=True).first()
-    clip_index = np.searchsorted(clips.index.to_numpy(str), segments.clip_id.to_numpy(str))
-    answers = {
-        "clip_id": clips.index.to_numpy(str),
-        "group": clips.group.to_numpy(str),
-        "targets": clips.target.to_numpy(np.int64),
-        "probabilities": clip_probabilities(by_segment, clip_index),
-    }
-    return answers | ({"labels": store.label_matrix(clips)} if several or store.multilabel else {})
+    means = clip_probabilities(by_segment, segments.clip_id.to_numpy(str))
+    return of_clips(store, segments, means, several=several)
+
+
+def of_clips(
+    store: FeatureStore, segments: pd.DataFrame, probabilities: np.ndarray, *, several: bool = False
+) -> Predictions:
+    """Return probabilities of the clips of `segments`, sorted by id, as predictions; see `predict_clips`."""
+    clips = segments.drop_duplicates("clip_id").sort_values("clip_id")
+    known = {"clip_id": clips.clip_id.to_numpy(str), "group": clips.group.to_numpy(str)}
+    known |= {"targets": clips.target.to_numpy(np.int64), "probabilities": probabilities}
+    return known | ({"labels": store.label_matrix(clips)} if several or store.multilabel else {})
 
 
 def read_test(
@@ -202,17 +207,14 @@ def trivial_baselines(store: FeatureStore, splits: Sequence[Path], *, seed: int)
     folds = []
     for path in splits:
         split = load_split(path, store.segments)
-        segments = [part_segments(store, split, part) for part in ("train", "test")]
-        train, test = (one.groupby("clip_id").first() for one in segments)
-        known = {"clip_id": test.index.to_numpy(str), "group": test.group.to_numpy(str)}
-        known["targets"] = test.target.to_numpy(np.int64)
+        train, test = (part_segments(store, split, part) for part in ("train", "test"))
+        clips = train.drop_duplicates("clip_id").sort_values("clip_id")
         if store.multilabel:
-            known["labels"] = store.label_matrix(test)
-            answers = baselines.several_labels(store.label_matrix(train), len(test))
+            answers = baselines.several_labels(store.label_matrix(clips), test.clip_id.nunique())
         else:
-            spectra, targets = [_mean_spectra(store, one) for one in segments], train.target.to_numpy()
+            spectra, targets = [_mean_spectra(store, one) for one in (train, test)], clips.target.to_numpy()
             answers = baselines.single_label(spectra[0], targets, spectra[1], len(store.classes), seed=seed)
-        folds.append({name: known | {"probabilities": values} for name, values in answers.items()})
+        folds.append({name: of_clips(store, test, values) for name, values in answers.items()})
     return {name: join_folds([fold[name] for fold in folds]) for name in folds[0]}
 
 

@@ -23,7 +23,7 @@ from instrlib.evaluation.calibration import sigmoid, softmax
 from instrlib.evaluation.metrics import best_thresholds
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models.layers import Layer
-from instrlib.models.trained import load_model, load_scaler, read_manifest
+from instrlib.models.trained import load_model, load_scaler, of_clips, read_manifest
 
 if TYPE_CHECKING:
     import keras
@@ -90,7 +90,7 @@ def probe_predictions(
     if len(bad := x.index[~np.isfinite(x).all(axis=1)]):
         raise EvaluationError(f"The clip {bad[0]!r} has no finite embedding; exclude the clip or embed it again.")
     parts = [clips.clip_id.map(load_split(path, store.segments).parts).to_numpy() for one in splits for path in one]
-    tasks = [(x.to_numpy(), store.label_matrix(clips), clips, one, store.multilabel) for one in parts]
+    tasks = [(x.to_numpy(), store, clips, one) for one in parts]
     found = list(parallel_map(_predict_fold, tasks, workers=workers, describe="probes"))
     return join_seeds(in_parts(found, len(splits[0])))
 
@@ -180,20 +180,13 @@ def _regression(x: np.ndarray, labels: np.ndarray, penalty: float, *, several: b
     return kernel, bias
 
 
-def _predict_fold(
-    x: np.ndarray, labels: np.ndarray, clips: pd.DataFrame, parts: np.ndarray, several: bool
-) -> Predictions:
+def _predict_fold(x: np.ndarray, store: FeatureStore, clips: pd.DataFrame, parts: np.ndarray) -> Predictions:
+    labels = store.label_matrix(clips)
     train, held_out, test = (parts == name for name in ("train", "validation", "test"))
-    probe = fit_probe(x[train], labels[train], x[held_out], labels[held_out], several=several)
-    found = {
-        "clip_id": clips.clip_id[test].to_numpy(str),
-        "group": clips.group[test].to_numpy(str),
-        "targets": clips.target[test].to_numpy(np.int64),
-        "probabilities": probe.predict(x[test]),
-    }
-    if several:
-        thresholds, _ = best_thresholds(labels[held_out], probe.predict(x[held_out]))
-        found |= {"labels": labels[test], "thresholds": thresholds}
+    probe = fit_probe(x[train], labels[train], x[held_out], labels[held_out], several=store.multilabel)
+    found = of_clips(store, clips[test], probe.predict(x[test]))
+    if store.multilabel:
+        found["thresholds"], _ = best_thresholds(labels[held_out], probe.predict(x[held_out]))
     return found
 
 
