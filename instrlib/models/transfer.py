@@ -18,9 +18,9 @@ from instrlib.core.cache import cached, key
 from instrlib.core.io import EvaluationError, StoreError, in_parts, read_json
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import load_split
-from instrlib.data.store import FeatureStore, open_store
+from instrlib.data.store import FeatureStore
 from instrlib.evaluation.calibration import sigmoid, softmax
-from instrlib.evaluation.metrics import best_thresholds
+from instrlib.evaluation.metrics import best_thresholds, scores
 from instrlib.evaluation.predictions import Predictions, join_seeds
 from instrlib.models.layers import Layer
 from instrlib.models.trained import load_model, load_scaler, of_clips, read_manifest
@@ -61,17 +61,8 @@ def fit_probe(
     for penalty in PENALTIES:
         kernel, bias = _regression(scaler.transform(x), labels, penalty, several=several)
         probes.append(Probe(scaler.scale_[:, None] * kernel, bias + scaler.min_ @ kernel, several))
-    return min(probes, key=lambda probe: cross_entropy(held_labels, probe.predict(held_x), several=several))
-
-
-def cross_entropy(labels: np.ndarray, probabilities: np.ndarray, *, several: bool = False) -> float:
-    """Return the loss in nats: the mean over observed labels, or over equally weighted classes."""
-    likely = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    if several:
-        return float(-np.nanmean(labels * np.log(likely) + (1 - labels) * np.log(1 - likely)))
-    targets = labels.argmax(axis=1)
-    weights = 1 / np.bincount(targets)[targets]
-    return float(-np.average(np.log(likely[np.arange(len(targets)), targets]), weights=weights))
+    truth = held_labels if several else held_labels.argmax(axis=1)
+    return min(probes, key=lambda probe: scores(truth, probe.predict(held_x))["log_loss"])
 
 
 def probe_predictions(
@@ -98,14 +89,12 @@ def probe_predictions(
 def embed_network(run: Path, store: FeatureStore, *, root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return clip ids and embeddings by a trained network: the mean over segments of the input of its last layer.
 
-    The store must have the feature settings of the training, but may belong to another corpus. Embeddings are cached in
-    `root`.
+    The store must have the feature settings of the training. Embeddings are cached in `root`.
     """
     Pretrained(run).scaler(store)  # checks the settings
     network = read_manifest(run)["key"]
     path = Path(root) / "embeddings" / f"{store.fingerprint}-{network[:16]}.npz"
-    make = functools.partial(_embed_store, run, store.folder)
-    task = (path, key("models", network=network, store=store.fingerprint), make)
+    task = path, key("models", network=network, store=store.fingerprint), functools.partial(_embed_store, run, store)
     [made] = parallel_map(cached, [task], workers=1, describe="embedding", isolate=True)
     return made["clip_id"], made["mean"]
 
@@ -190,9 +179,8 @@ def _predict_fold(x: np.ndarray, store: FeatureStore, clips: pd.DataFrame, parts
     return found
 
 
-def _embed_store(run: Path, store_folder: Path) -> dict[str, np.ndarray]:
+def _embed_store(run: Path, store: FeatureStore) -> dict[str, np.ndarray]:
     model, scaler = load_model(run)
-    store = open_store(store_folder)
     segments = store.segments.sort_values("clip_id", kind="stable")
     vectors = _embed_segments(model, store, scaler, segments).astype(np.float32)
     return {"clip_id": segments.clip_id.drop_duplicates().to_numpy(str), "mean": vectors}
