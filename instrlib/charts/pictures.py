@@ -1,16 +1,13 @@
 """Spectrograms with or without a map; timeline; parallel coordinates of a search; scatter plot of an embedding."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from instrlib.charts import style
-from instrlib.charts.style import WIDTH, chart, colours_of, grid, label, legend, name_rows, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
+from instrlib.charts.style import chart, colours_of, grid, label, legend, name_rows
 
 _SHADES = 10  # of a map; more are indistinguishable and double the size of the file
 _ROW = 0.72
@@ -31,8 +28,7 @@ def spectrograms(
     cmap: str = "magma",
     bar_label: str = "",
     xlabel: str = "time (s)",
-    width: float = WIDTH,
-) -> "Figure":
+) -> Figure:
     """Draw spectrograms side by side; with `maps`, the spectrogram is grey and the map is drawn in colour on top.
 
     `spectra` [n, n_bins, n_frames] in dB are padded with NaN where they are smaller; with n = 0 the figure is a note.
@@ -42,34 +38,44 @@ def spectrograms(
     """
     n = len(spectra)
     if not n:
-        figure = new_figure(height=0.8)
-        figure.text(0.5, 0.5, "no examples", ha="center", va="center")
+        figure, (axes,) = grid(1, 1, row_height=0.8)
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no examples", ha="center", va="center")
         return figure
-    hops, frequencies = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz)
-    drawn, one_axis = np.asarray(spectra, dtype=float), len(frequencies) == 1
-    texts = [label(one, wrap=100 // min(columns, n)) for one in titles]
-    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(min(columns, n), 1.1) + 0.12 * max(one.count("\n") for one in texts)
-    size = {"columns": columns, "row_height": height, "margin": 0.6, "width": width}
-    figure, panels = grid(n, **size, sharex=one_axis, sharey=one_axis)
+    hops, frequencies, columns = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz), min(columns, n)
+    one_axis, texts = len(frequencies) == 1, [label(one, wrap=100 // columns) for one in titles]
+    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(columns, 1.1) + 0.12 * max(text.count("\n") for text in texts)
+    figure, panels = grid(n, columns, row_height=height, margin=0.6, sharex=one_axis, sharey=one_axis)
+    shades = colormaps["viridis"](np.linspace(0, 1, _SHADES))
+    shades[:, -1] = np.linspace(0, 0.75, _SHADES)  # the spectrogram remains visible where the map is low
     for number, axes in enumerate(panels):
         bands = frequencies[0 if one_axis else number]
-        picture = drawn[number][np.isfinite(drawn[number]).any(axis=1)]
+        picture = spectra[number][np.isfinite(spectra[number]).any(axis=1)]
         picture = picture[:, np.isfinite(picture).any(axis=0)]
         # Frames are centred on their time, so the picture begins half a step earlier.
         times = start_s + (np.array([0, picture.shape[1]]) - 0.5) * hops[number]
-        look = {"origin": "lower", "aspect": "auto", "extent": (*times, -0.5, len(picture) - 0.5)}
+        place = {"origin": "lower", "extent": (*times, -0.5, len(picture) - 0.5)}
+        look = {"aspect": "auto", **place}
         image = axes.imshow(picture, cmap="gray" if maps is not None else cmap, interpolation="nearest", **look)
         if shared and maps is None:
-            image.set_clim(np.nanmin(drawn), max(np.nanmax(drawn), np.nanmin(drawn) + 1e-9))
-        elif np.isfinite(bands).any():
-            image.set_clim(*np.percentile(picture, [1, 99.5]))
+            image.set_clim(np.nanmin(spectra), max(np.nanmax(spectra), np.nanmin(spectra) + 1e-9))
         else:  # the first two cepstral coefficients, level and tilt, are much larger than the others
-            image.set_clim(*np.percentile(picture[2:], [2, 98]))
+            inner, ends = (picture, [1, 99.5]) if np.isfinite(bands).any() else (picture[2:], [2, 98])
+            image.set_clim(*np.percentile(inner, ends))
         if maps is not None:
-            image = _map(axes, np.asarray(maps[number], dtype=float), look)
+            relative = maps[number] / (maps[number].max() or 1)
+            if relative.any():
+                axes.contour(relative, levels=[0.5], colors=[style.ORANGE], linewidths=1, **place)
+            image = axes.imshow(relative, cmap=ListedColormap(shades), vmin=0, vmax=1, **look)
         axes.set_title(texts[number], fontsize=8 if columns <= 4 else 7)
-        if number == 0 or not one_axis:
-            _frequency_ticks(axes, bands[np.isfinite(bands)], n_ticks=6 if columns <= 3 else 4)
+        if (number == 0 or not one_axis) and np.isfinite(bands).any():
+            # Round frequencies, from the highest, at least so far apart that about 6 or 4 fit.
+            bands, chosen = bands[np.isfinite(bands)], {}
+            for tick in _TICKS_HZ[::-1]:
+                at = np.interp(tick, bands, range(len(bands)), left=np.nan, right=np.nan)
+                if min(chosen, default=np.inf) - at >= 0.8 * len(bands) / (6 if columns <= 3 else 4):
+                    chosen[at] = f"{tick / 1000:g}"
+            axes.set_yticks(list(chosen), list(chosen.values()))
         if not one_axis:
             figure.colorbar(image, ax=axes, pad=0.02)
     if one_axis and (shared or maps is not None):
@@ -77,35 +83,10 @@ def spectrograms(
         bar = figure.colorbar(image, ax=list(panels), label=text, aspect=min(40, 14 * -(-n // columns)), pad=0.01)
         if maps is not None:
             bar.ax.axhline(0.5, color=style.ORANGE, linewidth=1.5)
-    figure.supxlabel(xlabel, fontsize=9)
+    figure.supxlabel(xlabel)
     known = np.isfinite(frequencies).any(axis=1).all()
-    figure.supylabel("frequency (kHz)" if known else "frequency (kHz) or coefficient", fontsize=9)
+    figure.supylabel("frequency (kHz)" if known else "frequency (kHz) or coefficient")
     return figure
-
-
-def _map(axes: "Axes", values: np.ndarray, look: dict) -> "AxesImage":
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    values = values / (values.max() or 1)
-    shades = colormaps["viridis"](np.linspace(0, 1, _SHADES))
-    shades[:, -1] = np.linspace(0, 0.75, _SHADES)  # the spectrogram remains visible where the map is low
-    if values.max() > 0:
-        edge = {"extent": look["extent"], "origin": "lower"}
-        axes.contour(values, levels=[0.5], colors=[style.ORANGE], linewidths=1, **edge)
-    return axes.imshow(values, cmap=ListedColormap(shades), vmin=0, vmax=1, **look)
-
-
-def _frequency_ticks(axes: "Axes", frequencies_hz: np.ndarray, *, n_ticks: int) -> None:
-    """Mark round frequencies, from the highest, at least so far apart that about `n_ticks` fit."""
-    chosen, places = {}, np.arange(len(frequencies_hz))
-    inside = [one for one in _TICKS_HZ if len(places) and frequencies_hz[0] <= one <= frequencies_hz[-1]]
-    for tick in inside[::-1]:
-        place = float(np.interp(tick, frequencies_hz, places))
-        if not chosen or min(chosen) - place >= 0.8 * len(places) / n_ticks:
-            chosen[place] = f"{tick / 1000:g}"
-    if chosen:
-        axes.set_yticks(list(chosen), list(chosen.values()))
 
 
 @chart
@@ -119,24 +100,17 @@ def timeline(
     truth_label: np.ndarray = (),
     truth_start_s: np.ndarray = (),
     truth_end_s: np.ndarray = (),
-    width: float = WIDTH,
-) -> "Figure":
+) -> Figure:
     """Draw which instruments play when, one row per instrument that was found or plays.
 
     `scores` [n_frames, n_classes] from 0 to 1 are drawn as colours where `active` (bool), in frames of `hop_s`. The
     true instruments, `truth_label`, `truth_start_s` and `truth_end_s` [n], are drawn as outlines.
     """
-    import matplotlib
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Rectangle
-
-    active = np.asarray(active, dtype=bool)
     rows = np.flatnonzero(active.any(axis=0) | np.isin(classes, np.asarray(truth_label, dtype=str)))
     names = [str(classes[row]) for row in rows]
-    figure = new_figure(height=1.3 + 0.3 * max(len(rows), 1), width=width)
-    axes = figure.subplots()
+    figure, (axes,) = grid(1, 1, row_height=1.3 + 0.3 * max(len(rows), 1))
     # Without the palest part of the colour map, so that low scores are visible.
-    shades = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256)))
+    shades = ListedColormap(colormaps["Blues"](np.linspace(0.2, 1, 256)))
     look = {"cmap": shades, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "nearest"}
     image = axes.imshow([[0.0]], extent=(-2, -1, 0, 1), **look)  # for the colour bar, outside
     for place, row in enumerate(rows):
@@ -168,16 +142,15 @@ def parallel_coordinates(
     highlighted: np.ndarray,
     score_name: str,
     highlighted_name: str = "",
-) -> "Figure":
+) -> Figure:
     """Draw each trial of a search as a line through its hyperparameters to its score.
 
     `values` [n_trials, n_parameters] have a logarithmic axis where `log` [n_parameters]. `score` [n_trials] is NaN for
     a failed trial, which is counted in the legend; `highlighted` [n_trials] trials are red, such as the best three.
     """
-    done = np.isfinite(np.asarray(score, dtype=float))
-    table, chosen = np.column_stack([values, score])[done], np.asarray(highlighted, dtype=bool)[done]
-    figure = new_figure(height=3.2)
-    axes = figure.subplots()
+    done = np.isfinite(score)
+    table, chosen = np.column_stack([values, score])[done], highlighted[done]
+    figure, (axes,) = grid(1, 1, row_height=3.2)
     back = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
     for at, logged in enumerate([*log, False]):
         heights = np.log(table[:, at]) if logged else table[:, at]
@@ -203,20 +176,15 @@ def parallel_coordinates(
 
 
 @chart
-def scatter(
-    *, x: np.ndarray, y: np.ndarray, kinds: np.ndarray, panels: np.ndarray | None = None, frameless: bool = False
-) -> "Figure":
-    """Draw points [n] coloured by kind, in one panel for each value of `panels` with the other points in grey.
+def scatter(*, x: np.ndarray, y: np.ndarray, kinds: np.ndarray, panels: np.ndarray, frameless: bool = False) -> Figure:
+    """Draw points [n] coloured by kind, in one panel for each value of `panels` [n] with the other points in grey.
 
     Twelve classes of four domains are readable as `kinds=domain, panels=class`. `frameless` omits the numbers of the
     axes, which have no meaning in an embedding.
     """
-    x, y, kinds = np.asarray(x, dtype=float), np.asarray(y, dtype=float), np.asarray(kinds, dtype=str)
-    panels = np.asarray([""] * len(x) if panels is None else panels, dtype=str)
     names, colours = np.unique(panels), colours_of(kinds)
-    height = 4.0 if len(names) == 1 else 1.75
-    figure, grid_panels = grid(len(names), columns=4, row_height=height, margin=0.4, sharex=True, sharey=True)
-    size = float(np.interp(len(x), [100, 1000], [26, 8])) / (1 if len(names) == 1 else 1.6)
+    figure, grid_panels = grid(len(names), 4, row_height=1.75, margin=0.4, sharex=True, sharey=True)
+    size = float(np.interp(len(x), [100, 1000], [16, 5]))
     for name, axes in zip(names, grid_panels, strict=True):
         own = panels == name
         axes.scatter(x[~own], y[~own], s=size / 2, color=style.LIGHT, linewidths=0)

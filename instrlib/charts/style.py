@@ -7,26 +7,27 @@ those of Okabe and Ito for colour-blind readers (https://jfly.uni-koeln.de/color
 import functools
 import inspect
 import io
+import itertools
 import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+from PIL import Image
 
-from instrlib.core.io import InstrlibError, atomic_path, read_arrays, write_arrays
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from instrlib.core.io import InstrlibError, atomic_path, read_arrays, write_arrays, write_text
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PINK, SKY = "#CC79A7", "#56B4E9"
 GREY, LIGHT, INK = "#8C8C8C", "#D5D5D5", "#222222"
-COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("--", ":", "-.", (0, (1, 4)), (0, (8, 3)))
 
@@ -35,34 +36,32 @@ FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY
 
 WIDTH, DPI = 7.2, 150  # inches, and pixels an inch
 
-CHARTS: dict[str, Callable[..., "Figure"]] = {}
+CHARTS: dict[str, Callable[..., Figure]] = {}
 """Every chart by the name of its function."""
 
 _STYLE = {
     "font.family": "DejaVu Sans",  # part of matplotlib
-    "font.size": 9.0,
-    "legend.frameon": False,
     "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "svg.hashsalt": "instrlib",
     **dict.fromkeys(("figure.dpi", "savefig.dpi"), DPI),
-    **dict.fromkeys(("axes.titlesize", "axes.labelsize"), 9.0),
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "figure.labelsize"), 9.0),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.0),
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.formatter.use_mathtext", "legend.frameon"), False),
 }
 _LOCK = threading.RLock()  # matplotlib's settings are shared by all threads
 
 
-def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-    """Register a function in `CHARTS` and let it draw in the study's style."""
+def chart(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Register a function in `CHARTS` and let it draw in the study's style; lists become arrays."""
 
     @functools.wraps(draw)
-    def styled(**arguments: Any) -> "Figure":
+    def styled(**arguments: Any) -> Figure:
+        given = {name: np.asarray(one) if isinstance(one, list) else one for name, one in arguments.items()}
         with style():
-            figure = draw(**arguments)
+            figure = draw(**given)
             # The layout is fixed, so that notebook, PNG and SVG show the same picture.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
@@ -75,14 +74,12 @@ def chart(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 @contextmanager
 def style() -> Iterator[None]:
     """Use the study's style inside a block, in one thread at a time; letters that the font lacks are drawn as boxes."""
-    import matplotlib.style
-
     with _LOCK, matplotlib.style.context(_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
-def store(path: Path, draw: Callable[..., "Figure"], **arguments: Any) -> None:
+def store(path: Path, draw: Callable[..., Figure], **arguments: Any) -> None:
     """Write the name and the arguments of a chart to an npz file, without those that are None."""
     arrays = {name: np.asarray(value) for name, value in arguments.items() if value is not None}
     arrays = {name: one if one.dtype.kind in "biufU" else one.astype(str) for name, one in arrays.items()}
@@ -90,7 +87,7 @@ def store(path: Path, draw: Callable[..., "Figure"], **arguments: Any) -> None:
     write_arrays(path, chart=draw.__name__, **arrays)
 
 
-def draw_stored(path: Path) -> "Figure":
+def draw_stored(path: Path) -> Figure:
     """Draw a figure from a file of `store`; raise `InstrlibError` if it is unreadable or of another version."""
     # 0-d arrays become numbers and strings again.
     arguments = {name: value.item() if value.ndim == 0 else value for name, value in read_arrays(path).items()}
@@ -102,17 +99,14 @@ def draw_stored(path: Path) -> "Figure":
     return draw(**arguments)
 
 
-def save(figure: "Figure", folder: Path, stem: str) -> tuple[Path, Path]:
+def save(figure: Figure, folder: Path, stem: str) -> None:
     """Write `<stem>.png` and `<stem>.svg` without dates, so that equal figures give equal bytes."""
-    png, vector = Path(folder) / f"{stem}.png", Path(folder) / f"{stem}.svg"
-    with atomic_path(png) as temporary:
+    with atomic_path(folder / f"{stem}.png") as temporary:
         temporary.write_bytes(_png(figure))
-    with atomic_path(vector) as temporary:
-        temporary.write_text(svg(figure), encoding="utf-8")
-    return png, vector
+    write_text(folder / f"{stem}.svg", svg(figure))
 
 
-def svg(figure: "Figure") -> str:
+def svg(figure: Figure) -> str:
     """Return a figure as SVG with text as outlines."""
     drawn = io.StringIO()
     with style():
@@ -120,33 +114,22 @@ def svg(figure: "Figure") -> str:
     return drawn.getvalue()
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: Figure) -> bytes:
     """Return a figure as PNG with a palette, a third of the size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas, small = FigureCanvasAgg(figure), io.BytesIO()
+    drawn, small = io.BytesIO(), io.BytesIO()
     with style():
-        canvas.draw()
-    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
-    drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True, dpi=(DPI, DPI))
+        figure.savefig(drawn, format="png")
+    reduced = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    reduced.save(small, "PNG", optimize=True, dpi=(DPI, DPI))
     return small.getvalue()
 
 
-def new_figure(*, height: float, width: float = WIDTH) -> "Figure":
-    """Return an empty figure of this size in inches, which notebooks show without pyplot."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure._repr_png_ = lambda: (_png(figure), {"width": round(100 * width)})
-    return figure
-
-
-def grid(n: int, *, columns: int, row_height: float, margin: float, width: float = WIDTH, **shared: Any) -> tuple:
-    """Return a figure and its `n` panels, at most `columns` in a row; unused panels are hidden."""
+def grid(n: int, columns: int, *, row_height: float, margin: float = 0, width: float = WIDTH, **shared: Any) -> tuple:
+    """Return a figure with a size in inches, shown without pyplot, and `n` panels; unused ones are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
-    figure = new_figure(height=margin + row_height * rows, width=width)
+    figure = Figure(figsize=(width, margin + row_height * rows), layout="constrained")
+    figure._repr_png_ = lambda: (_png(figure), {"width": round(100 * width)})
     panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
     for number, axes in enumerate(panels):
         axes.set_visible(number < n)
@@ -158,10 +141,8 @@ def grid(n: int, *, columns: int, row_height: float, margin: float, width: float
 def colours_of(kinds: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return colour and marker of each kind, in order of first appearance."""
     names = [str(kind) for kind in dict.fromkeys(np.asarray(kinds).tolist())]
-    free = [colour for colour in COLOURS if colour not in {FIXED.get(name) for name in names}]
-    plain = [name for name in names if name not in FIXED]
-    chosen = {name: free[number % len(free)] for number, name in enumerate(plain)} | FIXED
-    return {name: (chosen[name], MARKERS[at % len(MARKERS)]) for at, name in enumerate(names)}
+    free = itertools.cycle(colour for colour in COLOURS if colour not in {FIXED.get(name) for name in names})
+    return {name: (FIXED.get(name) or next(free), MARKERS[at % len(MARKERS)]) for at, name in enumerate(names)}
 
 
 def label(name: object, *, wrap: int = 34) -> str:
@@ -170,7 +151,7 @@ def label(name: object, *, wrap: int = 34) -> str:
     return "\n".join(textwrap.fill(line, wrap) for line in lines)
 
 
-def legend(figure: "Figure", *axes: "Axes", below: bool = False) -> None:
+def legend(figure: Figure, *axes: Axes, below: bool = False) -> None:
     """Draw one legend for all panels, one entry a name, in as many columns as fit; the figure grows by its height."""
     drawn = [pair for one in axes for pair in zip(*one.get_legend_handles_labels(), strict=True)]
     handles = {text: handle for handle, text in drawn if text}
@@ -184,31 +165,25 @@ def legend(figure: "Figure", *axes: "Axes", below: bool = False) -> None:
     figure.set_figheight(figure.get_figheight() + 0.03 + 0.17 * n_lines)
 
 
-def rows_height(texts: Sequence[str]) -> float:
-    """Return the height in inches of rows with these labels; few rows are higher."""
+def name_rows(axes: Axes, texts: Sequence[str], *, spread: float = 0.0) -> None:
+    """Label the rows of a chart, the first on top; the figure grows by their height times `spread`."""
     n_lines = sum(max(1.0, 0.8 * (text.count("\n") + 1)) for text in texts)
-    return n_lines * float(np.interp(len(texts), [3, 12, 41], [0.36, 0.26, 0.19]))
-
-
-def name_rows(axes: "Axes", texts: Sequence[str]) -> None:
-    """Label the rows of a chart, the first on top."""
-    size = float(np.interp(len(texts), [12, 41], [8.5, 7]))
-    axes.set_yticks(np.arange(len(texts)), texts, fontsize=size)
+    height = n_lines * float(np.interp(len(texts), [3, 12, 41], [0.36, 0.26, 0.19]))  # few rows are higher
+    axes.figure.set_figheight(axes.figure.get_figheight() + spread * height)
+    axes.set_yticks(range(len(texts)), texts, fontsize=np.interp(len(texts), [12, 41], [8.5, 7]))
     axes.set_ylim(len(texts) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
-def reference_line(axes: "Axes", value: float, name: str) -> None:
+def reference_line(axes: Axes, value: float, name: str) -> None:
     """Draw a vertical line with its name above the axes."""
     axes.axvline(value, color=INK, linestyle="--", linewidth=1)
     place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "center", "fontsize": 8}
     axes.annotate(label(name), (value, 1), (0, 3), **place)
 
 
-def log_axis(axes: "Axes") -> None:
+def log_axis(axes: Axes) -> None:
     """Make the horizontal axis logarithmic, with few plain numbers as ticks."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
     axes.set_xscale("log")
     low, high = np.log10(axes.get_xlim())
     steps = (1, 2, 5) if high - low < 1.8 else (1,)
