@@ -39,34 +39,24 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
-    path = tmp_path / "numbers.txt"
-    write_text(path, "old")
-    code = (
-        "import sys, os, signal\nfrom pathlib import Path\nfrom instrlib.core.io import atomic_path\n"
-        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+def in_new_process(path, *lines):
+    imports = "import os, resource, signal, sys; import numpy as np; from pathlib import Path"
+    code = [imports, "from instrlib.core.io import *; path = Path(sys.argv[1])", *lines]
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(code), str(path)], capture_output=True, text=True, check=False
     )
-    run = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert run.returncode == -signal.SIGKILL
-    assert path.read_text() == "old"
 
 
-def test_a_disk_without_room_says_so_and_keeps_the_old_file(tmp_path):
-    path = tmp_path / "big.npz"
+def test_a_kill_or_a_disk_without_room_leaves_the_old_file(tmp_path):
+    path = tmp_path / "numbers.npz"
     write_arrays(path, x=np.arange(3))
-    code = (
-        "import sys, signal, resource\nimport numpy as np\nfrom pathlib import Path\n"
-        "from instrlib.core.io import write_arrays\nfrom instrlib.core.io import DiskError\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try:\n    write_arrays(Path(sys.argv[1]), x=np.random.default_rng(0).random(10_000))\n"
-        "except DiskError as error:\n    print(error)\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert str(path) in run.stdout
+    writes = "    write_arrays(path, x=np.random.default_rng(0).random(10_000))"
+    limit = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+    full = in_new_process(path, limit, "try:", writes, "except DiskError as error:", "    print(error)")
+    assert str(path) in full.stdout and list(tmp_path.iterdir()) == [path]
+    killing = "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    assert in_new_process(path, "with atomic_path(path) as temporary:", killing).returncode == -signal.SIGKILL
     assert read_arrays(path)["x"].tolist() == [0, 1, 2]
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOENT])
@@ -87,35 +77,27 @@ def test_permissions_follow_the_umask(tmp_path, umask, mode):
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("text", "arrays.npz")] == [mode, mode]
 
 
-def test_arrays_come_back_as_they_were_and_objects_are_refused(tmp_path):
+def test_arrays_come_back_as_they_were_and_objects_are_neither_written_nor_unpickled(tmp_path):
     path = tmp_path / "a.npz"
     write_arrays(path, numbers=np.eye(2), words=["cello", "Violoncelle à piston"], one=3.5)
     back = read_arrays(path)
     np.testing.assert_array_equal(back["numbers"], np.eye(2))
-    assert back["words"].tolist() == ["cello", "Violoncelle à piston"]
-    assert float(back["one"]) == 3.5
+    assert back["words"].tolist() == ["cello", "Violoncelle à piston"] and float(back["one"]) == 3.5
     with pytest.raises(TypeError, match="x"):
         write_arrays(path, x=[{"a": 1}])
-
-
-def test_a_pickle_is_never_loaded(tmp_path):
-    path = tmp_path / "evil.npz"
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InstrlibError, match="evil"):
+    with pytest.raises(InstrlibError, match=path.name):
         read_arrays(path)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
-def test_a_broken_json_names_the_file_and_the_way_out(tmp_path, content):
+def test_json_takes_numpy_values_hashes_do_not_depend_on_order_and_a_broken_file_is_named(tmp_path):
     path = tmp_path / "m.json"
-    path.write_bytes(content)
-    with pytest.raises(InstrlibError, match=r"m\.json"):
-        read_json(path)
-
-
-def test_json_takes_numpy_values_and_hashes_do_not_depend_on_order(tmp_path):
-    write_json(tmp_path / "m.json", {"a": np.float32(0.5), "b": np.arange(2), "c": [np.float64("nan")]})
-    assert read_json(tmp_path / "m.json") == {"a": 0.5, "b": [0, 1], "c": [None]}
+    write_json(path, {"a": np.float32(0.5), "b": np.arange(2), "c": [np.float64("nan")]})
+    assert read_json(path) == {"a": 0.5, "b": [0, 1], "c": [None]}
+    for content in (b"{", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(InstrlibError, match=r"m\.json"):
+            read_json(path)
     assert hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1}) != hash_json({"a": 2, "b": 1})
 
 
