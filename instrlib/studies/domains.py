@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy.sparse.csgraph import connected_components
 
 from instrlib.core import cache
 from instrlib.core.config import Profile, folders
@@ -34,6 +36,7 @@ CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 150}  # in all domains exce
 _CHANCE = 1e-3  # share of samples that two soundfonts may have in common: simple waves are alike everywhere
 _BATCH = 128
 _MEASURED = 1000
+_WAYS = "as trained", "adapted"  # of predicting another domain
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,7 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
     `INSTRLIB_CORPORA` (an unusable one raises an error), and those in the data folder. All but the first are split
     once, in `folder`. Also returns a sentence for each corpus that is excluded, or not used for training.
     """
-    if corpus.multilabel:
-        raise ConfigError(f"Clips of {corpus.name} have several labels; use a corpus with one label per clip.")
+    _check_usable(corpus.name, corpus, [])
     cap = CLIPS_PER_CLASS[profile.name]
     smaller = dataclasses.replace(profile, clips_per_class=cap, max_clips_per_class=cap)
     own = frozenset(corpus.manifest.font) if corpus.name == "rendered" else frozenset()
@@ -110,14 +112,12 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
             numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(domains) + 2)))
             name = next(one for one in numbered if slug(one) not in {slug(domain.name) for domain in domains})
             # A corpus with the same clips, or with some from the same folder, is the same domain.
-            here = {(one.corpus.name, one.corpus.root.resolve()) for one in domains}
-            prints = {one.corpus.fingerprint for one in domains}
-            if clips.fingerprint in prints or (clips.name, clips.root.resolve()) in here:
+            here = [(one.corpus.name, one.corpus.root.resolve()) for one in domains]
+            if (clips.name, clips.root.resolve()) in here or clips.fingerprint in [
+                one.corpus.fingerprint for one in domains
+            ]:
                 continue
-            if clips.multilabel:
-                excluded.append(f"{name}: its clips have several labels.")
-                continue
-            _check_unshared(name, clips, domains)
+            _check_usable(name, clips, domains)
             add(name, clips)
         except (ConfigError, CorpusError, LeakError, StoreError) as error:
             if named:
@@ -155,24 +155,21 @@ def in_common(source: Domain, target: Domain) -> Common:
         return Common(given, place, place)
     there = common_classes(source.corpus.name, target.corpus.name, classes_a=given, classes_b=asked)
     back = common_classes(target.corpus.name, source.corpus.name, classes_a=asked, classes_b=given)
-    joined: list[tuple[set[str], set[str]]] = []
-    for one, other in [*there.items(), *((label, match) for match, label in back.items())]:
-        touched = [pair for pair in joined if one in pair[0] or other in pair[1]]
-        joined = [pair for pair in joined if pair not in touched]
-        joined.append(({one}.union(*(pair[0] for pair in touched)), {other}.union(*(pair[1] for pair in touched))))
+    matches = np.array([[there.get(one) == other or back.get(other) == one for other in asked] for one in given])
+    linked = np.block([[np.zeros((len(given),) * 2), matches], [matches.T, np.zeros((len(asked),) * 2)]])
+    component = np.split(connected_components(linked)[1], [len(given)])
     named = []
-    for pair in joined:
-        of_pair = zip((source, target), pair, strict=True)
-        sides = [sorted({domain.common[label] for label in labels}) for domain, labels in of_pair]
+    for number in np.intersect1d(*component):
+        sides = []
+        for one, own in zip((source, target), component, strict=True):
+            sides.append(
+                sorted({one.common[label] for label, at in zip(one.store.classes, own, strict=True) if at == number})
+            )
         # The name in the domain with one such class, or the wider name.
         _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
-        named.append((name, *pair))
-    named.sort()
-    places = [
-        np.array([next((at for at, pair in enumerate(named) if label in pair[side]), -1) for label in labels])
-        for side, labels in ((1, given), (2, asked))
-    ]
-    return Common(tuple(name for name, *_ in named), *places)
+        named.append((name, number))
+    names, numbers = zip(*sorted(named), strict=True) if named else ((), ())
+    return Common(names, *(pd.Index(numbers).get_indexer(own) for own in component))
 
 
 def to_common(predictions: Predictions, common: Common) -> Predictions:
@@ -182,16 +179,11 @@ def to_common(predictions: Predictions, common: Common) -> Predictions:
     """
     targets = common.of_target[predictions["targets"]]
     known = targets >= 0
-    n_names, others = len(common.names), np.flatnonzero(common.of_source < 0)
-    column = common.of_source.copy()
-    column[others] = n_names + np.arange(len(others))
-    joined = np.eye(n_names + len(others))[column]
-    return {
-        "clip_id": predictions["clip_id"][known],
-        "group": predictions["group"][known],
-        "targets": targets[known],
-        "probabilities": np.asarray(predictions["probabilities"], float)[..., known, :] @ joined,
-    }
+    unmatched = common.of_source < 0
+    column = np.where(unmatched, len(common.names) - 1 + np.cumsum(unmatched), common.of_source)
+    joined = np.eye(len(common.names) + unmatched.sum())[column]
+    found = {name: predictions[name][known] for name in ("clip_id", "group")} | {"targets": targets[known]}
+    return found | {"probabilities": np.asarray(predictions["probabilities"], float)[..., known, :] @ joined}
 
 
 def shared_sounds(first: frozenset[str], second: frozenset[str]) -> list[str]:
@@ -215,26 +207,22 @@ def cross(folder: Path, domains: Sequence[Domain], outcomes: dict[str, Outcome])
     found = [Crossing(one, one, in_common(one, one), outcomes[one.name].predictions) for one in trained]
     for source, target in asked:
         by_run = [next(answers) for _ in outcomes[source.name].flat]
-        ways = [
-            one[0] | {"probabilities": np.stack([by["probabilities"] for by in one])}
-            for one in zip(*by_run, strict=True)
-        ]
+        ways = [by_run[0] | {"probabilities": np.stack([one[way] for one in by_run])} for way in _WAYS]
         found.append(Crossing(source, target, in_common(source, target), *ways))
     return found
 
 
-def _predict_domain(place: Path, run: Path, target: Path) -> list[Predictions]:
-    """Return the predictions of a network, as trained and adapted, for all clips of a store."""
-    store, found = open_store(target), []
-    for way in ("trained", "adapted"):
+def _predict_domain(place: Path, run: Path, target: Path) -> dict[str, np.ndarray]:
+    """Return the predictions of a network for all clips of a store, with probabilities by each of `_WAYS`."""
+    store = open_store(target)
 
-        def make(way: str = way) -> Predictions:
-            model = load_model(run)[0] if way == "trained" else adapt_batch_norm(run, store)
-            return predict_clips(model.predict_on_batch, store, load_scaler(run), store.segments)
+    def make() -> dict[str, np.ndarray]:
+        models, scaler = (load_model(run)[0], adapt_batch_norm(run, store)), load_scaler(run)
+        by_way = [predict_clips(model.predict_on_batch, store, scaler, store.segments) for model in models]
+        return by_way[0] | {way: one["probabilities"] for way, one in zip(_WAYS, by_way, strict=True)}
 
-        key = cache.key("studies", network=read_manifest(run)["key"], store=store.fingerprint, way=way)
-        found.append(cache.cached(place / f"{store.fingerprint}-{way}.npz", key, make))
-    return found
+    key = cache.key("studies", network=read_manifest(run)["key"], store=store.fingerprint)
+    return cache.cached(place / f"{store.fingerprint}.npz", key, make)
 
 
 def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
@@ -257,7 +245,9 @@ def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
     return model
 
 
-def _check_unshared(name: str, corpus: Corpus, domains: Sequence[Domain]) -> None:
+def _check_usable(name: str, corpus: Corpus, domains: Sequence[Domain]) -> None:
+    if corpus.multilabel:
+        raise ConfigError(f"Clips of {name} have several labels; use a corpus with one label per clip.")
     for one in domains:
         sides = [one.corpus.manifest, corpus.manifest]
         if all(CONTENT in side for side in sides) and (same := set(sides[0][CONTENT]) & set(sides[1][CONTENT])):

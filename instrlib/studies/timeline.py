@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
+from scipy.sparse import csgraph, csr_matrix
 
 from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import best_thresholds
@@ -71,22 +73,13 @@ def listed(windows: "Windows", decision: Decision) -> np.ndarray:
 
 def activity(windows: "Windows", decision: Decision) -> np.ndarray:
     """Return the frames in which each instrument sounds, bool [n_frames, n_classes]; none if it is not listed."""
-    smooth = smoothed(frame_scores(windows), decision.median_windows)
+    smooth = ndimage.median_filter(frame_scores(windows), size=(decision.median_windows, 1), mode="nearest")
     return hysteresis(smooth, decision.on, decision.off) & listed(windows, decision)
-
-
-def smoothed(scores: np.ndarray, median_windows: int) -> np.ndarray:
-    """Return the median over time of each class [n_frames, n_classes], with repeated ends."""
-    from scipy.ndimage import median_filter
-
-    return median_filter(scores, size=(median_windows, 1), mode="nearest")
 
 
 def hysteresis(scores: np.ndarray, on: float, off: float) -> np.ndarray:
     """Return where a score [n_frames, n_classes] stays at `off` or above and reaches `on` at least once."""
-    from scipy.ndimage import label
-
-    numbers, n = label((scores >= off).T, structure=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])  # along time only
+    numbers, n = ndimage.label((scores >= off).T, structure=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])  # along time only
     reaches = np.isin(np.arange(n + 1), numbers[(scores >= on).T])
     return (reaches[numbers] & (numbers > 0)).T
 
@@ -158,19 +151,16 @@ def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataF
     pooling = lists.micro_f1.idxmax()
     recording = float(lists.threshold[pooling])
     scores = [frame_scores(one)[: len(frames)] for one, frames in zip(heard, truth.frames, strict=True)]
-    named = [np.where(recording_scores(one, pooling) >= recording, 0, -1.0) for one in heard]
-
-    def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Join soundscapes, with a frame below all thresholds after each."""
-        return np.concatenate([np.pad(one, ((0, 1), (0, 0)), constant_values=-1) for one in parts])
-
-    true, rows = joined([frames.astype(np.int8) for frames in truth.frames]) == 1, []
+    # A frame below all thresholds follows each soundscape; classes that are not listed are below them as well.
+    absent = [np.where(recording_scores(one, pooling) >= recording, 0, -1.0) for one in heard]
+    true, rows = np.concatenate([np.pad(frames, ((0, 1), (0, 0))) for frames in truth.frames]), []
     for median in MEDIANS:
-        # Classes that are not listed are below all thresholds.
-        smooth = joined([smoothed(one, median) + least for one, least in zip(scores, named, strict=True)])
+        smooth = [ndimage.median_filter(one, size=(median, 1), mode="nearest") for one in scores]
+        lowered = [one + least for one, least in zip(smooth, absent, strict=True)]
+        joined = np.concatenate([np.pad(one, ((0, 1), (0, 0)), constant_values=-1) for one in lowered])
         for on in THRESHOLDS:
             for off in THRESHOLDS[on >= THRESHOLDS]:
-                rows.append((median, float(on), float(off), _f1(hysteresis(smooth, on, off), true)))
+                rows.append((median, float(on), float(off), _f1(hysteresis(joined, on, off), true)))
     tried = pd.DataFrame(rows, columns=["median_windows", "on", "off", "frame_micro_f1"])
     best = tried[tried.frame_micro_f1 >= tried.frame_micro_f1.max() - 1e-12]
     far = (best.on - 0.5).abs() + (best.off - 0.5).abs()
@@ -188,16 +178,13 @@ def match_events(reference: Sequence[Event], found: Sequence[Event], *, collar_s
     Pairs have the same class, onsets within the collar, and offsets within the collar or `OFFSET_SHARE` of the length
     of the reference event.
     """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import maximum_bipartite_matching
-
     if not (reference and found):
         return []
     true, guess = np.array(reference, dtype=float), np.array(found, dtype=float)
     error = np.abs(true[:, None] - guess[None])
     offset_collar_s = np.maximum(collar_s, OFFSET_SHARE * (true[:, 2] - true[:, 1]))[:, None]
     fits = (error[..., 0] == 0) & (error[..., 1] <= collar_s + 1e-9) & (error[..., 2] <= offset_collar_s + 1e-9)
-    partner = maximum_bipartite_matching(csr_matrix(fits), perm_type="column")
+    partner = csgraph.maximum_bipartite_matching(csr_matrix(fits), perm_type="column")
     return [(number, int(other)) for number, other in enumerate(partner) if other >= 0]
 
 
@@ -234,7 +221,7 @@ def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
     return np.where(sounds, 2 * hits / np.maximum(found + true, 1e-12), 0).sum(axis=1) / n
 
 
-def draws(truth: Truth, active: Active, *, n_resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+def draws(truth: Truth, active: Active, *, n_resamples: int) -> dict[str, np.ndarray]:
     """Return every one of `SCORES` under draws of the ensembles [1, 1 + n_resamples]; see `statistics.draw`.
 
     The error rate is (substitutions + deletions + insertions) / true frames.
@@ -250,21 +237,21 @@ def draws(truth: Truth, active: Active, *, n_resamples: int, seed: int = 0) -> d
         micro = [micro_f1(counts, weights) for counts in (frames, wide, narrow)]
         return dict(zip(SCORES, (micro[0], macro[0], error_rate, micro[1], macro[1], micro[2]), strict=True))
 
-    return statistics.draw([scores], truth.groups, n_resamples=n_resamples, seed=seed)
+    return statistics.draw([scores], truth.groups, n_resamples=n_resamples, seed=0)
 
 
-def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+def score_table(models: dict[str, Active], truth: Truth, *, n_resamples: int) -> pd.DataFrame:
     """Return `model`, `score`, `estimate`, `low` and `high`, with intervals over ensembles."""
-    given = {"n_resamples": n_resamples, "seed": seed}
-    tables = {name: _intervals(draws(truth, active, **given), truth.groups) for name, active in models.items()}
+    drawn = {name: draws(truth, active, n_resamples=n_resamples) for name, active in models.items()}
+    tables = {name: _intervals(one, truth.groups) for name, one in drawn.items()}
     return pd.concat(tables, names=["model", "score"]).reset_index()
 
 
-def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int, seed: int = 0) -> dict[str, float]:
+def f1_interval(counts: Counts, groups: np.ndarray, *, n_resamples: int) -> dict[str, float]:
     """Return the micro F1 of counts with its interval, and the numbers of true frames or events and of ensembles."""
     own = counts[2].sum(axis=1) > 0
     part = tuple(one[own] for one in counts)
-    drawn = statistics.draw([lambda w: {"f1": micro_f1(part, w)}], groups[own], n_resamples=n_resamples, seed=seed)
+    drawn = statistics.draw([lambda w: {"f1": micro_f1(part, w)}], groups[own], n_resamples=n_resamples, seed=0)
     n = {"n": int(counts[2].sum()), "n_ensembles": len(np.unique(groups[own]))}
     return _intervals(drawn, groups[own]).loc["f1"].to_dict() | n
 

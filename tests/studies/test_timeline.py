@@ -45,25 +45,18 @@ SED_EVAL = {
 }
 
 
-def windows(probabilities, *, hop_s=1.0, window_s=3.0):
+def windows(probabilities, *, hop_s=1.0, window_s=1.0):
     values = np.asarray(probabilities, dtype=float)
     return Windows(np.arange(len(values)) * hop_s, window_s, values.reshape(len(values), -1))
 
 
-def truth_from(recordings, duration_s=40.0, n_classes=3):
-    entries = tuple(sorted(one) for one in recordings)
-    frames = tuple(timeline.in_frames(one, duration_s, n_classes) for one in entries)
-    return Truth(frames, entries, np.array([f"ensemble {n}" for n in range(len(entries))]))
+def truth_from(recordings, duration_s=40.0):
+    frames = tuple(timeline.in_frames(one, duration_s, 3) for one in recordings)
+    return Truth(frames, tuple(recordings), np.array([f"ensemble {n}" for n in range(len(recordings))]))
 
 
-@pytest.fixture(scope="module")
-def truth():
-    return truth_from([real for real, _ in RECORDINGS])
-
-
-@pytest.fixture(scope="module")
-def found():
-    return [timeline.in_frames(one, 40.0, 3) for _, one in RECORDINGS]
+TRUTH = truth_from([real for real, _ in RECORDINGS])
+FOUND = [timeline.in_frames(one, 40.0, 3) for _, one in RECORDINGS]
 
 
 def scores(models, truth):
@@ -72,28 +65,24 @@ def scores(models, truth):
 
 
 def test_a_frame_is_the_mean_of_the_windows_that_contain_its_centre_and_frames_cover_the_recording():
-    assert timeline.frame_scores(windows([0.0, 0.6, 0.9])).ravel() == pytest.approx([0, 0.3, 0.5, 0.75, 0.9])
+    found = timeline.frame_scores(windows([0.0, 0.6, 0.9], window_s=3.0))
+    assert found.ravel() == pytest.approx([0, 0.3, 0.5, 0.75, 0.9])
     assert timeline.frame_scores(windows([0.4], window_s=2.0)).tolist() == [[0.4]]
     for hop_s, window_s in ((0.5, 2.0), (3.0, 2.0)):
         scores = timeline.frame_scores(windows(np.full(7, 0.25), hop_s=hop_s, window_s=window_s))
         assert len(scores) == int(np.ceil((6 * hop_s + window_s) / hop_s)) and np.allclose(scores, 0.25)
 
 
-def test_a_median_filter_drops_a_lone_frame_and_fills_a_gap_of_one_and_hysteresis_treats_classes_separately():
-    scores = np.array([0, 1, 0, 0, 1, 1, 0, 1, 1], dtype=float)[:, None]
-    assert timeline.smoothed(scores, 3).ravel().tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
-    assert timeline.smoothed(scores, 1).tolist() == scores.tolist()
+def test_activity_is_smoothed_by_a_median_has_two_thresholds_and_is_that_of_listed_instruments():
+    one = windows([0, 1, 0, 0, 1, 1, 0, 1, 1])
+    for median, expected in ((3, [0, 0, 0, 0, 1, 1, 1, 1, 1]), (1, [0, 1, 0, 0, 1, 1, 0, 1, 1])):
+        assert timeline.activity(one, Decision(median, 0.5, 0.5, "max", 0)).ravel().tolist() == expected
     scores = np.array([[0.5, 0.5], [0.8, 0.5], [0.5, 0.5], [0.3, 0.5], [0.5, 0.5]])
     assert timeline.hysteresis(scores, 0.7, 0.4).T.tolist() == [[True, True, True, False, False], [False] * 5]
     assert timeline.hysteresis(scores, 0.5, 0.5)[:, 1].all()
-
-
-def test_an_instrument_that_is_not_listed_is_never_active():
-    one = windows([[0.9, 0.9], [0.9, 0.1], [0.9, 0.1]], window_s=1.0)
-    decision = Decision(1, 0.5, 0.5, "mean", 0.5)
+    one, decision = windows([[0.9, 0.9], [0.9, 0.1], [0.9, 0.1]]), Decision(1, 0.5, 0.5, "mean", 0.5)
     assert timeline.listed(one, decision).tolist() == [True, False]
     assert timeline.activity(one, decision).tolist() == [[True, False]] * 3
-    assert timeline.recording_scores(one, "max").tolist() == [0.9, 0.9]
 
 
 def test_events_are_sorted_by_time_and_have_their_mean_score():
@@ -102,68 +91,60 @@ def test_events_are_sorted_by_time_and_have_their_mean_score():
     assert table.values.tolist() == [["piano", 0, 1, 2], ["flute", 0.5, 1.5, 3], ["piano", 1.5, 2, 7]]
 
 
-def test_an_event_is_found_within_the_collar_and_a_fifth_of_its_length():
-    event = [(0, 10.0, 20.0)]
-    for onset_s, offset_s, fits in (
-        *((11.0, 20.0, True), (9.0, 22.0, True), (10.0, 18.0, True)),
-        *((11.01, 20.0, False), (10.0, 22.01, False), (10.0, 17.99, False), (8.9, 20.0, False)),
-    ):
-        assert bool(timeline.match_events(event, [(0, onset_s, offset_s)], collar_s=1.0)) == fits
-    assert not timeline.match_events(event, [(1, 10.0, 20.0)], collar_s=1.0)
-    assert timeline.match_events([(0, 1.0, 2.0)], [(0, 1.0, 3.0)], collar_s=1.0)  # the collar is the larger
-    both = timeline.match_events([(0, 1.5, 10), (0, 0.5, 10)], [(0, 1.0, 10), (0, 2.4, 10)], collar_s=1.0)
-    assert both == [(0, 1), (1, 0)]  # the largest set of pairs, which the closest first would miss
+@pytest.mark.parametrize(
+    ("true", "found", "pairs"),
+    [
+        *(([(0, 10, 20)], [(0, *one)], [(0, 0)]) for one in ((11, 20), (9, 22), (10, 18))),
+        *(([(0, 10, 20)], [(0, *one)], []) for one in ((11.01, 20), (10, 22.01), (10, 17.99), (8.9, 20))),
+        ([(0, 10, 20)], [(1, 10, 20)], []),
+        ([(0, 1, 2)], [(0, 1, 3)], [(0, 0)]),  # the collar is more than a fifth of the length
+        # The largest set of pairs, which the closest first would miss.
+        ([(0, 1.5, 10), (0, 0.5, 10)], [(0, 1.0, 10), (0, 2.4, 10)], [(0, 1), (1, 0)]),
+    ],
+)
+def test_an_event_is_found_within_the_collar_and_a_fifth_of_its_length(true, found, pairs):
+    assert timeline.match_events(true, found, collar_s=1.0) == pairs
 
 
-def test_all_scores_are_those_of_sed_eval_and_what_is_never_found_counts_as_zero(truth, found):
-    empty = [np.zeros_like(one) for one in truth.frames]
-    table = scores({"model": found, "all": truth.frames, "none": empty}, truth)
+def test_all_scores_are_those_of_sed_eval_and_what_is_never_found_counts_as_zero():
+    empty = [np.zeros_like(one) for one in TRUTH.frames]
+    table = scores({"model": FOUND, "all": TRUTH.frames, "none": empty}, TRUTH)
     assert table.loc["model"].to_dict() == pytest.approx(SED_EVAL)
-    assert table.loc["all", ["frame_micro_f1", "frame_macro_f1"]].tolist() == [1, 1]
-    assert table.loc["none"].drop("error_rate").eq(0).all()
-    assert table.error_rate[["all", "none"]].tolist() == [0, 1]
+    assert table.loc["all", ["frame_micro_f1", "frame_macro_f1", "error_rate"]].tolist() == [1, 1, 0]
+    assert table.loc["none"].to_dict() == dict.fromkeys(SED_EVAL, 0) | {"error_rate": 1}
     two = Truth((np.ones((4, 2), bool),), ([(0, 0.0, 4.0), (1, 0.0, 4.0)],), np.array(["one"]))
     one = scores({"model": [np.array([[1, 0]] * 4, dtype=bool)]}, two).loc["model"]
     assert (one.frame_macro_f1, one.event_macro_f1) == pytest.approx((0.5, 0.5))
-
-
-def test_frames_outside_the_masks_do_not_count(truth, found):
-    masks = [frames.sum(axis=1) == 2 for frames in truth.frames]
-    hits, n_found, n_true = timeline.frame_counts(truth, found, where=masks)
-    parts = [(a[mask], b[mask]) for a, b, mask in zip(truth.frames, found, masks, strict=True)]
+    masks = [frames.sum(axis=1) == 2 for frames in TRUTH.frames]
+    hits, n_found, n_true = timeline.frame_counts(TRUTH, FOUND, where=masks)
+    parts = [(a[mask], b[mask]) for a, b, mask in zip(TRUTH.frames, FOUND, masks, strict=True)]
     assert n_true.sum() == 2 * sum(mask.sum() for mask in masks)
     assert hits.sum() == sum((a & b).sum() for a, b in parts) and n_found.sum() == sum(b.sum() for _, b in parts)
 
 
-def many(n=6):
-    """The two recordings as played by several ensembles, moved in time."""
-    real, said = zip(*RECORDINGS, strict=True)
-    moved = [[(one, a + n * 0.3, b + n * 0.3) for one, a, b in real[n % 2]] for n in range(n)]
-    truth = truth_from(moved, duration_s=44.0)
-    return truth, [timeline.in_frames(said[n % 2], 44.0, 3) for n in range(n)]
-
-
-def test_intervals_need_four_ensembles_and_lie_between_zero_and_one_and_draws_are_paired(truth, found):
-    few = timeline.score_table({"model": found}, truth, n_resamples=50)
+def test_intervals_need_four_ensembles_and_lie_between_zero_and_one_and_draws_are_paired():
+    few = timeline.score_table({"model": FOUND}, TRUTH, n_resamples=50)
     assert few[["low", "high"]].isna().all(axis=None)
-    more, said = many()
-    table = timeline.score_table({"model": said}, more, n_resamples=200)
+    real, said = zip(*RECORDINGS, strict=True)
+    more = truth_from([[(one, a + n * 0.3, b + n * 0.3) for one, a, b in real[n % 2]] for n in range(6)], 44.0)
+    found = [timeline.in_frames(said[n % 2], 44.0, 3) for n in range(6)]
+    table = timeline.score_table({"model": found}, more, n_resamples=200)
     assert ((table.low <= table.estimate) & (table.estimate <= table.high) & (table.low < table.high)).all()
     assert table.low.min() >= 0 and table[table.score != "error_rate"].high.max() <= 1
-    counts = timeline.frame_counts(more, said)
+    counts = timeline.frame_counts(more, found)
     one = timeline.f1_interval(counts, more.groups, n_resamples=200)
     assert 0 < one["low"] < one["estimate"] < one["high"] < 1 and one["n_ensembles"] == 6
     own = tuple(np.where(np.arange(6)[:, None] < 3, part, 0) for part in counts)
     assert np.isnan(timeline.f1_interval(own, more.groups, n_resamples=50)["low"])
-    drawn = {"a": timeline.draws(more, more.frames, n_resamples=300), "b": timeline.draws(more, said, n_resamples=300)}
-    f1 = {name: draws["frame_micro_f1"] for name, draws in drawn.items()}
+    both = {"a": more.frames, "b": found}
+    f1 = {name: timeline.draws(more, one, n_resamples=300)["frame_micro_f1"] for name, one in both.items()}
     row = statistics.comparison_table(f1, [("a", "b")], n_groups=6).loc[("a", "b")]
     assert row.difference == pytest.approx(1 - f1["b"][0, 0]) and row.verdict == "better"
 
 
 def test_the_choice_finds_thresholds_for_a_network_of_low_scores_and_mean_pooling_where_windows_err():
     truth = truth_from([RECORDINGS[0][0], [(0, 2.0, 9.0)]])
-    heard = [windows(np.where(one, 0.3, 0.1), window_s=1.0) for one in truth.frames]  # frames are what the network says
+    heard = [windows(np.where(one, 0.3, 0.1)) for one in truth.frames]  # frames are what the network says
     decision, tried, lists = timeline.choose(heard, truth)
     assert 0.1 < decision.off <= decision.on <= 0.3 and decision.median_windows == 1
     assert tried.frame_micro_f1.max() == 1 and lists.micro_f1.max() == 1
@@ -173,14 +154,13 @@ def test_the_choice_finds_thresholds_for_a_network_of_low_scores_and_mean_poolin
     heard = [np.where(frames, 0.6, 0.1) for frames in truth.frames]
     for number, one in enumerate(heard):
         one[5, (number + 1) % 3] = 0.95  # one window in many is a false alarm
-    assert timeline.choose([windows(one, window_s=1.0) for one in heard], truth)[0].pooling == "mean"
+    assert timeline.choose([windows(one) for one in heard], truth)[0].pooling == "mean"
 
 
 def test_the_truth_of_a_soundscape_marks_every_second_in_which_an_instrument_plays(soundscapes):
-    truth = timeline.truth_of(soundscapes)
-    assert truth.groups.tolist() == soundscapes.corpus.manifest.group.tolist()
-    np.testing.assert_array_equal(truth.labels, soundscapes.corpus.labels)
+    truth, corpus = timeline.truth_of(soundscapes), soundscapes.corpus
+    assert truth.groups.tolist() == corpus.manifest.group.tolist()
+    np.testing.assert_array_equal(truth.labels, corpus.labels)
     for row in soundscapes.activity.itertuples():
-        piece = soundscapes.corpus.manifest.clip_id.tolist().index(row.mixture)
-        frames = truth.frames[piece][:, soundscapes.corpus.classes.index(row.label)]
+        frames = truth.frames[corpus.manifest.clip_id.tolist().index(row.mixture)][:, corpus.classes.index(row.label)]
         assert frames[int(row.onset_s) : int(np.ceil(row.offset_s))].all()
