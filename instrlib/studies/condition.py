@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import scipy.signal
 
 from instrlib.core.io import RunError
 from instrlib.evaluation.calibration import softmax
@@ -75,30 +76,30 @@ def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
     periodic, period, power = _periodicity(frames[energy >= energy.max() * 10 ** (-_SOUNDING_DB / 10)], sample_rate_hz)
     share = np.clip(periodic, 1 / (1 + 10**2), 1 / (1 + 10**-5))  # -20 to 50 dB
     hnr_db = 10 * np.log10(share / (1 - share))
-    found["harmonic_to_noise_db"] = float(np.median(hnr_db))
-    found["harmonic_to_noise_spread_db"] = float(np.subtract(*np.percentile(hnr_db, [75, 25])))
+    found["harmonic_to_noise_db"] = np.median(hnr_db)
+    found["harmonic_to_noise_spread_db"] = np.subtract(*np.percentile(hnr_db, [75, 25]))
     spectra = power[:, ::2]  # every second bin of the padded spectrum is the spectrum of the frame itself
     bins_hz = np.linspace(0, sample_rate_hz / 2, spectra.shape[1])
     treble = bins_hz >= min(_TREBLE_HZ, sample_rate_hz / 4)
-    found["spectral_flatness"] = float(np.median(flatness(spectra[:, 3:-1])))
-    found["treble_flatness"] = float(np.median(flatness(spectra[:, treble][:, :-1])))
+    found["spectral_flatness"] = np.median(_flatness(spectra[:, 3:-1]))
+    found["treble_flatness"] = np.median(_flatness(spectra[:, treble][:, :-1]))
     below = np.cumsum(spectra.mean(axis=0))
-    found["roll_off_hz"] = float(bins_hz[np.searchsorted(below, ROLL_OFF * below[-1])])
+    found["roll_off_hz"] = bins_hz[np.searchsorted(below, ROLL_OFF * below[-1])]
     bands, octaves = _third_octaves(spectra.mean(axis=0, keepdims=True), bins_hz, 500.0)
     level_db = 10 * np.log10(np.maximum(bands[0], below[-1] * 1e-10))
-    found["spectral_slope_db_octave"] = float(np.polyfit(octaves, level_db, 1)[0])
+    found["spectral_slope_db_octave"] = np.polyfit(octaves, level_db, 1)[0]
     found["band_unevenness_db"] = _unevenness(spectra, bins_hz)
     if np.median(periodic) >= _PERIODIC:
         steadiest = period[np.argsort(-periodic, kind="stable")[: max(1, len(period) // 2)]]
-        found["fundamental_hz"] = float(sample_rate_hz / np.median(steadiest))
+        found["fundamental_hz"] = sample_rate_hz / np.median(steadiest)
         found["inharmonicity"] = inharmonicity(signal, sample_rate_hz, found["fundamental_hz"])
     found["decay_rate_db_s"], found["decay_variance"], found["level_flutter_db"] = decay(signal, sample_rate_hz)
     found["modulation_depth_db"], found["modulation_peak"] = modulation(signal, sample_rate_hz)
     found["treble_kurtosis"], found["treble_burstiness_db"] = _treble(signal, sample_rate_hz)
-    return found
+    return {name: float(value) for name, value in found.items()}
 
 
-def flatness(power: np.ndarray) -> np.ndarray:
+def _flatness(power: np.ndarray) -> np.ndarray:
     """Return the spectral flatness of power spectra [..., n_bins], divided by that of white noise, exp(-0.5772)."""
     relative = power / np.maximum(power.mean(axis=-1, keepdims=True), 1e-300)
     return np.exp(np.log(np.maximum(relative, 1e-12)).mean(axis=-1) + np.euler_gamma)
@@ -111,27 +112,25 @@ def decay(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float, float]
     """
     level_db, step_s = _level(signal, sample_rate_hz)
     time_s = np.arange(round(0.25 / step_s)) * step_s
-    if len(level_db) < len(time_s):
-        return math.nan, math.nan, math.nan
+    level_db = np.pad(level_db, (0, max(0, len(time_s) - len(level_db))), constant_values=-np.inf)
     parts = np.lib.stride_tricks.sliding_window_view(level_db, len(time_s))
     parts = parts[parts.min(axis=1) > -_SOUNDING_DB - 10].T
     if not parts.size:
         return math.nan, math.nan, math.nan
     slopes, starts = np.polyfit(time_s, parts, 1)
-    flutter = float(np.median((parts - slopes * time_s[:, None] - starts).std(axis=0)))
+    flutter = np.median((parts - slopes * time_s[:, None] - starts).std(axis=0))
     falling = slopes[slopes < 0]
-    rate, variance = (-np.median(falling), falling.var()) if len(falling) else (math.nan, math.nan)
-    return float(rate), float(variance), flutter
+    return (-np.median(falling), falling.var(), flutter) if len(falling) else (math.nan, math.nan, flutter)
 
 
 def modulation(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
     """Return RMS depth (dB) of the level modulation at 3 to 25 Hz, and the share of its main rate (0 to 1)."""
-    from scipy.signal import periodogram
-
     level_db, step_s = _level(signal, sample_rate_hz)
     if len(level_db) < 0.5 / step_s:
         return math.nan, math.nan
-    rates_hz, density = periodogram(np.maximum(level_db, -_SOUNDING_DB), 1 / step_s, window="hann", detrend="linear")
+    rates_hz, density = scipy.signal.periodogram(
+        np.maximum(level_db, -_SOUNDING_DB), 1 / step_s, window="hann", detrend="linear"
+    )
     inside = density[(rates_hz >= 3) & (rates_hz <= 25)] * rates_hz[1]
     total = float(inside.sum())
     if not total > 1e-12:
@@ -150,8 +149,7 @@ def inharmonicity(signal: np.ndarray, sample_rate_hz: int, fundamental_hz: float
     n_fft = 4 * frames.shape[1]  # the error of parabolic interpolation is then below 0.01 bins
     level_db = 10 * np.log10(np.square(np.abs(np.fft.rfft(frames * np.hanning(frames.shape[1]), n_fft))) + 1e-30)
     fitted = np.array([_fit_partials(one, sample_rate_hz / n_fft, fundamental_hz) for one in level_db])
-    known = fitted[np.isfinite(fitted)]
-    return float(np.median(known)) if len(known) else math.nan
+    return np.nanmedian(fitted) if np.isfinite(fitted).any() else math.nan
 
 
 def _fit_partials(level_db: np.ndarray, bin_hz: float, fundamental_hz: float) -> float:
@@ -233,11 +231,10 @@ def _unevenness(spectra: np.ndarray, bins_hz: np.ndarray) -> float:
     bands, _ = _third_octaves(spectra, bins_hz, 125.0)
     mean = bands.mean(axis=0)
     loud = mean >= mean.max() * 10 ** (-_SOUNDING_DB / 10)
-    level_db, whole_db = (
-        10 * np.log10(one + mean.max() * 1e-8) for one in (bands[:, loud], bands.sum(axis=1, keepdims=True))
-    )
+    both = bands[:, loud], bands.sum(axis=1, keepdims=True)
+    level_db, whole_db = (10 * np.log10(one + mean.max() * 1e-8) for one in both)
     # Of the middle half, because onsets change all bands and are no damage.
-    return float(np.median(np.subtract(*np.percentile(np.diff(level_db - whole_db, axis=0), [75, 25], axis=0))))
+    return np.median(np.subtract(*np.percentile(np.diff(level_db - whole_db, axis=0), [75, 25], axis=0)))
 
 
 def _level(signal: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, float]:
@@ -264,9 +261,9 @@ def _treble(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
     if not heard.any():
         return math.nan, math.nan
     power, mean, blocks = power[heard], mean[heard], blocks[heard]
-    kurtosis = float(np.median(np.square(np.square(blocks)).mean(axis=(1, 2)) / np.square(mean)))
+    kurtosis = np.square(np.square(blocks)).mean(axis=(1, 2)) / np.square(mean)
     bursts_db = 10 * np.log10(mean) - 10 * np.log10(np.maximum(power, mean[:, None] * 1e-8)).mean(axis=1)
-    return kurtosis, float(np.median(bursts_db))
+    return np.median(kurtosis), np.median(bursts_db)
 
 
 def inputs(values: np.ndarray, preparation: Mapping[str, Any]) -> np.ndarray:

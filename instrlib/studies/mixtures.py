@@ -60,9 +60,6 @@ class Mixtures:
         return wide.loc[self.corpus.manifest.clip_id].fillna("").to_numpy(str)
 
 
-# -- plans -------------------------------------------------------------------------------------------------------------
-
-
 def draw(inputs: Inputs, clips: Corpus, n: int, *, sources: Sequence[int], seed: int) -> pd.DataFrame:
     """Plan validation and test mixtures as long as a segment: `n` per number of sources and part, over all folds.
 
@@ -201,9 +198,6 @@ def _soundscape(rng: np.random.Generator, players: list[pd.DataFrame], config: S
     return sorted(rows, key=lambda row: (row[6], row[1]))
 
 
-# -- rendering ---------------------------------------------------------------------------------------------------------
-
-
 def render(
     plan: pd.DataFrame, clips: Corpus, *, root: Path, sample_rate_hz: int = 22_050, gap_s: float = 0.0
 ) -> Mixtures:
@@ -266,9 +260,8 @@ def _render(folder: Path, sources: pd.DataFrame, rate_hz: int) -> tuple[pd.DataF
         offsets_s.append(offset_s)
         spans.append([(a + offset_s, min(b, length_s) + offset_s) for a, b in heard if a < length_s])
     total = np.sum(placed, axis=0)
-    energy = np.square(placed).sum(axis=1)
-    path = folder / "audio" / f"{sources.mixture.iloc[0]}.flac"
     total *= 10 ** (PEAK_DB / 20) / np.abs(total).max()
+    energy, path = np.square(placed).sum(axis=1), folder / "audio" / f"{sources.mixture.iloc[0]}.flac"
     with atomic_path(path) as temporary:
         temporary.write_bytes(effects.encode(total, rate_hz, format="FLAC", subtype="PCM_16").getvalue())
     share_db = np.round(10 * np.log10(np.maximum(energy / energy.sum(), 1e-12)), 3)
@@ -298,25 +291,20 @@ def joined(spans: Sequence[Span], *, gap_s: float) -> list[Span]:
 def _activity(sources: pd.DataFrame, spans: list[list[Span]], clips: Corpus, gap_s: float) -> pd.DataFrame:
     begins_s = clips.manifest.set_index("clip_id").start_s
     own: dict[tuple[str, str, float], list[Span]] = {}
-    for one, heard in zip(sources.itertuples(), spans, strict=True):
-        known = own.setdefault((one.mixture, one.label, one.level_db), [])
-        if clips.name != rendered.INFO.name:
-            known += heard
-            continue
-        moved_s = begins_s[one.clip_id] - one.start_s + one.offset_s
-        notes = rendered.notes(clips, one.clip_id)[["onset_s", "offset_s"]].to_numpy(float) + moved_s
-        end_s = min(one.offset_s + one.length_s, one.duration_s)
-        known += [(a, b) for a, b in np.clip(notes, one.offset_s, end_s).tolist() if b > a]
+    for one, sounds in zip(sources.itertuples(), spans, strict=True):
+        if clips.name == rendered.INFO.name:
+            moved_s = begins_s[one.clip_id] - one.start_s + one.offset_s
+            notes = rendered.notes(clips, one.clip_id)[["onset_s", "offset_s"]].to_numpy(float) + moved_s
+            end_s = min(one.offset_s + one.length_s, one.duration_s)
+            sounds[:] = [(a, b) for a, b in np.clip(notes, one.offset_s, end_s).tolist() if b > a]
+        own.setdefault((one.mixture, one.label, one.level_db), []).extend(sounds)
     rows = [
-        (mixture, label, begin, end, level_db)
+        (mixture, label, *span, level_db)
         for (mixture, label, level_db), heard in own.items()
-        for begin, end in joined(heard, gap_s=gap_s)
+        for span in joined(heard, gap_s=gap_s)
     ]
     table = pd.DataFrame(rows, columns=["mixture", "label", "onset_s", "offset_s", "level_db"])
     return table.sort_values(["mixture", "onset_s", "label"], ignore_index=True)
-
-
-# -- predictions -------------------------------------------------------------------------------------------------------
 
 
 def predict(

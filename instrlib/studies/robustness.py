@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,8 @@ CLIPS_PER_CLASS = {"smoke": 1, "quick": 8, "full": 40}  # test clips that are de
 UNTOUCHED = "untouched"
 UNKNOWN = -1  # target of a clip whose class the model does not have
 
-SCORES = ("accuracy", "log_loss", "expected_calibration_error", "confidence_gap", "abstained", "accuracy_of_answers")
-"""What `scores` returns. `confidence_gap` is the mean confidence minus the accuracy; unlike the calibration error it
-has no bias in small samples. `accuracy_of_answers` leaves out abstentions; answers to unknown classes are wrong."""
-
 _BATCH = 4
+_SCORES = ("accuracy", "log_loss", "expected_calibration_error")  # that `scores` takes from `metrics.scores`
 
 
 def choose_clips(model: PublishedModel, corpus: Corpus, split: Split, *, per_class: int | None = None) -> list[str]:
@@ -57,12 +54,10 @@ def predict_degraded(
     """
     if seen := sorted(set(clips) - set(corpus.manifest.clip_id[_unseen(model, corpus, corpus, split)])):
         raise LeakError(f"{model.folder} may have been trained on the clip {seen[0]!r} or its group; leave it out.")
-    untouched = _predictions(folder / f"{UNTOUCHED}.npz", model, corpus, clips)
-    found = {UNTOUCHED: untouched}
+    found = {UNTOUCHED: _predictions(folder / f"{UNTOUCHED}.npz", model, corpus, clips)[0]}
     for name, degradation in DEGRADATIONS.items():
-        answers = _probabilities(folder / f"{name}.npz", model, corpus, untouched["clip_id"], name)
-        for number, level in enumerate(degradation.levels):
-            found[name_of(name, level)] = untouched | {"probabilities": answers[:, number]}
+        by_level = _predictions(folder / f"{name}.npz", model, corpus, clips, name)
+        found |= {name_of(name, level): one for level, one in zip(degradation.levels, by_level, strict=True)}
     return found
 
 
@@ -76,7 +71,7 @@ def predict_domain(path: Path, model: PublishedModel, corpus: Corpus, *, study: 
     table = corpus.manifest[_unseen(model, corpus, study, split) & corpus.manifest.label.isin(list(meaning))]
     if not any(meaning[label] for label in table.label):
         raise EvaluationError(f"{corpus.name} in {corpus.root} has no class of the model; choose another corpus.")
-    return _predictions(path, model, corpus, table.clip_id.to_list())
+    return _predictions(path, model, corpus, table.clip_id)[0]
 
 
 def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
@@ -104,34 +99,26 @@ def _unseen(model: PublishedModel, corpus: Corpus, study: Corpus, split: Split) 
     return ~table.group.isin(set(trained)).to_numpy()
 
 
-def _predictions(path: Path, model: PublishedModel, corpus: Corpus, clips: Sequence[str]) -> Predictions:
-    meaning, table = class_of(model, corpus), corpus.manifest.set_index("clip_id").loc[sorted(clips)]
-    number = {name: place for place, name in enumerate(model.classes)}
-    return {
-        "clip_id": table.index.to_numpy(str),
-        "group": table.group.to_numpy(str),
-        "label": table.label.to_numpy(str),
-        "targets": np.array([number.get(meaning[label], UNKNOWN) for label in table.label]),
-        "probabilities": _probabilities(path, model, corpus, table.index)[:, 0],
-    }
-
-
-def _probabilities(
-    path: Path, model: PublishedModel, corpus: Corpus, clips: Sequence[str], name: str = ""
-) -> np.ndarray:
-    """Return probabilities [n_clips, n_levels, n_classes] under a degradation, or without one if unnamed."""
-    network, table = model.single, corpus.manifest.set_index("clip_id").loc[list(clips)]
+def _predictions(
+    path: Path, model: PublishedModel, corpus: Corpus, clips: Iterable[str], name: str = ""
+) -> list[Predictions]:
+    """Return the predictions of clips under each level of a degradation, or without one if unnamed."""
+    table, network = corpus.manifest.set_index("clip_id").loc[sorted(clips)], model.single
     levels = DEGRADATIONS[name].levels if name else (np.nan,)
-    settings = [network.temperature, network.features.to_dict(), network.scaler.to_dict()]
-    clips_of, degradation = [corpus.fingerprint, list(clips)], [name, levels]
-    made_of = key("studies", model=[hash_file(network.file), *settings], clips=clips_of, degradation=degradation)
 
     def make() -> dict[str, np.ndarray]:
         rows = [(one.Index, corpus.root / one.path, one.start_s, one.duration_s) for one in table.itertuples()]
         tasks = [(model, part, name, levels) for part in in_parts(rows, _BATCH)]
         return {"probabilities": np.concatenate(list(parallel_map(_predict_batch, tasks, describe="predicting")))}
 
-    return cached(path, made_of, make)["probabilities"]
+    settings = [network.temperature, network.features.to_dict(), network.scaler.to_dict()]
+    made_of = {"clips": [corpus.fingerprint, list(table.index)], "degradation": [name, levels]}
+    answers = cached(path, key("studies", model=[hash_file(network.file), *settings], **made_of), make)["probabilities"]
+    meaning = class_of(model, corpus)
+    targets = [model.classes.index(meaning[one]) if meaning[one] else UNKNOWN for one in table.label]
+    known = {"clip_id": table.index.to_numpy(str), "targets": np.array(targets)}
+    known |= {column: table[column].to_numpy(str) for column in ("group", "label")}
+    return [known | {"probabilities": answers[:, number]} for number in range(len(levels))]
 
 
 def _predict_batch(
@@ -155,21 +142,23 @@ def _predict_batch(
 
 
 def scores(predictions: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
-    """Return a `statistics.score_table` of several predictions on the clips of known classes; see `SCORES`."""
+    """Return a `statistics.score_table` of several predictions on the clips of known classes.
+
+    It adds `confidence_gap`, the mean confidence minus the accuracy, which unlike the calibration error has no bias in
+    small samples; `abstained`; and `accuracy_of_answers`, without abstentions, where answers to unknown classes are
+    wrong.
+    """
     tables = []
     for name, every in predictions.items():
-        known = every["targets"] != UNKNOWN
+        known, confidence = every["targets"] != UNKNOWN, every["probabilities"].max(axis=1)
         named = is_named(every["probabilities"], model.single.thresholds)
         right = every["probabilities"].argmax(axis=1) == every["targets"]
-        means = {
-            "confidence_gap": (every["probabilities"].max(axis=1) - right, known),
-            "abstained": (~named, known),
-            "accuracy_of_answers": (right, named),
-        }
-        own = statistics.intervals(_means(every, means, n_resamples)).rename_axis("score").reset_index()
+        means = {"confidence_gap": (confidence - right, known), "abstained": (~named, known)}
+        drawn = _means(every, means | {"accuracy_of_answers": (right, named)}, n_resamples)
+        own = statistics.intervals(drawn).rename_axis("score").reset_index().assign(model=name)
         of_known = {name: {field: values[known] for field, values in every.items()}}
         table = statistics.score_table(of_known, n_resamples=n_resamples, seed=0)
-        table = pd.concat([table[table.score.isin(SCORES)], own.assign(model=name)], ignore_index=True)
+        table = pd.concat([table[table.score.isin(_SCORES)], own], ignore_index=True)
         tables.append(table.assign(n=known.sum(), n_groups=len(np.unique(every["group"][known]))))
     return pd.concat(tables, ignore_index=True)
 

@@ -236,11 +236,11 @@ def importance(
         "random blocks": upsample(shuffled.reshape(N_DRAWS, *maps.shape), grid),
     }
     ranks = {}
-    for name in ORDERS:
-        flat = values[name].reshape(*values[name].shape[:-2], -1)
+    for name, one in values.items():
+        flat = one.reshape(*one.shape[:-2], -1)
         mixed = rng.permutation(flat.shape[-1])
         order = mixed[np.argsort(-flat[..., mixed], axis=-1, kind="stable")]
-        ranks[name] = np.argsort(order, axis=-1).reshape(values[name].shape)
+        ranks[name] = np.argsort(order, axis=-1).reshape(one.shape)
     return ranks
 
 
@@ -300,10 +300,10 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return Spearman's correlation of maps [..., n_rows, n_columns]; 0 for constant maps."""
     from scipy.stats import rankdata
 
-    ranks = [rankdata(maps.reshape(*maps.shape[:-2], -1), axis=-1) for maps in (a, b)]
+    ranks = (rankdata(maps.reshape(*maps.shape[:-2], -1), axis=-1) for maps in (a, b))
     centred = [one - one.mean(axis=-1, keepdims=True) for one in ranks]
-    units = [one / np.maximum(np.linalg.norm(one, axis=-1, keepdims=True), 1e-12) for one in centred]
-    return (units[0] * units[1]).sum(axis=-1)
+    first, second = (one / np.maximum(np.linalg.norm(one, axis=-1, keepdims=True), 1e-12) for one in centred)
+    return (first * second).sum(axis=-1)
 
 
 def measure(
@@ -320,30 +320,24 @@ def measure(
             part = chosen[explained.segments.fold.to_numpy()[chosen] == fold]
             answers, rows = explained.answers[seed, part], explained.segments.row.to_numpy()[part]
             path, maps = folder / f"fold-{fold}" / f"faithfulness-{seed}.npz", explained.maps[seed, part, answers]
-            tasks.append((path, network, store.folder, rows, answers, maps, explained.grid, seed))
+            given = {"rows": rows, "answers": answers, "seed": seed}
+            tasks.append((path, network, store.folder, given, maps, explained.grid))
     found = list(parallel_map(_measure_one, tasks, describe="deletion and insertion", isolate=True))
-    deletion, insertion, randomised = _by_seed(found, ("deletion", "insertion", "randomised"), len(networks[0]))
-    by_order = [{name: one[:, :, number] for number, name in enumerate(ORDERS)} for one in (deletion, insertion)]
+    *both, randomised = _by_seed(found, ("deletion", "insertion", "randomised"), len(networks[0]))
+    deletion, insertion = ({name: one[:, :, number] for number, name in enumerate(ORDERS)} for one in both)
     layers = found[0]["layers"].tolist()
-    return {"deletion": by_order[0], "insertion": by_order[1], "layers": layers, "randomised": randomised}
+    return {"deletion": deletion, "insertion": insertion, "layers": layers, "randomised": randomised}
 
 
 def _measure_one(
-    path: Path,
-    network: Path,
-    store: Path,
-    rows: np.ndarray,
-    answers: np.ndarray,
-    maps: np.ndarray,
-    grid: Grid,
-    seed: int,
+    path: Path, network: Path, store: Path, given: dict[str, Any], maps: np.ndarray, grid: Grid
 ) -> dict[str, np.ndarray]:
     def make() -> dict[str, Any]:
-        opened = open_store(store)
-        model, scaler = load_model(network)
-        level_db, config = opened.features[rows].astype(np.float32), opened.config
+        opened, (model, scaler) = open_store(store), load_model(network)
+        rows, answers, config = given["rows"], given["answers"], opened.config
+        level_db = opened.features[rows].astype(np.float32)
         answer = functools.partial(model.predict, batch_size=_BATCH, verbose=0)
-        orders = importance(maps, level_db, grid, floor_db=-config.top_db, seed=seed)
+        orders = importance(maps, level_db, grid, floor_db=-config.top_db, seed=given["seed"])
         found = [curves(answer, level_db, ranks, answers, config=config, scaler=scaler) for ranks in orders.values()]
         deletion, insertion = (np.stack([one.mean(axis=0) for one in ones], 1) for ones in zip(*found, strict=True))
         random = randomised_maps(model, opened.read(rows, scaler), answers, seeds=range(N_WEIGHTS))
@@ -351,5 +345,4 @@ def _measure_one(
         layers = np.array([block[0] for block in weight_blocks(model)])
         return {"deletion": deletion, "insertion": insertion, "randomised": randomised, "layers": layers}
 
-    inputs = {"trained": read_manifest(network)["key"], "rows": rows, "answers": answers, "seed": seed}
-    return cached(path, key("studies", **inputs), make)
+    return cached(path, key("studies", trained=read_manifest(network)["key"], **given), make)

@@ -151,12 +151,12 @@ def made_up(targets: np.ndarray, confidence: np.ndarray) -> dict[str, np.ndarray
 
 def test_scores_are_those_of_the_known_clips_and_answers_to_unknown_ones_are_wrong(domains, predicted, model):
     table = robustness.scores(predicted | domains, model, n_resamples=100).set_index(["model", "score"])
-    assert len(table) == len(robustness.SCORES) * (len(predicted) + 2)
+    assert len(table) == 6 * (len(predicted) + 2)
     for name, every in (predicted | domains).items():
         known = every["targets"] != UNKNOWN
         targets, answers = every["targets"][known], every["probabilities"][known]
         right, named = answers.argmax(axis=1) == targets, is_named(answers, model.single.thresholds)
-        expected = {score: metrics.scores(targets, answers)[score] for score in robustness.SCORES[:3]}
+        expected = {score: metrics.scores(targets, answers)[score] for score in robustness._SCORES}
         expected |= {"confidence_gap": answers.max(axis=1).mean() - right.mean(), "abstained": 1 - named.mean()}
         answered = is_named(every["probabilities"], model.single.thresholds).sum()
         if answered:
