@@ -193,7 +193,7 @@ def drawn(analysis: Analysis) -> dict[str, str]:
     """Draw the segment with its saliency map, and the timeline if there is one; return SVG by name."""
     config, played, level_db = analysis.model.single.features, analysis.timeline, analysis.level_db
     activation = np.zeros_like(level_db) if analysis.activation is None else analysis.activation
-    axes = {"start_s": analysis.start_s, "hop_s": config.hop_s, "frequencies_hz": saliency.band_centres_hz(config)}
+    axes = {"start_s": analysis.start_s, "hop_s": config.hop_s, "frequencies_hz": features.mel_edges_hz(config)[1:-1]}
     figures = {"segment": charts.spectrograms(spectra=level_db[None], maps=activation[None], titles=[""], **axes)}
     if played is not None:
         shown = {name: getattr(played, name) for name in ("hop_s", "scores", "active")}

@@ -1,8 +1,14 @@
-"""Domains: corpora with different recording conditions. Networks are trained on one and tested on all others."""
+"""Domains: corpora with different recording conditions, and degraded recordings.
 
+Networks are trained on one domain and tested on all others; the released model, as `instrlib predict` runs it, is also
+tested on degraded clips.
+"""
+
+import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -12,18 +18,24 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from instrlib.core import cache
+from instrlib.audio import decode
+from instrlib.audio.effects import DEGRADATIONS, degrade, encode, generator
+from instrlib.core import io
+from instrlib.core.cache import cached, key
 from instrlib.core.config import Profile, folders
-from instrlib.core.io import ConfigError, CorpusError, LeakError, SplitError, StoreError, hash_tree, listed, slug, whole
+from instrlib.core.io import ConfigError, CorpusError, LeakError, listed, slug, whole
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
 from instrlib.data.corpora import Corpus
 from instrlib.data.files import CONTENT, is_audio
 from instrlib.data.rendered import sources
-from instrlib.data.splits import make_split, save_splits
+from instrlib.data.splits import Split, make_split, save_splits
 from instrlib.data.store import FeatureStore, Inputs, build_store, open_store
 from instrlib.data.taxonomy import FAMILIES, common_classes, common_name
+from instrlib.evaluation import statistics
+from instrlib.evaluation.calibration import is_named
 from instrlib.evaluation.predictions import Predictions
+from instrlib.models.published import PublishedModel, predict_file
 from instrlib.models.trained import load_model, load_scaler, predict_clips, read_manifest
 from instrlib.models.variants import Outcome
 
@@ -32,10 +44,13 @@ if TYPE_CHECKING:
 
 VARIABLE = "INSTRLIB_CORPORA"  # further corpora: "fsdkaggle2018=/sound/FSD:folder=/sound/mine", as in PATH
 CLIPS_PER_CLASS = {"smoke": 12, "quick": 40, "full": 150}  # in all domains except the study's own corpus
+DEGRADED_PER_CLASS = {"smoke": 1, "quick": 8, "full": 40}  # test clips that are degraded; each is predicted 40 times
+UNTOUCHED = "untouched"
+UNKNOWN = -1  # target of a clip whose class the model does not have
 
 _CHANCE = 1e-3  # share of samples that two soundfonts may have in common: simple waves are alike everywhere
-_BATCH = 128
-_MEASURED = 1000
+_MEASURED = 1000  # segments, at most, whose statistics a network is adapted to
+_SCORES = ("accuracy", "log_loss", "expected_calibration_error")  # that `scores` takes from `metrics.scores`
 _WAYS = "as trained", "adapted"  # of predicting another domain
 
 
@@ -96,7 +111,7 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
         splits: list[Path] = []
         try:
             splits = save_splits([make_split(store.clips, seed=0)], folder / "splits" / slug(name))
-        except SplitError as error:
+        except io.SplitError as error:
             excluded.append(f"{name}: tested on, but not trained on. {error}")
         domains.append(Domain(name, clips, store, tuple(splits), fonts))
 
@@ -112,14 +127,12 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
             numbered = (wanted, *(f"{wanted} {number}" for number in range(2, len(domains) + 2)))
             name = next(one for one in numbered if slug(one) not in {slug(domain.name) for domain in domains})
             # A corpus with the same clips, or with some from the same folder, is the same domain.
-            here = [(one.corpus.name, one.corpus.root.resolve()) for one in domains]
-            if (clips.name, clips.root.resolve()) in here or clips.fingerprint in [
-                one.corpus.fingerprint for one in domains
-            ]:
+            marks = [{one.fingerprint, (one.name, one.root.resolve())} for one in (clips, *(d.corpus for d in domains))]
+            if marks[0] & set().union(*marks[1:]):
                 continue
             _check_usable(name, clips, domains)
             add(name, clips)
-        except (ConfigError, CorpusError, LeakError, StoreError) as error:
+        except (ConfigError, CorpusError, LeakError, io.StoreError) as error:
             if named:
                 raise
             excluded.append(f"{corpus_name}: {error}")
@@ -129,7 +142,7 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
 def on_this_machine() -> dict[str, str]:
     """Return a hash of each soundfont and corpus that `at_hand` finds besides the study's own corpus."""
     fonts = {name: sources.font_hash(path) for name, path in sorted(sources.fonts().items())}
-    return fonts | {f"{name} in {root}": hash_tree(root) for name, root, _ in _places()}
+    return fonts | {f"{name} in {root}": io.hash_tree(root) for name, root, _ in _places()}
 
 
 def pairs(domains: Sequence[Domain]) -> tuple[list[tuple[Domain, Domain]], list[str]]:
@@ -160,11 +173,10 @@ def in_common(source: Domain, target: Domain) -> Common:
     component = np.split(connected_components(linked)[1], [len(given)])
     named = []
     for number in np.intersect1d(*component):
-        sides = []
-        for one, own in zip((source, target), component, strict=True):
-            sides.append(
-                sorted({one.common[label] for label, at in zip(one.store.classes, own, strict=True) if at == number})
-            )
+        sides = [
+            sorted({one.common[label] for label in np.array(one.store.classes)[own == number]})
+            for one, own in zip((source, target), component, strict=True)
+        ]
         # The name in the domain with one such class, or the wider name.
         _, _, name = min((len(names), names[0] not in FAMILIES, " or ".join(names)) for names in sides)
         named.append((name, number))
@@ -221,8 +233,8 @@ def _predict_domain(place: Path, run: Path, target: Path) -> dict[str, np.ndarra
         by_way = [predict_clips(model.predict_on_batch, store, scaler, store.segments) for model in models]
         return by_way[0] | {way: one["probabilities"] for way, one in zip(_WAYS, by_way, strict=True)}
 
-    key = cache.key("studies", network=read_manifest(run)["key"], store=store.fingerprint)
-    return cache.cached(place / f"{store.fingerprint}.npz", key, make)
+    made_of = key("studies", network=read_manifest(run)["key"], store=store.fingerprint)
+    return cached(place / f"{store.fingerprint}.npz", made_of, make)
 
 
 def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
@@ -230,18 +242,14 @@ def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
 
     Layers are adapted from the input to the output; weights and input scaling do not change.
     """
-    rows = store.segments.row.to_numpy()
-    model, scaler = load_model(run)
+    rows, (model, scaler) = store.segments.row.to_numpy(), load_model(run)
     spread = np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(int)
-    blocks = [store.read(block, scaler) for block in np.array_split(rows[spread], -(-len(spread) // _BATCH))]
+    x = store.read(rows[spread], scaler)
     for layer in model.layers[1:]:
         if type(layer).__name__ == "BatchNormalization":
-            values = [np.asarray(block, dtype=np.float64).reshape(-1, block.shape[-1]) for block in blocks]
-            n = sum(map(len, values))
-            mean = sum(one.sum(axis=0) for one in values) / n
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(sum(np.square(one - mean).sum(axis=0) for one in values) / n)
-        blocks = [layer(block) for block in blocks]
+            layer.momentum = 0.0  # a call in training mode then sets the statistics to those of its input
+            layer(x, training=True)
+        x = layer(x)
     return model
 
 
@@ -262,11 +270,179 @@ def _places() -> Iterator[tuple[str, Path, bool]]:
         name, _, place = (part.strip() for part in entry.partition("="))
         if name not in known or not place or not whole(place, VARIABLE).is_dir():
             names = ", ".join(known)
-            raise ConfigError(
-                f'{VARIABLE}: write "name=folder" with one of {names} and an existing folder, not {entry!r}.'
-            )
+            raise ConfigError(f'{VARIABLE}: {entry!r} is not "name=folder" with one of {names} and an existing folder.')
         yield name, whole(place, VARIABLE), True
     for name in known:
         root = folders().data / name
         if name != "folder" and any(is_audio(Path(one)) for _, _, names in os.walk(root) for one in names):
             yield name, root, False
+
+
+def choose_clips(model: PublishedModel, corpus: Corpus, split: Split, *, per_class: int) -> list[str]:
+    """Choose up to `per_class` clips of each class from the test part, from as many groups as possible; sorted."""
+    unseen = _unseen(model, corpus, corpus, split) & corpus.manifest.clip_id.map(split.parts).eq("test")
+    drawn = corpus.manifest[unseen].sample(frac=1, random_state=0)
+    turn = drawn.groupby(["label", "group"]).cumcount().sort_values(kind="stable")
+    chosen = drawn.loc[turn.index].groupby("label").head(per_class)
+    return sorted(chosen.clip_id)
+
+
+def name_of(degradation: str, level: float) -> str:
+    """Return the name of a degradation at a level, such as "pink noise at 10 dB SNR"."""
+    return f"{DEGRADATIONS[degradation].label} at {level:g} {DEGRADATIONS[degradation].unit}"
+
+
+def predict_degraded(
+    folder: Path, model: PublishedModel, corpus: Corpus, clips: Sequence[str], split: Split
+) -> dict[str, Predictions]:
+    """Predict test clips `UNTOUCHED`, then under every degradation (`name_of`), from mild to severe; cached.
+
+    `corpus` and `split` are those of the model's training; possible training clips raise `LeakError`. Noise and rooms
+    differ between clips, but not between levels.
+    """
+    if seen := sorted(set(clips) - set(corpus.manifest.clip_id[_unseen(model, corpus, corpus, split)])):
+        raise LeakError(f"{model.folder} may have been trained on the clip {seen[0]!r} or its group; leave it out.")
+    found = {UNTOUCHED: _predictions(folder / f"{UNTOUCHED}.npz", model, corpus, clips)[0]}
+    for name, degradation in DEGRADATIONS.items():
+        by_level = _predictions(folder / f"{name}.npz", model, corpus, clips, name)
+        found |= {name_of(name, level): one for level, one in zip(degradation.levels, by_level, strict=True)}
+    return found
+
+
+def predict_domain(path: Path, model: PublishedModel, corpus: Corpus, *, study: Corpus, split: Split) -> Predictions:
+    """Predict the clips of another corpus whose groups are outside the training, or the test part of the study's own.
+
+    The result also has `label`, the class in the corpus; see `class_of`.
+    """
+    told = corpus.manifest.label.isin(list(class_of(model, corpus)))
+    clips = corpus.manifest.clip_id[_unseen(model, corpus, study, split) & told]
+    return _predictions(path, model, corpus, clips)[0]
+
+
+def class_of(model: PublishedModel, corpus: Corpus) -> dict[str, str | None]:
+    """Return the model's class for each class of a corpus, None if it lacks it; wider classes are left out."""
+    trained_on = model.about["corpus"]["name"]
+    if corpus.name == trained_on:
+        return {label: label if label in model.classes else None for label in corpus.classes}
+    known = common_classes(corpus.name, trained_on, classes_a=corpus.classes, classes_b=model.classes)
+    back = common_classes(trained_on, corpus.name, classes_a=model.classes, classes_b=corpus.classes)
+    wider = set(back.values()) - set(known)
+    return {label: known.get(label) for label in corpus.classes if label not in wider}
+
+
+def _unseen(model: PublishedModel, corpus: Corpus, study: Corpus, split: Split) -> np.ndarray:
+    """Return for each clip of a corpus whether its group is outside the training [n_clips]."""
+    if split.fingerprint != model.about["split"]:
+        raise LeakError(f"{model.folder} was trained with another split; use that of its fold ({model.about['fold']}).")
+    table, theirs = corpus.manifest, study.manifest.set_index("clip_id")
+    shared = table.clip_id.isin(theirs.index)
+    if CONTENT in table and CONTENT in theirs:  # files in two folders can have the same name
+        shared &= table[CONTENT] == table.clip_id.map(theirs[CONTENT])
+    if not shared.any():  # other recordings, whose groups can have the same names
+        return np.ones(len(table), dtype=bool)
+    trained = theirs.group[theirs.index.map(split.parts).isin(["train", "validation"])]
+    return ~table.group.isin(set(trained)).to_numpy()
+
+
+def _predictions(
+    path: Path, model: PublishedModel, corpus: Corpus, clips: Iterable[str], name: str = ""
+) -> list[Predictions]:
+    """Return the predictions of clips under each level of a degradation, or without one if unnamed."""
+    table, network = corpus.manifest.set_index("clip_id").loc[sorted(clips)], model.single
+    levels = DEGRADATIONS[name].levels if name else (np.nan,)
+
+    def make() -> dict[str, np.ndarray]:
+        rows = [(one.Index, corpus.root / one.path, one.start_s, one.duration_s) for one in table.itertuples()]
+        tasks = [(model, part, name, levels) for part in io.in_parts(rows, 4)]
+        return {"probabilities": np.concatenate(list(parallel_map(_predict_batch, tasks, describe="predicting")))}
+
+    made_of = {"network": io.hash_file(network.file), "temperature": network.temperature, "degradation": [name, levels]}
+    made_of |= {"features": network.features.to_dict(), "scaler": network.scaler.to_dict()}
+    made_of |= {"clips": [corpus.fingerprint, list(table.index)]}
+    answers = cached(path, key("studies", **made_of), make)["probabilities"]
+    meaning = class_of(model, corpus)
+    targets = [model.classes.index(meaning[one]) if meaning[one] else UNKNOWN for one in table.label]
+    known = {"clip_id": table.index.to_numpy(str), "targets": np.array(targets)}
+    known |= {column: table[column].to_numpy(str) for column in ("group", "label")}
+    return [known | {"probabilities": answers[:, number]} for number in range(len(levels))]
+
+
+def _predict_batch(
+    model: PublishedModel, rows: list[tuple[str, Path, float, float]], name: str, levels: tuple[float, ...]
+) -> np.ndarray:
+    rate_hz = model.single.features.sample_rate_hz
+    # Where all analysed parts are silent, probabilities are uniform.
+    answers = np.full((len(rows), len(levels), len(model.classes)), 1 / len(model.classes))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recording.wav"
+        for row, (clip_id, file, start_s, duration_s) in enumerate(rows):
+            signal = decode.load(file, sample_rate_hz=rate_hz, start_s=start_s, duration_s=duration_s)
+            for number, level in enumerate(levels):
+                rng = generator(0, clip_id, name)
+                changed = degrade(signal, rate_hz, name, level, rng) if name else signal
+                with io.disk_errors(path):
+                    path.write_bytes(encode(changed, rate_hz, format="WAV", subtype="FLOAT").getvalue())
+                with contextlib.suppress(io.AudioError):
+                    answers[row, number] = predict_file(path, model).probabilities
+    return answers
+
+
+def scores(predictions: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
+    """Return a `statistics.score_table` of several predictions on the clips of known classes.
+
+    It adds `confidence_gap`, the mean confidence minus the accuracy (unlike the calibration error without bias in small
+    samples), `abstained`, and `accuracy_of_answers`, without abstentions; answers to unknown classes are wrong.
+    """
+    tables = []
+    for name, every in predictions.items():
+        known, confidence = every["targets"] != UNKNOWN, every["probabilities"].max(axis=1)
+        named = is_named(every["probabilities"], model.single.thresholds)
+        right = every["probabilities"].argmax(axis=1) == every["targets"]
+        means = {"confidence_gap": (confidence - right, known), "abstained": (~named, known)}
+        drawn = _means(every, means | {"accuracy_of_answers": (right, named)}, n_resamples)
+        own = statistics.intervals(drawn).rename_axis("score").reset_index().assign(model=name)
+        of_known = {name: {field: values[known] for field, values in every.items()}}
+        table = statistics.score_table(of_known, n_resamples=n_resamples, seed=0)
+        table = pd.concat([table[table.score.isin(_SCORES)], own], ignore_index=True)
+        tables.append(table.assign(n=known.sum(), n_groups=len(np.unique(every["group"][known]))))
+    return pd.concat(tables, ignore_index=True)
+
+
+def abstentions(domains: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
+    """Compare abstentions on unknown and known classes, in the domains with both; "better" is more on unknown ones.
+
+    `known` and `unknown` are shares of abstentions; `auroc` is how often a known clip has a higher top probability than
+    an unknown one.
+    """
+    draws, rows, n_resamples = {}, {}, statistics.enough_resamples(n_resamples, len(domains))
+    for domain, every in domains.items():
+        known = every["targets"] != UNKNOWN
+        if known.all() or not known.any():
+            continue
+        abstained = ~is_named(every["probabilities"], model.single.thresholds)
+        drawn = _means(every, {"known": (abstained, known), "unknown": (abstained, ~known)}, n_resamples)
+        draws |= {(domain, part): values for part, values in drawn.items()}
+        confidence = every["probabilities"].max(axis=1)[:, None]
+        ranked = every | {"labels": known[:, None].astype(float), "probabilities": confidence}
+        area = statistics.score_table({"": ranked}, n_resamples=n_resamples, seed=0).set_index("score").loc["roc_auc"]
+        rows[domain] = {"n_known": known.sum(), "n_unknown": (~known).sum()}
+        rows[domain] |= {part: values[0, 0] for part, values in drawn.items()}
+        rows[domain] |= {"auroc": area.estimate, "auroc_low": area.low, "auroc_high": area.high}
+    if not rows:
+        return pd.DataFrame()
+    pairs = [((domain, "unknown"), (domain, "known")) for domain in rows]
+    n_groups = min(len(np.unique(domains[domain]["group"])) for domain in rows)
+    compared = statistics.comparison_table(draws, pairs, n_groups=n_groups)
+    return pd.DataFrame.from_dict(rows, orient="index").join(compared.set_axis(list(rows)))
+
+
+def _means(
+    predictions: Predictions, parts: dict[str, tuple[np.ndarray, np.ndarray]], n_resamples: int
+) -> dict[str, np.ndarray]:
+    """Return draws [1, 1 + n_resamples] of the means of values over the clips of a mask, by name; NaN if empty."""
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            return {name: weights @ (values * own) / (weights @ own) for name, (values, own) in parts.items()}
+
+    return statistics.draw([means], predictions["group"], predictions["targets"], n_resamples=n_resamples, seed=0)

@@ -128,13 +128,6 @@ def _hats(grid: Grid) -> list[np.ndarray]:
     ]
 
 
-def band_centres_hz(config: FeatureConfig) -> np.ndarray:
-    """Return the centre of each mel band in Hz [shape=(n_mels,)]."""
-    if config.kind != "log_mel":
-        raise ConfigError(f"A map over frequency requires log-mel features; {config.kind} has no frequency axis.")
-    return mel_edges_hz(config)[1:-1]
-
-
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
     """Return the class activation map of every class (arXiv:1512.04150) for inputs [n, n_bins, n_frames, 1].
 
@@ -211,7 +204,7 @@ def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str],
         "maps": np.round(100 * maps / top).astype(np.uint8) / np.float32(100),
         "titles": list(titles),
         "hop_s": store.config.hop_s,
-        "frequencies_hz": band_centres_hz(store.config),
+        "frequencies_hz": mel_edges_hz(store.config)[1:-1],
     }
 
 
