@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.cache import cached, key
-from instrlib.core.io import atomic_path, read_arrays, write_arrays
+from instrlib.core.io import atomic_path, in_parts, read_arrays, write_arrays
 from instrlib.core.parallel import load_keras, parallel_map, without_stderr
 from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
@@ -99,29 +100,25 @@ def export_networks(
 ) -> tuple[dict[str, Predictions], pd.DataFrame]:
     """Convert networks to every format and test each file; finished conversions are kept.
 
-    `networks` are run folders by name, first by seed, then by fold; `inputs` are those of their training.
-    Returns the test predictions of the files by "<network>, <format>", and a table with one row per file.
+    `networks` are run folders by name, first by seed, then by fold; `inputs` are those of their training. Returns the
+    test predictions by "<network>, <format>", and a table with one row per file.
     """
-    places = [
-        ({"network": name, "seed": seed, "fold": fold}, network, run_folder(folder, name, fold=fold, seed=seed))
-        for name, by_seed in networks.items()
-        for seed, by_fold in enumerate(by_seed)
-        for fold, network in enumerate(by_fold)
-    ]
-    tasks = [(network, place, inputs.store.folder, inputs.splits[about["fold"]]) for about, network, place in places]
+    abouts, tasks = [], []
+    for name, by_seed in networks.items():
+        for (seed, by_fold), (fold, split) in itertools.product(enumerate(by_seed), enumerate(inputs.splits)):
+            place = run_folder(folder, name, fold=fold, seed=seed)
+            abouts.append({"network": name, "seed": seed, "fold": fold})
+            tasks.append((by_fold[fold], place, inputs.store.folder, split))
     found = parallel_map(export, tasks, workers=workers, describe="converting", isolate=True)
-    rows = [
+    files = pd.DataFrame(
         {"name": f"{about['network']}, {kind}", "format": kind, "path": _file(place, kind), **about, **sizes[kind]}
-        for (about, _, place), sizes in zip(places, found, strict=True)
+        for about, (_, place, *_), sizes in zip(abouts, tasks, found, strict=True)
         for kind in FORMATS
-    ]
-    files = pd.DataFrame(rows)
-    predictions = {
-        name: join_seeds(
-            [[read_arrays(path.with_suffix(".npz")) for path in by_seed.path] for _, by_seed in own.groupby("seed")]
-        )
-        for name, own in files.groupby("name", sort=False)
-    }
+    )
+    predictions = {}
+    for name, own in files.groupby("name", sort=False):
+        tested = [read_arrays(path.with_suffix(".npz")) for path in own.path]
+        predictions[name] = join_seeds(in_parts(tested, len(inputs.splits)))
     return predictions, files
 
 
@@ -131,10 +128,9 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
 
     def make() -> dict[str, dict[str, Any]]:
         model, scaler = load_model(network)
-        parts = {part: part_segments(store, split, part) for part in ("train", "validation", "test")}
-        n_train = len(parts["train"])
-        chosen = np.linspace(0, n_train - 1, min(N_REPRESENTATIVE, n_train)).round().astype(int)
-        contents = convert_model(model, examples=store.read(parts["train"].row.to_numpy()[chosen], scaler))
+        train, *others = (part_segments(store, split, part) for part in ("train", "validation", "test"))
+        chosen = np.linspace(0, len(train) - 1, min(N_REPRESENTATIVE, len(train))).round().astype(int)
+        contents = convert_model(model, examples=store.read(train.row.to_numpy()[chosen], scaler))
         counts = {
             "parameters": model.count_params(),
             "nonzero": int(sum(np.count_nonzero(weight) for weight in model.get_weights())),
@@ -147,12 +143,11 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
             with atomic_path(file) as path:
                 path.write_bytes(content)
             predict = predictor(file)
-            validation, test = (predict_clips(predict, store, scaler, parts[part]) for part in ("validation", "test"))
+            validation, test = (predict_clips(predict, store, scaler, segments) for segments in others)
             write_arrays(file.with_suffix(".npz"), **test)
-            right = validation["probabilities"].argmax(axis=1) == validation["targets"]
-            compressed = len(zlib.compress(content, 9))
-            sizes[kind] = {"bytes": len(content), "compressed_bytes": compressed, **counts}
-            sizes[kind]["validation_accuracy"] = float(right.mean())
+            accuracy = (validation["probabilities"].argmax(axis=1) == validation["targets"]).mean()
+            lengths = {"bytes": len(content), "compressed_bytes": len(zlib.compress(content, 9))}
+            sizes[kind] = {**lengths, **counts, "validation_accuracy": float(accuracy)}
         return sizes
 
     return cached(folder / "sizes.json", key("models", network=trained["key"]), make)

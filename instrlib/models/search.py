@@ -7,7 +7,7 @@ import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def draw(
     seed: int,
     max_multiply_adds: float = np.inf,
 ) -> list[Candidate]:
-    """Draw distinct networks from a space and count their cost; return all draws in order.
+    """Draw distinct networks from a space; return all draws in order.
 
     `config` holds the training settings that the space does not set. `trials` networks within the budget are drawn,
     unless the space has fewer; larger ones are marked and replaced.
@@ -81,20 +81,19 @@ def draw(
             break
         drawn = declared.copy()
         drawn.values = {one.name: one.random_sample(next(states)) for one in declared.space}
-        if (values := tuple(drawn.values.items())) not in found:
-            spec, settings = space(drawn, config)
-            one = Candidate(len(found), drawn.values, spec, settings)
-            try:
-                model = build(spec, input_shape, n_classes)
-            except ConfigError as error:
-                found[values] = replace(one, status="failed", reason=str(error))
-                continue
+        if (values := tuple(drawn.values.items())) in found:
+            continue
+        spec, settings = space(drawn, config)
+        try:
+            model, about = build(spec, input_shape, n_classes), {}
             cost = count_multiply_adds(model)
-            one = replace(one, parameters=model.count_params(), multiply_adds=cost)
             if cost > max_multiply_adds:
                 reason = f"{cost / 1e6:.1f} million multiply-adds, more than {max_multiply_adds / 1e6:.1f}"
-                one = replace(one, status="too large", reason=reason)
-            found[values] = one
+                about = {"status": "too large", "reason": reason}
+            about |= {"parameters": model.count_params(), "multiply_adds": cost}
+        except ConfigError as error:
+            about = {"status": "failed", "reason": str(error)}
+        found[values] = Candidate(len(found), drawn.values, spec, settings, **about)
     return list(found.values())
 
 
@@ -107,29 +106,31 @@ def search(
     result is cached in `folder`: an interrupted or extended search trains only the missing trials. Delete the file of a
     failed trial to repeat it.
     """
-    store, starts, rows, tasks = inputs.store, folder / "starts.txt", [], []
+    store, starts, rows, tasks = inputs.store, folder / "starts.txt", [], {}
     for one, (fold, path) in itertools.product(candidates, enumerate(inputs.splits)):
         sizes = {"parameters": one.parameters, "multiply_adds": one.multiply_adds}
         unknown = dict.fromkeys(RESULTS, np.nan) | {"status": one.status, "reason": one.reason}
-        rows.append({"trial": one.number, "fold": fold, **one.values, **sizes, **unknown})
         if one.status == "drawn":
             split = load_split(path, store.segments).fingerprint
             made_of = key("models", inputs=[store.fingerprint, split, one.spec, one.config, TRAIN_SEED])
             train = functools.partial(_train, store.folder, path, one.spec, one.config)
-            tasks.append((folder / f"{made_of[:20]}.json", made_of, starts, train))
+            tasks[len(rows)] = (folder / f"{made_of[:20]}.json", made_of, starts, train)
+        rows.append({"trial": one.number, "fold": fold, **one.values, **sizes, **unknown})
     starts.parent.mkdir(parents=True, exist_ok=True)
     starts.write_bytes(b"")
     found = None
     while found is None:
         before = starts.stat().st_size
         try:
-            found = list(parallel_map(_trial, tasks, workers=workers, describe="random search", isolate=True))
+            work = list(tasks.values())
+            found = list(parallel_map(_trial, work, workers=workers, describe="random search", isolate=True))
         except WorkerError:  # a killed process ends its pool
             if starts.stat().st_size == before:  # no process could start
                 raise
             workers = 1  # one by one, so that only the trial that kills its process is started in vain
-    results = iter(found)
-    return pd.DataFrame([row | next(results) if row["status"] == "drawn" else row for row in rows])
+    for number, result in zip(tasks, found, strict=True):
+        rows[number] |= result
+    return pd.DataFrame(rows)
 
 
 def _trial(path: Path, made_of: str, starts: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -65,26 +65,27 @@ def run_variants(
     All trainings run in parallel; the number of processes does not affect the result. Finished trainings are kept, so
     an interrupted run continues. Two names with the same run folder raise `ConfigError`.
     """
-    taken: dict[str, str] = {}
-    for variant in variants:
-        if other := taken.get(slug(variant.name)):
-            raise ConfigError(f"{other!r} and {variant.name!r} have the same run folder; rename one of them.")
-        taken[slug(variant.name)] = variant.name
-    tasks = {
-        run_folder(folder, variant.name, fold=fold, seed=seed): (variant, split, seed)
+    slugs = [slug(variant.name) for variant in variants]
+    if same := [variant.name for variant in variants if slugs.count(slug(variant.name)) > 1]:
+        raise ConfigError(f"The variants {', '.join(map(repr, same))} have the same run folder; rename them.")
+    tasks = [
+        (run_folder(folder, variant.name, fold=fold, seed=seed), variant, split, seed)
         for variant in variants
         for seed in variant.seeds or seeds
         for fold, split in enumerate(variant.splits or splits)
-    }
+    ]
     # Trainings of one graph are adjacent, so that a process builds it once.
-    order = sorted(tasks, key=lambda place: repr((tasks[place][0].spec, tasks[place][0].store, tasks[place][0].start)))
+    tasks.sort(key=lambda task: repr((task[1].spec, task[1].store, task[1].start)))
     describe = f"training {len(variants)} variants" if len(variants) > 1 else f"training {variants[0].name}"
-    work = [(place, *tasks[place]) for place in order]
-    found = dict(zip(order, parallel_map(_train, work, workers=workers, describe=describe, isolate=True), strict=True))
+    list(parallel_map(_train, tasks, workers=workers, describe=describe, isolate=True))
     outcomes = {}
     for variant in variants:
-        own = [place for place in tasks if tasks[place][0] is variant]
-        outcomes[variant.name] = _outcome(in_parts(own, len(variant.splits or splits)), found)
+        own = variant.splits or splits
+        folders = [
+            [run_folder(folder, variant.name, fold=fold, seed=seed) for fold in range(len(own))]
+            for seed in variant.seeds or seeds
+        ]
+        outcomes[variant.name] = read_outcome(folders, store=variant.store, splits=own, workers=workers)
     return outcomes
 
 
@@ -93,8 +94,8 @@ def read_outcome(
 ) -> Outcome:
     """Return the outcome of trained networks from their run folders, first by seed, then by fold."""
     tasks = [(place, store, split) for by_fold in folders for place, split in zip(by_fold, splits, strict=True)]
-    answers = parallel_map(read_test, tasks, workers=workers, describe="predicting the test part", isolate=True)
-    return _outcome(folders, {place: answer for (place, *_), answer in zip(tasks, answers, strict=True)})
+    found = list(parallel_map(read_test, tasks, workers=workers, describe="predicting the test part", isolate=True))
+    return Outcome(tuple(map(tuple, folders)), join_seeds(in_parts(found, len(splits))))
 
 
 def answers(outcomes: dict[str, Outcome]) -> dict[str, Predictions]:
@@ -114,14 +115,9 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.astype(dict.fromkeys(("parameters", "multiply_adds", "n_trained"), int))
 
 
-def _outcome(folders: Sequence[Sequence[Path]], answers: dict[Path, Predictions]) -> Outcome:
-    return Outcome(tuple(map(tuple, folders)), join_seeds([[answers[one] for one in by_fold] for by_fold in folders]))
-
-
-def _train(folder: Path, variant: Variant, split: Path, seed: int) -> Predictions:
+def _train(folder: Path, variant: Variant, split: Path, seed: int) -> None:
     if variant.train:
         variant.train(folder, variant, split, seed)
     else:
         settings = (variant.spec, variant.config, seed, variant.copies, variant.start)
         train_model(folder, variant.store, split, *settings, test=True)
-    return read_test(folder, variant.store, split)
