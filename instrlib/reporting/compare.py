@@ -6,15 +6,12 @@ studies as if these were independent (MOVER; Zou and Donner, Statistics in Medic
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from instrlib.core.config import folders
-from instrlib.core.io import slug
 from instrlib.reporting import numbers
-from instrlib.reporting.report import Document, Table, write_html
+from instrlib.reporting.report import Table
 from instrlib.reporting.summary import Study, text_of
 
 
@@ -36,18 +33,6 @@ def agreement(first: Study, second: Study) -> str:
     known = [abs(one) for one in (change(*pair)[0] for pair in found) if math.isfinite(one)]
     largest = f"; the largest change of a difference is {numbers.rounded(max(known))}" if known else ""
     return f"{len(same)} of {len(pairs)} primary verdicts agree with {second.label}{largest}."
-
-
-def write_page(first: Study, second: Study) -> Path:
-    """Write the comparison as `reports/compare/<first>--<second>.html`."""
-    names = (first.label, second.label)
-    document = Document("Two studies side by side", " and ".join(names))
-    document.section("agreement", "Agreement", [document.text(agreement(first, second))])
-    for name, (header, rows) in compare(first, second).items():
-        caption = "All primary comparisons." if name == "primary" else f"{name.capitalize()} that differ."
-        block = document.table(caption, header, rows) if rows else document.text("Nothing differs.")
-        document.section(name, name.capitalize(), [block])
-    return write_html(document.plain(), folders().reports / "compare" / f"{'--'.join(map(slug, names))}.html")
 
 
 def change(first: dict[str, Any], second: dict[str, Any]) -> tuple[float, float, float]:

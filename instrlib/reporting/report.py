@@ -41,25 +41,15 @@ _PERCENT = re.compile(r"(?<=\d) ?%")
 
 def write_report(study: Study) -> list[Path]:
     """Write `report.html` and `report.pdf` into the folder of the study."""
-    document = report(study)
-    return [write_html(document, study.folder / "report.html"), _write_pdf(document, study.folder / "report.pdf")]
-
-
-def write_html(document: dict[str, Any], path: Path) -> Path:
-    """Write a document as one HTML file with embedded figures."""
+    document, paths = report(study), [study.folder / "report.html", study.folder / "report.pdf"]
     picture = {"picture": lambda figure: base64.b64encode(_drawn(figure, ".png")).decode()}
-    write_text(path, filled("report.html", document | picture, autoescape=True) + "\n")
-    return path
-
-
-def _write_pdf(document: dict[str, Any], path: Path) -> Path:
-    """Write a document as an A4 PDF; equal documents give equal bytes."""
+    write_text(paths[0], filled("report.html", document | picture, autoescape=True) + "\n")
     figures = {block["stem"]: _drawn(block["path"], ".svg").decode() for block in _blocks(document, "figure")}
-    # Without tags, which are a third of the file; screen readers can use the HTML.
+    # Without tags, which are a third of the file; screen readers can use the HTML. Equal documents give equal bytes.
     settings = {"timestamp": datetime(1980, 1, 1, tzinfo=UTC), "pdf_tags": False}
-    with atomic_path(path) as temporary:
+    with atomic_path(paths[1]) as temporary:
         temporary.write_bytes(compiled("report.typ", document | {"drawn": figures}, **settings))
-    return path
+    return paths
 
 
 def compiled(name: str, data: dict[str, Any], **settings: Any) -> Any:
@@ -77,10 +67,9 @@ def _drawn(path: str, suffix: str) -> bytes:
 
 
 class Document:
-    """A document whose figures, tables and cited works are numbered in order."""
+    """Sections whose figures, tables and cited works are numbered in order."""
 
-    def __init__(self, title: str, label: str, about: dict[str, str] | None = None) -> None:
-        self.title, self.label, self.about = title, label, about or {}
+    def __init__(self) -> None:
         self.cited: dict[str, int] = {}  # number of each cited work
         self.sections: list[dict[str, Any]] = []
 
@@ -126,14 +115,9 @@ class Document:
         return [piece for piece in found if piece["text"]]
 
     def plain(self) -> dict[str, Any]:
-        """Return the document as plain values."""
-        document = {
-            "title": self.title,
-            "study": self.label,
-            "about": [[typeset(name), typeset(text)] for name, text in self.about.items()],
-            "sections": self.sections,
-            "works": [{"number": n, "key": key, "pieces": _works()[key]} for key, n in self.cited.items()],
-        }
+        """Return sections and works as plain values."""
+        works = [{"number": n, "key": key, "pieces": _works()[key]} for key, n in self.cited.items()]
+        document = {"sections": self.sections, "works": works}
         for kind in ("figure", "table"):
             for number, block in enumerate(_blocks(document, kind), start=1):
                 block["number"] = number
@@ -179,14 +163,15 @@ def _works() -> dict[str, list[Piece]]:
 
 def report(study: Study) -> dict[str, Any]:
     """Return the report of a study: summary, a section for each notebook, how to reproduce it, references."""
-    document = Document("Musical instrument recognition", study.label, study.about())
+    document = Document()
     document.section("abstract", "Summary", list(_summary(document, study)))
     for name, entry in study.notebooks.items():
         if blocks := list(_notebook(document, study, name, entry)):
             title = (entry.get("title") or name.partition("_")[2].replace("_", " ")).rpartition(" · ")[2]
             document.section(name, title[:1].upper() + title[1:], blocks)
     document.section("reproduce", "How to reproduce this report", list(_reproduce(document, study)))
-    return document.plain()
+    about = [[typeset(name), typeset(text)] for name, text in study.about().items()]
+    return {"title": "Musical instrument recognition", "study": study.label, "about": about, **document.plain()}
 
 
 def _summary(document: Document, study: Study) -> Iterator[Block]:

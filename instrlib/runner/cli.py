@@ -252,14 +252,12 @@ def report(
         one, other = map(open_study, compare)
         for header, rows in comparing.compare(one, other).values():
             if rows:
-                _table(header, rows[:40])
+                _table(header, rows)
         typer.echo(comparing.agreement(one, other))
-        written = [comparing.write_page(one, other)]
-    else:
-        from instrlib.runner.study import write_reports
+        return
+    from instrlib.runner.study import write_reports
 
-        written = write_reports(_results(corpus, profile, data, local=local))
-    for path in written:
+    for path in write_reports(_results(corpus, profile, data, local=local)):
         typer.echo(_near(path))
 
 
