@@ -81,7 +81,7 @@ def dots(
 def bars(
     *, names: np.ndarray, values: np.ndarray, series: np.ndarray | None = None, layout: str = "panels", xlabel: str = ""
 ) -> Figure:
-    """Draw horizontal bars, one row a name.
+    """Draw horizontal bars, one row per name.
 
     `values` [n] or [n_series, n] have one panel per series, named by `series`, or are "stacked" in one (`layout`).
     """

@@ -34,7 +34,7 @@ DASHES = ("--", ":", "-.", (0, (1, 4)), (0, (8, 3)))
 FIXED = {"better": BLUE, "worse": RED, "equivalent": GREEN, "inconclusive": GREY, "baseline": GREY}
 """Colours of kinds that are the same in every chart."""
 
-WIDTH, DPI = 7.2, 150  # inches, and pixels an inch
+WIDTH, DPI = 7.2, 150  # inches, and pixels per inch
 
 CHARTS: dict[str, Callable[..., Figure]] = {}
 """Every chart by the name of its function."""
@@ -152,7 +152,7 @@ def label(name: object, *, wrap: int = 34) -> str:
 
 
 def legend(figure: Figure, *axes: Axes, below: bool = False) -> None:
-    """Draw one legend for all panels, one entry a name, in as many columns as fit; the figure grows by its height."""
+    """Draw one legend for all panels, one entry per name, in as many columns as fit; the figure grows by its height."""
     drawn = [pair for one in axes for pair in zip(*one.get_legend_handles_labels(), strict=True)]
     handles = {text: handle for handle, text in drawn if text}
     if not handles:

@@ -24,18 +24,18 @@ from instrlib.core.io import (
     write_json,
 )
 
-FLOORS = ("core", "audio", "data", "evaluation", "models", "studies")
+LAYERS = ("core", "audio", "data", "evaluation", "models", "studies")
 """The subpackages that make numbers; each may import those before it."""
 
 ABOVE = {
     "charts": ("core",),
     "reporting": ("core", "charts"),
-    "deploy": (*FLOORS, "charts", "reporting"),
-    "runner": (*FLOORS, "charts", "reporting", "deploy"),
+    "deploy": (*LAYERS, "charts", "reporting"),
+    "runner": (*LAYERS, "charts", "reporting", "deploy"),
 }
 """The subpackages that show numbers, and what each may import; no key of a number contains their code."""
 
-BELOW = {floor: FLOORS[:number] for number, floor in enumerate(FLOORS)} | ABOVE
+BELOW = {layer: LAYERS[:number] for number, layer in enumerate(LAYERS)} | ABOVE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -50,7 +50,7 @@ _SHOWING = re.findall(
 def key(layer: str, **inputs: Any) -> str:
     """Return the key of a result: a hash of its inputs, of the code up to a layer, and of the installed versions.
 
-    The code of `layer`, one of `FLOORS`, and of those before it counts, without comments, docstrings and messages.
+    The code of `layer`, one of `LAYERS`, and of those before it counts, without comments, docstrings and messages.
     The inputs are everything else that determines the result: settings, keys of other results, hashes of files.
     """
     return hash_json({"inputs": inputs, "code": code_hash(layer), "versions": versions()})

@@ -119,7 +119,7 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
                 return "", result_page(analysis)
             except InstrlibError as error:
                 message = html.escape(str(error).replace(str(path), path.name))
-                return f'<p class="refusal" role="alert">{message}</p>', ""
+                return f'<p class="error" role="alert">{message}</p>', ""
 
     def forget(request: gradio.Request) -> None:
         waiting.replace(request.session_hash, None)

@@ -141,7 +141,7 @@ def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
     store = build_store(corpus, inputs.store.config, root=data / "features")
     groups = store.clips.set_index("clip_id").group
     if lost := sorted(set(known.clip_id) - set(groups.index)):
-        raise ConfigError(f"{clips_per_class} rendered clips a class do not include {lost[0]}; render more of them.")
+        raise ConfigError(f"{clips_per_class} rendered clips per class do not include {lost[0]}; render more of them.")
     splits = []
     for path in inputs.splits:
         split = load_split(path, inputs.store.segments)
@@ -229,7 +229,7 @@ def publish(
     """
     if several is not None and several.fold != single.fold:
         raise RunError(
-            "The networks are of two folds: one may know test clips of the other. Choose both from one fold."
+            "The networks are of two folds; one may be trained on test clips of the other. Choose both from one fold."
         )
     with io.atomic_folder(folder) as partial:
         made, origins = {}, {}
@@ -336,7 +336,7 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record, and the model card in Markdown, to which `reporting.cards` adds what notebooks declare."""
     sealed = published.sealed(io.to_jsonable(record))
     lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items())
-    io.write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line an entry
+    io.write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line per entry
     licence = sealed["about"]["corpus"]["licence"]
     fonts = [{"name": name, **vars(font)} for name, font in FONTS.items() if name in licence]
     values = sealed | {"fonts": fonts, "n_noises": N_NOISES}

@@ -24,7 +24,7 @@ from instrlib.core.parallel import without_stderr
 from instrlib.evaluation.calibration import is_named, sigmoid, softmax
 
 FORMAT = 1
-"""Version of the layout of `model.json`; other versions are refused."""
+"""Version of the layout of `model.json`; other versions raise an error."""
 
 RECORD, CONDITION, CARD = "model.json", "condition.json", "MODEL_CARD.md"
 FILES = {"single": "single.tflite", "several": "several.tflite"}

@@ -93,7 +93,7 @@ class Crossing:
     adapted: Predictions | None = None
 
 
-def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -> tuple[list[Domain], list[str]]:
+def available(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -> tuple[list[Domain], list[str]]:
     """Open all domains on this machine, and compute missing features and splits.
 
     Domains are the study's own corpus (first), the built-in corpus played by each single soundfont, the corpora in
@@ -140,7 +140,7 @@ def at_hand(corpus: Corpus, inputs: Inputs, *, profile: Profile, folder: Path) -
 
 
 def on_this_machine() -> dict[str, str]:
-    """Return a hash of each soundfont and corpus that `at_hand` finds besides the study's own corpus."""
+    """Return a hash of each soundfont and corpus that `available` finds besides the study's own corpus."""
     fonts = {name: sources.font_hash(path) for name, path in sorted(sources.fonts().items())}
     return fonts | {f"{name} in {root}": io.hash_tree(root) for name, root, _ in _places()}
 

@@ -50,10 +50,10 @@ OTHER = {
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Return a package of two floors, of which `level` is the code of the lower; nothing is remembered of another."""
-    for floor in cache.FLOORS:
-        (tmp_path / floor).mkdir()
-        (tmp_path / floor / "module.py").write_text(MODULE)
+    """Return a package of two layers, of which `level` is the code of the lower; nothing is remembered of another."""
+    for layer in cache.LAYERS:
+        (tmp_path / layer).mkdir()
+        (tmp_path / layer / "module.py").write_text(MODULE)
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
     monkeypatch.setattr(cache, "_package_hash", cache._package_hash.__wrapped__)
     return tmp_path
@@ -74,10 +74,10 @@ def test_wording_changes_no_key(package, change):
 
 @pytest.mark.parametrize("change", OTHER)
 def test_a_change_of_code_changes_the_keys_of_its_floor_and_those_above(package, change):
-    before = {floor: cache.key(floor) for floor in cache.FLOORS}
+    before = {layer: cache.key(layer) for layer in cache.LAYERS}
     alter(package / "data" / "module.py", *OTHER[change])
-    changed = [floor for floor in cache.FLOORS if cache.key(floor) != before[floor]]
-    assert changed == list(cache.FLOORS[cache.FLOORS.index("data") :])
+    changed = [layer for layer in cache.LAYERS if cache.key(layer) != before[layer]]
+    assert changed == list(cache.LAYERS[cache.LAYERS.index("data") :])
 
 
 def test_a_module_that_is_new_or_renamed_counts(package):

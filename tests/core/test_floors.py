@@ -36,12 +36,12 @@ def graph() -> dict[str, set[str]]:
 
 def violations(graph: dict[str, set[str]]) -> set[tuple[str, str]]:
     """Return the imports that do not run down, as pairs of modules."""
-    floor = {name: name.partition(".")[0] for name in graph | dict.fromkeys(set().union(*graph.values()))}
+    layer = {name: name.partition(".")[0] for name in graph | dict.fromkeys(set().union(*graph.values()))}
     pairs = {(name, used) for name, uses in graph.items() for used in uses}
-    return {(a, b) for a, b in pairs if floor[b] not in (floor[a], *BELOW.get(floor[a], ()))}
+    return {(a, b) for a, b in pairs if layer[b] not in (layer[a], *BELOW.get(layer[a], ()))}
 
 
-def test_imports_run_down_the_floors_only_and_not_in_a_circle(graph):
+def test_imports_run_down_the_layers_only_and_not_in_a_circle(graph):
     assert not violations(graph)
     list(graphlib.TopologicalSorter(graph).static_order())
     assert {name.partition(".")[0] for name in graph if "." in name} <= set(BELOW)

@@ -141,16 +141,16 @@ def test_a_change_of_wording_drawing_or_reports_runs_nothing_and_one_of_numbers_
         words += text.count("Other words: ")
         path.write_text(re.sub(r'^( *""")(?=[A-Z])', r"\1Other words. ", text, flags=re.MULTILINE) + "# a comment\n")
     assert words > 50
-    for floor in ("charts", "reporting", "deploy", "runner"):
-        (library / floor / "new.py").write_text("def f(x):\n    return x + 1\n")
+    for layer in ("charts", "reporting", "deploy", "runner"):
+        (library / layer / "new.py").write_text("def f(x):\n    return x + 1\n")
     cache._package_hash.cache_clear()
     assert run_study(**SMOKE) == ()
     assert figure.read_bytes().startswith(b"\x89PNG"), "it is drawn again from its arrays"
-    for floor in cache.FLOORS:
-        (library / floor / "new.py").write_text("def f(x):\n    return x + 1\n")
+    for layer in cache.LAYERS:
+        (library / layer / "new.py").write_text("def f(x):\n    return x + 1\n")
         cache._package_hash.cache_clear()
-        assert all(one.state == "changed" and "the library" in one.detail for one in study.status()), floor
-        (library / floor / "new.py").unlink()
+        assert all(one.state == "changed" and "the library" in one.detail for one in study.status()), layer
+        (library / layer / "new.py").unlink()
 
 
 def test_another_parameter_version_or_corpus_file_runs_a_notebook_again(alone, monkeypatch):

@@ -1,4 +1,4 @@
-"""Domains at hand and in pairs, and networks that predict other domains than their own."""
+"""Available domains, in pairs, and networks that predict other domains than their own."""
 
 import dataclasses
 import os
@@ -46,7 +46,7 @@ def fonts(monkeypatch):
 @pytest.fixture
 def find(fonts, small, inputs, tmp_path):
     def found(corpus=small.clips):
-        return domains.at_hand(corpus, inputs, profile=get_profile("smoke"), folder=tmp_path / "run")
+        return domains.available(corpus, inputs, profile=get_profile("smoke"), folder=tmp_path / "run")
 
     return found
 
@@ -198,7 +198,7 @@ def crossed(small, inputs, tmp_path_factory):
         patch.setenv("INSTRLIB_DATA", str(place / "data"))
         patch.setenv(domains.VARIABLE, f"folder={place / 'mine'}")
         patch.setattr(domains, "sources", SimpleNamespace(fonts=dict))
-        found, _ = domains.at_hand(small.clips, inputs, profile=get_profile("smoke"), folder=place)
+        found, _ = domains.available(small.clips, inputs, profile=get_profile("smoke"), folder=place)
     config = TrainConfig(epochs=2)
     made = [variants.Variant(one.name, TINY, config, one.store.folder, splits=one.splits) for one in found]
     outcomes = variants.run_variants(place, made, splits=(), seeds=(0, 1))
