@@ -42,9 +42,9 @@ def spectrograms(
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no examples", ha="center", va="center")
         return figure
-    hops, frequencies, columns = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz), min(columns, n)
-    one_axis, texts = len(frequencies) == 1, [label(one, wrap=100 // columns) for one in titles]
-    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(columns, 1.1) + 0.12 * max(text.count("\n") for text in texts)
+    hops, frequencies, across = np.broadcast_to(hop_s, n), np.atleast_2d(frequencies_hz), min(columns, n)
+    one_axis, texts = len(frequencies) == 1, [label(one, wrap=100 // across) for one in titles]
+    height = {1: 2.3, 2: 1.75, 3: 1.7, 4: 1.3}.get(across, 1.1) + 0.12 * max(text.count("\n") for text in texts)
     figure, panels = grid(n, columns, row_height=height, margin=0.6, sharex=one_axis, sharey=one_axis)
     shades = colormaps["viridis"](np.linspace(0, 1, _SHADES))
     shades[:, -1] = np.linspace(0, 0.75, _SHADES)  # the spectrogram remains visible where the map is low
@@ -63,7 +63,7 @@ def spectrograms(
             inner, ends = (picture, [1, 99.5]) if np.isfinite(bands).any() else (picture[2:], [2, 98])
             image.set_clim(*np.percentile(inner, ends))
         if maps is not None:
-            relative = maps[number] / (maps[number].max() or 1)
+            relative = maps[number].astype(float) / (maps[number].max() or 1)
             if relative.any():
                 axes.contour(relative, levels=[0.5], colors=[style.ORANGE], linewidths=1, **place)
             image = axes.imshow(relative, cmap=ListedColormap(shades), vmin=0, vmax=1, **look)
@@ -184,7 +184,7 @@ def scatter(*, x: np.ndarray, y: np.ndarray, kinds: np.ndarray, panels: np.ndarr
     """
     names, colours = np.unique(panels), colours_of(kinds)
     figure, grid_panels = grid(len(names), 4, row_height=1.75, margin=0.4, sharex=True, sharey=True)
-    size = float(np.interp(len(x), [100, 1000], [16, 5]))
+    size = float(np.interp(len(x), [100, 1000], [16.25, 5]))
     for name, axes in zip(names, grid_panels, strict=True):
         own = panels == name
         axes.scatter(x[~own], y[~own], s=size / 2, color=style.LIGHT, linewidths=0)

@@ -1,4 +1,4 @@
-"""The web page for your own recordings, served by Gradio on this machine.
+"""Audio players in a notebook, and the web page for your own recordings, served by Gradio on this machine.
 
 The server accepts connections from 127.0.0.1 only and contacts no other host. Uploads are removed after the analysis.
 Results are embedded in the page, so that no other user can fetch them from the server.
@@ -7,25 +7,30 @@ Results are embedded in the page, so that no other user can fetch them from the 
 import base64
 import contextlib
 import html
+import io
 import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soundfile
+from IPython.display import HTML
 
 from instrlib.audio.decode import load
-from instrlib.core.io import ConfigError, CorpusError, InstrlibError, hash_json
+from instrlib.core.io import ConfigError, CorpusError, InstrlibError, spaced
+from instrlib.data.corpora import Corpus
 from instrlib.deploy.analysis import MAX_DURATION_S, Analysis, analyse, content, drawn, example_clip, pdf, to_json
-from instrlib.deploy.players import PLAYER_RATE_HZ, mp3
 from instrlib.models.published import PublishedModel, open_model
 from instrlib.reporting.summary import TEMPLATES, filled
 
-if TYPE_CHECKING:
-    import gradio
+PLAYER_RATE_HZ, MAX_PLAYER_S = 22_050, 3.0
 
 HOST = "127.0.0.1"
 MAX_MB = 200
@@ -44,21 +49,72 @@ _SERVED = (
 )
 
 
+def show(
+    captions: pd.DataFrame, signals: Mapping[str, Sequence[np.ndarray]], sample_rate_hz: int = PLAYER_RATE_HZ
+) -> HTML:
+    """Return a table with one row per sound: the captions, then the columns of players by name."""
+    rows = captions.rename(columns=spaced).astype(str).map(html.escape)
+    for name, column in signals.items():
+        sounds = [_embedded("audio/mpeg", _mp3(signal, sample_rate_hz)) for signal in column]
+        rows[name] = [f'<audio controls preload="none" src="{one}"></audio>' for one in sounds]
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(rows.to_html(index=False, escape=False, border=0))
+
+
+def players(corpus: Corpus, clips: pd.DataFrame, *, caption: list[str]) -> HTML:
+    """Return players of the first `MAX_PLAYER_S` of clips (rows with `path`, `start_s`) with columns as `caption`."""
+    signals = [
+        load(corpus.root / clip.path, sample_rate_hz=PLAYER_RATE_HZ, start_s=clip.start_s, duration_s=MAX_PLAYER_S)
+        for clip in clips.itertuples()
+    ]
+    return show(clips[caption], {"listen": signals})
+
+
+def _mp3(signal: np.ndarray, sample_rate_hz: int) -> bytes:
+    sound = io.BytesIO()
+    soundfile.write(sound, signal, sample_rate_hz, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.6)
+    return sound.getvalue()
+
+
+def _embedded(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 @contextlib.contextmanager
 def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[str]:
     """Serve the page while the block runs and yield its address; by default on the first free port from 7860.
 
     Variables of the environment that Gradio reads remain set. For the default of `folder` see `published.open_model`.
     """
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
     model = open_model(folder)
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost"]))
     with TemporaryDirectory(prefix="instrlib-page-") as root:
         uploads = Path(root).resolve() / "uploads"
         uploads.mkdir(mode=0o700)
+        guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_guarded)]
+        theme = {"primary_hue": "blue", "font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         os.environ |= _ENVIRONMENT | {"GRADIO_TEMP_DIR": str(uploads), "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+        import gradio  # it reads these variables
+
         page = _page(model, uploads)
         try:
-            address = _launch(page, port)
+            _, address, _ = page.launch(
+                server_name=HOST,
+                server_port=port,
+                inline=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                max_file_size=MAX_MB * 1_000_000,
+                state_session_capacity=50,
+                footer_links=[],
+                run_history=False,
+                app_kwargs={"middleware": guards},
+                theme=gradio.themes.Default(**theme),
+                css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
+            )
         except OSError as error:
             if port is not None and "empty port" in str(error):
                 raise ConfigError(f"Port {port} is in use; choose another one with --port.") from error
@@ -82,24 +138,21 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
 
 def result_page(analysis: Analysis, *, sound: bytes | None = None) -> str:
     """Return an analysis as HTML with figures and downloads; `sound` is an mp3 for a player. File names are escaped."""
-
-    def embedded(kind: str, content: bytes) -> str:
-        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
     figures = drawn(analysis)
     written = {"pdf": pdf(analysis, figures), "json": to_json(analysis).encode()}
     values = content(analysis) | {
         "stem": Path(analysis.name).stem,
-        "sound": sound and embedded("audio/mpeg", sound),
-        "images": {name: embedded("image/svg+xml", figure.encode()) for name, figure in figures.items()},
-        "files": {kind: embedded(f"application/{kind}", file) for kind, file in written.items()},
+        "sound": sound and _embedded("audio/mpeg", sound),
+        "images": {name: _embedded("image/svg+xml", figure.encode()) for name, figure in figures.items()},
+        "files": {kind: _embedded(f"application/{kind}", file) for kind, file in written.items()},
     }
     page = filled("analysis.html", values, autoescape=True)
     # Gradio would replace these brackets in a file name.
     return page.replace("${", "&#36;{").replace("{{", "&#123;{")
 
 
-def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
+def _page(model: PublishedModel, uploads: Path) -> Any:
+    """Return the page as `gradio.Blocks`."""
     import gradio
 
     progress = gradio.Progress()
@@ -131,7 +184,7 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
     with contextlib.suppress(CorpusError):  # no synthesiser
         path = example_clip(uploads)
         example = replace(analyse(path, model), name="Example: phrases of a sampled violin")
-        first = result_page(example, sound=mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ))
+        first = result_page(example, sound=_mp3(load(path, sample_rate_hz=PLAYER_RATE_HZ), PLAYER_RATE_HZ))
         path.unlink()
     # Gradio looks every 60 s for uploads that are older than 900 s, because they got no analysis.
     with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, 900)) as page:
@@ -152,31 +205,6 @@ def _page(model: PublishedModel, uploads: Path) -> "gradio.Blocks":
         )
         page.unload(forget)
     return page.queue(api_open=False, max_size=20)
-
-
-def _launch(page: "gradio.Blocks", port: int | None) -> str:
-    """Start the server in a thread and return its address."""
-    import gradio
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_guarded)]
-    theme = {"primary_hue": "blue", "font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    _, address, _ = page.launch(
-        server_name=HOST,
-        server_port=port,
-        inline=False,
-        prevent_thread_lock=True,
-        quiet=True,
-        max_file_size=MAX_MB * 1_000_000,
-        state_session_capacity=50,
-        footer_links=[],
-        run_history=False,
-        app_kwargs={"middleware": guards},
-        theme=gradio.themes.Default(**theme),
-        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
-    )
-    return address
 
 
 def _guarded(app: Any) -> Any:
@@ -204,35 +232,31 @@ class Waiting:
     """
 
     def __init__(self, uploads: Path) -> None:
-        self.uploads, self.root = uploads, Path(mkdtemp(dir=uploads.parent))
+        self.uploads = uploads
+        self.held: dict[str | None, tuple[Path, Path]] = {}  # link and upload of each page
 
     def replace(self, page: str | None, recording: str | None) -> None:
         """Let a recording wait in place of an earlier one of this page; `ValueError` if it is no upload."""
-        held = self.root / hash_json(page)
-        if recording is None:
-            shutil.rmtree(held, ignore_errors=True)
-            return
-        path, new = Path(recording).resolve(), Path(mkdtemp(dir=self.root))
-        link = new / path.relative_to(self.uploads)
-        link.parent.mkdir()
-        link.hardlink_to(path)
-        shutil.rmtree(held, ignore_errors=True)
-        new.rename(held)
+        if recording is not None:
+            upload = Path(recording).resolve()
+            upload.relative_to(self.uploads)
+            link = Path(mkdtemp(dir=self.uploads.parent)) / upload.name
+            link.hardlink_to(upload)
+        earlier = self.held.pop(page, None)
+        if recording is not None:
+            self.held[page] = link, upload
+        if earlier is not None:
+            shutil.rmtree(earlier[0].parent)
 
     @contextlib.contextmanager
     def taken(self, page: str | None) -> Iterator[Path | None]:
         """Yield the recording of a page, or None without one; remove it and its upload afterwards."""
-        with TemporaryDirectory(dir=self.root) as work:
-            try:
-                held = (self.root / hash_json(page)).rename(Path(work) / "held")
-            except FileNotFoundError:
-                yield None
-                return
-            (path,) = held.glob("*/*")
-            try:
-                yield path
-            finally:
-                upload = self.uploads / path.relative_to(held)
+        link, upload = self.held.pop(page, (None, None))
+        try:
+            yield link
+        finally:
+            if link is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    if upload.samefile(path):  # not if another user has just given the same recording again
+                    if upload.samefile(link):  # not if another user has just given the same recording again
                         upload.unlink()
+                shutil.rmtree(link.parent)
