@@ -28,6 +28,7 @@ _CONNECT_S = 5.0
 _NO_WORKER_S = 60.0
 
 _size = 0  # of the pool of processes, which never shrinks: its processes are warm or serve another call
+_running: list[str] = []  # the call of `parallel_map` to which each running task belongs
 _pooling = threading.Lock()  # two threads that import joblib at the same time get a part of it
 _stderr = threading.RLock()  # two threads that redirect stderr in turns would leave it redirected
 
@@ -96,13 +97,17 @@ def track(items: Iterable[Any], *, total: int, describe: str) -> Iterator[Any]:
 class Processes:
     """The worker processes of this process; `shared_processes` lets the kernels of a study use them too."""
 
-    def run(self, call: bytes, workers: int) -> Any:
-        """Return the result of a task, computed by one of at least `workers` processes."""
-        return self._pool(workers).submit(_call, call).result()
+    def run(self, call: bytes, workers: int, owner: str) -> Any:
+        """Return the result of a task of `owner`, computed by one of at least `workers` processes."""
+        _running.append(owner)
+        try:
+            return self._pool(workers).submit(_call, call).result()
+        finally:
+            _running.remove(owner)
 
-    def end(self) -> None:
-        """Kill the processes, because tasks without a consumer cannot be stopped otherwise."""
-        if _size:
+    def end(self, owner: str | None = None) -> None:
+        """Kill the processes, because running tasks cannot be stopped otherwise, unless another owner uses them."""
+        if _size and (owner is None or set(_running) <= {owner}):
             pool = self._pool(_size)
             for pid in list(pool._processes):
                 with contextlib.suppress(ProcessLookupError):
@@ -154,9 +159,9 @@ def _processes() -> Any:
 
 
 def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
-    processes = _processes()
+    processes, owner = _processes(), secrets.token_hex(8)
     with ThreadPoolExecutor(workers) as threads:  # each waits for a task
-        futures = [threads.submit(processes.run, _pickled(function, task), workers) for task in tasks]
+        futures = [threads.submit(processes.run, _pickled(function, task), workers, owner) for task in tasks]
         try:
             yield from _in_order(futures, as_completed)
         except BrokenProcessPool:
@@ -166,7 +171,7 @@ def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers:
             ) from None
         finally:
             if [future for future in futures if not future.cancel() and not future.done()]:
-                processes.end()
+                processes.end(owner)
 
 
 def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: str, describe: str) -> Iterator[Any]:

@@ -173,10 +173,11 @@ def test_an_error_keeps_its_kind_and_ends_the_other_tasks(where, start, tmp_path
     assert [number for number, _ in parallel_map(_who, [(0,), (1,)], workers=2)] == [0, 1]
 
 
-def test_a_caller_that_wants_no_more_results_ends_the_tasks(tmp_path):
-    results = parallel_map(_killed_once, [(0, tmp_path), *[(2, tmp_path)] * 20], workers=2)
-    assert next(results) == 0
+def test_a_caller_that_wants_no_more_results_ends_its_tasks_and_not_those_of_another():
+    results, others = (parallel_map(time.sleep, [(0.2,)] * n, workers=2) for n in (100, 6))
+    next(results), next(others)
     results.close()
+    assert list(others) == [None] * 5
     assert [number for number, _ in parallel_map(_who, [(0,), (1,)], workers=2)] == [0, 1]
 
 
