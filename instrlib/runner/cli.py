@@ -103,13 +103,8 @@ def status() -> None:
     """Show the state of every notebook in every local study, and the commits of the published studies."""
     from instrlib.runner import study as runs
 
-    rows = []
-    for one in runs.status():
-        when = f"{one.when:%Y-%m-%d %H:%M}" if one.when else ""
-        took = "" if one.duration_s is None else runs.duration(one.duration_s)
-        rows.append((one.study, one.notebook, one.state, when, took, one.detail))
-    if rows:
-        _table(("study", "notebook", "state", "when", "took", "detail"), rows)
+    if rows := runs.status():
+        _table(runs.State._fields, rows)
     else:
         typer.echo("No local study; start with: instrlib study")
     if published := runs.published():

@@ -201,8 +201,7 @@ class Run:
         results = folders().reports / self.study / "results.json"
         if not results.is_file():
             return "nothing is recorded yet"
-        entry = read_json(results)["notebooks"].get(self.notebook, {})
-        recorded = entry.get("metrics", {}) | entry.get("numbers", {})  # older records have both
+        recorded = read_json(results)["notebooks"].get(self.notebook, {}).get("numbers", {})
         for key in path:
             recorded = recorded.get(key) if isinstance(recorded, dict) else None
         if not isinstance(recorded, int | float):  # null if it was not finite

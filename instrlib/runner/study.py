@@ -14,7 +14,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from instrlib.core.cache import code_hash, versions
 from instrlib.core.config import folders, get_profile, study_name
@@ -224,8 +224,7 @@ def _environment() -> dict[str, str]:
     return {f"INSTRLIB_{name.upper()}": str(path) for name, path in places.items()}
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """State of a notebook in a study, with what changed, how it failed, or why it is left out in `detail`.
 
     `state` is done, changed (it would be executed again), failed, running, stopped, never run or left out.
@@ -234,9 +233,9 @@ class State:
     study: str
     notebook: str
     state: str
+    when: str = ""
+    took: str = ""
     detail: str = ""
-    when: datetime | None = None
-    duration_s: float | None = None
 
 
 def status() -> list[State]:
@@ -256,16 +255,16 @@ def states_of(study: str) -> Iterator[State]:
     except RunError:
         begun = "running"
     for name, record in records.items():
-        ended = {"when": datetime.fromisoformat(record["ended"]), "duration_s": record["duration_s"]} if record else {}
+        ended = (record["ended"][:16].replace("T", " "), duration(record["duration_s"])) if record else ()
         if why := why_unsuited(corpus, name):
-            yield State(study, name, "left out", why)
+            yield State(study, name, "left out", detail=why)
         elif "failed" in record:
-            yield State(study, name, "failed", record["failed"], **ended)
+            yield State(study, name, "failed", *ended, record["failed"])
         elif record:
             parameters, known = record["parameters"], hash_json(record["parameters"])
             looks[known] = looks.get(known) or _Study(study, parameters, notebooks, _files(parameters))
             why = looks[known].why(name)
-            yield State(study, name, "changed" if why else "done", why.removeprefix("changed: "), **ended)
+            yield State(study, name, "changed" if why else "done", *ended, why.removeprefix("changed: "))
         else:
             yield State(study, name, begun if (folder / f"{name}.ipynb").is_file() else "never run")
 

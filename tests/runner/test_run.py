@@ -91,7 +91,7 @@ def test_one_notebook_reads_the_declarations_of_the_finished_others(run):
 
 
 def test_a_number_is_compared_with_the_recorded_one(run, tmp_path):
-    entry = {"metrics": {"scores": {"accuracy": 0.5}}, "numbers": {"leak": 0.25, "loss": None}}
+    entry = {"numbers": {"scores": {"accuracy": 0.5}, "leak": 0.25, "loss": None}}
     write_json(tmp_path / "reports/rendered-smoke/results.json", {"notebooks": {"01_first": entry}})
     assert run.near_record(0.54, "scores", "accuracy", tolerance=0.05) == "yes"
     assert run.near_record(0.31, "leak", tolerance=0.05).startswith("no, 0.310")
