@@ -65,7 +65,8 @@ def split_path(store, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def folders(store, split_path, tmp_path_factory) -> list[Path]:
     root = tmp_path_factory.mktemp("trained")
-    return [train.train_model(root / f"seed-{seed}", store.folder, split_path, TINY, CONFIG, seed) for seed in (0, 1)]
+    variant = train.Variant("tiny", TINY, CONFIG, store.folder)
+    return [train.train_model(root / f"seed-{seed}", variant, split_path, seed) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_network_learns_several_labels_and_its_run_says_how_it_decides(folders
 
 def test_several_labels_always_get_sigmoid_outputs_also_with_cutmix(store, split_path, tmp_path):
     recipe = dataclasses.replace(CONFIG, epochs=1, output="softmax", augment=AugmentConfig(mix="cutmix"))
-    folder = train.train_model(tmp_path, store.folder, split_path, TINY, recipe, 0)
+    folder = train.train_model(tmp_path, train.Variant("tiny", TINY, recipe, store.folder), split_path, 0)
     assert trained.load_model(folder)[0].layers[-1].activation.__name__ == "sigmoid"
 
 
@@ -107,7 +108,8 @@ def test_a_class_that_the_training_part_never_shows_is_named(tones, store, tmp_p
     parts[parts[parts == "train"].index[-2:]] = "validation"
     save_split(Split(parts.sort_index(), 0), tmp_path / "split.json")
     with pytest.raises(SplitError, match="whistle"):
-        train.train_model(tmp_path / "run", store.folder, tmp_path / "split.json", TINY, CONFIG, 0)
+        variant = train.Variant("tiny", TINY, CONFIG, store.folder)
+        train.train_model(tmp_path / "run", variant, tmp_path / "split.json", 0)
 
 
 def test_predictions_carry_labels_and_thresholds_and_baselines_use_the_observed_ones(

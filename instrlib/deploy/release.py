@@ -26,7 +26,7 @@ from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 from instrlib.data.store import FeatureStore, Inputs, build_store
 from instrlib.evaluation import calibration, metrics, statistics
 from instrlib.evaluation.predictions import Predictions
-from instrlib.models import export, published, trained
+from instrlib.models import compression, published, trained
 from instrlib.models.published import FILES, RECORD, Network, PublishedModel
 from instrlib.models.train import validation_examples
 from instrlib.reporting.summary import filled
@@ -159,8 +159,8 @@ def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> 
     _, store, split = trained.open_trained(network, store_folder, split_path)
     load_keras().utils.clear_session()  # names in the file are counted; equal networks give equal bytes
     model, scaler = trained.load_model(network)
-    both = export.with_maps(model)
-    file.write_bytes(export.convert_model(both, ("dynamic int8",))["dynamic int8"])
+    both = compression.with_maps(model)
+    file.write_bytes(compression.convert_model(both, ("dynamic int8",))["dynamic int8"])
     grid = saliency.cell_grid(model, saliency.picture_layers(model)[-1]) if "maps" in both.output else None
     output, thresholds = model.layers[-1].activation.__name__, np.zeros(len(store.classes))
     plain = Network(file, store.config, scaler, output, 1.0, thresholds, grid)

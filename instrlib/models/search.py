@@ -21,7 +21,7 @@ from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import load_split
 from instrlib.data.store import Inputs
 from instrlib.models.layers import Layer, build, count_multiply_adds
-from instrlib.models.train import train_model
+from instrlib.models.train import Variant, train_model
 from instrlib.models.trained import summary
 
 if TYPE_CHECKING:
@@ -152,6 +152,6 @@ def _trial(path: Path, made_of: str, starts: Path, train: Callable[[], dict[str,
 
 def _train(store: Path, split: Path, spec: tuple[Layer, ...], config: TrainConfig) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        found = summary(train_model(Path(folder), store, split, spec, config, TRAIN_SEED))
+        found = summary(train_model(Path(folder), Variant("trial", spec, config, store), split, TRAIN_SEED))
     found |= {"validation_loss": found["validation_log_loss"], "seconds": found["training_s"]}
     return {name: float(found[name]) for name in RESULTS}

@@ -23,14 +23,7 @@ from instrlib.core.parallel import load_keras
 from instrlib.data.splits import check_classes, load_split
 from instrlib.data.store import FeatureStore, fit_scaler, open_store, rows_of_copies
 from instrlib.models.layers import SPECS, Layer, build, initialise
-from instrlib.models.trained import (
-    PREDICTED_AT_ONCE,
-    is_finished,
-    part_segments,
-    predict_clips,
-    read_test,
-    write_network,
-)
+from instrlib.models.trained import is_finished, part_segments, predict_clips, read_test, write_network
 
 if TYPE_CHECKING:
     import keras
@@ -83,7 +76,7 @@ class Examples:
 
     def answers(self, predict: Callable[[np.ndarray], Any]) -> np.ndarray:
         """Return the output of `predict` for all examples; it gets scaled inputs [n, n_bins, n_frames, 1]."""
-        parts = in_parts(np.arange(len(self)), PREDICTED_AT_ONCE)
+        parts = in_parts(np.arange(len(self)), 256)
         inputs = (scale(self.read(part), self.config, self.scaler)[..., None] for part in parts)
         return np.concatenate([np.asarray(predict(x)) for x in inputs])
 
@@ -111,8 +104,7 @@ def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Sca
 class Graph:
     """A network with its compiled epoch and prediction, shared by the trainings of one layer table.
 
-    `standardise` scales each example to mean 0 and standard deviation 1; `rates` and `frozen_norm` are those of
-    `transfer.Pretrained`.
+    `standardise`: see `features.scale`, scaling "segment"; `rates` and `frozen_norm`: see `transfer.Pretrained`.
     """
 
     def __init__(
@@ -237,11 +229,9 @@ def fit(
 ) -> tuple[Graph, pd.DataFrame, int]:
     """Train a network on the examples `known` and validate it on `held_out`.
 
-    `begin` sets initial weights; `moved` contains `rates` and `frozen_norm` of `transfer.Pretrained`.
-
-    Returns the graph, whose `model` is the trained network until the next training of this process; one row per epoch
-    with `epoch`, `loss`, `accuracy`, `val_loss` and `val_accuracy` (NaN without validation); and the epoch of the kept
-    weights, from 1.
+    `begin` sets initial weights; `moved` contains `rates` and `frozen_norm` of `transfer.Pretrained`. Returns the
+    graph, whose `model` is the trained network until the next training of this process; one row per epoch with `epoch`,
+    `loss`, `accuracy`, `val_loss` and `val_accuracy` (NaN without validation); and the epoch that is kept, from 1.
     """
     (n, n_classes), shape, standardise = known.labels.shape, known.config.shape, known.config.scaling == "segment"
     graph = compiled(table, shape, n_classes, config.output, standardise, *moved)
@@ -266,9 +256,8 @@ def fit(
             done = (epoch + np.arange(n_steps, dtype=np.float32) / n_steps) / config.epochs
             rates *= 0.5 + 0.5 * np.cos(np.pi * done)
         totals = np.zeros(3)
-        for steps, x, targets, weighted in _chunks(known, config, weights, n_steps, (seed, epoch)):
-            given = (x, targets, weighted, rates[steps], np.int32(seed), ends[1] - ends[0], ends[0])
-            totals += graph.epoch(*given).numpy()
+        for steps, *given in _chunks(known, config, weights, n_steps, (seed, epoch)):
+            totals += graph.epoch(*given, rates[steps], np.int32(seed), ends[1] - ends[0], ends[0]).numpy()
         n_seen = n_steps * min(config.batch_size, n)
         row = {"epoch": epoch + 1, "loss": totals[0] / n_seen, "accuracy": totals[1] / totals[2]}
         rows.append(row)
@@ -284,10 +273,8 @@ def fit(
             since = epoch - int(np.argmin([one["val_loss"] for one in rows]))
             halvings += since > 0 and since % PLATEAU_EPOCHS == 0
     if not (kept and all(np.isfinite(one).all() for one in (*kept, *graph.model.get_weights()))):
-        raise RunError(
-            f"Training with seed {seed} diverged in epoch {len(rows)}; lower the learning rate "
-            f"({config.learning_rate:g})."
-        )
+        rate = f"{config.learning_rate:g}"
+        raise RunError(f"Training with seed {seed} diverged in epoch {len(rows)}; lower the learning rate ({rate}).")
     graph.model.set_weights(kept)
     return graph, pd.DataFrame(rows, columns=["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]), best
 
@@ -335,28 +322,31 @@ def _validation(held_out: Examples, graph: Graph, weights: np.ndarray | None, co
     return {"val_loss": loss, "val_accuracy": accuracy, "rank": rank}
 
 
-def train_model(
-    folder: Path,
-    store_folder: Path,
-    split_path: Path,
-    spec: str | tuple[Layer, ...],
-    config: TrainConfig,
-    seed: int,
-    copies: Path | None = None,
-    start: "Pretrained | None" = None,
-    *,
-    test: bool = False,
-) -> Path:
-    """Train a network on the training part of a split and write it to a run folder, unless it is there already.
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a network; corpora with several labels per clip get sigmoid outputs."""
 
-    Several labels per clip get sigmoid outputs. Each epoch draws the original or one of the `copies`, a store of
-    augmented copies. `start` replaces random initial weights. `test` adds `trained.read_test`, which affects no choice.
+    name: str
+    spec: str | tuple[Layer, ...]  # a name of `layers.SPECS` or a table
+    config: TrainConfig
+    store: Path  # folder of the features
+    copies: Path | None = None  # folder of a store of augmented copies; each epoch draws the original or one of them
+    splits: tuple[Path, ...] | None = None  # if its clips differ from those of the other variants
+    seeds: tuple[int, ...] | None = None  # if it has fewer
+    start: "Pretrained | None" = None  # replaces random initial weights
+    train: Callable[[Path, "Variant", Path, int], None] | None = (
+        None  # replaces the training, such as `compression.prune`
+    )
+
+
+def train_model(folder: Path, variant: Variant, split_path: Path, seed: int, *, test: bool = False) -> Path:
+    """Train a network on the training part of a split and write it to a run folder, unless it is there already.
 
     The optimizer is Adam (Kingma and Ba, 2015, arXiv:1412.6980), by default with cosine decay (Loshchilov and Hutter,
     2017, arXiv:1608.03983). The last epoch is kept; with `patience` the best one on validation, by accuracy (softmax)
-    or loss (sigmoid).
+    or loss (sigmoid). `test` adds `trained.read_test`, which affects no choice.
     """
-    store = open_store(store_folder)
+    store, config, start = open_store(variant.store), variant.config, variant.start
     split = load_split(split_path, store.segments)
     train, validation = (part_segments(store, split, part) for part in ("train", "validation"))
     if store.config.kind != "log_mel" and (config.augment.mix == "mixtures" or config.augment.recording):
@@ -371,8 +361,8 @@ def train_model(
             )
     else:
         check_classes(store.segments, split.parts, store.classes)
-    copied = open_store(copies) if copies else None
-    table = SPECS[spec] if isinstance(spec, str) else spec
+    copied = open_store(variant.copies) if variant.copies else None
+    table = SPECS[variant.spec] if isinstance(variant.spec, str) else variant.spec
     inputs = [store.fingerprint, split.fingerprint, copied and copied.fingerprint, start and start.fingerprint]
     key = cache_key("models", inputs=inputs, settings=[table, config, store.config, seed])
     if is_finished(folder, key):
@@ -382,21 +372,19 @@ def train_model(
     scaler = start.scaler(store) if start else fit_scaler(store, rows)
     changed = ((copied.features, one) for one in rows_of_copies(train, copied).T) if copied else ()
     known = Examples(((store.features, rows), *changed), store.label_matrix(train), store.config, scaler)
-    held_out, settings = validation_examples(store, validation, scaler, config), {}
-    if start:
-        begin = functools.partial(start.begin, store=store, scaler=scaler, train=train, validation=validation)
-        settings = {"begin": begin, "moved": (start.rates, start.frozen_norm)}
-    graph, history, best = fit(table, known, held_out, config, seed, **settings)
+    held_out = validation_examples(store, validation, scaler, config)
+    begin = start and functools.partial(start.begin, store=store, scaler=scaler, train=train, validation=validation)
+    moved = (start.rates, start.frozen_norm) if start else ()
+    graph, history, best = fit(table, known, held_out, config, seed, begin=begin, moved=moved)
     metrics = {"best_epoch": best, "epochs": len(history), "training_s": round(time.monotonic() - began, 1)}
     if config.augment.mix == "mixtures":
         predicted = {"probabilities": held_out.answers(graph.predict).astype(float), "labels": held_out.labels}
     else:
         predicted = predict_clips(graph.predict, store, scaler, validation, several=config.output == "sigmoid")
     made_of = {"key": key, "spec": table, "seed": seed, "train": config}
-    about = {"store": store, "split": split, "metrics": metrics, "made_of": made_of, "predicted": predicted}
-    write_network(folder, graph.model, scaler, **about, history=history)
+    write_network(folder, graph.model, scaler, store, split, metrics, made_of, predicted, history)
     if test:
-        read_test(folder, store_folder, split_path, predict=graph.predict)
+        read_test(folder, variant.store, split_path, predict=graph.predict)
     return folder
 
 

@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 COMPLETE = "manifest.json"
 """Written last: a folder without it holds no finished training."""
 
-PREDICTED_AT_ONCE = 256
-
 
 def write_network(
     folder: Path,
     model: "keras.Model",
     scaler: Scaler,
-    *,
     store: FeatureStore,
     split: Split,
     metrics: dict[str, Any],
@@ -170,7 +167,7 @@ def predict_clips(
     rows of `store.segments`, including all segments of a clip. `several` adds `labels` even if the corpus has one label
     per clip, as for sigmoid outputs.
     """
-    parts = in_parts(segments.row.to_numpy(), PREDICTED_AT_ONCE)
+    parts = in_parts(segments.row.to_numpy(), 256)
     by_segment = np.concatenate([np.asarray(predict(store.read(rows, scaler))) for rows in parts])
     means = clip_probabilities(by_segment, segments.clip_id.to_numpy(str))
     return of_clips(store, segments, means, several=several)

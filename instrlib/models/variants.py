@@ -1,37 +1,17 @@
 """Comparison of training variants: several seeds on every fold, tested on the same clips."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, in_parts, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.evaluation.predictions import Predictions, join_seeds
-from instrlib.models.layers import Layer
-from instrlib.models.train import train_model
+from instrlib.models.train import Variant, train_model
 from instrlib.models.trained import read_test, summary
-
-if TYPE_CHECKING:
-    from instrlib.models.transfer import Pretrained
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to train a network."""
-
-    name: str
-    spec: str | tuple[Layer, ...]  # a name of `layers.SPECS` or a table
-    config: TrainConfig
-    store: Path  # folder of the features
-    copies: Path | None = None  # folder of a store of augmented copies; see `train.train_model`
-    splits: tuple[Path, ...] | None = None  # if its clips differ from those of the other variants
-    seeds: tuple[int, ...] | None = None  # if it has fewer
-    start: "Pretrained | None" = None  # replaces random initial weights
-    train: Callable[[Path, "Variant", Path, int], None] | None = None  # replaces the training, such as `prune.prune`
 
 
 @dataclass(frozen=True)
@@ -116,8 +96,4 @@ def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
 
 
 def _train(folder: Path, variant: Variant, split: Path, seed: int) -> None:
-    if variant.train:
-        variant.train(folder, variant, split, seed)
-    else:
-        settings = (variant.spec, variant.config, seed, variant.copies, variant.start)
-        train_model(folder, variant.store, split, *settings, test=True)
+    (variant.train or functools.partial(train_model, test=True))(folder, variant, split, seed)

@@ -70,7 +70,7 @@ def why_unsuited(corpus: str, notebook: str) -> str:
 
 def _files(parameters: dict[str, Any]) -> dict[str, str]:
     """Return fingerprints of the corpus and of the other files that notebooks use."""
-    from instrlib.models.embeddings import available, weights_folder
+    from instrlib.models.transfer import available, weights_folder
     from instrlib.studies.domains import on_this_machine
 
     corpus, found = parameters["corpus"], {}

@@ -20,7 +20,7 @@ from instrlib.core.io import ConfigError, in_parts
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.data.splits import load_split
 from instrlib.data.store import FeatureStore, open_store
-from instrlib.models import export
+from instrlib.models import compression
 from instrlib.models.trained import load_model, open_trained, part_segments, read_manifest
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
     The logit of class c is the mean over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is
     the map [n, n_classes, n_rows, n_columns], on the grid of the last of `picture_layers`.
     """
-    network = export.with_maps(model)
+    network = compression.with_maps(model)
     if "maps" not in network.output:
         raise ConfigError("Class activation maps require a network that ends with a global mean and one dense layer.")
     maps = [network(part, training=False)["maps"].numpy() for part in in_parts(x, _BATCH)]

@@ -194,14 +194,8 @@ def test_features_clips_and_networks_are_made_again_when_what_makes_them_changes
     monkeypatch.setattr(cache, "_package_hash", functools.cache(cache._package_hash.__wrapped__))
     place = shutil.copytree(small.store.folder.parents[1], tmp_path / "small")
     features = place / "features"
-    network = (
-        place / "network",
-        features / small.store.folder.name,
-        place / "split.json",
-        "small",
-        TrainConfig(epochs=1),
-        0,
-    )
+    variant = train.Variant("small", "small", TrainConfig(epochs=1), features / small.store.folder.name)
+    network = (place / "network", variant, place / "split.json", 0)
     train.train_model(*network)
     for module, name in ((rendered, "_render_batch"), (store, "_fill"), (train, "fit")):
         monkeypatch.setattr(module, name, make)

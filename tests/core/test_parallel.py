@@ -262,11 +262,11 @@ def test_a_scheduler_that_goes_away_is_one_sentence_and_nothing_is_written_to_st
 
 @pytest.mark.slow
 def test_training_gives_the_same_bits_from_one_process_two_and_a_cluster_that_loses_a_worker(small, start, tmp_path):
-    inputs = small.store.folder, small.split_path
+    variant = train.Variant("small", "small", TrainConfig(epochs=1), small.store.folder)
 
     def results(name: str, *, workers: int | None = None, marker: Path | None = None) -> list[list]:
         tasks = [
-            (marker if seed == 1 else None, tmp_path / name / str(seed), *inputs, "small", TrainConfig(epochs=1), seed)
+            (marker if seed == 1 else None, tmp_path / name / str(seed), variant, small.split_path, seed)
             for seed in (0, 1)
         ]
         runs = list(parallel_map(_trains_and_is_killed_once, tasks, workers=workers, isolate=True))

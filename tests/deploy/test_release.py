@@ -18,7 +18,7 @@ from instrlib.deploy import release
 from instrlib.deploy.release import Candidate, choose
 from instrlib.evaluation.calibration import fit_temperature, softmax
 from instrlib.evaluation.metrics import clip_probabilities
-from instrlib.models import export, published, trained
+from instrlib.models import compression, published, trained
 from instrlib.models.layers import Layer, build
 from instrlib.studies import saliency
 
@@ -127,7 +127,7 @@ def test_the_file_gives_the_logits_maps_and_probabilities_of_the_network(release
 def test_a_network_without_a_mean_at_its_end_gives_logits_only():
     network = build((Layer("conv", 4, pool=4), Layer("flatten"), Layer("dense", 5)), (16, 24, 1), 3)
     x = np.random.default_rng(0).standard_normal((2, 16, 24, 1)).astype(np.float32)
-    found = export.with_maps(network).predict_on_batch(x)
+    found = compression.with_maps(network).predict_on_batch(x)
     assert list(found) == ["logits"]
     np.testing.assert_allclose(softmax(found["logits"]), network.predict_on_batch(x), atol=1e-6)
 

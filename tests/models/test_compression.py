@@ -14,10 +14,9 @@ from ai_edge_litert.interpreter import Interpreter
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import RunError, read_json
 from instrlib.data.splits import load_split
-from instrlib.models import export, prune, trained
-from instrlib.models.export import FORMATS
+from instrlib.models import compression, trained
+from instrlib.models.compression import FORMATS, Pruning
 from instrlib.models.layers import Layer, build, count_multiply_adds
-from instrlib.models.prune import Pruning
 from instrlib.models.variants import Variant, run_variants
 
 TUNE = TrainConfig(epochs=2, learning_rate=1e-3)
@@ -36,7 +35,9 @@ def dense(small, inputs, tmp_path_factory):
 def prune_all(dense, inputs, folder: Path, ways: list[Pruning], config: TrainConfig = TUNE, seeds=(0, 1)):
     places = {(seed, inputs.splits[0]): by_fold[0] for seed, by_fold in enumerate(dense.folders)}
     made = [
-        Variant(one.name, "compact", config, inputs.store.folder, train=functools.partial(prune.prune, places, one))
+        Variant(
+            one.name, "compact", config, inputs.store.folder, train=functools.partial(compression.prune, places, one)
+        )
         for one in ways
     ]
     return run_variants(folder, made, splits=inputs.splits, seeds=seeds, workers=2)
@@ -98,14 +99,16 @@ def test_a_loss_that_is_not_finite_is_refused(dense, inputs, tmp_path):
 
 
 def test_tf_keras_is_imported_by_pruning_alone(dense):
-    code = "import sys, pathlib; from instrlib.models import export, prune, trained\n"
+    code = "import sys, pathlib; from instrlib.models import compression, trained\n"
     code += "trained.load_model(pathlib.Path(sys.argv[1])); assert 'tf_keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(dense.flat[0])], check=True)
 
 
 @pytest.fixture(scope="module")
 def exported(dense, inputs, tmp_path_factory):
-    return export.export_networks(tmp_path_factory.mktemp("files"), {"dense": dense.folders}, inputs=inputs, workers=2)
+    return compression.export_networks(
+        tmp_path_factory.mktemp("files"), {"dense": dense.folders}, inputs=inputs, workers=2
+    )
 
 
 def test_each_file_answers_nearly_as_its_network_with_probabilities(exported, dense):
@@ -127,7 +130,7 @@ def test_sizes_are_those_of_the_files_and_of_the_network(exported, dense, inputs
         assert (row.bytes, row.compressed_bytes) == (len(content := row.path.read_bytes()), len(compress(content, 9)))
         assert row.parameters == row.nonzero == model.count_params()
         assert row.multiply_adds == row.nonzero_multiply_adds == count_multiply_adds(model)
-        found = trained.predict_clips(export.predictor(row.path), inputs.store, scaler, segments)
+        found = trained.predict_clips(compression.predictor(row.path), inputs.store, scaler, segments)
         assert row.validation_accuracy == (found["probabilities"].argmax(1) == found["targets"]).mean()
 
 
@@ -135,7 +138,7 @@ def test_sizes_shrink_with_the_bytes_of_a_weight_and_int8_files_hold_int8_inside
     rows = (Layer("conv", 24, 5, 2, 2, True), Layer("conv", 128, 3, 1, 2, True), Layer("average"))
     wide = build(rows, (32, 65, 1), 3)
     examples = np.random.default_rng(0).normal(size=(4, 32, 65, 1)).astype(np.float32)
-    contents = export.convert_model(wide, examples=examples)
+    contents = compression.convert_model(wide, examples=examples)
     sizes = np.array([len(contents[kind]) for kind in FORMATS])
     weights = wide.count_params() * np.array([4, 2, 1, 1])
     assert (sizes > 0.9 * weights).all() and (sizes < weights + 15_000).all()
@@ -148,7 +151,7 @@ def test_finished_conversions_are_kept(exported, dense, inputs):
     predictions, files = exported
     folder, times = files.path[0].parents[3], {path: path.stat().st_mtime_ns for path in files.path}
     (files.path.iloc[-1].parent / "sizes.json").unlink()
-    again, table = export.export_networks(folder, {"dense": dense.folders}, inputs=inputs, workers=1)
+    again, table = compression.export_networks(folder, {"dense": dense.folders}, inputs=inputs, workers=1)
     changed = {path.parent for path, when in times.items() if path.stat().st_mtime_ns != when}
     assert changed == {files.path.iloc[-1].parent}
     pd.testing.assert_frame_equal(table, files)
@@ -160,4 +163,4 @@ def test_finished_conversions_are_kept(exported, dense, inputs):
 def test_a_damaged_file_is_named(exported, tmp_path, name):
     (tmp_path / "cut.tflite").write_bytes(exported[1].path[0].read_bytes()[:3000])
     with pytest.raises(RunError, match=name):
-        export.predictor(tmp_path / name)
+        compression.predictor(tmp_path / name)

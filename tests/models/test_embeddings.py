@@ -12,8 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 from instrlib.core.io import ConfigError, CorpusError, RunError
 from instrlib.core.parallel import load_keras
 from instrlib.data import corpora
-from instrlib.models import embeddings
-from instrlib.models.embeddings import patches, windows
+from instrlib.models import transfer
+from instrlib.models.transfer import patches, windows
 
 RATE_HZ = 16_000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE_HZ).astype(np.float32)
@@ -88,18 +88,18 @@ def make_h5(path):
 
 
 def only():
-    (found,) = embeddings.available()
+    (found,) = transfer.available()
     return found
 
 
 def test_weights_are_found_in_the_named_folder_or_in_data(weights_folder, monkeypatch, tmp_path):
     weights_folder.rmdir()
-    assert embeddings.available() == []
+    assert transfer.available() == []
     monkeypatch.delenv("INSTRLIB_WEIGHTS")
-    assert embeddings.weights_folder() == tmp_path / "data" / "weights"
+    assert transfer.weights_folder() == tmp_path / "data" / "weights"
     monkeypatch.setenv("INSTRLIB_WEIGHTS", "weights")  # a notebook would look for it elsewhere than the command
     with pytest.raises(ConfigError, match="INSTRLIB_WEIGHTS"):
-        embeddings.available()
+        transfer.available()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_hub_handle_is_asked_for_once_and_its_archive_removed(weights_folder, 
             archive.addfile(tarfile.TarInfo("saved_model.pb"))
         return folder / remote.filename
 
-    monkeypatch.setattr(embeddings, "fetch", fetch)
+    monkeypatch.setattr(transfer, "fetch", fetch)
     monkeypatch.setenv("INSTRLIB_HUB", " https://hub/google/yamnet/1/ ,")
     assert only() == only() and only().name == "yamnet" and only().path.parent == weights_folder
     assert asked == ["https://hub/google/yamnet/1?tf-hub-format=compressed"]
@@ -183,7 +183,7 @@ def yamnet(weights_folder):
 
 def test_each_clip_has_the_mean_over_its_windows_unless_it_is_silent(clips, yamnet, tmp_path):
     soundfile.write(clips.root / clips.manifest.path[3], np.zeros(22_000), RATE_HZ)
-    ids, means = embeddings.embed_corpus(clips, yamnet, root=tmp_path / "features", workers=1)
+    ids, means = transfer.embed_corpus(clips, yamnet, root=tmp_path / "features", workers=1)
     used = clips.manifest.drop(3)
     assert list(ids) == list(used.clip_id) and means.shape == (19, 1024)
     for number in (0, 9, 18):
@@ -191,21 +191,21 @@ def test_each_clip_has_the_mean_over_its_windows_unless_it_is_silent(clips, yamn
         np.testing.assert_allclose(means[number], levels(signal).mean(axis=0), rtol=1e-4, atol=1e-7)
     soundfile.write(clips.root / clips.manifest.path[4], np.zeros(22_000), RATE_HZ)
     with pytest.raises(CorpusError, match="2 of 20"):
-        embeddings.embed_corpus(clips, yamnet, root=tmp_path / "other", workers=1)
+        transfer.embed_corpus(clips, yamnet, root=tmp_path / "other", workers=1)
 
 
 def test_a_clip_within_a_file_is_read_in_parts_and_silent_parts_are_left_out(yamnet, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "PART_S", 1.92)
+    monkeypatch.setattr(transfer, "PART_S", 1.92)
     signal = np.concatenate([np.zeros(RATE_HZ), NOISE, np.zeros(3 * RATE_HZ), NOISE]).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", signal, RATE_HZ, subtype="FLOAT")
     parts = [signal[first : min(first + 30_720, 160_000)] for first in range(RATE_HZ, 160_000, 30_720)]
     expected = np.concatenate([levels(part) for part in parts if part.any()]).mean(axis=0)
-    found = embeddings._embed(yamnet, [(tmp_path / "long.wav", 1.0, 9.0)])["mean"]
+    found = transfer._embed(yamnet, [(tmp_path / "long.wav", 1.0, 9.0)])["mean"]
     np.testing.assert_allclose(found, [expected], rtol=1e-4, atol=1e-7)
 
 
 def test_a_killed_run_goes_on_and_a_finished_one_is_read(clips, yamnet, tmp_path, monkeypatch):
-    read, load = [], embeddings.decode.load
+    read, load = [], transfer.decode.load
 
     def counted(*place, **settings):
         if len(read) == 17:
@@ -214,11 +214,11 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_read(clips, yamnet, tmp_path
         read.append(place)
         return load(*place, **settings)
 
-    monkeypatch.setattr(embeddings.decode, "load", counted)
-    monkeypatch.setattr(embeddings, "parallel_map", lambda function, tasks, **_: (function(*task) for task in tasks))
+    monkeypatch.setattr(transfer.decode, "load", counted)
+    monkeypatch.setattr(transfer, "parallel_map", lambda function, tasks, **_: (function(*task) for task in tasks))
     with pytest.raises(KeyboardInterrupt):
-        embeddings.embed_corpus(clips, yamnet, root=tmp_path)
-    first, again = (embeddings.embed_corpus(clips, yamnet, root=tmp_path)[1] for _ in range(2))
+        transfer.embed_corpus(clips, yamnet, root=tmp_path)
+    first, again = (transfer.embed_corpus(clips, yamnet, root=tmp_path)[1] for _ in range(2))
     assert len(read) == 20 - 16
     np.testing.assert_array_equal(first, again)
 
@@ -234,7 +234,7 @@ def test_the_real_yamnet_recognises_silence_a_sine_and_noise_by_our_front_end(si
     if not folder:
         pytest.skip("INSTRLIB_TEST_WEIGHTS does not name the folder of real weights")
     monkeypatch.setenv("INSTRLIB_WEIGHTS", folder)
-    yamnet = next(one for one in embeddings.available() if one.name == "yamnet")
+    yamnet = next(one for one in transfer.available() if one.name == "yamnet")
     interpreter, scores = Interpreter(str(yamnet.path)), []
     interpreter.allocate_tensors()
     for patch in patches(signal, "yamnet"):

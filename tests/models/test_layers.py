@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from instrlib.core.io import ConfigError
-from instrlib.models.layers import SPECS, Layer, build, count_multiply_adds, widen
-from instrlib.models.references import REFERENCES
+from instrlib.models.layers import REFERENCES, SPECS, Layer, build, count_multiply_adds, widen
 
 SHAPE = (64, 130, 1)
 DENSE = 128 * 1024 + 4 * 1024 + 1024 * 512 + 4 * 512 + 512 * 20 + 20

@@ -16,7 +16,7 @@ from instrlib.data.store import build_store
 from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import scores
 from instrlib.models import train, trained
-from instrlib.models.train import train_model
+from instrlib.models.train import Variant, train_model
 
 LAYERED = TrainConfig(
     epochs=3, output="sigmoid", augment=AugmentConfig(mix="mixtures", n_sources=(2, 3), time_masks=1, time_mask_s=0.2)
@@ -24,7 +24,7 @@ LAYERED = TrainConfig(
 
 
 def run_small(small, folder: Path, config: TrainConfig) -> Path:
-    return train_model(folder, small.store.folder, small.split_path, "small", config, 0)
+    return train_model(folder, Variant("small", "small", config, small.store.folder), small.split_path, 0)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,8 @@ def test_a_class_that_is_missing_from_a_part_of_the_split_is_named(small, tmp_pa
     split = Split(small.split.parts.mask(missing, "train" if part == "test" else "test"), 0)
     save_split(split, tmp_path / "split.json")
     with pytest.raises(SplitError, match=f"{part}.*piano"):
-        train_model(tmp_path / "run", small.store.folder, tmp_path / "split.json", "small", TrainConfig(), 0)
+        variant = Variant("small", "small", TrainConfig(), small.store.folder)
+        train_model(tmp_path / "run", variant, tmp_path / "split.json", 0)
     assert not (tmp_path / "run").exists()
 
 
@@ -145,7 +146,7 @@ def test_mixtures_need_log_mel_spectrograms(small, tmp_path):
     store = build_store(small.clips, FeatureConfig(kind="mfcc", n_mels=32, hop_length=4096), root=tmp_path, workers=1)
     for config in (LAYERED, TrainConfig(augment=AugmentConfig(recording=0.5))):
         with pytest.raises(ConfigError, match="mfcc"):
-            train_model(tmp_path / "run", store.folder, small.split_path, "small", config, 0)
+            train_model(tmp_path / "run", Variant("small", "small", config, store.folder), small.split_path, 0)
 
 
 def test_baselines_predict_the_test_clips_and_chance_is_at_chance(small):

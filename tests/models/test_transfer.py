@@ -98,12 +98,13 @@ def test_predictions_of_several_labels_have_labels_and_thresholds_of_validation(
 @pytest.fixture(scope="module")
 def pretrained(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained") / "run"
-    return train.train_model(folder, small.store.folder, small.split_path, TINY, SHORT, 0)
+    return train.train_model(folder, train.Variant("tiny", TINY, SHORT, small.store.folder), small.split_path, 0)
 
 
 def tuned(folder, small, pretrained, *, config=SHORT, store=None, **settings):
     start = transfer.Pretrained(pretrained, **settings)
-    return train.train_model(folder, (store or small.store).folder, small.split_path, TINY, config, 0, None, start)
+    variant = train.Variant("tiny", TINY, config, (store or small.store).folder, start=start)
+    return train.train_model(folder, variant, small.split_path, 0)
 
 
 def moved(before, after):

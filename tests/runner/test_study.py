@@ -19,7 +19,7 @@ from signals import heeding
 from instrlib.core import cache
 from instrlib.core.config import PROFILES
 from instrlib.core.io import ConfigError, CorpusError, InstrlibError, RunError
-from instrlib.models import embeddings
+from instrlib.models import transfer
 from instrlib.runner import study
 from instrlib.runner.run import open_run
 from instrlib.runner.study import run_study
@@ -199,7 +199,7 @@ def test_pretrained_networks_that_are_put_there_named_or_fetched_run_notebooks_a
             (place / "saved_model.pb").write_bytes(b"a program")
         return place
 
-    monkeypatch.setattr(embeddings, "_from_hub", arrive)
+    monkeypatch.setattr(transfer, "_from_hub", arrive)
     monkeypatch.setenv("INSTRLIB_HUB", "https://tfhub.dev/google/yamnet/1")
     assert run_study(**SMOKE) == ran and run_study(**SMOKE) == ()
 

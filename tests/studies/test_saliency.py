@@ -12,7 +12,7 @@ from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.io import ConfigError
 from instrlib.core.parallel import load_keras, parallel_map
 from instrlib.models.layers import SPECS, Layer, build
-from instrlib.models.train import train_model
+from instrlib.models.train import Variant, train_model
 from instrlib.models.trained import part_segments
 from instrlib.studies import saliency
 
@@ -243,8 +243,9 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
 @pytest.fixture(scope="module")
 def networks(small, tmp_path_factory) -> list[list[Path]]:
     """Two seeds of a network that was trained for a moment."""
-    folder, rest = tmp_path_factory.mktemp("networks"), (SPECS["small"], TrainConfig(epochs=3))
-    tasks = [(folder / f"seed-{seed}", small.store.folder, small.split_path, *rest, seed) for seed in range(2)]
+    folder = tmp_path_factory.mktemp("networks")
+    variant = Variant("small", "small", TrainConfig(epochs=3), small.store.folder)
+    tasks = [(folder / f"seed-{seed}", variant, small.split_path, seed) for seed in range(2)]
     return [[network] for network in parallel_map(train_model, tasks)]
 
 
