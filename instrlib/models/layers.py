@@ -76,7 +76,8 @@ def build(
     inputs = x = keras.Input(input_shape, name="features")
     for number, row in enumerate(spec, 1):
         x = _add_row(keras.layers, x, row, number)
-    model = keras.Model(inputs, keras.layers.Dense(n_classes, activation=output, name="scores")(x))
+    outputs = keras.layers.Dense(n_classes, activation=output, name="scores")(x)
+    model = keras.Model(inputs, outputs, name="network")  # TFLite files contain the name
     initialise(model, seed)
     return model
 

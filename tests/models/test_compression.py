@@ -134,7 +134,7 @@ def test_sizes_are_those_of_the_files_and_of_the_network(exported, dense, inputs
         assert row.validation_accuracy == (found["probabilities"].argmax(1) == found["targets"]).mean()
 
 
-def test_sizes_shrink_with_the_bytes_of_a_weight_and_int8_files_hold_int8_inside(tmp_path):
+def test_sizes_shrink_with_the_bytes_of_a_weight_int8_files_hold_int8_inside_and_bytes_repeat(tmp_path):
     rows = (Layer("conv", 24, 5, 2, 2, True), Layer("conv", 128, 3, 1, 2, True), Layer("average"))
     wide = build(rows, (32, 65, 1), 3)
     examples = np.random.default_rng(0).normal(size=(4, 32, 65, 1)).astype(np.float32)
@@ -145,6 +145,7 @@ def test_sizes_shrink_with_the_bytes_of_a_weight_and_int8_files_hold_int8_inside
     (tmp_path / "int8.tflite").write_bytes(contents["int8"])
     kinds = [one["dtype"] for one in Interpreter(str(tmp_path / "int8.tflite")).get_tensor_details()]
     assert np.int8 in kinds and kinds.count(np.float32) == 2  # input and output
+    assert compression.convert_model(build(rows, (32, 65, 1), 3), ["float16"])["float16"] == contents["float16"]
 
 
 def test_finished_conversions_are_kept(exported, dense, inputs):
