@@ -261,9 +261,9 @@ def folders() -> Folders:
     """
     clone = Path(__file__).resolve().parents[2]
     default = clone if (clone / "notebooks").is_dir() else Path.cwd()
-    root = Path(os.environ.get("INSTRLIB_ROOT") or default)
+    root = expanded(os.environ.get("INSTRLIB_ROOT") or default)
     names = ("data", "runs", "reports", "figures")
-    moved = {name: Path(os.environ.get(f"INSTRLIB_{name.upper()}") or root / name) for name in names}
+    moved = {name: expanded(os.environ.get(f"INSTRLIB_{name.upper()}") or root / name) for name in names}
     return Folders(**moved, notebooks=root / "notebooks")
 
 

@@ -28,7 +28,7 @@ from instrlib.models.layers import Layer, build, count_multiply_adds
 from instrlib.models.published import load_tflite
 from instrlib.models.train import class_weights
 from instrlib.models.trained import is_finished, load_model, open_trained, part_segments, predict_clips, write_network
-from instrlib.models.variants import Variant, run_folder
+from instrlib.models.variants import Variant, check_names, run_folder
 
 if TYPE_CHECKING:
     import keras
@@ -200,6 +200,7 @@ def export_networks(
     `networks` are run folders by name, first by seed, then by fold; `inputs` are those of their training. Returns the
     test predictions by "<network>, <format>", and a table with one row per file.
     """
+    check_names(networks)
     abouts, tasks = [], []
     for name, by_seed in networks.items():
         for (seed, by_fold), (fold, split) in itertools.product(enumerate(by_seed), enumerate(inputs.splits)):

@@ -1,7 +1,7 @@
 """Comparison of training variants: several seeds on every fold, tested on the same clips."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,13 @@ def run_folder(folder: Path, name: str, *, fold: int, seed: int) -> Path:
     return folder / slug(name) / f"fold-{fold}" / f"seed-{seed}"
 
 
+def check_names(names: Collection[str]) -> None:
+    """Raise `ConfigError` if two names have the same run folder."""
+    slugs = [slug(name) for name in names]
+    if same := [name for name in names if slugs.count(slug(name)) > 1]:
+        raise ConfigError(f"The names {', '.join(map(repr, same))} have the same run folder; rename one of them.")
+
+
 def run_variants(
     folder: Path,
     variants: Sequence[Variant],
@@ -45,9 +52,7 @@ def run_variants(
     All trainings run in parallel; the number of processes does not affect the result. Finished trainings are kept, so
     an interrupted run continues. Two names with the same run folder raise `ConfigError`.
     """
-    slugs = [slug(variant.name) for variant in variants]
-    if same := [variant.name for variant in variants if slugs.count(slug(variant.name)) > 1]:
-        raise ConfigError(f"The variants {', '.join(map(repr, same))} have the same run folder; rename them.")
+    check_names([variant.name for variant in variants])
     tasks = [
         (run_folder(folder, variant.name, fold=fold, seed=seed), variant, split, seed)
         for variant in variants

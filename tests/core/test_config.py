@@ -68,3 +68,9 @@ def test_the_root_moves_all_folders_and_a_variable_one(tmp_path, monkeypatch):
     found = {name: str(path) for name, path in vars(folders()).items()}
     assert found.pop("data") == "/elsewhere"
     assert found == {name: str(tmp_path / name) for name in ("runs", "reports", "figures", "notebooks")}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("INSTRLIB_DATA", "~/sounds")
+    assert folders().data == tmp_path / "sounds"
+    monkeypatch.setenv("INSTRLIB_DATA", "~no-such-user-here/sounds")
+    with pytest.raises(ConfigError, match="no-such-user"):
+        folders()

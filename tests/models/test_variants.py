@@ -9,6 +9,7 @@ from instrlib.core.config import TrainConfig
 from instrlib.core.io import ConfigError, RunError
 from instrlib.data.splits import k_folds, save_splits
 from instrlib.models import trained, variants
+from instrlib.models.compression import export_networks
 from instrlib.models.layers import Layer
 from instrlib.models.variants import Variant
 
@@ -75,8 +76,10 @@ def test_the_description_holds_size_and_mean_validation_scores(outcomes):
     assert table.validation_accuracy["wide"] == pytest.approx(np.mean(accuracies))
 
 
-def test_names_that_would_share_a_folder_are_refused_before_anything_is_trained(small, folds, tmp_path):
+def test_names_that_would_share_a_folder_are_refused_before_anything_is_trained(small, inputs, folds, tmp_path):
     same = [Variant(name, TINY, SHORT, small.store.folder) for name in ("A, b", "a b")]
     with pytest.raises(ConfigError, match="a b"):
         variants.run_variants(tmp_path, same, splits=folds, seeds=(0,))
+    with pytest.raises(ConfigError, match="a b"):
+        export_networks(tmp_path, {"A, b": [], "a b": []}, inputs=inputs)
     assert not list(tmp_path.iterdir())
