@@ -1,7 +1,5 @@
 """Maps follow the equations of their papers, their cells lie where their fields do, and faithfulness is measured."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
@@ -17,8 +15,8 @@ from instrlib.models.trained import part_segments
 from instrlib.studies import saliency
 
 SHAPE = (32, 45, 1)
+X = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
 GRID = saliency.Grid(np.array([2.0, 6.0]), np.array([2.0, 6.0, 10.0]), 4, 4, (8, 12))
-CONFIG = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="fixed")
 
 
 def randomised(model, seed: int = 0):
@@ -36,60 +34,55 @@ def model():
     return randomised(build(SPECS["small"], SHAPE, 4))
 
 
-@pytest.fixture(scope="module")
-def x():
-    return np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
-
-
 def output_of(model, layer: str, x: np.ndarray) -> np.ndarray:
     return np.asarray(load_keras().Model(model.input, model.get_layer(layer).output)(x))
 
 
-def test_a_class_activation_map_is_the_weighted_sum_of_channels_its_mean_the_logit_and_grad_cam_its_positive_part(
-    model, x
+def test_a_class_activation_map_is_a_weighted_sum_of_channels_its_mean_the_logit_and_grad_cam_its_positive_part(
+    model,
 ):
     last = saliency.picture_layers(model)[-1]
-    active, (kernel, bias) = output_of(model, last, x), model.layers[-1].get_weights()
-    maps = saliency.class_activation_maps(model, x)
+    active, (kernel, bias) = output_of(model, last, X), model.layers[-1].get_weights()
+    maps = saliency.class_activation_maps(model, X)
     np.testing.assert_allclose(maps, np.einsum("nrck,kt->ntrc", active, kernel), rtol=1e-4, atol=1e-5)
-    logits = output_of(model, model.layers[-2].name, x) @ kernel + bias
+    logits = output_of(model, model.layers[-2].name, X) @ kernel + bias
     np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, logits, rtol=1e-4, atol=1e-5)
     for target in (0, 3):
-        found, own = saliency.grad_cam(model, x, np.full(3, target), layer=last), maps[:, target]
+        found, own = saliency.grad_cam(model, X, np.full(3, target), layer=last), maps[:, target]
         assert (own > 0).any() and (own < 0).any()
         np.testing.assert_allclose(found, np.maximum(own, 0) / own[0].size, rtol=1e-4, atol=1e-6)
     for rest in ((Layer("flatten"), Layer("dense", 6)), (Layer("average"), Layer("dense", 6))):
         other = build((Layer("conv", 4, 3, 2, 2), *rest), SHAPE, 4)  # its last layer does not average the last picture
         with pytest.raises(ConfigError):
-            saliency.class_activation_maps(other, x)
-        assert saliency.grad_cam(other, x, np.zeros(3, int), layer="pool1").shape == (3, 8, 11)
+            saliency.class_activation_maps(other, X)
+        assert saliency.grad_cam(other, X, np.zeros(3, int), layer="pool1").shape == (3, 8, 11)
 
 
-def test_grad_cam_at_lower_layers_weights_channels_by_the_mean_gradient_of_the_logit(x):
+def test_grad_cam_at_lower_layers_weights_channels_by_the_mean_gradient_of_the_logit():
     keras = load_keras()
     inputs = keras.Input(SHAPE)
     y = keras.layers.Conv2D(5, 3, strides=2, activation="tanh", name="below")(inputs)
     end = keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(y))
     model = randomised(keras.Model(inputs, end), seed=3)
-    active = output_of(model, "below", x)
+    active = output_of(model, "below", X)
     gradient = model.layers[-1].get_weights()[0][:, 1].reshape(active.shape[1:])  # of a linear logit
     expected = np.maximum(active @ gradient.mean(axis=(0, 1)), 0)
-    np.testing.assert_allclose(saliency.grad_cam(model, x, np.full(3, 1), layer="below"), expected, atol=1e-5)
+    np.testing.assert_allclose(saliency.grad_cam(model, X, np.full(3, 1), layer="below"), expected, atol=1e-5)
     assert expected.max() > 1e-3
 
 
-def test_a_map_depends_on_its_own_class_alone_and_a_saturated_network_still_has_one(model, x):
-    many, targets = np.concatenate([x] * 50), np.arange(150) % 4  # more than one batch
+def test_a_map_depends_on_its_own_class_alone_and_a_saturated_network_still_has_one(model):
+    many, targets = np.concatenate([X] * 50), np.arange(150) % 4  # more than one batch
     together = saliency.grad_cam(model, many, targets, layer="relu2")
     for place in (0, 31, 149):
         alone = saliency.grad_cam(model, many[place : place + 1], targets[place : place + 1], layer="relu2")
         np.testing.assert_allclose(together[place], alone[0], rtol=1e-4, atol=1e-6)
     sure = build(SPECS["small"], SHAPE, 4)
-    sure.set_weights(model.get_weights())
-    sure.layers[-1].set_weights([1e4 * weight for weight in model.layers[-1].get_weights()])
-    answers = sure.predict_on_batch(x)
+    *weights, kernel, bias = model.get_weights()
+    sure.set_weights([*weights, 1e4 * kernel, 1e4 * bias])
+    answers = sure.predict_on_batch(X)
     assert set(np.unique(answers)) == {0.0, 1.0}  # the gradient of this softmax is 0
-    one, other = (saliency.grad_cam(network, x, answers.argmax(axis=1), layer="relu3") for network in (sure, model))
+    one, other = (saliency.grad_cam(network, X, answers.argmax(axis=1), layer="relu3") for network in (sure, model))
     np.testing.assert_allclose(one, 1e4 * other, rtol=1e-3)
     assert (one.max(axis=(1, 2)) > 0).all()
 
@@ -108,9 +101,8 @@ def test_centres_and_fields_are_those_of_the_inputs_that_change_a_cell(sides, pa
         layer.set_weights([np.ones(weight.shape) * (weight.ndim > 1) for weight in layer.get_weights()])
     grid = saliency.cell_grid(model, model.layers[-1].name)
     cell = [size // 2 for size in y.shape[1:3]]  # its field lies within the input
-    for axis, (centres, field) in enumerate(
-        ((grid.centre_bin, grid.field_bins), (grid.centre_frame, grid.field_frames))
-    ):
+    sides_of = (grid.centre_bin, grid.field_bins), (grid.centre_frame, grid.field_frames)
+    for axis, (centres, field) in enumerate(sides_of):
         assert len(centres) == y.shape[1 + axis]
         lines = np.expand_dims(np.eye(sides[axis], dtype=np.float32), (2 - axis, 3))  # one line of ones each
         answers = model.predict_on_batch(np.broadcast_to(lines, (sides[axis], *sides, 1)))
@@ -120,14 +112,10 @@ def test_centres_and_fields_are_those_of_the_inputs_that_change_a_cell(sides, pa
 
 
 def test_layers_with_unknown_cell_positions_raise():
-    keras = load_keras()
-    inputs = keras.Input(SHAPE)
-    one, other = keras.layers.Conv2D(2, 3, name="one")(inputs), keras.layers.Conv2D(2, 3, name="other")(inputs)
-    for y, named in (
-        (keras.layers.Add()([one, other]), "other"),
-        (keras.layers.ZeroPadding2D(2, name="wider")(inputs), "wider"),
-    ):
-        model = keras.Model(inputs, y)
+    layers, inputs = load_keras().layers, load_keras().Input(SHAPE)
+    both = [layers.Conv2D(2, 3, name=name)(inputs) for name in ("one", "other")]
+    for y, named in ((layers.Add()(both), "other"), (layers.ZeroPadding2D(2, name="wider")(inputs), "wider")):
+        model = load_keras().Model(inputs, y)
         with pytest.raises(ConfigError, match=named):
             saliency.cell_grid(model, model.layers[-1].name)
 
@@ -148,40 +136,27 @@ def test_upsampling_is_bilinear_downsampling_keeps_means_and_shares_have_mean_1(
     assert np.isnan(found[3]).all() and (found[:3][maps[:3] < 0] == 0).all()
 
 
-def read_corner(x: np.ndarray) -> np.ndarray:
-    """A network that listens to the upper right quarter alone: its share of sound is the probability of class 1."""
-    share = (x[:, 4:, 6:, 0] > 0).mean(axis=(1, 2))
-    return np.stack([1 - share, share], axis=1)
+def test_values_are_deleted_to_silence_and_inserted_in_the_best_and_the_worst_order():
+    config = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="train")
+    scaler = Scaler(np.linspace(-60, -20, 8, dtype=np.float32), np.linspace(5, 15, 8, dtype=np.float32))
+    silence, whole = (scale(np.full((1, 8, 12), db), config, scaler)[..., None] for db in (-80.0, -10.0))
 
+    def corner(x):
+        """Answer with the share of sound in the upper right quarter; a value is as it was, or silent."""
+        kept = np.isclose(x, whole)
+        assert not np.isclose(whole, silence).any() and (kept | np.isclose(x, silence)).all()
+        share = kept[:, 4:, 6:, 0].mean(axis=(1, 2))
+        return np.stack([1 - share, share], axis=1)
 
-def run_curves(ranks: np.ndarray, predict=read_corner, config=CONFIG, scaler=None):
-    level_db = np.full((len(ranks[0]), 8, 12), -10.0, np.float32)
-    return saliency.curves(predict, level_db, ranks, np.ones(len(level_db), int), config=config, scaler=scaler)
-
-
-def test_deletion_and_insertion_curves_of_the_best_and_the_worst_order():
-    corner = np.zeros((8, 12))
-    corner[4:, 6:] = 1
-    best, worst = (np.argsort(np.argsort(sign * corner, axis=None, kind="stable")).reshape(8, 12) for sign in (-1, 1))
-    deletion, insertion = run_curves(np.stack([best, worst])[:, None])
+    inside = np.arange(96).reshape(8, 12)[4:, 6:].ravel()
+    best, worst = np.isin(np.arange(96), inside), ~np.isin(np.arange(96), inside)
+    ranks = np.stack([np.argsort(np.argsort(~first, kind="stable")) for first in (best, worst)]).reshape(2, 1, 8, 12)
+    level_db, target = np.full((1, 8, 12), -10.0, np.float32), np.ones(1, int)
+    deletion, insertion = saliency.curves(corner, level_db, ranks, target, config=config, scaler=scaler)
     n_deleted = np.round(np.array(saliency.FRACTIONS) * 96)
     early, late = np.clip(n_deleted / 24, 0, 1), np.clip((96 - n_deleted) / 24, 0, 1)
     np.testing.assert_allclose(deletion[:, 0], [1 - early, late])
     np.testing.assert_allclose(insertion[:, 0], [early, 1 - late])
-
-
-def test_deleted_values_become_silence_and_never_0_db(monkeypatch):
-    config = FeatureConfig(n_mels=8, segment_s=11 * 512 / 22_050, scaling="train")
-    scaler = Scaler(np.linspace(-60, -20, 8, dtype=np.float32), np.linspace(5, 15, 8, dtype=np.float32))
-    seen = []
-    monkeypatch.setattr(saliency, "FRACTIONS", (0.0, 0.5, 1.0))
-    run_curves(np.arange(96).reshape(1, 1, 8, 12), lambda x: seen.append(x[..., 0]) or read_corner(x), config, scaler)
-    whole, empty, deleted, inserted = (one[0] for one in seen)
-    silence = scale(np.full((1, 8, 12), -80.0), config, scaler)[0]
-    assert not np.isclose(whole, silence).any()
-    np.testing.assert_allclose(empty, silence)
-    np.testing.assert_allclose(deleted, np.concatenate([silence[:4], whole[4:]]))
-    np.testing.assert_allclose(inserted, np.concatenate([whole[:4], silence[4:]]))
 
 
 def test_every_order_ranks_every_value_once_by_its_name_and_repeats_with_the_seed():
@@ -200,13 +175,10 @@ def test_every_order_ranks_every_value_once_by_its_name_and_repeats_with_the_see
         if name.startswith("random"):
             assert not np.array_equal(ranks, other[name]) and not np.array_equal(*ranks)
     fine = saliency.upsample(maps, GRID)
-    for name, values in {
-        saliency.MAP: fine,
-        saliency.LOUDEST: level_db,
-        "another clip's map": fine[[2, 3, 0, 1]],
-        saliency.LOUDEST_MAP: saliency.upsample(np.maximum(maps, 0), GRID) * (level_db + 80),
-        "loudest blocks": saliency.upsample(saliency.downsample(level_db, GRID), GRID),
-    }.items():
+    expected = {saliency.MAP: fine, saliency.LOUDEST: level_db, "another clip's map": fine[[2, 3, 0, 1]]}
+    expected[saliency.LOUDEST_MAP] = saliency.upsample(np.maximum(maps, 0), GRID) * (level_db + 80)
+    expected["loudest blocks"] = saliency.upsample(saliency.downsample(level_db, GRID), GRID)
+    for name, values in expected.items():
         by_rank = np.take_along_axis(values.reshape(4, -1), orders[name][0].reshape(4, -1).argsort(axis=1), axis=1)
         assert (np.diff(by_rank, axis=1) <= 1e-12).all(), name
     equal = ranked(np.zeros((1, 2, 3)))[saliency.MAP][0, 0] < 48  # ties are drawn
@@ -223,15 +195,13 @@ def test_rank_correlation_is_spearmans_and_0_for_a_constant_map():
 def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_it_is(model):
     blocks = [["scores"], ["conv3", "norm3"], ["conv2", "norm2"], ["conv1", "norm1"]]
     assert saliency.weight_blocks(model) == blocks
-    x = np.random.default_rng(2).normal(size=(4, *SHAPE)).astype(np.float32)
-    targets, before = np.array([0, 1, 2, 0]), [weight.copy() for weight in model.get_weights()]
+    before = [weight.copy() for weight in model.get_weights()]
 
     def maps(network, seeds=(0,)):
-        return saliency.randomised_maps(network, x, targets, seeds=seeds)
+        return saliency.randomised_maps(network, X, np.array([0, 1, 2]), seeds=seeds)
 
     found = maps(model)[0]
-    for weight, kept in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, kept)
+    assert all(map(np.array_equal, model.get_weights(), before))
     np.testing.assert_array_equal(found, maps(model)[0])
     assert not np.allclose(found, maps(model, (0, 1))[1], atol=1e-3)
     # With all weights replaced, every network of this shape has the same maps; with fewer, it has not.
@@ -241,23 +211,17 @@ def test_weights_are_replaced_from_the_last_layer_down_and_the_network_stays_as_
 
 
 @pytest.fixture(scope="module")
-def networks(small, tmp_path_factory) -> list[list[Path]]:
-    """Two seeds of a network that was trained for a moment."""
+def trained(small, tmp_path_factory):
+    """Two seeds of a network that was trained for a moment, and their maps."""
     folder = tmp_path_factory.mktemp("networks")
     variant = Variant("small", "small", TrainConfig(epochs=3), small.store.folder)
     tasks = [(folder / f"seed-{seed}", variant, small.split_path, seed) for seed in range(2)]
-    return [[network] for network in parallel_map(train_model, tasks)]
+    networks = [[network] for network in parallel_map(train_model, tasks)]
+    return networks, saliency.explain(folder / "maps", networks, store=small.store, splits=[small.split_path])
 
 
-@pytest.fixture(scope="module")
-def explained(small, networks, tmp_path_factory) -> saliency.Explained:
-    folder = tmp_path_factory.mktemp("explained")
-    return saliency.explain(folder, networks, store=small.store, splits=[small.split_path])
-
-
-def test_every_validation_segment_is_explained_and_a_killed_run_continues(
-    small, networks, explained, tmp_path, monkeypatch
-):
+def test_every_validation_segment_is_explained_and_a_killed_run_continues(small, trained, tmp_path, monkeypatch):
+    networks, explained = trained
     segments = part_segments(small.store, small.split, "validation")
     assert explained.segments.row.to_list() == segments.row.to_list()
     assert explained.maps.shape[:3] == (2, len(segments), 3) and not np.allclose(*explained.maps, atol=1e-3)
@@ -275,7 +239,8 @@ def test_every_validation_segment_is_explained_and_a_killed_run_continues(
     np.testing.assert_array_equal(again.maps, explained.maps)
 
 
-def test_networks_are_measured_once_and_segments_keep_their_order(small, networks, explained, tmp_path):
+def test_networks_are_measured_once_and_segments_keep_their_order(small, trained, tmp_path):
+    networks, explained = trained
     chosen = np.arange(0, len(explained.segments), 3)
     found, again = (saliency.measure(tmp_path, networks, explained, chosen, store=small.store) for _ in range(2))
     answers = explained.probabilities[:, chosen].max(axis=-1)
