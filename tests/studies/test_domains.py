@@ -22,33 +22,26 @@ from instrlib.studies import domains
 TINY = (Layer("conv", 4, 3, 2, 2, True), Layer("conv", 6, 3, 1, 1, True), Layer("average"))
 
 
-def play_by_one_font(root, *, clips_per_class, players):
-    """Whatever a font is called, TimGM6mb plays, and two classes only."""
-    few = {"classes": ("flute", "piano"), "players": rendered.Players(("TimGM6mb",))}
-    return rendered.load(root, clips_per_class=min(9, clips_per_class), **few)
-
-
 @pytest.fixture
 def fonts(monkeypatch):
-    """Return the fonts of the machine, by name; a test puts in what it needs."""
+    """Return the fonts of the machine, by name; a test adds what it needs. TimGM6mb plays for all, two classes."""
     there: dict[str, Path] = {}
-    borrowed = {Path("TimGM6mb"), Path("Merlin")}
-    known = {
-        "fonts": lambda: there,
-        "font_hash": sources.font_hash,
-        "shared_samples": lambda first, second: 0.1 * ({first, second} == borrowed),
-    }
+
+    def load(root, *, clips_per_class, players):
+        few = {"classes": ("flute", "piano"), "players": rendered.Players(("TimGM6mb",))}
+        return rendered.load(root, clips_per_class=min(9, clips_per_class), **few)
+
+    known = {"fonts": lambda: there, "font_hash": sources.font_hash}
+    known["shared_samples"] = lambda *both: 0.1 * (set(both) == {Path("TimGM6mb"), Path("Merlin")})
     monkeypatch.setattr(domains, "sources", SimpleNamespace(**known))
-    monkeypatch.setattr(domains, "rendered", SimpleNamespace(load=play_by_one_font, Players=rendered.Players))
+    monkeypatch.setattr(domains, "rendered", SimpleNamespace(load=load, Players=rendered.Players))
     return there
 
 
 @pytest.fixture
 def find(fonts, small, inputs, tmp_path):
-    def found(corpus=small.clips):
-        return domains.available(corpus, inputs, profile=get_profile("smoke"), folder=tmp_path / "run")
-
-    return found
+    run = {"profile": get_profile("smoke"), "folder": tmp_path / "run"}
+    return lambda corpus=small.clips: domains.available(corpus, inputs, **run)
 
 
 def name_corpora(monkeypatch, *entries):
@@ -63,9 +56,8 @@ def make_tones(folder, length=0.0, recordings=4):
 
 def domain(name, corpus, classes, fonts=()):
     """Return a domain of nothing but names."""
-    store = SimpleNamespace(classes=tuple(classes))
-    clips = SimpleNamespace(name=corpus)
-    return domains.Domain(name, clips, store, (Path("split"),), frozenset(fonts))
+    made_of = SimpleNamespace(name=corpus), SimpleNamespace(classes=tuple(classes))
+    return domains.Domain(name, *made_of, (Path("split"),), frozenset(fonts))
 
 
 def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(find, fonts, small):
