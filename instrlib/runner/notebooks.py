@@ -17,7 +17,7 @@ from typing import Any
 
 from instrlib.core.cache import source_hash
 from instrlib.core.config import folders
-from instrlib.core.io import RunError, hash_json, read_json, write_text
+from instrlib.core.io import RunError, disk_errors, hash_json, read_json, write_text
 from instrlib.reporting.cards import title_and_question
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -82,7 +82,7 @@ def execute(
     for name in ("papermill", "asyncio"):  # asyncio reports tasks that waited for an interrupted kernel
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     deadline, started = time.monotonic() + limit_s, []
-    with warnings.catch_warnings(), _variables(environment):
+    with warnings.catch_warnings(), _variables(environment), disk_errors(output):
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(

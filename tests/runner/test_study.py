@@ -1,6 +1,7 @@
 """The study runner: what runs, what is skipped, what is refused, what survives a kill, and what is published."""
 
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -18,7 +19,7 @@ from signals import heeding
 
 from instrlib.core import cache
 from instrlib.core.config import PROFILES
-from instrlib.core.io import ConfigError, CorpusError, InstrlibError, RunError
+from instrlib.core.io import ConfigError, CorpusError, DiskError, InstrlibError, RunError
 from instrlib.models import transfer
 from instrlib.runner import study
 from instrlib.runner.run import open_run
@@ -270,6 +271,16 @@ def test_a_dead_kernel_or_an_unfinished_run_is_named(alone, cells, where):
     write_notebook(alone / "notebooks", "03_third", cells)
     with pytest.raises(RunError, match=f"^03_third.*{where}"):
         run_study(**SMOKE)
+
+
+def test_a_full_disk_names_the_copy_and_the_next_run_goes_on(alone, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(DiskError, match=r"03_third\.ipynb: no space left"):
+        patch.setattr("papermill.execute_notebook", full)
+        run_study(**SMOKE)
+    assert run_study(**SMOKE) == ("03_third",)
 
 
 def test_the_time_limit_holds_for_the_whole_notebook(alone, monkeypatch):
