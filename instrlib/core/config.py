@@ -87,19 +87,10 @@ class FeatureConfig(Settings):
         return round(self.segment_s * self.sample_rate_hz)
 
     @property
-    def n_frames(self) -> int:
-        """Frames in one segment."""
-        return 1 + self.segment_samples // self.hop_length
-
-    @property
-    def n_bins(self) -> int:
-        """Mel bands or coefficients."""
-        return self.n_mfcc if self.kind == "mfcc" else self.n_mels
-
-    @property
     def shape(self) -> tuple[int, int]:
-        """Shape of one segment's features, (n_bins, n_frames)."""
-        return self.n_bins, self.n_frames
+        """Shape of one segment's features, (n_bins, n_frames); the bins are mel bands or coefficients."""
+        n_bins = self.n_mfcc if self.kind == "mfcc" else self.n_mels
+        return n_bins, 1 + self.segment_samples // self.hop_length
 
     @property
     def hop_s(self) -> float:
@@ -184,58 +175,27 @@ class Profile:
 FOR_RECORDINGS = AugmentConfig(recording=0.5, mix="cutmix", share=0.5)
 """Augmentation of a network that learns from rendered sounds and is used on recordings."""
 
-_SMOKE = Profile(
-    name="smoke",
-    clips_per_class=12,
-    max_clips_per_class=12,
-    features=FeatureConfig(hop_length=1024),
-    train=TrainConfig(epochs=3),
-    network="small",
-    experiment=TrainConfig(epochs=3),
-    released_clips_per_class=24,
-    released=TrainConfig(epochs=2, augment=FOR_RECORDINGS),
-    fine_tune_epochs=1,
-    trials=2,
-    rows_per_kind=1,
-    min_test_clips=0,
-    explained_per_class=2,
-    n_bootstrap=100,
-    notebook_limit_s=600.0,
-)
-_QUICK = dataclasses.replace(
-    _SMOKE,
-    name="quick",
-    clips_per_class=50,
-    max_clips_per_class=None,
-    train=TrainConfig(epochs=40),
-    experiment=TrainConfig(epochs=30),
-    released_clips_per_class=400,
-    released=TrainConfig(epochs=12, augment=FOR_RECORDINGS),
-    fine_tune_epochs=8,
-    trials=10,
-    rows_per_kind=2,
-    min_test_clips=100,
-    explained_per_class=4,
-    n_bootstrap=1000,
-    notebook_limit_s=1800.0,
-)
-_FULL = dataclasses.replace(
-    _QUICK,
-    name="full",
-    clips_per_class=600,
-    features=FeatureConfig(),
-    train=TrainConfig(epochs=60),
-    experiment=TrainConfig(epochs=40),
-    released_clips_per_class=3000,
-    released=TrainConfig(epochs=20, augment=FOR_RECORDINGS),
-    fine_tune_epochs=12,
-    trials=20,
-    rows_per_kind=None,
-    explained_per_class=20,
-    n_bootstrap=10_000,
-    notebook_limit_s=12 * 3600.0,
-)
-PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_SMOKE, _QUICK, _FULL)}
+_SIZES: dict[str, tuple[Any, Any, Any]] = {  # smoke, quick, full
+    "clips_per_class": (12, 50, 600),
+    "max_clips_per_class": (12, None, None),
+    "features": (FeatureConfig(hop_length=1024), FeatureConfig(hop_length=1024), FeatureConfig()),
+    "train": tuple(TrainConfig(epochs=epochs) for epochs in (3, 40, 60)),
+    "network": ("small", "small", "small"),
+    "experiment": tuple(TrainConfig(epochs=epochs) for epochs in (3, 30, 40)),
+    "released_clips_per_class": (24, 400, 3000),
+    "released": tuple(TrainConfig(epochs=epochs, augment=FOR_RECORDINGS) for epochs in (2, 12, 20)),
+    "fine_tune_epochs": (1, 8, 12),
+    "trials": (2, 10, 20),
+    "rows_per_kind": (1, 2, None),
+    "min_test_clips": (0, 100, 100),
+    "explained_per_class": (2, 4, 20),
+    "n_bootstrap": (100, 1000, 10_000),
+    "notebook_limit_s": (600.0, 1800.0, 12 * 3600.0),
+}
+PROFILES = {
+    name: Profile(name, **{setting: sizes[number] for setting, sizes in _SIZES.items()})
+    for number, name in enumerate(("smoke", "quick", "full"))
+}
 
 
 def get_profile(name: str) -> Profile:

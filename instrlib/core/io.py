@@ -159,11 +159,8 @@ def _read(path: Path, kind: str, load: Callable[[], Any]) -> Any:
 
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write named arrays of numbers, booleans or strings to a compressed npz file, atomically."""
-    whole = {name: np.asarray(value) for name, value in arrays.items()}
-    if objects := [name for name, value in whole.items() if value.dtype == object]:
-        raise TypeError(f"Arrays of objects cannot be stored: {', '.join(objects)}.")
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **whole)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
 def to_jsonable(value: Any) -> Any:
@@ -225,20 +222,13 @@ def slug(name: str) -> str:
     return re.sub(r"\W+", "-", name.lower()).strip("-") or "unnamed"
 
 
-def expanded(place: Path | str) -> Path:
-    """Return a path with the home folder in place of `~`; raise `ConfigError` for an unknown user."""
+def expanded(place: Path | str, variable: str = "") -> Path:
+    """Return a path with the home folder in place of `~`; in an environment variable, only absolute paths are valid."""
     try:
-        return Path(place).expanduser()
+        path = Path(place).expanduser()
     except RuntimeError:
         raise ConfigError(f"{place} begins with an unknown home folder; use an absolute path.") from None
-
-
-def whole(place: str, variable: str) -> Path:
-    """Return the absolute path in an environment variable; notebooks run in another folder."""
-    path = Path(place)
-    with contextlib.suppress(ConfigError):
-        path = expanded(place)
-    if not path.is_absolute():
+    if variable and not path.is_absolute():
         raise ConfigError(f"{variable} is {place}, which is not absolute; use an absolute path.")
     return path
 

@@ -31,11 +31,11 @@ from instrlib.core.io import (
     EvaluationError,
     RunError,
     StoreError,
+    expanded,
     hash_file,
     in_parts,
     read_json,
     slug,
-    whole,
 )
 from instrlib.core.parallel import load_keras, parallel_map, without_stderr
 from instrlib.data.corpora import Corpus, check_unusable_share
@@ -120,7 +120,7 @@ def available() -> list[Embedding]:
 def weights_folder() -> Path:
     """Return the folder of the published networks."""
     named = os.environ.get("INSTRLIB_WEIGHTS")
-    return whole(named, "INSTRLIB_WEIGHTS") if named else folders().data / "weights"
+    return expanded(named, "INSTRLIB_WEIGHTS") if named else folders().data / "weights"
 
 
 def embed_corpus(

@@ -23,7 +23,7 @@ from instrlib.audio.effects import DEGRADATIONS, degrade, encode, generator
 from instrlib.core import io
 from instrlib.core.cache import cached, key
 from instrlib.core.config import Profile, folders
-from instrlib.core.io import ConfigError, CorpusError, LeakError, listed, slug, whole
+from instrlib.core.io import ConfigError, CorpusError, LeakError, expanded, listed, slug
 from instrlib.core.parallel import parallel_map
 from instrlib.data import corpora, rendered
 from instrlib.data.corpora import Corpus
@@ -268,10 +268,10 @@ def _places() -> Iterator[tuple[str, Path, bool]]:
     known = [one for one in corpora.NAMES if one != "rendered"]
     for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(os.pathsep))):
         name, _, place = (part.strip() for part in entry.partition("="))
-        if name not in known or not place or not whole(place, VARIABLE).is_dir():
+        if name not in known or not place or not expanded(place, VARIABLE).is_dir():
             names = ", ".join(known)
             raise ConfigError(f'{VARIABLE}: {entry!r} is not "name=folder" with one of {names} and an existing folder.')
-        yield name, whole(place, VARIABLE), True
+        yield name, expanded(place, VARIABLE), True
     for name in known:
         root = folders().data / name
         if name != "folder" and any(is_audio(Path(one)) for _, _, names in os.walk(root) for one in names):

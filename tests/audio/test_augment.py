@@ -106,7 +106,7 @@ def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
         rng = np.random.default_rng(seed)  # the same random numbers in the same order
         rng.integers(3, 3, size=3, endpoint=True), rng.random((3, 3))
         level = 10 ** (np.where(np.eye(3), 0, rng.uniform(-12, 12, size=(3, 3))) / 20)
-        latest = np.full((3, 3), round(LATEST_SHARE * config.n_frames))
+        latest = np.full((3, 3), round(LATEST_SHARE * config.shape[1]))
         begin = np.where(np.eye(3), 0, rng.integers(latest, endpoint=True)) * config.hop_length
         for first in range(3):
             late = [np.pad(one, (n, 0))[: len(one)] for one, n in zip(signals, begin[first], strict=True)]
@@ -196,7 +196,7 @@ def test_half_of_the_sounds_are_cut_around_the_loudest_moment():
     x[:, 20, 50] = 3
     sounding = recorded(x)[:, 20] > -12
     n_frames = sounding.sum(axis=1)
-    whole = n_frames > CONFIG.n_frames - 2
+    whole = n_frames > CONFIG.shape[1] - 2
     assert sounding[:, 50].all() and n_frames.min() >= round(SHORTEST_S / CONFIG.hop_s)
     assert 0.4 < whole.mean() < 0.65 and 0.3 < sounding[~whole].mean() < 0.8
 

@@ -178,7 +178,7 @@ def main() -> None:
     names = [side for side in SIDES if side != "torch" or importlib.util.find_spec("torch")]
     for network, config in NETWORKS.items():
         took = measure(network, names)
-        print(f"{network}, {config.n_mels} x {config.n_frames}, one thread")
+        print(f"{network}, {config.n_mels} x {config.shape[1]}, one thread")
         for side in names:
             ratio = statistics.median(a / b for a, b in zip(took[side], took["library"], strict=True))
             goal = f" (goal {GOALS[network, side]})" if (network, side) in GOALS else ""
