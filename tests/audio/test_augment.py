@@ -10,62 +10,53 @@ from instrlib.core.config import AugmentConfig, FeatureConfig
 N, N_BINS, N_FRAMES, N_CLASSES = 24, 20, 33, 5
 FLOOR = np.linspace(-80, -60, N_BINS).astype(np.float32)
 HOP_S = 0.05
+X = np.arange(N * N_BINS * N_FRAMES, dtype=np.float32).reshape(N, N_BINS, N_FRAMES)  # every cell has its own value
+Y = np.eye(N_CLASSES, dtype=np.float32)[np.arange(N) % N_CLASSES]
 
 
-def examples() -> tuple[np.ndarray, np.ndarray]:
-    """Return a batch in which every cell has its own value."""
-    x = np.arange(N * N_BINS * N_FRAMES, dtype=np.float32).reshape(N, N_BINS, N_FRAMES)
-    return x, np.eye(N_CLASSES, dtype=np.float32)[np.arange(N) % N_CLASSES]
-
-
-def augmented(config: AugmentConfig, x=None, y=None, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    x, y = examples() if x is None else (x, y)
+def augmented(config: AugmentConfig, x=X, y=Y, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return augment(x, y, config, floor=FLOOR, hop_s=HOP_S, rng=np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("axes", ["both", "time", "frequency"])
 @pytest.mark.parametrize("beta", [0.3, 4.0])
 def test_cutmix_is_the_algorithm_of_the_paper(axes, beta):
-    """Yun et al., algorithm 1 of the appendix, example by example, with the same random numbers."""
-    x, y = examples()
+    """Yun et al., algorithm 1 of the appendix, with the same random numbers."""
     found = augmented(AugmentConfig(mix="cutmix", axes=axes, beta=beta))
     rng = np.random.default_rng(0)
     rng.random()
     partner, cut = rng.permutation(N), 1 - rng.beta(beta, beta, size=N)
     side = np.sqrt(cut) if axes == "both" else cut
-    inside = np.ones(x.shape, bool)
+    inside = np.ones(X.shape, bool)
     for axis, size, whole in ((1, N_BINS, "time"), (2, N_FRAMES, "frequency")):
         if axes != whole:
             centre, length = rng.integers(size, size=N), np.array([round(one * size) for one in side])
             place = np.arange(size) - (centre - length // 2)[:, None]
             inside &= np.expand_dims((place >= 0) & (place < length[:, None]), 3 - axis)
-    wanted = np.where(inside, x[partner], x)
+    wanted = np.where(inside, X[partner], X)
     np.testing.assert_array_equal(found[0], wanted)
-    kept = np.where(partner == np.arange(N), 1.0, (wanted == x).mean(axis=(1, 2)))[:, None]
-    np.testing.assert_allclose(found[1], kept * y + (1 - kept) * y[partner], atol=1e-6)
+    kept = np.where(partner == np.arange(N), 1.0, (wanted == X).mean(axis=(1, 2)))[:, None]
+    np.testing.assert_allclose(found[1], kept * Y + (1 - kept) * Y[partner], atol=1e-6)
 
 
 def test_mixup_is_that_of_keras_for_the_same_weights_and_partners():
     keras = pytest.importorskip("keras")
-
-    x, y = examples()
     found = augmented(AugmentConfig(mix="mixup", beta=0.4))
     rng = np.random.default_rng(0)
     rng.random()
     drawn = {"permutation_order": rng.permutation(N), "mix_weight": rng.beta(0.4, 0.4, size=N).astype(np.float32)}
     layer = keras.layers.MixUp(alpha=0.4)
-    np.testing.assert_allclose(found[0], np.asarray(layer.transform_images(x[..., None], drawn))[..., 0], rtol=1e-5)
-    np.testing.assert_allclose(found[1], np.asarray(layer.transform_labels(y, drawn)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[0], np.asarray(layer.transform_images(X[..., None], drawn))[..., 0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.asarray(layer.transform_labels(Y, drawn)), rtol=0, atol=1e-6)
     assert found[0].dtype == found[1].dtype == np.float32
 
 
 def test_masks_are_stripes_of_silence_of_any_width_up_to_the_largest():
-    x, _ = examples()
     config = AugmentConfig(time_masks=2, time_mask_s=9 * HOP_S, frequency_masks=1, frequency_mask_bins=4)
     widths = set(), set()
     for seed in range(20):
-        changed = (masked := augmented(config, seed=seed)[0]) != x
-        np.testing.assert_array_equal(masked, np.where(changed, FLOOR[:, None], x))
+        changed = (masked := augmented(config, seed=seed)[0]) != X
+        np.testing.assert_array_equal(masked, np.where(changed, FLOOR[:, None], X))
         bins, frames = changed.all(axis=2), changed.all(axis=1)
         np.testing.assert_array_equal(changed, bins[:, :, None] | frames[:, None, :])
         for found, hidden in zip(widths, (bins, frames), strict=True):
@@ -77,32 +68,32 @@ def test_masks_are_stripes_of_silence_of_any_width_up_to_the_largest():
 @pytest.mark.parametrize("mix", ["cutmix", "mixup"])
 def test_the_generator_decides_everything_and_a_mixed_label_is_observed_where_both_are(mix):
     config = AugmentConfig(mix=mix, beta=5.0, share=0.3, time_masks=1, time_mask_s=0.4)
-    x, y = examples()[0][:2], np.array([[1, 0, np.nan], [np.nan, 0, 1]], dtype=np.float32)
-    n_mixed = 0
+    x, y, n_mixed = X[:2].copy(), np.array([[1, 0, np.nan], [np.nan, 0, 1]], dtype=np.float32), 0
     for seed in range(300):
         first, again = (augmented(config, x, y, seed=seed) for _ in range(2))
         np.testing.assert_array_equal(first[0], again[0])
         mixed = not np.array_equal(first[1], y, equal_nan=True)
         np.testing.assert_array_equal(first[1], [[np.nan, 0, np.nan]] * 2 if mixed else y)
         n_mixed += mixed
-    np.testing.assert_array_equal(x, examples()[0][:2])
+    np.testing.assert_array_equal(x, X[:2])
     assert 0.1 < n_mixed / 300 < 0.2  # half of the permutations of two leave both where they are
 
 
-def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
-    """Mean distance of mixtures from the spectrograms of waveforms mixed at the same levels and times.
-
-    The loudest point defines 0 dB, and there phases matter; so a common offset of all points does not count.
-    """
-    config, distances = FeatureConfig(), []
+def test_a_mixture_is_the_spectrogram_of_waveforms_mixed_at_the_same_levels_and_times():
+    """The loudest point defines 0 dB, and there phases matter; so a common offset of all points does not count."""
+    config, edges_hz = FeatureConfig(), mel_edges_hz(FeatureConfig())
     time_s = np.arange(config.segment_samples) / config.sample_rate_hz
     tone = sum(np.sin(2 * np.pi * 220 * number * time_s + np.sin(30 * time_s)) / number for number in range(1, 9))
     noise = np.random.default_rng(3).normal(size=len(time_s)) * (0.3 + time_s / 3)
     signals = [one / np.sqrt(np.mean(one**2)) for one in (tone, noise, np.sin(2 * np.pi * 2500 * time_s))]
     x = np.stack([extract(signal, config) for signal in signals])
-    settings = {"number": (3, 3), "range_db": 12.0, "floor": silence(config), "widths_hz": widths_hz}
+    settings = {"number": (3, 3), "range_db": 12.0, "floor": silence(config)}
+    widths_hz, distances_db = edges_hz[2:] - edges_hz[:-2], []
     for seed in range(4):
-        mixed, _ = mixtures(x, np.eye(3), **settings, rng=np.random.default_rng(seed))
+        found = [
+            mixtures(x, np.eye(3), **settings, widths_hz=one, rng=np.random.default_rng(seed))[0]
+            for one in (widths_hz, np.ones_like(widths_hz))
+        ]
         rng = np.random.default_rng(seed)  # the same random numbers in the same order
         rng.integers(3, 3, size=3, endpoint=True), rng.random((3, 3))
         level = 10 ** (np.where(np.eye(3), 0, rng.uniform(-12, 12, size=(3, 3))) / 20)
@@ -111,17 +102,10 @@ def distance_from_waveforms_db(widths_hz: np.ndarray) -> float:
         for first in range(3):
             late = [np.pad(one, (n, 0))[: len(one)] for one, n in zip(signals, begin[first], strict=True)]
             real = extract(level[first] @ late, config)
-            difference_db = (mixed[first] - real)[real > -30]
-            distances.append(np.abs(difference_db - np.median(difference_db)).mean())
-    return float(np.mean(distances))
-
-
-def test_a_mixture_is_the_spectrogram_of_the_mixed_waveforms():
-    edges_hz = mel_edges_hz(FeatureConfig())
-    widths_hz = edges_hz[2:] - edges_hz[:-2]
-    distance_db = distance_from_waveforms_db(widths_hz)
-    assert distance_db < 1.2  # without the widths of the bands, the level of high sounds is underestimated
-    assert distance_from_waveforms_db(np.ones_like(widths_hz)) > 1.4 * distance_db
+            off_db = [(mixed[first] - real)[real > -30] for mixed in found]
+            distances_db.append([np.abs(one - np.median(one)).mean() for one in off_db])
+    right, without_widths = np.mean(distances_db, axis=0)
+    assert right < 1.2 and without_widths > 1.4 * right  # the level of high sounds is underestimated
 
 
 def mixed_of(x, y, number, *, seed: int = 0, range_db: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
@@ -133,11 +117,10 @@ def mixed_of(x, y, number, *, seed: int = 0, range_db: float = 12.0) -> tuple[np
 def test_mixtures_have_as_many_classes_as_asked_for_and_all_labels(number):
     x = np.random.default_rng(0).uniform(-70, 0, size=(N, N_BINS, N_FRAMES)).astype(np.float32)
     x -= x.max(axis=(1, 2), keepdims=True)
-    y = examples()[1]
-    mixed, labels = mixed_of(x, y, number, seed=1)
+    mixed, labels = mixed_of(x, Y, number, seed=1)
     counts = labels.sum(axis=1)
     assert (counts.min(), counts.max()) == tuple(np.minimum(number, N_CLASSES))
-    assert set(np.unique(labels)) <= {0, 1} and (labels[y == 1] == 1).all()
+    assert set(np.unique(labels)) <= {0, 1} and (labels[Y == 1] == 1).all()
     np.testing.assert_allclose(mixed.max(axis=(1, 2)), 0, atol=1e-5)
     if number == (1, 1):
         np.testing.assert_allclose(mixed, np.maximum(x, FLOOR[:, None]), atol=1e-4)
@@ -147,10 +130,9 @@ def test_mixtures_have_as_many_classes_as_asked_for_and_all_labels(number):
 
 
 def test_a_short_sound_keeps_half_of_its_energy_however_late_it_begins():
-    x = np.full((2, N_BINS, 30), -80.0, np.float32)
+    x, begins = np.full((2, N_BINS, 30), -80.0, np.float32), set()
     x[0, 3, :] = 0.0
     x[1, 12, 22:28] = 0.0  # half of it would be lost if it began more than five frames later
-    begins = set()
     for seed in range(60):
         sounding = np.flatnonzero(mixed_of(x, np.eye(2), (2, 2), seed=seed, range_db=0.0)[0][0, 12] > -40)
         begins.add(int(sounding[0]))
@@ -159,11 +141,10 @@ def test_a_short_sound_keeps_half_of_its_energy_however_late_it_begins():
 
 
 CONFIG = FeatureConfig(hop_length=1024)
-CENTRES_HZ, SILENCE = mel_edges_hz(CONFIG)[1:-1], silence(CONFIG)
 
 
 def recorded(x: np.ndarray, share: float = 1.0) -> np.ndarray:
-    settings = {"centres_hz": CENTRES_HZ, "hop_s": CONFIG.hop_s, "floor": SILENCE}
+    settings = {"centres_hz": mel_edges_hz(CONFIG)[1:-1], "hop_s": CONFIG.hop_s, "floor": silence(CONFIG)}
     return augment_recording(x, share=share, **settings, rng=np.random.default_rng(0))
 
 
