@@ -33,33 +33,25 @@ def blocks(path: Path, block_s: float, rate_hz: int = RATE_HZ) -> np.ndarray:
     return np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=block_s)))
 
 
-def assert_like_librosa(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ending", "subtype", "rate_hz", "n_channels"),
+    [
+        *(("wav", subtype, 44_100, 2) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")),
+        *(("flac", subtype, 44_100, 2) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
+        *(("ogg", "VORBIS", 44_100, 2), ("ogg", "OPUS", 48_000, 2), ("mp3", "MPEG_LAYER_III", 44_100, 2)),
+        *(("wav", "PCM_16", rate_hz, n) for rate_hz in (8_000, 11_025, 16_000, RATE_HZ, 192_000) for n in (1, 6)),
+    ],
+)
+def test_every_format_depth_and_rate_has_the_values_of_librosa(tmp_path, ending, subtype, rate_hz, n_channels):
+    duration_s = 0.5 if subtype == "OPUS" else 0.7321  # libsndfile errs in an incomplete last packet of Opus
+    path = tmp_path / f"Flöte – 笛 100%'.{ending}"
+    written(path, tone(duration_s, rate_hz, n_channels), rate_hz, subtype=subtype)
     found = decode.load(path, sample_rate_hz=RATE_HZ)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, librosa.load(path, sr=RATE_HZ)[0], rtol=0, atol=1e-6)
     for block_s in (0.011, 0.5):
         np.testing.assert_array_equal(blocks(path, block_s), found)
-
-
-@pytest.mark.parametrize(
-    ("ending", "subtype"),
-    [
-        *(("wav", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")),
-        *(("flac", subtype) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
-        *(("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", "MPEG_LAYER_III")),
-    ],
-)
-def test_every_format_and_bit_depth_has_the_values_of_librosa(tmp_path, ending, subtype):
-    rate_hz = 48_000 if subtype == "OPUS" else 44_100
-    path = written(tmp_path / f"tone.{ending}", tone(0.5, rate_hz, 2), rate_hz, subtype=subtype)
-    assert_like_librosa(path)
-    assert decode.probe(path) == decode.AudioInfo(rate_hz, 2, pytest.approx(0.5, abs=0.06))
-
-
-@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 16_000, 22_050, 48_000, 192_000])
-@pytest.mark.parametrize("n_channels", [1, 6])
-def test_every_rate_is_resampled_and_channels_are_averaged(tmp_path, rate_hz, n_channels):
-    assert_like_librosa(written(tmp_path / "Flöte – 笛 100%'.wav", tone(0.7321, rate_hz, n_channels), rate_hz))
+    assert decode.probe(path) == decode.AudioInfo(rate_hz, n_channels, pytest.approx(duration_s, abs=0.06))
 
 
 def test_a_part_begins_and_ends_where_it_should(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.signal import correlate, welch
 
 from instrlib.audio import effects
 from instrlib.audio.effects import DEGRADATIONS, ChangedCopies, degrade, encode, room_response
@@ -9,10 +10,6 @@ from instrlib.audio.features import extract
 from instrlib.core.config import FeatureConfig
 
 RATE_HZ = 22_050
-
-
-def levels_of(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("level", DEGRADATIONS[name].levels)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -36,19 +33,15 @@ def power_db(signal: np.ndarray) -> float:
     return 10 * np.log10(np.mean(np.square(signal, dtype=np.float64)))
 
 
-def slope_db(signal: np.ndarray) -> float:
+def slope_db(noise: np.ndarray) -> float:
     """Return the slope of the power spectrum per octave, from 100 Hz to 6.4 kHz."""
-    power = np.abs(np.fft.rfft(signal)) ** 2
-    octave = np.log2(np.maximum(np.fft.rfftfreq(len(signal), 1 / RATE_HZ), 1) / 100)
-    levels_db = [10 * np.log10(power[(octave >= n) & (octave < n + 1)].mean()) for n in range(6)]
-    return float(np.polyfit(np.arange(6), levels_db, 1)[0])
+    frequency_hz, power = welch(noise, RATE_HZ, nperseg=4096)
+    inside = (frequency_hz > 100) & (frequency_hz < 6400)
+    return np.polyfit(np.log2(frequency_hz[inside]), 10 * np.log10(power[inside]), 1)[0]
 
 
 def delay(signal: np.ndarray, changed: np.ndarray) -> int:
-    """Return by how many samples `changed` is late, by cross-correlation."""
-    n_fft = 2 * len(signal)
-    match = np.fft.irfft(np.fft.rfft(changed, n_fft) * np.conj(np.fft.rfft(signal, n_fft)), n_fft)
-    return int((np.argmax(match) + len(signal)) % n_fft - len(signal))
+    return correlate(changed, signal, method="fft").argmax() - (len(signal) - 1)
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
@@ -69,7 +62,7 @@ def test_every_level_keeps_length_type_and_alignment_and_is_worse_than_the_one_b
         assert (np.diff([0, *distances]) > 0).all(), distances
 
 
-@levels_of("noise")
+@pytest.mark.parametrize("level", DEGRADATIONS["noise"].levels)
 def test_noise_falls_with_its_slope_in_degradations_by_3_db_an_octave_and_has_the_power_asked_for(level):
     signal = tone(440.0, duration_s=4.0)
     added = degrade(signal, RATE_HZ, "noise", level, rng()) - signal
@@ -80,11 +73,9 @@ def test_noise_falls_with_its_slope_in_degradations_by_3_db_an_octave_and_has_th
         assert slope_db(noise) == pytest.approx(-3.01 * slope, abs=0.3)
 
 
-@levels_of("room")
+@pytest.mark.parametrize("level", DEGRADATIONS["room"].levels)
 def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
-    impulse = np.zeros(5 * RATE_HZ)
-    impulse[0] = 1
-    heard = degrade(impulse, RATE_HZ, "room", level, rng())
+    heard = degrade(np.eye(1, 5 * RATE_HZ)[0], RATE_HZ, "room", level, rng())
     assert np.abs(heard[1 : round(0.005 * RATE_HZ)]).max() < 1e-9 < np.abs(heard[0])  # before the first reflection
     direct, tail = heard[0] ** 2, heard[round(0.005 * RATE_HZ) :] ** 2
     decay_db = 10 * np.log10(np.maximum(np.cumsum(tail[::-1])[::-1] / tail.sum(), 1e-12))
@@ -101,17 +92,12 @@ def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
         np.testing.assert_allclose(degrade(bursts(), RATE_HZ, "room", rt60_s, rng()), bursts(), atol=1e-12)
 
 
-@levels_of("low_pass")
+@pytest.mark.parametrize("level", DEGRADATIONS["low_pass"].levels)
 def test_a_low_pass_loses_3_db_at_its_cutoff_and_48_db_an_octave_above(level):
-    def gain_db(frequency_hz: float) -> float:
-        probe = tone(frequency_hz, duration_s=4.0, size=1e-3)  # the tone of 200 Hz carries the level that is restored
-        changed = degrade(tone(200.0, duration_s=4.0) + probe, RATE_HZ, "low_pass", level, rng())
-        carrier = np.hanning(len(probe)) * np.exp(-2j * np.pi * frequency_hz * np.arange(len(probe)) / RATE_HZ)
-        return 20 * np.log10(abs(np.dot(changed, carrier)) / abs(np.dot(probe, carrier)))
-
-    assert gain_db(level / 2) == pytest.approx(0, abs=0.1)
-    assert gain_db(level) == pytest.approx(-3.01, abs=0.1)
-    assert 2 * level > RATE_HZ / 2 or gain_db(2 * level) == pytest.approx(-48.2, abs=0.5)
+    changed = degrade(np.eye(1, 2 * RATE_HZ, RATE_HZ)[0], RATE_HZ, "low_pass", level, rng())
+    gain_db = 20 * np.log10(np.abs(np.fft.rfft(changed)) / abs(changed.sum()))
+    assert gain_db[level] == pytest.approx(0, abs=0.1) and gain_db[2 * level] == pytest.approx(-3.01, abs=0.1)
+    assert 2 * level > RATE_HZ / 2 or gain_db[4 * level] == pytest.approx(-48.2, abs=0.5)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, RATE_HZ, 44_100, 48_000, 96_000])
@@ -147,8 +133,7 @@ def test_clipping_quiet_and_pitch_have_the_effect_of_their_level():
 
 
 def test_an_equaliser_has_the_curve_that_was_drawn():
-    impulse = np.zeros(RATE_HZ)
-    impulse[RATE_HZ // 2] = 1  # without phase, half of the response lies before it
+    impulse = np.eye(1, RATE_HZ, RATE_HZ // 2)[0]  # without phase, half of the response lies before it
     changed = effects.equalise(impulse, RATE_HZ, rng(), bells=1, largest_db=6, tilt_db=(-1, 1))
     frequency_hz = np.array([50, 400, 800, 3000, 8000])
     gain_db = 20 * np.log10(np.abs(np.fft.rfft(changed))[frequency_hz])
