@@ -25,30 +25,18 @@ SOUNDSCAPE = studies.SoundscapeConfig(
 )
 
 
+def composed(small, config, seed):
+    return studies.compose(small.store, small.split, small.clips, config=config, seed=seed)
+
+
 @pytest.fixture(scope="module")
 def score(small):
-    return studies.compose(small.store, small.split, small.clips, config=SOUNDSCAPE, seed=0)
-
-
-def tone_plan(offsets_s=(0.0, 0.5, 0.75), levels_db=(0.0, -7.5, 4.0)):
-    # The corpus needs a mixture without each class, so each is also alone.
-    rows = [
-        ("all", "test", 0, 3, "test-0", at, one, one, one, 0.0, 2.0, 2.0, offsets_s[at], levels_db[at], 3.0)
-        for at, one in enumerate(TONES_HZ)
-    ]
-    rows += [(f"solo-{one}", "test", 0, 1, "test-0", 0, *[one] * 3, 0.0, 2.0, 2.0, 0.0, 0.0, 3.0) for one in TONES_HZ]
-    return pd.DataFrame(rows, columns=list(studies._COLUMNS))
-
-
-def read(made, name):
-    return soundfile.read(made.corpus.root / "audio" / f"{name}.flac")[0]
+    return composed(small, SOUNDSCAPE, 0)
 
 
 def test_the_same_seed_plans_the_same_and_no_source_leaves_its_part(small, inputs, plan, score):
-    for one, made in (
-        (plan, [studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=seed) for seed in (0, 1)]),
-        (score, [studies.compose(small.store, small.split, small.clips, config=SOUNDSCAPE, seed=n) for n in (0, 1)]),
-    ):
+    drawn = [studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=seed) for seed in (0, 1)]
+    for one, made in ((plan, drawn), (score, [composed(small, SOUNDSCAPE, seed) for seed in (0, 1)])):
         pd.testing.assert_frame_equal(one, made[0])
         assert not one.equals(made[1]) and set(one.part) == {"validation", "test"}
         assert (one.clip_id.map(small.split.parts) == one.part).all()
@@ -83,8 +71,7 @@ def test_ensembles_share_no_group_and_have_distinct_instruments(score):
 def test_entries_rests_and_the_number_at_once_follow_the_settings(small):
     config = dataclasses.replace(SOUNDSCAPE, at_once=1, per_ensemble={"validation": 3, "test": 3})
     for settings in (SOUNDSCAPE, config):
-        plan = studies.compose(small.store, small.split, small.clips, config=settings, seed=2)
-        plan["end_s"] = plan.offset_s + plan.length_s
+        plan = composed(small, settings, 2).assign(end_s=lambda plan: plan.offset_s + plan.length_s)
         for _, own in plan.groupby(["mixture", "label"]):
             entries = studies.joined(list(zip(own.offset_s, own.end_s, strict=True)), gap_s=0.001)
             assert all(3.4 <= b - a <= 9 + 1e-3 for a, b in entries)
@@ -96,8 +83,17 @@ def test_entries_rests_and_the_number_at_once_follow_the_settings(small):
 
 
 def test_levels_energies_and_activity_of_rendered_tones_are_those_of_the_plan(tones, tmp_path):
-    made = studies.render(tone_plan(), tones, root=tmp_path)
-    sound = read(made, "all")
+    def render(offsets_s, root):
+        placed = zip(TONES_HZ, offsets_s, (0.0, -7.5, 4.0), strict=True)
+        rows = [("all", 3, at, name, offset_s, level_db) for at, (name, offset_s, level_db) in enumerate(placed)]
+        rows += [(f"solo-{one}", 1, 0, one, 0.0, 0.0) for one in TONES_HZ]  # each class is missing once
+        plan = pd.DataFrame(rows, columns=["mixture", "n_sources", "source", "clip_id", "offset_s", "level_db"])
+        plan = plan.assign(label=plan.clip_id, of_group=plan.clip_id, part="test", fold=0, group="test-0", start_s=0.0)
+        plan = plan.assign(segment_s=2.0, length_s=2.0, duration_s=3.0)
+        return studies.render(plan[list(studies._COLUMNS)], tones, root=root)
+
+    made = render((0.0, 0.5, 0.75), tmp_path)
+    sound, _ = soundfile.read(made.corpus.root / "audio" / "all.flac")
     assert np.abs(sound).max() == pytest.approx(10 ** (studies.PEAK_DB / 20), abs=1e-3)
     spectrum, place = np.abs(np.fft.rfft(sound)) ** 2, np.fft.rfftfreq(len(sound), 1 / RATE_HZ)
     energy = np.array([spectrum[np.abs(place - one) < 100].sum() for one in TONES_HZ.values()])
@@ -110,7 +106,7 @@ def test_levels_energies_and_activity_of_rendered_tones_are_those_of_the_plan(to
         assert own.onset_s[label] == pytest.approx(0.25 + offset_s, abs=0.021)
         assert own.offset_s[label] == pytest.approx(1.25 + 0.25 * number + offset_s, abs=0.021)
     # A source that its offset would cut to less than half starts at 0.
-    made = studies.render(tone_plan(offsets_s=(0.0, 2.6, 1.2)), tones, root=tmp_path / "late")
+    made = render((0.0, 2.6, 1.2), tmp_path / "late")
     assert made.sources[made.sources.mixture == "all"].offset_s.tolist() == [0.0, 0.0, 1.2]
 
 
@@ -148,19 +144,14 @@ def test_mixtures_are_rendered_again_if_a_file_is_lost_or_altered(small, plan, m
     studies.render(plan, small.clips, root=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def given(small, inputs, mixtures, tmp_path_factory):
-    """Return networks of two seeds, and what else `predict` takes."""
+def test_each_network_predicts_every_mixture_once_and_none_with_training_clips(
+    small, inputs, mixtures, tmp_path, monkeypatch
+):
     layers = AugmentConfig(mix="mixtures", n_sources=(1, 3))
     config = TrainConfig(epochs=1, output="sigmoid", class_weights=False, augment=layers)
     variant = Variant("tiny", TINY, config, small.store.folder)
-    folder = tmp_path_factory.mktemp("networks")
-    networks = run_variants(folder, [variant], splits=inputs.splits, seeds=(0, 1))["tiny"].folders
-    return networks, inputs, mixtures, build_store(mixtures.corpus, small.store.config, root=folder / "mixed")
-
-
-def test_each_network_predicts_every_mixture_once_and_none_with_training_clips(small, given, tmp_path, monkeypatch):
-    networks, inputs, mixtures, store = given
+    networks = run_variants(tmp_path, [variant], splits=inputs.splits, seeds=(0, 1))["tiny"].folders
+    store = build_store(mixtures.corpus, small.store.config, root=tmp_path / "mixed")
     sources = mixtures.sources.copy()
     sources.loc[len(sources) - 1, "clip_id"] = small.split.parts.index[small.split.parts == "train"][0]
     with pytest.raises(LeakError, match="train"):
@@ -170,11 +161,12 @@ def test_each_network_predicts_every_mixture_once_and_none_with_training_clips(s
     other = dataclasses.replace(inputs, splits=(tmp_path / "split.json",))
     with pytest.raises(RunError, match="split"):
         studies.predict(tmp_path / "a.npz", networks, other, mixtures, store)
-    answers = studies.predict(tmp_path / "a.npz", *given)
+    answers = studies.predict(tmp_path / "a.npz", networks, inputs, mixtures, store)
     assert answers.shape == (2, len(mixtures.corpus.manifest), 3)
     assert ((answers >= 0) & (answers <= 1)).all() and not np.array_equal(answers[0], answers[1])
     monkeypatch.setattr(studies, "_predict", None)
-    np.testing.assert_array_equal(studies.predict(tmp_path / "a.npz", *given), answers)
+    again = studies.predict(tmp_path / "a.npz", networks, inputs, mixtures, store)
+    np.testing.assert_array_equal(again, answers)
 
 
 def test_a_released_network_predicts_soundscapes_of_its_own_split_once(
