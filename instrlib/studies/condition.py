@@ -13,7 +13,7 @@ import scipy.signal
 from instrlib.core.io import RunError
 from instrlib.evaluation.calibration import softmax
 
-MEASURES = {
+MEASURES = {  # what `measure` returns, in this order, with labels for tables and figures
     "harmonic_to_noise_db": "harmonic-to-noise ratio (dB)",
     "harmonic_to_noise_spread_db": "spread of the harmonic-to-noise ratio (dB)",
     "spectral_flatness": "spectral flatness (0 tone, 1 noise)",
@@ -31,15 +31,13 @@ MEASURES = {
     "treble_kurtosis": "kurtosis above 2 kHz",
     "treble_burstiness_db": "bursts above 2 kHz (dB)",
 }
-"""What `measure` returns, in this order, with labels for tables and figures."""
 
 CONDITIONS = ("healthy", "aged", "broken")
 
-LOGGED = (
+LOGGED = (  # positive measures that span several powers of ten: models see their logarithm
     *("spectral_flatness", "treble_flatness", "decay_variance", "level_flutter_db", "modulation_depth_db"),
     *("fundamental_hz", "roll_off_hz", "treble_kurtosis", "treble_burstiness_db"),
 )
-"""Positive measures that span several powers of ten: models see their logarithm."""
 
 FORMAT = 2  # version of the model file; raised whenever `measure` or `inputs` changes
 MAX_SEGMENTS = 20  # of a long recording that are measured, spread evenly over it
@@ -57,13 +55,11 @@ _FARTHEST = 4.0  # standard deviations; values beyond are clipped
 def measure(signal: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
     """Measure a few seconds of mono sound; all measures are independent of the level.
 
-    Returns a dict in the order of `MEASURES`. NaN are: `fundamental_hz` and `inharmonicity` of noise and drums,
-    `decay_rate_db_s` and `decay_variance` without a decay of a quarter of a second, and all measures of silence.
-
-    Defined only here are: `harmonic_to_noise_spread_db`, the interquartile range over frames (beating and rattling are
-    intermittent); `band_unevenness_db`, how differently the levels of third-octave bands change between frames;
-    `treble_kurtosis`, 1.5 for a tone, 3 for noise, more for pulses; `treble_burstiness_db`, the ratio of the arithmetic
-    to the geometric mean of the treble's power in steps of 6 ms.
+    Returns a dict in the order of `MEASURES`; undefined ones are NaN, such as `fundamental_hz` of noise, and all of
+    silence. The spread of the harmonic-to-noise ratio is its interquartile range over frames (beating and rattling are
+    intermittent). `band_unevenness_db` is how differently the levels of third-octave bands change between frames.
+    `treble_kurtosis` is 1.5 for a tone, 3 for noise, more for pulses. `treble_burstiness_db` is the ratio of the
+    arithmetic to the geometric mean of the treble's power in steps of 6 ms.
     """
     signal = np.asarray(signal, dtype=np.float64)
     found = dict.fromkeys(MEASURES, math.nan)
@@ -106,10 +102,7 @@ def _flatness(power: np.ndarray) -> np.ndarray:
 
 
 def decay(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float, float]:
-    """Return median rate (dB/s) and variance ((dB/s)²) of falling levels, and the flutter (dB) of all levels.
-
-    These come from slopes and residuals of lines fitted to all sounding quarters of a second.
-    """
+    """Return rate (dB/s) and variance of falls, and flutter (dB), from lines fitted to 0.25 s of the level."""
     level_db, step_s = _level(signal, sample_rate_hz)
     time_s = np.arange(round(0.25 / step_s)) * step_s
     level_db = np.pad(level_db, (0, max(0, len(time_s) - len(level_db))), constant_values=-np.inf)
@@ -139,10 +132,9 @@ def modulation(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
 
 
 def inharmonicity(signal: np.ndarray, sample_rate_hz: int, fundamental_hz: float) -> float:
-    """Return the inharmonicity B of a stiff string, f_n = n f0 sqrt(1 + B n²) (doi:10.1121/1.1918192).
+    """Return the inharmonicity B of a stiff string, f_n = n f0 sqrt(1 + B n²) (doi:10.1121/1.1918192), NaN without fit.
 
-    Partials are tracked in the three most energetic frames of 0.37 s; (f_n / n)² is linear in n². B is NaN if fewer
-    than five partials fit. Piano strings have 1e-4 to 1e-2, winds and bowed strings 0.
+    Partials are tracked in the three most energetic frames of 0.37 s. Piano strings have 1e-4 to 1e-2, winds 0.
     """
     frames = _frames(signal, _PARTIAL_FRAME_S, sample_rate_hz)
     frames = frames[np.argsort(-np.square(frames).sum(axis=1), kind="stable")[:3]]
@@ -268,13 +260,12 @@ def _treble(signal: np.ndarray, sample_rate_hz: int) -> tuple[float, float]:
 
 def inputs(values: np.ndarray, preparation: Mapping[str, Any]) -> np.ndarray:
     """Return model inputs for measures [n, n_measures]: standardised, squared, and indicators of missing values."""
+    names = ("median", "mean", "deviation", "indicators")
+    median, mean, deviation, indicators = (numbers(preparation[name]) for name in names)
     scaled = _logged(values)
     missing = ~np.isfinite(scaled)
-    scaled = np.where(missing, numbers(preparation["median"]), scaled)
-    scaled = (scaled - numbers(preparation["mean"])) / numbers(preparation["deviation"])
-    scaled = np.clip(scaled, -_FARTHEST, _FARTHEST)
-    indicators = missing[:, numbers(preparation["indicators"]).astype(int)]
-    return np.concatenate([scaled, np.square(scaled), indicators], axis=1)
+    scaled = np.clip((np.where(missing, median, scaled) - mean) / deviation, -_FARTHEST, _FARTHEST)
+    return np.concatenate([scaled, np.square(scaled), missing[:, indicators.astype(int)]], axis=1)
 
 
 def fit_inputs(values: np.ndarray) -> dict[str, str]:

@@ -81,15 +81,12 @@ class Common:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Predictions of the networks of one domain for another, or for its own test part (`adapted` is None).
-
-    `targets` are classes of the target, `probabilities` [network, clip, class] those of the source.
-    """
+    """Predictions of the networks of one domain for another, or for its own test part (`adapted` is None)."""
 
     source: Domain
     target: Domain
     common: Common
-    predictions: Predictions
+    predictions: Predictions  # targets: classes of the target; probabilities [network, clip, class]: of the source
     adapted: Predictions | None = None
 
 
@@ -185,10 +182,7 @@ def in_common(source: Domain, target: Domain) -> Common:
 
 
 def to_common(predictions: Predictions, common: Common) -> Predictions:
-    """Return the predictions for clips of common classes, with `targets` among `common.names`.
-
-    `probabilities` are summed over the classes of the source with one name; its other classes follow.
-    """
+    """Return the predictions for clips of common classes, summed over source classes of one name; the others follow."""
     targets = common.of_target[predictions["targets"]]
     known = targets >= 0
     unmatched = common.of_source < 0
@@ -238,10 +232,7 @@ def _predict_domain(place: Path, run: Path, target: Path) -> dict[str, np.ndarra
 
 
 def adapt_batch_norm(run: Path, store: FeatureStore) -> "keras.Model":
-    """Copy a network with batch normalisation statistics of the unlabelled segments of a store (arXiv:1603.04779).
-
-    Layers are adapted from the input to the output; weights and input scaling do not change.
-    """
+    """Copy a network with batch normalisation statistics of the unlabelled segments of a store (arXiv:1603.04779)."""
     rows, (model, scaler) = store.segments.row.to_numpy(), load_model(run)
     spread = np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(int)
     x = store.read(rows[spread], scaler)
@@ -310,10 +301,7 @@ def predict_degraded(
 
 
 def predict_domain(path: Path, model: PublishedModel, corpus: Corpus, *, study: Corpus, split: Split) -> Predictions:
-    """Predict the clips of another corpus whose groups are outside the training, or the test part of the study's own.
-
-    The result also has `label`, the class in the corpus; see `class_of`.
-    """
+    """Predict clips of another corpus whose groups are outside the training, or the test part of the study's own."""
     told = corpus.manifest.label.isin(list(class_of(model, corpus)))
     clips = corpus.manifest.clip_id[_unseen(model, corpus, study, split) & told]
     return _predictions(path, model, corpus, clips)[0]
@@ -411,8 +399,7 @@ def scores(predictions: dict[str, Predictions], model: PublishedModel, *, n_resa
 def abstentions(domains: dict[str, Predictions], model: PublishedModel, *, n_resamples: int) -> pd.DataFrame:
     """Compare abstentions on unknown and known classes, in the domains with both; "better" is more on unknown ones.
 
-    `known` and `unknown` are shares of abstentions; `auroc` is how often a known clip has a higher top probability than
-    an unknown one.
+    `known` and `unknown` are shares of abstentions, `auroc` is that of the top probability for known clips.
     """
     draws, rows, n_resamples = {}, {}, statistics.enough_resamples(n_resamples, len(domains))
     for domain, every in domains.items():

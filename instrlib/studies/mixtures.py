@@ -1,7 +1,4 @@
-"""Mixtures of clips and whole soundscapes: planned (one row per source), rendered, and predicted by networks.
-
-All clips of a mixture come from one part of a split.
-"""
+"""Mixtures of clips of one part of a split, and soundscapes: planned (one row per source), rendered, predicted."""
 
 import functools
 import itertools
@@ -54,11 +51,6 @@ class Mixtures:
         """Return the row numbers of the mixtures of a part in the manifest."""
         return np.flatnonzero(self.corpus.manifest.split == part)
 
-    def groups(self) -> np.ndarray:
-        """Return the groups of the sources of each mixture, str [n_mixtures, max sources], padded with ""."""
-        wide = self.sources.pivot_table(index="mixture", columns="source", values="of_group", aggfunc="first")
-        return wide.loc[self.corpus.manifest.clip_id].fillna("").to_numpy(str)
-
 
 def draw(inputs: Inputs, clips: Corpus, n: int, *, sources: Sequence[int], seed: int) -> pd.DataFrame:
     """Plan validation and test mixtures as long as a segment: `n` per number of sources and part, over all folds.
@@ -89,19 +81,16 @@ def draw(inputs: Inputs, clips: Corpus, n: int, *, sources: Sequence[int], seed:
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
-def _deck(rng: np.random.Generator, segments: pd.DataFrame) -> Iterator[Any]:
+def _deck(rng: np.random.Generator, segments: pd.DataFrame, level: str = "group") -> Iterator[Any]:
     """Yield segments of one class endlessly: groups take turns, and so do the clips of a group."""
-
-    def turns(members: list[Any]) -> Iterator[Any]:
-        while True:
-            yield from (members[place] for place in rng.permutation(len(members)))
-
-    def clips(of_group: pd.DataFrame) -> Iterator[Any]:
-        for own in turns([list(own.itertuples()) for _, own in of_group.groupby("clip_id")]):
-            yield own[int(rng.integers(len(own)))]
-
-    for group in turns([clips(of_group) for _, of_group in segments.groupby("group")]):
-        yield next(group)
+    parts = [own for _, own in segments.groupby(level)]
+    decks = (
+        [_deck(rng, own, "clip_id") for own in parts] if level == "group" else [list(own.itertuples()) for own in parts]
+    )
+    while True:
+        for place in rng.permutation(len(decks)):
+            deck = decks[place]
+            yield next(deck) if level == "group" else deck[int(rng.integers(len(deck)))]
 
 
 def _placed(segment: Any, length_s: float, offset_s: float, level_db: float, duration_s: float) -> tuple:
@@ -363,7 +352,6 @@ def predict_windows(
         heard = parallel_map(scored, tasks, describe="predicting")
         return {f"soundscape {number}": one.probabilities for number, one in enumerate(heard)}
 
-    settings = {"features": network.features, "temperature": network.temperature, "output": network.output}
-    made_of = {"network": hash_file(network.file), "soundscapes": soundscapes.corpus.fingerprint, "window_s": window_s}
-    kept = cached(path, key("studies", **settings, **made_of), make).values()
+    settings = [network.features, network.temperature, network.output, soundscapes.corpus.fingerprint, window_s]
+    kept = cached(path, key("studies", network=hash_file(network.file), settings=settings), make).values()
     return [Windows(np.arange(len(one), dtype=float), window_s, one) for one in kept]

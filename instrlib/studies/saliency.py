@@ -78,7 +78,6 @@ def cell_grid(model: "keras.Model", layer: str) -> Grid:
     """Return the centres of the cells of a layer on the input, and their receptive field (arXiv:1603.07285).
 
     For a window of k samples with step s that begins p before the input, the centre of cell i is i s - p + (k - 1) / 2.
-    With padding "same", TensorFlow puts half of the padding, rounded down, in front.
     """
     shape = tuple(model.input.shape[1:3])
     centres, fields, steps = [np.arange(side, dtype=float) for side in shape], [1, 1], [1, 1]
@@ -92,7 +91,7 @@ def cell_grid(model: "keras.Model", layer: str) -> Grid:
             if one.input is not before.output or n_out != (-(-n_in // step) if same else (n_in - size) // step + 1):
                 raise ConfigError(f"The cells of the layer {one.name!r} have no known position; choose another layer.")
             padding = max((n_out - 1) * step + size - n_in, 0) if same else 0
-            place = np.arange(n_out) * step - padding // 2 + (size - 1) / 2
+            place = np.arange(n_out) * step - padding // 2 + (size - 1) / 2  # half of it, rounded down, is in front
             centres[axis] = centres[axis][0] + steps[axis] * place
             fields[axis] += (size - 1) * steps[axis]
             steps[axis] *= step
@@ -131,8 +130,7 @@ def _hats(grid: Grid) -> list[np.ndarray]:
 def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
     """Return the class activation map of every class (arXiv:1512.04150) for inputs [n, n_bins, n_frames, 1].
 
-    The logit of class c is the mean over the cells of ``sum_k w[k, c] A[k]`` plus a bias; this sum, cell by cell, is
-    the map [n, n_classes, n_rows, n_columns], on the grid of the last of `picture_layers`.
+    The map [n, n_classes, n_rows, n_columns], on the grid of the last of `picture_layers`, has the logit as mean.
     """
     network = compression.with_maps(model)
     if "maps" not in network.output:
@@ -144,8 +142,7 @@ def class_activation_maps(model: "keras.Model", x: np.ndarray) -> np.ndarray:
 def grad_cam(model: "keras.Model", x: np.ndarray, targets: np.ndarray, *, layer: str) -> np.ndarray:
     """Return Grad-CAM maps [n, n_rows, n_columns] (arXiv:1610.02391) of the classes `targets` for inputs.
 
-    The channels of `layer`, one of `picture_layers`, are summed, weighted by the mean gradient of the logit over the
-    cells, and clipped at 0. The network must end with a dense layer.
+    Channels of `layer` are weighted by the mean gradient of the logit. The network must end with a dense layer.
     """
     keras = load_keras()
     import tensorflow as tf
@@ -211,13 +208,9 @@ def overlay_arrays(rows: Sequence[int], maps: np.ndarray, titles: Sequence[str],
 def importance(
     maps: np.ndarray, level_db: np.ndarray, grid: Grid, *, floor_db: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Rank the values of each spectrogram [n_draws or 1, n, n_bins, n_frames] in each of `ORDERS`; ties are random.
-
-    Random blocks are the values of the map, shuffled over its cells. The map of another clip is that of the spectrogram
-    half the list away.
-    """
+    """Rank the values of each spectrogram [n_draws or 1, n, n_bins, n_frames] in each of `ORDERS`; ties are random."""
     rng = np.random.default_rng(seed)
-    n = len(maps)
+    n = len(maps)  # another clip's map is that half the list away
     shuffled = rng.permuted(np.broadcast_to(maps.reshape(n, -1), (N_DRAWS, n, maps[0].size)), axis=-1)
     values = {
         MAP: upsample(maps, grid)[None],

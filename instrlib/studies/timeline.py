@@ -138,10 +138,9 @@ def in_frames(entries: Sequence[Event], duration_s: float, n_classes: int) -> np
 
 
 def choose(heard: Sequence["Windows"], truth: Truth) -> tuple[Decision, pd.DataFrame, pd.DataFrame]:
-    """Return the decision with the best micro F1 on validation soundscapes: first of the list, then of the frames.
+    """Return the decision with the best micro F1 on validation soundscapes, first of the list, then of the frames.
 
-    Ties prefer short filters and thresholds near 0.5. All classes share thresholds, because each plays in few
-    soundscapes. Also returns the frame scores of all combinations, and the list scores by pooling.
+    Also returns the frame scores of all combinations, and the list scores per pooling. All classes share thresholds.
     """
     lists = pd.DataFrame(columns=["threshold", "micro_f1"], dtype=float).rename_axis("pooling")
     for pooling in ("max", "mean"):
@@ -173,11 +172,7 @@ def _f1(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def match_events(reference: Sequence[Event], found: Sequence[Event], *, collar_s: float) -> list[tuple[int, int]]:
-    """Return the largest set of pairs (index in `reference`, index in `found`); each event is in at most one.
-
-    Pairs have the same class, onsets within the collar, and offsets within the collar or `OFFSET_SHARE` of the length
-    of the reference event.
-    """
+    """Return the most pairs (index in `reference`, index in `found`) of one class with ends within collars."""
     if not (reference and found):
         return []
     true, guess = np.array(reference, dtype=float), np.array(found, dtype=float)
@@ -222,12 +217,10 @@ def macro_f1(counts: Counts, weights: np.ndarray) -> np.ndarray:
 
 
 def draws(truth: Truth, active: Active, *, n_resamples: int) -> dict[str, np.ndarray]:
-    """Return every one of `SCORES` under draws of the ensembles [1, 1 + n_resamples]; see `statistics.draw`.
-
-    The error rate is (substitutions + deletions + insertions) / true frames.
-    """
+    """Return every one of `SCORES` under draws of the ensembles [1, 1 + n_resamples]; see `statistics.draw`."""
     frames, (wide, narrow) = frame_counts(truth, active), (event_counts(truth, active, one) for one in COLLARS_S)
     pairs = list(zip(truth.frames, active, strict=True))
+    # Substitutions, deletions and insertions; the error rate is their number per true frame.
     errors = [np.maximum((~a & b).sum(axis=1), (a & ~b).sum(axis=1)).sum() for a, b in pairs]
     sounding = frames[2].sum(axis=1)
 
