@@ -1,5 +1,6 @@
 """Decoding: librosa's values for every format, and one sentence for a file that cannot be used."""
 
+import functools
 import os
 import tracemalloc
 from pathlib import Path
@@ -81,10 +82,6 @@ def test_two_hours_are_decoded_in_constant_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_samples == 60 * n_minutes * 4_000 and peak < 5e6  # the whole is 115 MB
-    flac = written(
-        tmp_path / "long.flac", np.append(np.full(100, 9_999), np.zeros(600 * rate_hz)).astype("int16"), rate_hz
-    )
-    assert decode.probe(flac).duration_s > 600  # much silence in few bytes is no damaged header
 
 
 def with_length(path: Path, four_bits: int, byte: int) -> None:
@@ -96,44 +93,39 @@ def with_length(path: Path, four_bits: int, byte: int) -> None:
     path.write_bytes(content)
 
 
-BAD = {
-    "missing": (lambda path: None, "wav", "cannot be read"),
-    "folder": (lambda path: path.mkdir(), "wav", "regular file"),
-    "pipe": (getattr(os, "mkfifo", Path.mkdir), "wav", "regular file"),
-    "empty wav": (lambda path: path.write_bytes(b""), "wav", "empty"),
-    "empty mp3": (lambda path: path.write_bytes(b""), "mp3", "empty"),
-    "header only": (lambda path: written(path, np.zeros((0, 1))), "wav", "too short, 0 ms"),
-    "unknown length": (lambda path: with_length(path, 0, 0), "flac", "samples in"),
-    "absurd length": (lambda path: with_length(path, 15, 255), "flac", "68719476735 samples"),
-    **{
-        f"text in {ending}": (lambda path: path.write_text("These are words.\n" * 100), ending, "decoded")
-        for ending in ("wav", "flac", "ogg", "mp3", "raw")
-    },
-    "silence": (lambda path: written(path, np.full((44_100, 2), 0.9e-4), subtype="FLOAT"), "wav", "silent"),
-    "opposite channels": (lambda path: written(path, tone(1.0) * [1, -1], subtype="FLOAT"), "wav", "silent"),
-    "NaN": (lambda path: written(path, np.append(tone(1.0), [[np.nan]], 0), subtype="FLOAT"), "wav", "NaN"),
-    "infinity": (lambda path: written(path, [[np.inf, -np.inf]] * 9_999, subtype="DOUBLE"), "wav", "infinite"),
-    "beyond float32": (lambda path: written(path, [[1e300]] * 9_999, subtype="DOUBLE"), "wav", "infinite"),
-    **{
-        f"{kept} bytes of {ending}": (lambda path, kept=kept: os.truncate(written(path, tone(3.0)), kept), ending, "")
-        for ending, kept in (("mp3", 300), ("mp3", 900), ("ogg", 2_000), ("flac", 60_000))
-    },
-    "short": (lambda path: written(path, tone(0.02)), "wav", "too short, 20 ms"),
-}
-IN_THE_HEADER = ("missing", "folder", "pipe", "empty wav", "header only", "unknown length", "absurd length", "short")
+BAD_HEADERS = [
+    (lambda path: None, "wav", "cannot be read"),
+    (Path.mkdir, "wav", "regular file"),
+    (getattr(os, "mkfifo", Path.mkdir), "wav", "regular file"),
+    *((Path.touch, ending, "empty") for ending in ("wav", "mp3")),
+    (lambda path: written(path, np.zeros((0, 1))), "wav", "too short, 0 ms"),
+    (lambda path: written(path, tone(0.02)), "wav", "too short, 20 ms"),
+    (lambda path: with_length(path, 0, 0), "flac", "samples in"),
+    (lambda path: with_length(path, 15, 255), "flac", "68719476735 samples"),
+    *((lambda path: path.write_text("words\n" * 100), ending, "decoded") for ending in ("wav", "flac", "ogg", "raw")),
+]
+BAD_CONTENTS = [
+    (lambda path: path.write_text("words\n" * 100), "mp3", "decoded"),
+    (lambda path: written(path, np.full((44_100, 2), 0.9e-4), subtype="FLOAT"), "wav", "silent"),
+    (lambda path: written(path, tone(1.0) * [1, -1], subtype="FLOAT"), "wav", "silent"),
+    (lambda path: written(path, np.append(tone(1.0), [[np.nan]], 0), subtype="FLOAT"), "wav", "NaN"),
+    (lambda path: written(path, [[np.inf, -np.inf]] * 9_999, subtype="DOUBLE"), "wav", "infinite"),
+    (lambda path: written(path, [[1e300]] * 9_999, subtype="DOUBLE"), "wav", "infinite"),
+    *((lambda path: os.truncate(written(path, tone(3.0)), 900), ending, "") for ending in ("mp3", "ogg")),
+    (lambda path: os.truncate(written(path, tone(3.0)), 60_000), "flac", "cannot be decoded"),
+]
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_file_that_cannot_be_used_gives_one_sentence_with_its_path(tmp_path, name):
-    make, ending, reason = BAD[name]
+@pytest.mark.parametrize(("make", "ending", "reason"), [*BAD_HEADERS, *BAD_CONTENTS])
+def test_a_file_that_cannot_be_used_gives_one_sentence_with_its_path(tmp_path, make, ending, reason):
     path = tmp_path / f"sound.{ending}"
     make(path)
-    readers = [lambda: decode.load(path, sample_rate_hz=RATE_HZ), lambda: blocks(path, 0.1)]
-    for read in [*readers, *([lambda: decode.probe(path)] if name in IN_THE_HEADER else [])]:
+    readers = [decode.probe] * ((make, ending, reason) in BAD_HEADERS)
+    for read in (*readers, functools.partial(decode.load, sample_rate_hz=RATE_HZ)):
         tracemalloc.start()
         with pytest.raises(AudioError) as caught:
-            read()
-        assert tracemalloc.get_traced_memory()[1] < 20e6, "memory is asked for before the file is refused"
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6, "memory is asked for before the header is checked"
         tracemalloc.stop()
         message = str(caught.value)
         assert message.startswith(f"{path}: ") and reason in message and "\n" not in message

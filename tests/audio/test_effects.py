@@ -92,12 +92,20 @@ def test_a_room_decays_by_60_db_in_its_time_by_schroeder_integration(level):
         np.testing.assert_allclose(degrade(bursts(), RATE_HZ, "room", rt60_s, rng()), bursts(), atol=1e-12)
 
 
-@pytest.mark.parametrize("level", DEGRADATIONS["low_pass"].levels)
-def test_a_low_pass_loses_3_db_at_its_cutoff_and_48_db_an_octave_above(level):
-    changed = degrade(np.eye(1, 2 * RATE_HZ, RATE_HZ)[0], RATE_HZ, "low_pass", level, rng())
-    gain_db = 20 * np.log10(np.abs(np.fft.rfft(changed)) / abs(changed.sum()))
-    assert gain_db[level] == pytest.approx(0, abs=0.1) and gain_db[2 * level] == pytest.approx(-3.01, abs=0.1)
-    assert 2 * level > RATE_HZ / 2 or gain_db[4 * level] == pytest.approx(-48.2, abs=0.5)
+def test_a_low_pass_loses_48_db_an_octave_and_an_equaliser_has_the_curve_that_was_drawn():
+    impulse = np.eye(1, RATE_HZ, RATE_HZ // 2)[0]  # without phase, half of the response lies before it
+
+    def gain_db(changed: np.ndarray, frequency_hz: object) -> np.ndarray:
+        return 20 * np.log10(np.abs(np.fft.rfft(changed))[frequency_hz])
+
+    for level in DEGRADATIONS["low_pass"].levels:
+        changed = degrade(impulse, RATE_HZ, "low_pass", level, rng())
+        found_db = gain_db(changed, [level // 2, level, min(2 * level, 10_000)]) - gain_db(changed, 0)
+        np.testing.assert_allclose(found_db, [0, -3.01, -48.2 if level < 5_000 else found_db[2]], atol=0.3)
+    settings, frequency_hz = {"bells": 1, "largest_db": 6, "tilt_db": (-1, 1)}, np.array([50, 400, 800, 3000, 8000])
+    expected_db = effects.equaliser_db(np.log2(frequency_hz / 800), rng(), **settings)[0]
+    changed = effects.equalise(impulse, RATE_HZ, rng(), **settings)
+    np.testing.assert_allclose(gain_db(changed, frequency_hz), expected_db, atol=0.1)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, RATE_HZ, 44_100, 48_000, 96_000])
@@ -130,15 +138,6 @@ def test_clipping_quiet_and_pitch_have_the_effect_of_their_level():
             changed = degrade(signal, RATE_HZ, name, semitones, rng())[RATE_HZ:-RATE_HZ]
             peak_hz = np.abs(np.fft.rfft(changed * np.hanning(len(changed)), 2**20)).argmax() * RATE_HZ / 2**20
             assert 12 * np.log2(peak_hz / 441.3) == pytest.approx(semitones, abs=0.1)
-
-
-def test_an_equaliser_has_the_curve_that_was_drawn():
-    impulse = np.eye(1, RATE_HZ, RATE_HZ // 2)[0]  # without phase, half of the response lies before it
-    changed = effects.equalise(impulse, RATE_HZ, rng(), bells=1, largest_db=6, tilt_db=(-1, 1))
-    frequency_hz = np.array([50, 400, 800, 3000, 8000])
-    gain_db = 20 * np.log10(np.abs(np.fft.rfft(changed))[frequency_hz])
-    expected = effects.equaliser_db(np.log2(frequency_hz / 800), rng(), bells=1, largest_db=6, tilt_db=(-1, 1))[0]
-    np.testing.assert_allclose(gain_db, expected, atol=0.1)
 
 
 def test_copies_follow_from_seed_clip_offset_and_number_and_their_noise_has_its_level(monkeypatch):

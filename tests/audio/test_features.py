@@ -1,5 +1,7 @@
 """Features of one segment: librosa's values, silence at the floor, segments where they belong."""
 
+import itertools
+
 import librosa
 import numpy as np
 import pytest
@@ -19,10 +21,9 @@ CONFIGS = [
 
 def note(config: FeatureConfig) -> np.ndarray:
     """One segment: a tone with decaying partials, in noise."""
-    rng = np.random.default_rng(0)
     time_s = np.arange(config.segment_samples) / config.sample_rate_hz
     partials = [np.sin(2 * np.pi * 220 * k * time_s + k) * np.exp(-k * time_s) / k for k in range(1, 12)]
-    return (0.3 * (sum(partials) + 1e-3 * rng.normal(size=len(time_s)))).astype(np.float32)
+    return (0.3 * (sum(partials) + 1e-3 * np.random.default_rng(0).normal(size=len(time_s)))).astype(np.float32)
 
 
 def by_librosa(signal: np.ndarray, config: FeatureConfig) -> dict[str, np.ndarray]:
@@ -98,23 +99,19 @@ def test_segments_start_every_hop_or_spread_evenly_over_the_clip(duration_s, set
     np.testing.assert_allclose(features.segment_starts(duration_s, FeatureConfig(**settings)), expected)
 
 
-def test_fixed_scaling_runs_from_0_to_1_and_scales_mfcc_alike():
+def test_scaled_features_run_from_0_to_1_or_have_mean_0_and_deviation_1():
     fixed, mfcc = (FeatureConfig(kind=kind, scaling="fixed") for kind in ("log_mel", "mfcc"))
     scaled, found = (features.scale(features.extract(note(one), one), one) for one in (fixed, mfcc))
     assert scaled.dtype == np.float32 and (scaled.min(), scaled.max()) == (0, 1)
     assert not features.scale(features.extract(np.zeros(10), fixed), fixed).any()
     np.testing.assert_allclose(found, dct(scaled, axis=0, norm="ortho")[:20], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["log_mel", "pcen"])
-@pytest.mark.parametrize(("scaling", "axis"), [("segment", (0, 1)), ("train", 1)])
-def test_segments_and_training_parts_are_scaled_to_mean_0_and_deviation_1(kind, scaling, axis):
-    config = FeatureConfig(kind=kind, scaling=scaling)
-    values = features.extract(note(config), config)
-    before = values.copy()
-    scaler = features.Scaler.from_dict(features.Scaler(values.mean(axis=1), values.std(axis=1)).to_dict())
-    scaled = features.scale(np.stack([values, np.full_like(values, -80)]), config, scaler)
-    np.testing.assert_allclose(scaled[0].mean(axis=axis), 0, atol=1e-3)
-    np.testing.assert_allclose(scaled[0].std(axis=axis), 1, atol=1e-3)
-    np.testing.assert_array_equal(values, before)
-    assert scaling == "train" or not scaled[1].any()  # silence has no deviation
+    for kind, (scaling, axis) in itertools.product(("log_mel", "pcen"), (("segment", (0, 1)), ("train", 1))):
+        config = FeatureConfig(kind=kind, scaling=scaling)
+        values = features.extract(note(config), config)
+        before = values.copy()
+        scaler = features.Scaler.from_dict(features.Scaler(values.mean(axis=1), values.std(axis=1)).to_dict())
+        scaled = features.scale(np.stack([values, np.full_like(values, -80)]), config, scaler)
+        np.testing.assert_allclose(scaled[0].mean(axis=axis), 0, atol=1e-3)
+        np.testing.assert_allclose(scaled[0].std(axis=axis), 1, atol=1e-3)
+        np.testing.assert_array_equal(values, before)
+        assert scaling == "train" or not scaled[1].any()  # silence has no deviation
