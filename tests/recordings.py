@@ -51,7 +51,8 @@ def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: 
         start_s=5.0,
         level_db=rng.uniform(-80, 0, config.shape),
         activation=rng.uniform(0, 1, config.shape),
-        timeline=analysis.Timeline(3.0, 1.0, scores, active, events, ("flute", "piano")),
+        timeline={"instruments": ("flute", "piano"), "window_s": 3.0, "hop_s": 1.0}
+        | {"scores": scores, "active": active, "events": events},
         condition={
             "verdict": "healthy",
             "probabilities": {"healthy": 0.82, "aged": 0.13, "broken": 0.05},

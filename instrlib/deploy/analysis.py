@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import soundfile
 
 import instrlib
 from instrlib import charts
 from instrlib.audio import decode, features
-from instrlib.core.io import AudioError, atomic_path, hash_file, listed, spaced, to_jsonable
+from instrlib.core.io import AudioError, hash_file, listed, spaced, to_jsonable
+from instrlib.data import rendered
 from instrlib.models import published
-from instrlib.models.published import Network, Prediction, PublishedModel, Windows, predictor
+from instrlib.models.published import Prediction, PublishedModel, Windows, predictor
 from instrlib.reporting.report import compiled, typeset
 from instrlib.reporting.summary import text_of
 from instrlib.studies import condition, saliency, timeline
@@ -26,32 +27,6 @@ MAX_DURATION_S = 600.0
 MAX_CHANNELS, MAX_EVENTS, MAX_BARS = 32, 16, 12
 """More channels do not fit into memory, more events and bars not onto the page."""
 
-FIELDS = {
-    "answer": "the instrument, for a recording of one; null if no class reaches its threshold",
-    "probabilities": "calibrated probability of each class for the whole recording; they sum to 1",
-    "thresholds": "the probability from which each class is reported",
-    "segment": "the segment with the highest probability of the top class",
-    "timeline.instruments": "the instruments found in the recording, however many play at once",
-    "timeline.events": "label, start_s and end_s in seconds, and intensity (mean score, 0 to 1)",
-    "timeline.scores": "one score from 0 to 1 for each class and frame of hop_s seconds, the first frame from 0 s",
-    "condition.measures": "acoustic measures of the recording, units in the names; null where undefined",
-    "condition.recall": "share of the test clips of each condition that were classified correctly",
-    "condition.about": "origin of the labels that the condition model was trained on",
-}
-"""Meaning of those fields of `to_json` whose names do not say it."""
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Scores and activity [n_frames, n_classes], events (label, start_s, end_s, intensity) and instruments found."""
-
-    window_s: float
-    hop_s: float
-    scores: np.ndarray
-    active: np.ndarray
-    events: pd.DataFrame
-    instruments: tuple[str, ...]
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -59,7 +34,9 @@ class Analysis:
 
     `name` is shown and never used as a path. The segment that starts at `start_s` has the highest probability of the
     top class: its `level_db` [n_bins, n_frames] is relative to the loudest value; its class activation map `activation`
-    has the same shape, or is None if the network has no maps. `condition` is part of `to_json`.
+    has the same shape, or is None if the network has no maps. `timeline` has the `instruments` found, `window_s`,
+    `hop_s`, `scores` and `active` [n_frames, n_classes], and the table `events` (label, start_s, end_s, intensity);
+    `condition` is part of `to_json`.
     """
 
     name: str
@@ -70,7 +47,7 @@ class Analysis:
     start_s: float
     level_db: np.ndarray
     activation: np.ndarray | None
-    timeline: Timeline | None
+    timeline: dict[str, Any] | None
     condition: dict[str, Any] | None
 
 
@@ -81,10 +58,6 @@ def analyse(
 
     `on_progress` receives the progress, 0 to 1, and the current stage.
     """
-
-    def part(first: float, share: float, stage: str) -> Callable[[float], None]:
-        return lambda done: on_progress(first + share * done, stage)
-
     on_progress(0.0, "Reading the file")
     info = decode.probe(path)
     if info.n_channels > MAX_CHANNELS or info.duration_s > MAX_DURATION_S:
@@ -92,8 +65,12 @@ def analyse(
             f"{path} has {info.duration_s / 60:.1f} minutes and {info.n_channels} channels; the limits are "
             f"{MAX_DURATION_S / 60:.0f} and {MAX_CHANNELS}. For longer recordings use `instrlib predict`."
         )
-    prediction = published.predict_file(path, model, on_progress=part(0.05, 0.3, "Classifying the instrument"))
-    windows, played = _timeline(path, model, prediction.duration_s, part(0.35, 0.4, "Computing the timeline"))
+    prediction = published.predict_file(
+        path, model, on_progress=lambda done: on_progress(0.05 + 0.3 * done, "Classifying the instrument")
+    )
+    windows, played = _timeline(
+        path, model, prediction.duration_s, lambda done: on_progress(0.35 + 0.4 * done, "Computing the timeline")
+    )
     on_progress(0.75, "Computing the saliency map")
     network, top = model.single, int(prediction.probabilities.argmax())
     config = network.features
@@ -106,6 +83,13 @@ def analyse(
     if maps is not None:
         activation = np.maximum(saliency.upsample(maps[0, :, :, top], saliency.Grid(**network.grid)), 0)
     on_progress(0.85, "Measuring the condition")
+    judged = None
+    if model.condition is not None:
+        rate_hz = int(model.condition["sample_rate_hz"])
+        # In blocks, because all channels at the rate of the file can need a hundred times the memory.
+        signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
+        names, found = ("verdict", "probabilities", "measures"), condition.verdict(signal, model.condition)
+        judged = dict(zip(names, found, strict=True)) | {name: model.condition[name] for name in ("recall", "about")}
     return Analysis(
         name=path.name,
         sha256=hash_file(path),
@@ -116,49 +100,39 @@ def analyse(
         level_db=level_db,
         activation=activation,
         timeline=played,
-        condition=None if model.condition is None else _condition(path, model),
+        condition=judged,
     )
 
 
 def _timeline(
     path: Path, model: PublishedModel, duration_s: float, on_progress: Callable[[float], None]
-) -> tuple[Windows, Timeline | None]:
+) -> tuple[Windows, dict[str, Any] | None]:
     """Return the scored windows and, for a model with a timeline, the timeline."""
     chosen = model.about.get("timeline")
     if not chosen:
         return published.window_scores(path, model.single, on_progress=on_progress), None
     decision = timeline.Decision(**{field.name: chosen[field.name] for field in fields(timeline.Decision)})
-    network: Network = getattr(model, chosen["network"])
-    windows = published.window_scores(
-        path, network, hop_s=chosen["hop_s"], window_s=chosen["window_s"], on_progress=on_progress
-    )
+    network, steps = getattr(model, chosen["network"]), {name: chosen[name] for name in ("hop_s", "window_s")}
+    windows = published.window_scores(path, network, **steps, on_progress=on_progress)
     scores, active = timeline.frame_scores(windows), timeline.activity(windows, decision)
     hop_s = timeline.hop_s(windows)
     events = timeline.events(active, hop_s, model.classes, scores=scores)
     events["end_s"] = events.end_s.clip(upper=duration_s)
     instruments = tuple(np.array(model.classes)[np.asarray(timeline.listed(windows, decision), bool)].tolist())
-    return windows, Timeline(windows.window_s, hop_s, scores, active, events, instruments)
-
-
-def _condition(path: Path, model: PublishedModel) -> dict[str, Any]:
-    rate_hz = int(model.condition["sample_rate_hz"])
-    # In blocks, because all channels at the rate of the file can need a hundred times the memory.
-    signal = np.concatenate(list(decode.blocks(path, sample_rate_hz=rate_hz, block_s=10.0)))
-    names = ("verdict", "probabilities", "measures")
-    found = dict(zip(names, condition.verdict(signal, model.condition), strict=True))
-    return found | {name: model.condition[name] for name in ("recall", "about")}
+    found = {"instruments": instruments, "window_s": windows.window_s, "hop_s": hop_s}
+    return windows, found | {"scores": scores, "active": active, "events": events}
 
 
 def to_json(analysis: Analysis) -> str:
-    """Return an analysis as indented JSON; see `FIELDS`."""
+    """Return an analysis as indented JSON; units are in the names, undefined numbers are null."""
     prediction, played, about = analysis.prediction, analysis.timeline, analysis.model.about
     short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
     network = analysis.model.single
     times = None
     if played is not None:
-        times = {name: getattr(played, name) for name in ("instruments", "window_s", "hop_s")}
-        times["events"] = played.events.to_dict("records")
-        times["scores"] = dict(zip(prediction.classes, np.round(played.scores.T, 4), strict=True))
+        times = {name: played[name] for name in ("instruments", "window_s", "hop_s")}
+        times["events"] = played["events"].to_dict("records")
+        times["scores"] = dict(zip(prediction.classes, np.round(played["scores"].T, 4), strict=True))
     values = {
         "file": {"name": analysis.name, "duration_s": prediction.duration_s, "sha256": analysis.sha256},
         "analysed_at": analysis.analysed_at.isoformat(),
@@ -171,21 +145,15 @@ def to_json(analysis: Analysis) -> str:
         "features": network.features.to_dict(),
         "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
         "instrlib": instrlib.__version__,
-        "fields": FIELDS,
     }
     return json.dumps(to_jsonable(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def example_clip(folder: Path) -> Path:
     """Write three phrases of sampled violins as example.wav; `CorpusError` if no synthesiser is installed."""
-    import soundfile
-
-    from instrlib.data import rendered
-
     phrases = [rendered.render("violin", index, seed=1) for index in range(3)]  # none is in the corpus of the studies
     path = Path(folder) / "example.wav"
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, np.concatenate(phrases), rendered.SAMPLE_RATE_HZ, subtype="PCM_16")
+    soundfile.write(path, np.concatenate(phrases), rendered.SAMPLE_RATE_HZ, subtype="PCM_16")
     return path
 
 
@@ -196,7 +164,7 @@ def drawn(analysis: Analysis) -> dict[str, str]:
     axes = {"start_s": analysis.start_s, "hop_s": config.hop_s, "frequencies_hz": features.mel_edges_hz(config)[1:-1]}
     figures = {"segment": charts.spectrograms(spectra=level_db[None], maps=activation[None], titles=[""], **axes)}
     if played is not None:
-        shown = {name: getattr(played, name) for name in ("hop_s", "scores", "active")}
+        shown = {name: played[name] for name in ("hop_s", "scores", "active")}
         classes, duration_s = np.array(analysis.prediction.classes), analysis.prediction.duration_s
         figures["timeline"] = charts.timeline(classes=classes, duration_s=duration_s, **shown)
     return {name: charts.svg(figure) for name, figure in figures.items()}
@@ -206,22 +174,21 @@ def content(analysis: Analysis) -> dict[str, Any]:
     """Return the texts of the page and the PDF."""
     prediction, model, config = analysis.prediction, analysis.model, analysis.model.single.features
     thresholds = dict(zip(prediction.classes, model.single.thresholds.tolist(), strict=True))
-    ranked, start = prediction.top(MAX_BARS), clock(analysis.start_s)
+    times_s = analysis.start_s, prediction.duration_s
+    start, length = ("{}:{:02}".format(*divmod(int(time_s + 0.5), 60)) for time_s in times_s)
+    ranked = prediction.top(MAX_BARS)
     best, probability = ranked[0]
     name, confidence, threshold = spaced(best), percent(probability), percent(thresholds[best])
     known, played, when = bool(prediction.named), analysis.timeline, analysis.analysed_at
     answer = f"Most probable: {name}, {confidence} (reported from {threshold})."
     if not known:
-        answer = (
-            f"The model abstains, because no instrument reaches its threshold. The most probable is {name} with "
-            f"{confidence}, reported from {threshold}."
-        )
-        if played is not None and len(played.instruments) > 1:
+        answer = f"The model abstains, because no instrument reaches its threshold. {answer}"
+        if played is not None and len(played["instruments"]) > 1:
             answer += " The timeline below lists several instruments."
     seen = "class activation map in colour." if analysis.activation is not None else "no map for this network."
     return {
         "name": analysis.name,
-        "facts": f"{clock(prediction.duration_s)} min, analysed on {when:%d %B %Y at %H:%M} UTC",
+        "facts": f"{length} min, analysed on {when:%d %B %Y at %H:%M} UTC",
         "date": [when.year, when.month, when.day],
         "headline": name.capitalize() if known else "None of these",
         "confidence": confidence if known else "",
@@ -263,11 +230,6 @@ def percent(share: float) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def clock(time_s: float) -> str:
-    """Return seconds as minutes and seconds: "1:23"."""
-    return f"{int(time_s + 0.5) // 60}:{int(time_s + 0.5) % 60:02d}"
-
-
 def _bars(ranked: list[tuple[str, float]], thresholds: dict[str, float], *, known: bool) -> list[dict[str, Any]]:
     """Return the bars of probabilities; the first one is emphasised where it is `known`."""
     bars = [
@@ -277,20 +239,20 @@ def _bars(ranked: list[tuple[str, float]], thresholds: dict[str, float], *, know
     return [bar | {"strong": known and bar is bars[0]} for bar in bars]
 
 
-def _timeline_content(played: Timeline) -> dict[str, Any]:
-    found = [spaced(label) for label in played.instruments]
-    unplaced = [spaced(label) for label in played.instruments if label not in set(played.events.label)]
+def _timeline_content(played: dict[str, Any]) -> dict[str, Any]:
+    found = [spaced(label) for label in played["instruments"]]
+    unplaced = [spaced(label) for label in played["instruments"] if label not in set(played["events"].label)]
     sentence = f"Found in the recording: {listed(found)}." if found else "No instrument reaches its threshold."
     if unplaced:
         sentence += f" No time could be given for {listed(unplaced)}."
     events = [
         [spaced(row.label), f"{row.start_s:.1f}", f"{row.end_s:.1f}", f"{row.intensity:.2f}"]
-        for row in played.events.sort_values(["start_s", "label"]).itertuples()
+        for row in played["events"].sort_values(["start_s", "label"]).itertuples()
     ]
     left = len(events) - MAX_EVENTS
     return {
         "sentence": sentence,
-        "caption": f"Windows of {played.window_s:g} s, one every {played.hop_s:g} s; darker means a higher score.",
+        "caption": "Windows of {window_s:g} s, one every {hop_s:g} s; darker means a higher score.".format(**played),
         "alt": "Timeline: " + ("; ".join(f"{name} {start} to {end} s" for name, start, end, _ in events) or "nothing"),
         "events": events[:MAX_EVENTS],
         "more": f"{left} more in the JSON file." if left > 0 else "",

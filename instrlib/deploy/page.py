@@ -22,6 +22,10 @@ import numpy as np
 import pandas as pd
 import soundfile
 from IPython.display import HTML
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 
 from instrlib.audio.decode import load
 from instrlib.core.io import ConfigError, CorpusError, InstrlibError, spaced
@@ -86,15 +90,13 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
 
     Variables of the environment that Gradio reads remain set. For the default of `folder` see `published.open_model`.
     """
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
     model = open_model(folder)
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost"]))
     with TemporaryDirectory(prefix="instrlib-page-") as root:
         uploads = Path(root).resolve() / "uploads"
         uploads.mkdir(mode=0o700)
         guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_guarded)]
+        quiet = {"inline": False, "quiet": True, "footer_links": [], "run_history": False}
         theme = {"primary_hue": "blue", "font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         os.environ |= _ENVIRONMENT | {"GRADIO_TEMP_DIR": str(uploads), "NO_PROXY": no_proxy, "no_proxy": no_proxy}
         import gradio  # it reads these variables
@@ -104,21 +106,16 @@ def opened(folder: Path | None = None, *, port: int | None = None) -> Iterator[s
             _, address, _ = page.launch(
                 server_name=HOST,
                 server_port=port,
-                inline=False,
                 prevent_thread_lock=True,
-                quiet=True,
                 max_file_size=MAX_MB * 1_000_000,
                 state_session_capacity=50,
-                footer_links=[],
-                run_history=False,
                 app_kwargs={"middleware": guards},
                 theme=gradio.themes.Default(**theme),
+                **quiet,
                 css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
             )
         except OSError as error:
-            if port is not None and "empty port" in str(error):
-                raise ConfigError(f"Port {port} is in use; choose another one with --port.") from error
-            raise ConfigError(f"The page cannot be served: {error}") from error
+            raise ConfigError(f"The page cannot be served: {error} See --port for another port.") from error
         try:
             yield address
         finally:
@@ -139,16 +136,15 @@ def serve(folder: Path | None, *, port: int | None, on_ready: Callable[[str], No
 def result_page(analysis: Analysis, *, sound: bytes | None = None) -> str:
     """Return an analysis as HTML with figures and downloads; `sound` is an mp3 for a player. File names are escaped."""
     figures = drawn(analysis)
-    written = {"pdf": pdf(analysis, figures), "json": to_json(analysis).encode()}
+    files = {"pdf": pdf(analysis, figures), "json": to_json(analysis).encode()}
     values = content(analysis) | {
         "stem": Path(analysis.name).stem,
         "sound": sound and _embedded("audio/mpeg", sound),
         "images": {name: _embedded("image/svg+xml", figure.encode()) for name, figure in figures.items()},
-        "files": {kind: _embedded(f"application/{kind}", file) for kind, file in written.items()},
+        "files": {kind: _embedded(f"application/{kind}", file) for kind, file in files.items()},
     }
-    page = filled("analysis.html", values, autoescape=True)
     # Gradio would replace these brackets in a file name.
-    return page.replace("${", "&#36;{").replace("{{", "&#123;{")
+    return filled("analysis.html", values, autoescape=True).replace("${", "&#36;{").replace("{{", "&#123;{")
 
 
 def _page(model: PublishedModel, uploads: Path) -> Any:
@@ -209,8 +205,6 @@ def _page(model: PublishedModel, uploads: Path) -> Any:
 
 def _guarded(app: Any) -> Any:
     """Serve only the page, and only what it requests; Gradio also has a proxy, and obeys forms of other sites."""
-    from starlette.datastructures import Headers
-    from starlette.responses import PlainTextResponse
 
     async def guarded(scope: dict[str, Any], receive: Any, send: Any) -> None:
         answer = app

@@ -153,8 +153,8 @@ def enlarge(inputs: Inputs, folder: Path, *, clips_per_class: int) -> Inputs:
 def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> dict[str, Any]:
     """Write a network with one-byte weights to a TFLite file and calibrate it on the validation part.
 
-    Returns the `network`, its `settings` and `scaler` for the record, its `validation` scores "as trained" and
-    "calibrated", and its `agreement`, the share of the predictions that are those of the original network.
+    Returns the `network`, its `settings` for the record, its `validation` scores "as trained" and "calibrated", and its
+    `agreement`, the share of the predictions that are those of the original network.
     """
     _, store, split = trained.open_trained(network, store_folder, split_path)
     load_keras().utils.clear_session()  # names in the file are counted; equal networks give equal bytes
@@ -164,15 +164,14 @@ def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> 
     grid = saliency.cell_grid(model, saliency.picture_layers(model)[-1]) if "maps" in both.output else None
     output, thresholds = model.layers[-1].activation.__name__, np.zeros(len(store.classes))
     plain = Network(file, store.config, scaler, output, 1.0, thresholds, grid)
-    fitted = _calibrated(plain, store, split, network)
+    decision, fit = _calibrated(plain, store, split, network)
     # Float32 numbers with as few digits as distinguish them halve the record.
     kept = {name: [float(str(one)) for one in np.float32(getattr(scaler, name))] for name in ("mean", "deviation")}
-    decision = {"temperature": fitted.pop("temperature"), "thresholds": fitted.pop("thresholds")}
-    settings = {"sha256": io.hash_file(file), "output": plain.output, **decision, "grid": grid}
-    return {"network": dataclasses.replace(plain, **decision), "settings": settings, "scaler": kept, **fitted}
+    settings = {"sha256": io.hash_file(file), "output": plain.output, **decision, "grid": grid, "scaler": kept}
+    return {"network": dataclasses.replace(plain, **decision), "settings": settings, **fit}
 
 
-def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path) -> dict[str, Any]:
+def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path) -> tuple[dict, dict]:
     """Fit temperature and thresholds on the validation examples of the network: clips, or mixtures for sigmoid outputs.
 
     Raises `RunError` if the network was validated on others, `EvaluationError` if the file does not agree with it.
@@ -190,8 +189,7 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
         validation = [metrics.scores(targets, one) for one in found]
     else:
         recipe = trained.read_manifest(network)["train"]
-        augment = AugmentConfig.from_dict(recipe["augment"] | {"n_sources": tuple(recipe["augment"]["n_sources"])})
-        recipe = TrainConfig.from_dict(recipe | {"augment": augment})
+        recipe = TrainConfig.from_dict(recipe | {"augment": AugmentConfig.from_dict(recipe["augment"])})
         held_out = validation_examples(store, segments, plain.scaler, recipe)
         logits, targets = held_out.answers(lambda x: run_file(x)[2]), held_out.labels
         same = np.array_equal(known["labels"], targets, equal_nan=True)
@@ -207,16 +205,10 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
     else:
         agreement, apart = (expected >= 0.5) == (found[0] >= 0.5), np.abs(expected - found[0])
     if (share := (apart <= NEARLY).mean()) < MIN_AGREEMENT:
-        raise EvaluationError(
-            f"The file converted from {network} gives {share:.0%} of the network's answers on validation; at least "
-            f"{MIN_AGREEMENT:.0%} are needed. Release another network."
-        )
-    return {
-        "temperature": temperature,
-        "thresholds": thresholds,
-        "agreement": float(agreement.mean()),
-        "validation": dict(zip(("as trained", "calibrated"), validation, strict=True)),
-    }
+        raise EvaluationError(f"{network}: its file gives only {share:.0%} of its answers; release another network.")
+    validation = dict(zip(("as trained", "calibrated"), validation, strict=True))
+    decision = {"temperature": temperature, "thresholds": thresholds}
+    return decision, {"agreement": float(agreement.mean()), "validation": validation}
 
 
 def publish(
@@ -228,9 +220,7 @@ def publish(
     calibrated file for one instrument predicts the test part of its split once.
     """
     if several is not None and several.fold != single.fold:
-        raise RunError(
-            "The networks are of two folds; one may be trained on test clips of the other. Choose both from one fold."
-        )
+        raise RunError("The networks are of two folds; one may be trained on test clips of the other. Choose one fold.")
     with io.atomic_folder(folder) as partial:
         made, origins = {}, {}
         for name, choice in {"single": single, "several": several}.items():
@@ -248,10 +238,12 @@ def publish(
         after = trained.predict_clips(lambda x: network.probabilities(file(x)[2]), own.store, network.scaler, test)
         both = {"network as trained": before, "file, calibrated": after}
         table = statistics.score_table(both, n_resamples=n_resamples, seed=0)
-        info, first = corpora.info(run.parameters["corpus"]), made["single"]
+        classes = statistics.class_table(after, inputs.store.classes, n_resamples=n_resamples, seed=0)
+        noises = noise_rejection(network, inputs.store.classes)
+        info = corpora.info(run.parameters["corpus"])
         about = {
             "study": run.study,
-            "id": io.hash_json([[one["settings"], one["scaler"]] for one in made.values()])[:8],
+            "id": io.hash_json([one["settings"] for one in made.values()])[:8],
             "corpus": {name: getattr(info, name) for name in ("name", "title", "licence", "citation")},
             "profile": run.profile.name,
             **origins["single"],
@@ -264,26 +256,26 @@ def publish(
             "n_tested": len(after["targets"]),
             "n_groups": len(set(after["group"])),
             "scores": statistics.nested(table)["file, calibrated"],
-            "by_class": _by_class(after, inputs.store.classes, n_resamples),
+            "by_class": {
+                name: {"n": int(row.support), "n_groups": int(row.n_groups)}
+                | {
+                    one: dict(zip(("estimate", "low", "high"), row.loc[one : f"{one}_high"], strict=True))
+                    for one in metrics.CLASS_SCORES
+                }
+                for name, row in classes.round(3).iterrows()  # rounded to keep the record small
+            },
             "refusals": calibration.refusals(after["targets"], after["probabilities"], network.thresholds),
             "several": origins.get("several"),
+            "noises": noises.abstained.to_dict(),
+            "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        about["published_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         with contextlib.suppress(RunError, KeyError, TypeError):  # equal releases have equal bytes
             earlier = published.read_sealed(folder / RECORD)["about"]
             if earlier["id"] == about["id"]:
                 about["published_at"] = earlier["published_at"]
-        record = {
-            "format": published.FORMAT,
-            "classes": inputs.store.classes,
-            "features": inputs.store.config.to_dict(),
-        }
-        record |= {"scaler": first["scaler"], **dict.fromkeys(FILES)}
-        for name, one in made.items():  # a network keeps its own scaler where that differs from the first one's
-            record[name] = one["settings"] | ({} if one["scaler"] == first["scaler"] else {"scaler": one["scaler"]})
-        _write_record(partial, record | {"about": about})
-        noises = noise_rejection(published.open_model(partial))
-        note(partial, noises=noises.abstained.to_dict())
+        networks = {name: one["settings"] for name, one in made.items()}
+        shared = {"classes": inputs.store.classes, "features": inputs.store.config.to_dict(), "about": about}
+        _write_record(partial, {"format": published.FORMAT, **dict.fromkeys(FILES), **networks, **shared})
     validation = pd.concat({name: pd.DataFrame(one["validation"]).T for name, one in made.items()})
     return Release(published.open_model(folder), before, after, table, validation, noises)
 
@@ -294,17 +286,15 @@ def note(folder: Path, **sections: Any) -> None:
     _write_record(folder, record | {"about": record["about"] | sections})
 
 
-def noise_rejection(model: PublishedModel, *, n: int = N_NOISES) -> pd.DataFrame:
+def noise_rejection(network: Network, classes: Sequence[str], *, n: int = N_NOISES) -> pd.DataFrame:
     """Return a table by kind of noise: share `abstained`, mean `confidence`, and the most frequent class `answer`."""
-    config, predict = model.single.features, published.predictor(model.single)
-    rng = np.random.default_rng(0)
-    rows = {}
+    config, predict, rng, rows = network.features, published.predictor(network), np.random.default_rng(0), {}
     for kind in NOISES:
         found = predict(np.stack([extract(_noise(kind, config, rng), config) for _ in range(n)]))[0]
         rows[kind] = {
-            "abstained": 1 - calibration.is_named(found, model.single.thresholds).mean(),
+            "abstained": 1 - calibration.is_named(found, network.thresholds).mean(),
             "confidence": found.max(axis=1).mean(),
-            "answer": model.classes[np.bincount(found.argmax(axis=1)).argmax()],
+            "answer": classes[np.bincount(found.argmax(axis=1)).argmax()],
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -320,16 +310,6 @@ def _noise(kind: str, config: FeatureConfig, rng: np.random.Generator) -> np.nda
     else:
         sound = coloured_noise(n, config.sample_rate_hz, rng, slope=NOISES[kind])
     return 0.3 * sound / np.abs(sound).max()
-
-
-def _by_class(predictions: Predictions, classes: tuple[str, ...], n_resamples: int) -> dict[str, dict[str, Any]]:
-    """Score each class, rounded to keep the record small."""
-    found = {}
-    for name, row in statistics.class_table(predictions, classes, n_resamples=n_resamples, seed=0).round(3).iterrows():
-        found[name] = {"n": int(row.support), "n_groups": int(row.n_groups)}
-        for score in metrics.CLASS_SCORES:
-            found[name][score] = {"estimate": row[score], "low": row[f"{score}_low"], "high": row[f"{score}_high"]}
-    return found
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:

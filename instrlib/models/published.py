@@ -149,7 +149,7 @@ def _network(file: Path, record: dict[str, Any]) -> Network:
     if grid is not None:
         grid |= {"shape": tuple(grid["shape"])}
         grid |= {name: np.asarray(grid[name], float) for name in ("centre_bin", "centre_frame")}
-    scaler = Scaler.from_dict(settings.get("scaler", record["scaler"]))
+    scaler = Scaler.from_dict(settings.get("scaler") or record["scaler"])
     features, temperature = FeatureConfig.from_dict(record["features"]), float(settings["temperature"])
     return Network(file, features, scaler, settings["output"], temperature, thresholds, grid)
 
