@@ -70,7 +70,7 @@ lock: .venv/.ready  ## for maintainers: update the pinned packages (needs uv)
 	@$(PYTHON) -m pip -q --disable-pip-version-check --python .venv install --no-deps --require-hashes -r requirements.lock
 	@.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && { \
 		$(RUN) pip -q install --no-deps --require-hashes -r requirements-sdist.lock || \
-		echo "tinysoundfont could not be compiled; the built-in corpus is rendered with FluidSynth if it is installed."; } || true
+		echo "tinysoundfont could not be compiled, so the built-in corpus cannot be rendered; install a C++ compiler or use Python 3.12."; } || true
 	@PYTHONWARNINGS=ignore $(RUN) pip -q --disable-pip-version-check install --no-deps --no-build-isolation --no-index -e .
 	@.venv/bin/python -c 'import matplotlib.font_manager'  # builds the font cache now, so that no notebook prints about it
 	@pwd > $@

@@ -16,7 +16,7 @@ from instrlib.data import files
 from instrlib.data.files import CONTENT
 
 NAMES = ("rendered", "fsdkaggle2018", "irmas", "openmic2018", "nsynth", "kaggle_instruments", "folder")
-"""Each is a module beside this one with `find(root) -> Found`; `rendered` has its own `load` and `validate`."""
+"""Each is a module beside this one with `find(root) -> Found`; `rendered` has its own `load`."""
 
 COLUMNS = ("clip_id", "path", "start_s", "duration_s", "label", "group", "split")
 """The columns of every manifest; a corpus may add its own after these."""
@@ -169,8 +169,10 @@ def validate(name: str, data: Path | str | None = None) -> list[str]:
     Every file is decoded completely. If `download` has fetched the index of mirdata, MD5 hashes are compared as well.
     """
     root, module, lines = _root(name, data), _module(name), []
-    if name == "rendered":
-        return module.validate(root)
+    if name == "rendered":  # a cache: what is lost or cut is rendered again
+        paths = list(files.walk_audio(root))
+        reasons = [reason for *_, reason in files.examine(paths, decoded=True)]
+        return [f"{path}: {reason}" for path, reason in zip(paths, reasons, strict=True) if reason]
     try:
         has_test = any((root / part).is_dir() for part in getattr(module, "TESTING", ()))
         for found in [module.find(root), *([module.find_test(root)] if has_test else [])]:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import sys
 import tracemalloc
 
 import numpy as np
@@ -71,8 +72,8 @@ def test_the_example_is_the_same_each_time_and_needs_a_synthesiser(tmp_path, mon
     signal, rate_hz = soundfile.read(analysis.example_clip(tmp_path))
     assert (tmp_path / "example.wav").read_bytes() == first and len(signal) == 9 * rate_hz
     assert all(np.abs(part).max() > 0.05 for part in np.split(signal, 3))
-    monkeypatch.setattr(sampler, "ENGINES", {})
-    sampler.engine_name.cache_clear()
+    monkeypatch.setitem(sys.modules, "tinysoundfont", None)
+    sampler.open_engine.cache_clear()
     with pytest.raises(CorpusError, match="tinysoundfont"):
         analysis.example_clip(tmp_path)
 

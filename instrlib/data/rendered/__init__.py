@@ -88,7 +88,7 @@ def load(
         raise ConfigError(f"rendered: unknown class {unknown[0]!r}; choose from {', '.join(CLASSES)}.")
     chosen = tuple(label for label in CLASSES if label in (classes or CLASSES))
     fonts = {name: sources.font_hash(sources.find_soundfont(name)) for name in players.fonts}
-    made_of = {"seed": seed, "exercises": players.exercises, "fonts": fonts, "engine": sampler.engine_name()}
+    made_of = {"seed": seed, "exercises": players.exercises, "fonts": fonts}
     folder = Path(root) / f"{hash_json([seed, players])[:8]}-{key('data', **made_of)[:16]}"
     for old in Path(root).glob(f"{folder.name[:8]}-*"):  # from other code, fonts or package versions
         if old != folder:
@@ -110,22 +110,6 @@ def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:
     if clip_id not in played:
         raise CorpusError(f"{corpus.name}: no clip {clip_id!r} in {corpus.root}; load the corpus again.")
     return pd.DataFrame(played[clip_id], columns=list(phrases.NOTE_COLUMNS))
-
-
-def validate(root: Path) -> list[str]:
-    """Return one sentence for each rendered file under `root` that is missing or altered."""
-    found, records = [], sorted(Path(root).rglob("notes/*.json"))
-    for record in records:
-        try:
-            clips = read_json(record)
-        except InstrlibError as error:
-            found.append(str(error))
-            continue
-        for one in clips:
-            path = record.parents[1] / one["path"]
-            if not path.is_file() or hash_file(path) != one[CONTENT]:
-                found.append(f"{path} is missing or altered; delete it and load the corpus to render it again.")
-    return found if records else [f"Nothing in {root} yet. {INFO.how_to_get}"]
 
 
 # -- a clip ------------------------------------------------------------------------------------------------------------

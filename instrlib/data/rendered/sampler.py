@@ -1,17 +1,14 @@
-"""Synthesis of notes with a soundfont, by TinySoundFont or FluidSynth."""
+"""Synthesis of notes with a soundfont, by TinySoundFont."""
 
-import contextlib
 import functools
-import importlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from instrlib.core.io import CorpusError
 from instrlib.data.rendered.sources import DRUM_BANK
 
-RATE_HZ = 44_100  # native rate of the fonts; neither engine has an anti-aliasing filter, so resampling follows
+RATE_HZ = 44_100  # native rate of the fonts; the engine has no anti-aliasing filter, so resampling follows
 BEND_RANGE_CENTS = 200.0
 _DRUM_CHANNEL = 9
 
@@ -43,53 +40,16 @@ class TinySoundFont:
         return np.frombuffer(self.synth.generate_simple(n_samples), dtype=np.float32)
 
 
-class FluidSynth:
-    """FluidSynth, through pyfluidsynth, without reverb and chorus; events can be up to 1.5 ms late."""
-
-    def __init__(self, font: Path) -> None:
-        self._font, self.synth = font, None
-
-    def start(self, program: int, channel: int) -> None:
-        """Open a new synthesiser, because a reset keeps the state of filters and dither."""
-        with contextlib.redirect_stdout(None):  # it prints its path if the variable CI is set
-            import fluidsynth
-
-        if self.synth:
-            self.synth.delete()
-        off = {"synth.reverb.active": 0, "synth.chorus.active": 0}
-        self.synth = fluidsynth.Synth(gain=0.4, samplerate=RATE_HZ, channels=16, **off)
-        bank = DRUM_BANK if channel == _DRUM_CHANNEL else 0
-        self.synth.program_select(channel, self.synth.sfload(str(self._font)), bank, program)
-
-    def bend(self, channel: int, wheel: int) -> None:
-        """Set the pitch wheel, whose range after a reset is `BEND_RANGE_CENTS`."""
-        self.synth.pitch_bend(channel, wheel - 8192)
-
-    def play(self, n_samples: int) -> np.ndarray:
-        """Return the next samples, stereo float32 [2 * n_samples]."""
-        return self.synth.get_samples(n_samples).astype(np.float32) / np.float32(32768)
-
-
-ENGINES: dict[str, Any] = {"tinysoundfont": TinySoundFont, "fluidsynth": FluidSynth}
-
-
 @functools.cache
-def engine_name() -> str:
-    """Return "tinysoundfont", or "fluidsynth" if only that is installed; raise `CorpusError` without either."""
-    for name in ENGINES:
-        with contextlib.suppress(ImportError, OSError):  # pyfluidsynth raises either if the library is missing
-            importlib.import_module(name)
-            return name
-    raise CorpusError(
-        "The built-in corpus requires a soundfont synthesiser: run `pip install tinysoundfont` (Python up to 3.12), or "
-        "install FluidSynth for any Python (Debian: libfluidsynth3, macOS: fluid-synth)."
-    )
-
-
-@functools.cache
-def open_engine(name: str, font: Path) -> TinySoundFont | FluidSynth:
-    """Return a synthesiser with a loaded font, once per process."""
-    return ENGINES[name](font)
+def open_engine(font: Path) -> TinySoundFont:
+    """Return a synthesiser with a loaded font, once per process; raise `CorpusError` if there is none."""
+    try:
+        return TinySoundFont(font)
+    except ImportError:
+        raise CorpusError(
+            "The built-in corpus requires TinySoundFont: run `pip install tinysoundfont`; on Python 3.13 this needs a "
+            "C++ compiler."
+        ) from None
 
 
 @functools.cache
@@ -110,7 +70,7 @@ def play(
     drums: bool = False,
     bends: np.ndarray | None = None,
     tuning_cents: float = 0.0,
-    engine: TinySoundFont | FluidSynth | None = None,
+    engine: TinySoundFont | None = None,
 ) -> np.ndarray:
     """Play notes on one instrument [round(duration_s * sample_rate_hz)], mono float32, not normalised.
 
@@ -120,7 +80,7 @@ def play(
     """
     import soxr
 
-    engine = engine or open_engine(engine_name(), font)
+    engine = engine or open_engine(font)
     n_samples, channel = round(duration_s * RATE_HZ), _DRUM_CHANNEL if drums else 0
     engine.start(program, channel)
     curve = [(0.0, 0.0), *([] if bends is None else bends)]
