@@ -1,20 +1,20 @@
-"""Scores agree with scikit-learn, with one label a clip and with several, some of them not observed."""
+"""Scores and baselines agree with scikit-learn, with one label per clip and with several, some of them not observed."""
 
 import numpy as np
 import pytest
 from sklearn import metrics as reference
+from sklearn.dummy import DummyClassifier
+from sklearn.neighbors import NearestCentroid
 
 from instrlib.core.io import EvaluationError
-from instrlib.evaluation import metrics, predictions
+from instrlib.evaluation import baselines, metrics, predictions
 from instrlib.evaluation.metrics import best_thresholds, scores
 
 
 def single(n_clips: int = 300, n_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(n_clips, n_classes))
-    targets = rng.integers(0, n_classes, n_clips)
-    logits[np.arange(n_clips), targets] += 1
-    answers = np.exp(logits)
+    logits, targets = rng.normal(size=(n_clips, n_classes)), rng.integers(0, n_classes, n_clips)
+    answers = np.exp(logits + np.eye(n_classes)[targets])
     return targets, answers / answers.sum(axis=1, keepdims=True)
 
 
@@ -30,10 +30,6 @@ def several(n_clips: int = 60, n_classes: int = 4, seed: int = 0) -> tuple[np.nd
 def class_scores(truth: np.ndarray, answers: np.ndarray, thresholds: np.ndarray | float = 0.5) -> dict:
     found = metrics.weighted_class_scores(metrics.clip_terms(truth, answers, thresholds), np.ones((1, len(answers))))
     return {name: values[0] for name, values in found.items()}
-
-
-def as_predictions(truth: np.ndarray, answers: np.ndarray, **given) -> dict:
-    return {"targets" if np.ndim(truth) == 1 else "labels": truth, "probabilities": answers, **given}
 
 
 @pytest.mark.parametrize("n_classes", [4, 12, 41])
@@ -81,13 +77,13 @@ def test_the_calibration_error_follows_its_definition_bin_by_bin():
     inside = [(confidence > low / 15) & (confidence <= (low + 1) / 15) for low in range(15)]
     gaps = [one.mean() * abs(correct[one].mean() - confidence[one].mean()) for one in inside if one.any()]
     assert scores(targets, answers)["expected_calibration_error"] == pytest.approx(sum(gaps))
-    bins = predictions.reliability(as_predictions(targets, np.stack([answers, answers[:, ::-1]])))
+    bins = predictions.reliability({"targets": targets, "probabilities": np.stack([answers, answers[:, ::-1]])})
     mirrored = scores(targets, answers[:, ::-1])["expected_calibration_error"]
     assert bins["ece"] == pytest.approx((sum(gaps) + mirrored) / 2) and bins["share"].sum() == pytest.approx(1)
-    sure = predictions.reliability(as_predictions(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]])))
+    sure = predictions.reliability({"targets": np.zeros(2, int), "probabilities": np.array([[1.0, 0.0]] * 2)})
     assert np.isnan(sure["accuracy"][:-1]).all() and (sure["accuracy"][-1], sure["share"][-1]) == (1, 1)
     labels = np.array([[1, 0], [1, np.nan], [0, 1], [1, np.nan]])
-    found = predictions.reliability(as_predictions(labels, np.array([[0.75, 0.25], [0.75, 0.9]] * 2)))
+    found = predictions.reliability({"labels": labels, "probabilities": np.array([[0.75, 0.25], [0.75, 0.9]] * 2)})
     filled = np.stack([found[name][found["share"] > 0] for name in ("confidence", "accuracy", "share")])
     np.testing.assert_allclose(filled, [[0.25, 0.75], [0.5, 0.75], [1 / 3, 2 / 3]])
 
@@ -117,8 +113,8 @@ def test_a_class_with_one_kind_of_label_is_left_out_of_the_means():
     labels, answers = several()
     always = np.where(np.isnan(labels[:, :1]), np.nan, 1.0)
     wider = scores(np.hstack([labels, always]), np.hstack([answers, answers[:, :1]]))
-    for name in ("mean_average_precision", "macro_f1", "roc_auc"):
-        assert wider[name] == pytest.approx(scores(labels, answers)[name])
+    means = ("mean_average_precision", "macro_f1", "roc_auc")
+    assert [wider[name] for name in means] == pytest.approx([scores(labels, answers)[name] for name in means])
     assert np.isnan(scores(always, answers[:, :1])["mean_average_precision"])
 
 
@@ -137,21 +133,56 @@ def test_the_threshold_of_a_class_has_the_best_f1_of_all():
 def test_confusion_counts_answers_and_false_alarms():
     targets, answers = single(200, 7)
     expected = reference.confusion_matrix(targets, answers.argmax(axis=1), labels=range(7))
-    found = predictions.confusion(as_predictions(targets, np.stack([answers, answers])))
+    found = predictions.confusion({"targets": targets, "probabilities": np.stack([answers, answers])})
     np.testing.assert_array_equal(found, 2 * expected)
     labels = np.array([[1, 0, np.nan], [1, 1, 0], [np.nan, 0, 1]])
     answers = np.array([[0.9, 0.8, 0.9], [0.2, 0.9, 0.1], [0.9, 0.7, 0.9]])
-    assert predictions.confusion(as_predictions(labels, answers)).tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
+    found = predictions.confusion({"labels": labels, "probabilities": answers})
+    assert found.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def spectra(targets: np.ndarray, *, seed: int) -> np.ndarray:
+    means = np.random.default_rng(99).normal(-40, 10, size=(4, 16))
+    return means[targets] + np.random.default_rng(seed).normal(scale=12, size=(len(targets), 16))
+
+
+def test_baselines_are_scikit_learns_and_random_answers_are_drawn_without_replacement():
+    targets = np.repeat([0, 1, 2, 3], [10, 40, 30, 20])
+    train, test = spectra(targets, seed=0), spectra(np.arange(200) % 4, seed=1)
+    answers = baselines.single_label(train, targets, test, 4, seed=0)
+    prior = DummyClassifier(strategy="prior").fit(train, targets).predict_proba(test)
+    np.testing.assert_allclose(answers["majority class"], prior)
+    nearest = NearestCentroid().fit(train, targets).predict(test)
+    np.testing.assert_array_equal(answers["nearest centroid"].argmax(axis=1), nearest)
+    drawn = answers["stratified random"].reshape(-1, 4)
+    first, second = np.argsort(-drawn, axis=1).T[:2]
+    for found, shares in ((first, [0.1, 0.4, 0.3, 0.2]), (second[first == 1], [1 / 6, 0, 3 / 6, 2 / 6])):
+        np.testing.assert_allclose(np.bincount(found, minlength=4) / len(found), shares, atol=0.03)
+    rare = np.array([0, 0, 2])  # a class without training clips is never predicted, and far spectra stay finite
+    for found in baselines.single_label(spectra(rare, seed=0), rare, 1e4 + test, 4, seed=0).values():
+        assert (found[..., [1, 3]] == 0).all()
+        np.testing.assert_allclose(found.sum(axis=-1), 1)
+
+
+def test_the_nearest_centroid_is_that_of_equal_gaussians_and_the_prior_counts_observed_labels():
+    train = np.array([[0.0], [2.0], [10.0], [12.0]])
+    found = baselines.single_label(train, np.array([0, 0, 1, 1]), np.array([[6.0], [5.0]]), 2, seed=0)
+    likelihood = np.exp(-(np.array([4.0, 6.0]) ** 2) / 2)
+    np.testing.assert_allclose(found["nearest centroid"], [[0.5, 0.5], likelihood / likelihood.sum()])
+    found = baselines.several_labels(np.array([[1, 0], [0, np.nan], [1, 0], [1, np.nan]]), 2)
+    assert found["prior"].tolist() == [[0.75, 0.0]] * 2
+    assert (found["all present"] == 1).all() and (found["none present"] == 0).all()
+    with pytest.raises(EvaluationError):
+        baselines.several_labels(np.array([[np.nan, 1.0]]), 1)
 
 
 @pytest.mark.parametrize(
     ("truth", "answers", "place"),
     [
-        (np.array([0]), [[0.5, 0.5], [0.5, 0.5]], "shape"),
-        (np.array([2]), [[0.5, 0.5]], "0 to 1"),
-        (np.array([0.0]), [[0.5, 0.5]], "0 to 1"),
-        (np.array([0, 1]), [[0.5, 0.5], [np.nan, 0.5]], "row 1"),
-        (np.array([0, 0, 0]), [[0.5, 0.5], [0.9, 0.9], [0.1, 0.1]], "2 of 3 clips .* row 1"),
+        ([0], [[0.5, 0.5], [0.5, 0.5]], "shape"),
+        ([2], [[0.5, 0.5]], "0 to 1"),
+        ([0.0], [[0.5, 0.5]], "0 to 1"),
+        ([0, 0, 0], [[0.5, 0.5], [np.nan, 0.5], [0.1, 0.1]], "2 of 3 clips .* row 1"),
         ([[1, 0]], [[0.5, 0.5], [0.5, 0.5]], "shape"),
         ([[np.nan, np.nan]], [[0.5, 0.5]], "observed"),
         ([[2, 0]], [[0.5, 0.5]], "NaN"),
