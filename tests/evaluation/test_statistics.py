@@ -20,17 +20,11 @@ def one_mean(values, groups, strata=None, *, n_resamples, seed):
 
 def predictions(share_right: float, *, n_seeds: int = 3, n_groups: int = 40, per_group: int = 3, seed: int = 0) -> dict:
     """Answers to three classes, each group of one class, of which a share is correct."""
-    rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(n_groups), per_group)
-    targets = group % 3
-    right = rng.random((n_seeds, len(group))) < share_right
-    answered = np.where(right, targets, (targets + 1) % 3)
-    return {
-        "clip_id": np.array([f"{number:04d}" for number in range(len(group))]),
-        "group": group.astype(str),
-        "targets": targets,
-        "probabilities": np.eye(3)[answered] * 0.7 + 0.1,
-    }
+    clip_id, targets = np.char.zfill(np.arange(len(group)).astype(str), 4), group % 3
+    wrong = np.random.default_rng(seed).random((n_seeds, len(group))) >= share_right
+    answers = np.eye(3)[(targets + wrong) % 3] * 0.7 + 0.1
+    return {"clip_id": clip_id, "group": group.astype(str), "targets": targets, "probabilities": answers}
 
 
 def labelled(n_seeds: int = 2) -> dict:
@@ -74,31 +68,26 @@ def test_the_variance_is_that_of_the_stratified_mean_and_those_over_seeds_and_gr
 
 
 def test_about_95_of_100_intervals_cover_the_truth_although_clips_of_a_group_are_alike():
-    rng, covered, naive = np.random.default_rng(0), [], []
+    rng, covered = np.random.default_rng(0), []
     for seed in range(200):
         values = np.repeat(rng.normal(size=20), 5) + 0.3 * rng.normal(size=100)
-        for kept, groups in ((covered, np.arange(100) // 5), (naive, np.arange(100))):
-            low, high = statistics.ends(one_mean(values, groups, n_resamples=300, seed=seed))
-            kept.append(low <= 0 <= high)
-    assert 0.89 <= np.mean(covered) <= 0.98 and np.mean(naive) < 0.75
+        both = [one_mean(values, np.arange(100) // n, n_resamples=300, seed=seed) for n in (5, 1)]
+        covered.append([low <= 0 <= high for low, high in map(statistics.ends, both)])
+    of_groups, of_clips = np.mean(covered, axis=0)
+    assert 0.89 <= of_groups <= 0.98 and of_clips < 0.75
 
 
-def test_a_mixture_weighs_as_much_as_all_its_sources_together():
+def test_a_mixture_weighs_as_all_its_sources_a_class_of_one_group_is_pooled_and_one_group_has_no_interval():
     groups = np.array([["a", "b"], ["c", ""], ["b", "c"]])
     codes, weights = statistics.group_weights(groups, n_resamples=300, seed=0)
     np.testing.assert_allclose(weights[1:, 1:].sum(axis=1), 3)
     drawn = statistics.draw([lambda weights: {"weights": weights}], groups, n_resamples=300, seed=0)["weights"][0]
     np.testing.assert_allclose(drawn[:, 0], weights[:, codes[0, 0]] * weights[:, codes[0, 1]])
     np.testing.assert_allclose(drawn[:, 1], weights[:, codes[1, 0]])
-
-
-def test_a_group_of_a_single_class_is_pooled_and_a_single_group_has_no_interval():
-    codes, weights = statistics.group_weights(
-        np.array(list("aabbccd")), np.array([0, 0, 0, 0, 1, 1, 2]), n_resamples=200, seed=0
-    )
+    groups, classes = np.array(list("aabbccd")), np.array([0, 0, 0, 0, 1, 1, 2])
+    codes, weights = statistics.group_weights(groups, classes, n_resamples=200, seed=0)
     assert codes.tolist() == [0, 0, 1, 1, 2, 2, 3] and weights.shape == (201, 4) and (weights[0] == 1).all()
-    np.testing.assert_allclose(weights[1:, :2].sum(axis=1), 2)
-    np.testing.assert_allclose(weights[1:, 2:].sum(axis=1), 2)
+    np.testing.assert_allclose(weights[1:].reshape(-1, 2, 2).sum(axis=2), 2)
     assert set(np.unique(weights[1:])) == {0.0, 2.0}
     alone = predictions(0.7) | {"group": np.full(120, "a")}
     table = score_table({"a": alone}, **DRAWS)
@@ -154,11 +143,9 @@ def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have
 
 
 def test_equal_models_differ_in_about_five_of_a_hundred_studies():
-    found = []
-    for number in range(120):
-        models = {name: predictions(0.7, seed=2 * number + i) for i, name in enumerate("ab")}
-        found.append(compare(models, against="b", **DRAWS).p.iloc[0])
-    assert 0.01 <= np.mean(np.array(found) < 0.05) <= 0.11
+    models = [{"a": predictions(0.7, seed=seed), "b": predictions(0.7, seed=seed + 1)} for seed in range(0, 240, 2)]
+    p = np.array([compare(both, against="b", **DRAWS).p.iloc[0] for both in models])
+    assert 0.01 <= (p < 0.05).mean() <= 0.11
 
 
 def test_the_family_is_corrected_by_holm_once_and_has_resamples_enough():
@@ -185,15 +172,14 @@ def test_models_of_other_clips_truth_or_numbers_of_seeds_are_not_compared_but_on
 
 
 def test_few_differing_groups_do_not_show_that_nothing_is_lost():
-    """A pruned network that differs in one group had the bootstrap interval [.000, .023]: no loss in any resample."""
     made = predictions(1.0, n_seeds=1, n_groups=26, per_group=5)
     pruned = made | {"probabilities": made["probabilities"].copy()}
     made["probabilities"][:, :3] = made["probabilities"][:, :3, [1, 2, 0]]  # the pruned one gains three clips
     row = compare({"pruned": pruned, "dense": made}, against="dense", margin=0.01, **DRAWS).iloc[0]
     assert row.difference > 0 and row.low >= 0 and row.bound > 0.01
-    large, worse = predictions(0.9, n_groups=1000, per_group=1), predictions(0.8, n_groups=1000, per_group=1, seed=1)
-    assert compare({"same": large, "dense": dict(large)}, against="dense", **DRAWS).bound.iloc[0] < 0.01
-    assert compare({"worse": worse, "dense": large}, against="dense", **DRAWS).bound.iloc[0] > 0.05
+    dense, worse = (predictions(share, n_groups=1000, per_group=1) for share in (0.9, 0.8))
+    bounds = compare({"same": dict(dense), "worse": worse, "dense": dense}, against="dense", **DRAWS).bound
+    assert bounds["same", "dense"] < 0.01 and bounds["worse", "dense"] > 0.05
 
 
 def test_folds_are_joined_by_clip_and_keep_their_thresholds():
