@@ -2,28 +2,28 @@
 
 import gc
 import os
+import shutil
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
+import pandas as pd
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ["INSTRLIB_WORKERS"] = "1"  # unless a test asks for more
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no core waits for the other at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(tmp_path, monkeypatch):
     """Keep every test out of the user's data, runs, reports and figures."""
     for name in ("data", "runs", "reports", "figures"):
         monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
@@ -34,7 +34,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def test_data() -> Path:
+def test_data():
     """Return the folder of real clips and tables; its README says what lies there."""
     folder = os.environ.get("INSTRLIB_TEST_DATA")
     if not folder:
@@ -43,29 +43,13 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample_root(test_data: Path) -> Path:
-    """Return the sample of FSDKaggle2018: 221 clips in the release's layout."""
-    return test_data / "fsdkaggle2018_sample"
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
+def repository():
     """Return the root of the clone."""
-    return REPOSITORY
-
-
-@dataclass(frozen=True)
-class Small:
-    """A corpus of a few classes, its features and its split."""
-
-    clips: Any
-    store: Any
-    split: Any
-    split_path: Path
+    return Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+def small(tmp_path_factory):
     """Return 3 classes of 24 rendered clips, their features and a split: enough to train on in seconds."""
     from instrlib.core.config import FeatureConfig
     from instrlib.data import rendered
@@ -77,11 +61,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     store = build_store(clips, FeatureConfig(n_mels=32, hop_length=1024), root=root / "features", workers=1)
     split = make_split(store.clips, seed=0)
     save_split(split, root / "split.json")
-    return Small(clips, store, split, root / "split.json")
+    return SimpleNamespace(clips=clips, store=store, split=split, split_path=root / "split.json")
 
 
 @pytest.fixture(scope="session")
-def inputs(small: Small) -> Any:
+def inputs(small):
     """Return what notebook 01 hands on, of the small corpus."""
     from instrlib.data.store import Inputs
 
@@ -89,7 +73,7 @@ def inputs(small: Small) -> Any:
 
 
 @pytest.fixture(scope="session")
-def plan(small: Small, inputs: Any) -> Any:
+def plan(small, inputs):
     """Return a plan of mixtures of one to three instruments, six of each number in each part."""
     from instrlib.studies import mixtures
 
@@ -97,92 +81,91 @@ def plan(small: Small, inputs: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def mixtures(small: Small, plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def mixtures(small, plan, tmp_path_factory):
     """Return these mixtures, rendered."""
-    from instrlib.studies.mixtures import render
+    from instrlib.studies import mixtures
 
-    return render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"))
+    return mixtures.render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"))
 
 
 @pytest.fixture
-def tones(tmp_path: Path) -> Any:
-    """Return a corpus of three pure tones; see `trees.make_tones`."""
-    from trees import make_tones
+def tones(tmp_path):
+    """Return a corpus of three pure tones of one second and more, of different levels."""
+    from trees import TONES_HZ, write_audio
 
-    return make_tones(tmp_path)
+    from instrlib.data import corpora, rendered
+
+    for number, (label, frequency_hz) in enumerate(TONES_HZ.items()):
+        time_s = np.arange(2 * 22_050) / 22_050
+        sound = 0.5 / (number + 1) * np.sin(2 * np.pi * frequency_hz * time_s)
+        write_audio(tmp_path / f"{label}.wav", sound * ((time_s >= 0.25) & (time_s <= 1.25 + 0.25 * number)))
+    columns, classes = ["clip_id", "path", "start_s", "duration_s", "label", "group", "split"], sorted(TONES_HZ)
+    manifest = pd.DataFrame([(one, f"{one}.wav", 0.0, 2.0, one, one, "") for one in classes], columns=columns)
+    return corpora.Corpus(replace(rendered.INFO, name="tones"), tmp_path, manifest, tuple(classes))
 
 
 @pytest.fixture(scope="session")
-def soundscapes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def soundscapes(small, tmp_path_factory):
     """Return small soundscapes of one or two instruments."""
     from instrlib.studies import mixtures
 
-    config = mixtures.SoundscapeConfig(
-        per_ensemble={"validation": 1, "test": 2}, duration_s=(20.0, 24.0), instruments=(2, 3), entry_s=(4.0, 9.0)
-    )
+    spans = {"duration_s": (20.0, 24.0), "instruments": (2, 3), "entry_s": (4.0, 9.0)}
+    config = mixtures.SoundscapeConfig(per_ensemble={"validation": 1, "test": 2}, **spans)
     plan = mixtures.compose(small.store, small.split, small.clips, config=config, seed=0)
     root = tmp_path_factory.mktemp("soundscapes")
     return mixtures.render(plan, small.clips, root=root, gap_s=mixtures.GAP_S)
 
 
-@dataclass(frozen=True)
-class Released:
-    """A model folder, the networks that it was made of, and how to make it again."""
-
-    made: Any
-    trained: dict[str, Path]
-    publish: Any
-
-
 @pytest.fixture(scope="session")
-def released(small: Small, inputs: Any, tmp_path_factory: pytest.TempPathFactory) -> Released:
-    """Return a model folder of two tiny networks that were trained on the small corpus."""
-    from dataclasses import replace
-
+def released(small, inputs, tmp_path_factory):
+    """Return a model of two tiny networks trained on the small corpus, their folders, and how to publish it again."""
     from instrlib.core.config import AugmentConfig, TrainConfig
     from instrlib.deploy import release
     from instrlib.models import variants
     from instrlib.models.layers import Layer
-    from instrlib.runner import run as runs
+    from instrlib.runner.run import Run
 
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))
-    config = TrainConfig(epochs=12, patience=12)
-    variant = variants.Variant("compact CNN", table, config, small.store.folder)
-    outcome = variants.run_variants(root / "02", [variant], splits=inputs.splits, seeds=(0,), workers=1)
+    recipe = TrainConfig(epochs=12, patience=12)
     layers = AugmentConfig(mix="mixtures", share=0.6, n_sources=(1, 3))
-    recipe = replace(config, epochs=18, output="sigmoid", class_weights=False, augment=layers)
-    name = "trained on mixtures"
-    several_variant = variants.Variant(name, table, recipe, small.store.folder)
-    mixed = variants.run_variants(root / "10", [several_variant], splits=inputs.splits, seeds=(0,), workers=1)[name]
-    single = release.choose([release.Candidate("02_baseline_cnn", "compact CNN", outcome["compact CNN"].folders)])
-    candidate = release.Candidate("10_layered_audio", name, mixed.folders)
-    several = release.choose([candidate], score="mean_average_precision", fold=single.fold)
-    parameters = {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}
-    run = runs.Run("11_timeline", parameters, root / "11")
+    mixed = replace(recipe, epochs=18, output="sigmoid", class_weights=False, augment=layers)
 
-    def publish() -> Any:
+    def candidate(notebook, name, config):
+        variant = variants.Variant(name, table, config, small.store.folder)
+        made = variants.run_variants(root / notebook[:2], [variant], splits=inputs.splits, seeds=(0,), workers=1)
+        return release.Candidate(notebook, name, made[name].folders)
+
+    single = release.choose([candidate("02_baseline_cnn", "compact CNN", recipe)])
+    several = [candidate("10_layered_audio", "trained on mixtures", mixed)]
+    several = release.choose(several, score="mean_average_precision", fold=single.fold)
+    run = Run("11_timeline", {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}, root / "11")
+
+    def publish():
         return release.publish(run.folder / "model", single, several, run=run, inputs=inputs, n_resamples=50)
 
-    return Released(publish(), {"single": single.folder, "several": several.folder}, publish)
+    trained = {"single": single.folder, "several": several.folder}
+    return SimpleNamespace(made=publish(), trained=trained, publish=publish)
 
 
 @pytest.fixture(scope="session")
-def model_folder(released: Released) -> Path:
-    """Return that model folder."""
-    return released.made.model.folder
+def page_folder(released, tmp_path_factory):
+    """Return the folder of this model with what notebooks 11 and 12 add: settings of timelines, and of conditions."""
+    from recordings import SIMULATED, plain_model
 
+    from instrlib.core.io import write_json
+    from instrlib.deploy import release
+    from instrlib.models import published
 
-@pytest.fixture(scope="session")
-def page_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model folder with all that the page can show: a timeline's settings and a condition model."""
-    from recordings import furnished
-
-    return furnished(model_folder, tmp_path_factory.mktemp("furnished") / "model")
+    folder = shutil.copytree(released.made.model.folder, tmp_path_factory.mktemp("furnished") / "model")
+    decision = {"median_windows": 1, "on": 0.4, "off": 0.3, "pooling": "max", "recording": 0.4}
+    release.note(folder, timeline={"network": "several", "hop_s": 1.0, "window_s": 3.0, **decision})
+    write_json(folder / published.CONDITION, published.sealed(plain_model(about=SIMULATED)))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def event_loops_closed() -> Iterator[None]:
+def event_loops_closed():
     """Undo what Gradio and notebook clients leave: variables of the environment, and event loops with warnings."""
     with mock.patch.dict(os.environ):
         yield

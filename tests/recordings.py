@@ -1,16 +1,14 @@
 """What several test files share: an analysis that nobody made, and recordings to give to the page."""
 
 import datetime
-import shutil
 from pathlib import Path
 
 import numpy as np
 from trees import tone, write_audio
 
 from instrlib.core.config import FeatureConfig
-from instrlib.core.io import write_json
 from instrlib.data.rendered import CLASSES
-from instrlib.deploy import analysis, release
+from instrlib.deploy import analysis
 from instrlib.models import published
 from instrlib.models.published import Prediction
 from instrlib.studies import condition, timeline
@@ -33,12 +31,10 @@ SIMULATED = "The labels are simulated: sounds were damaged by signal processing;
 
 def made_up_analysis(*, name: str = "take 1.wav", named: bool = True, n_frames: int = 24) -> analysis.Analysis:
     """Return an analysis of a recording that does not exist, with everything in it."""
-    rng = np.random.default_rng(n_frames)
-    probabilities = np.full(12, 0.03)
+    rng, config = np.random.default_rng(n_frames), FeatureConfig()
+    probabilities, scores = np.full(12, 0.03), np.zeros((n_frames, 12))
     probabilities[6] = 0.67 if named else 0.2
     probabilities /= probabilities.sum()
-    config = FeatureConfig()
-    scores = np.zeros((n_frames, 12))
     scores[:, 6], scores[n_frames // 3 : n_frames // 2, 2] = 0.9, 0.8
     active = scores > 0.5
     events = timeline.events(active, 1.0, CLASSES, scores=scores)
@@ -68,15 +64,6 @@ def write_tone(path: Path, *, duration_s: float, pitch: int = 0, sample_rate_hz:
     """Write a tone; see `trees.tone`."""
     write_audio(path, tone(2, pitch, duration_s, sample_rate_hz), sample_rate_hz)
     return path
-
-
-def furnished(model_folder: Path, folder: Path) -> Path:
-    """Copy a model folder and add what notebooks 11 and 12 add: settings for timelines and a model of conditions."""
-    shutil.copytree(model_folder, folder)
-    decision = {"median_windows": 1, "on": 0.4, "off": 0.3, "pooling": "max", "recording": 0.4}
-    release.note(folder, timeline={"network": "several", "hop_s": 1.0, "window_s": 3.0, **decision})
-    write_json(folder / published.CONDITION, published.sealed(plain_model(about=SIMULATED)))
-    return folder
 
 
 def plain_model(**changes) -> dict:

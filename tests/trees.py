@@ -1,10 +1,9 @@
-"""Small copies of the public corpora in the layout of their releases, and a server to fetch them from."""
+"""Small copies of the public corpora in the layout of their releases, a server, and commands that heed signals."""
 
 import contextlib
-import dataclasses
-import functools
 import http.server
 import json
+import sys
 import threading
 import zlib
 
@@ -13,11 +12,8 @@ import pandas as pd
 import soundfile
 
 from instrlib.core.io import hash_file
-from instrlib.data import rendered
-from instrlib.data.corpora import Corpus
 
 TONES_HZ = {"low": 220.0, "middle": 880.0, "high": 3520.0}
-"""The instruments of `make_tones`."""
 
 
 def tone(timbre, pitch, duration_s, sample_rate_hz=22050):
@@ -32,7 +28,6 @@ def tone(timbre, pitch, duration_s, sample_rate_hz=22050):
 
 
 def write_audio(path, signal, sample_rate_hz=22050):
-    """Write a signal in the format of the path's ending; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, signal, sample_rate_hz)
 
@@ -43,7 +38,6 @@ def write_own(path, signal, sample_rate_hz=22050):
 
 
 def write_table(path, rows, columns):
-    """Write rows as a CSV file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=columns.split()).to_csv(path, index=False)
 
@@ -76,15 +70,12 @@ IRMAS_TEST = {
     "Johnny Cash - One": "Part3/Part3",
     "Vacation Island": "Part3/Part3",
 }
-"""Recordings of the test set, and their folders."""
 
 
 def make_irmas(root, *, duration_s=1.0):
-    """Make the training set and the three parts of the test set, and mirdata's list of their files.
+    """Make 8 recordings of 2 excerpts for each of 4 classes, the test set in three parts, and mirdata's index.
 
-    Each of 4 classes has 8 recordings of 2 excerpts, named in the three ways of the release. The first recording also
-    has an excerpt in the folder of the second class. The test recordings have 2 excerpts with one to three instruments
-    each; the last of them is in two parts.
+    The first recording also has an excerpt in the folder of the second class; one test recording is in two parts.
     """
     classes = ("cel", "flu", "pia", "tru")
     for timbre, label in enumerate(classes):
@@ -106,11 +97,9 @@ def make_irmas(root, *, duration_s=1.0):
 
 
 def make_openmic2018(root, *, duration_s=1.0):
-    """Make the release in `root/openmic-2018`, and mirdata's list of its files.
+    """Make 8 artists of 2 clips for each of 4 classes, the last 2 artists in the official test part.
 
-    Each of 4 classes has 8 artists of 2 clips, the last 2 of them in the official test part. In a clip its class is
-    present, the next one is present in every second clip and else absent, the one after is absent, and the others are
-    not observed.
+    The class of a clip is present, the next one in every second clip; the one after is absent, the fourth not observed.
     """
     base, classes = root / "openmic-2018", ("cello", "drums", "flute", "piano")
     rows, metadata, parts = [], [], {"train": "", "test": ""}
@@ -148,11 +137,9 @@ def write_nsynth_part(root, part, notes):
 
 
 def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string")):
-    """Make the three parts of the release.
+    """Make 6 acoustic instruments of 4 notes for each family, and an electronic organ in the training part.
 
-    Each family has 6 acoustic instruments of 4 notes. The last two of them are in `nsynth-valid` and `nsynth-test`, one
-    half of the notes of each instrument in either, as in the release; the others in `nsynth-train`, together with one
-    electronic organ.
+    Half of the notes of the last two instruments are in the validation and half in the test part, as in the release.
     """
     parts = {"train": [("organ", "electronic", 900, 60 + note, 127) for note in range(4)], "valid": [], "test": []}
     for place, family in enumerate(families):
@@ -170,11 +157,8 @@ KAGGLE = {
         "Sound_Drum": [f"RealDrum0{kit}_0{take}MIX" for kit in range(5) for take in range(4)],
         "Sound_Guitar": [f"rock_{piece}_1{tempo}5BPM" for piece in range(5) for tempo in range(4)],
         "Sound_Piano": [f"ROOM_room{room}_MUS_{piece}_DEV_lg" for room in range(7) for piece in ("bartok", "mozart")],
-        # No table names these files.
-        "Sound_Violin": [
-            *(f"{take}_player-{name}_bwv1003" for name in "abcde" for take in range(3)),
-            "Va-ord-C5-mf-2c",
-        ],
+        "Sound_Violin": [f"{take}_player-{name}_bwv1003" for name in "abcde" for take in range(3)]
+        + ["Va-ord-C5-mf-2c"],
     },
     "Test": {
         "Sound_Guiatr": ["acoustic-guitar-logo-13084", "guitar-solo-27194", "guitar-solo-5999", "rock_1_100BPM"],
@@ -183,14 +167,12 @@ KAGGLE = {
         "Sound_Piano": ["ROOM_room6_MUS_mozart_DEV_redmi", "short-logo-108964", "wingrandpiano-96338"],
     },
 }
-"""File names of each class of the two parts."""
 
 
 def make_kaggle_instruments(root, *, duration_s=1.0):
-    """Make the set with the file names and the errors of the published one.
+    """Make the set with the errors of the published one.
 
-    The table of the training part lists every drum file once more as a violin, and no violin; that of the test part
-    misspells the guitar. The folders contain folders of their own name.
+    The training table lists the drums once more as violins, and no violin; the test table misspells the guitar.
     """
     timbres = {"Sound_Drum": 0, "Sound_Guitar": 1, "Sound_Guiatr": 1, "Sound_Piano": 2, "Sound_Violin": 3}
     for part, content in KAGGLE.items():
@@ -206,31 +188,14 @@ def make_kaggle_instruments(root, *, duration_s=1.0):
 
 
 def make_folder(root, *, classes=("cello", "flute", "piano"), recordings=8):
-    """Make a folder of recordings for each class."""
     for timbre, label in enumerate(classes):
         for number in range(recordings):
             write_audio(root / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10))
     return root
 
 
-def make_tones(root, sample_rate_hz=22_050):
-    """Write three instruments that cannot be mistaken: pure tones of one second and more, of different levels."""
-    rows = []
-    for number, (label, frequency_hz) in enumerate(TONES_HZ.items()):
-        time_s = np.arange(2 * sample_rate_hz) / sample_rate_hz
-        sound = 0.5 / (number + 1) * np.sin(2 * np.pi * frequency_hz * time_s)
-        sound[(time_s < 0.25) | (time_s > 1.25 + 0.25 * number)] = 0
-        soundfile.write(root / f"{label}.wav", sound, sample_rate_hz)
-        rows.append((label, f"{label}.wav", 0.0, 2.0, label, label, ""))
-    columns = ["clip_id", "path", "start_s", "duration_s", "label", "group", "split"]
-    manifest = pd.DataFrame(rows, columns=columns).sort_values("clip_id", ignore_index=True)
-    info = dataclasses.replace(rendered.INFO, name="tones")
-    return Corpus(info, root, manifest, tuple(sorted(TONES_HZ)))
-
-
 @contextlib.contextmanager
 def serving(handler):
-    """Serve on this machine; yield the address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -239,11 +204,7 @@ def serving(handler):
         thread.join()
 
 
-def files_of(folder):
-    """Return a handler that serves the files of a folder without a log."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    return functools.partial(Quiet, directory=folder)
+def heeding(command):
+    """Return a command line that heeds signals as in a terminal; background jobs begin with signals ignored."""
+    heed = "import os, signal, sys; [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGHUP)]; "
+    return [sys.executable, "-c", heed + "os.execv(sys.argv[1], sys.argv[1:])", *command]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import secrets
-import signal
 import sys
 import threading
 import warnings
@@ -33,16 +32,13 @@ _pooling = threading.Lock()  # two threads that import joblib at the same time g
 _stderr = threading.RLock()  # two threads that redirect stderr in turns would leave it redirected
 
 
-def n_workers(requested: int | None = None) -> int:
-    """Return the number of processes: `requested`, else INSTRLIB_WORKERS, else the available cores."""
-    if requested is None:
-        text = os.environ.get("INSTRLIB_WORKERS", "")
-        if text and not (text.isascii() and text.isdigit()):
-            raise ConfigError(f"INSTRLIB_WORKERS must be an integer, not {text!r}.")
-        requested = int(text or 0)
-    if requested > 0:
-        return requested
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def n_workers() -> int:
+    """Return the number of processes: INSTRLIB_WORKERS, else the available cores."""
+    text = os.environ.get("INSTRLIB_WORKERS", "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"INSTRLIB_WORKERS must be an integer, not {text!r}.")
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return int(text or 0) or len(cores)
 
 
 def parallel_map(
@@ -74,11 +70,12 @@ def parallel_map(
     """
     if not tasks:
         return
-    scheduler, workers = os.environ.get("INSTRLIB_SCHEDULER", ""), min(n_workers(workers), len(tasks))
-    if scheduler:
-        results = _on_cluster(function, tasks, scheduler, describe)
-    elif workers > 1 or isolate:
-        results = _in_processes(function, tasks, workers, describe)
+    scheduler, workers = os.environ.get("INSTRLIB_SCHEDULER", ""), min(workers or n_workers(), len(tasks))
+    if scheduler or workers > 1 or isolate:
+        import cloudpickle  # also pickles functions of a notebook
+
+        calls = [cloudpickle.dumps((function, task)) for task in tasks]
+        results = _on_cluster(calls, scheduler, describe) if scheduler else _in_processes(calls, workers, describe)
     else:
         results = (function(*task) for task in tasks)
     with contextlib.closing(results):
@@ -108,11 +105,7 @@ class Processes:
     def end(self, owner: str | None = None) -> None:
         """Kill the processes, because running tasks cannot be stopped otherwise, unless another owner uses them."""
         if _size and (owner is None or set(_running) <= {owner}):
-            pool = self._pool(_size)
-            for pid in list(pool._processes):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            pool.shutdown()
+            self._pool(_size).shutdown(kill_workers=True)
 
     def _pool(self, workers: int) -> Any:
         global _size  # noqa: PLW0603
@@ -120,17 +113,11 @@ class Processes:
             from joblib.externals.loky import get_reusable_executor
 
             _size = max(_size, workers)
-            warnings.filterwarnings(
-                "ignore", "A worker stopped while some jobs were given", UserWarning
-            )  # it had grown
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)  # the pool has grown
             return get_reusable_executor(_size, timeout=_IDLE_S, env=_ONE_THREAD)
 
 
-class _Manager(BaseManager):
-    """Gives other processes of this user, who know its key, access to `Processes` over a socket."""
-
-
-_Manager.register("processes", callable=Processes)
+BaseManager.register("processes", callable=Processes)  # for processes of this user that know its key
 
 
 @contextlib.contextmanager
@@ -140,7 +127,7 @@ def shared_processes() -> Iterator[dict[str, str]]:
         yield {}
         return
     secret = secrets.token_bytes(32)
-    server = _Manager(authkey=secret).get_server()
+    server = BaseManager(authkey=secret).get_server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield {"INSTRLIB_PROCESSES": f"{server.address} {secret.hex()}"}
@@ -148,20 +135,16 @@ def shared_processes() -> Iterator[dict[str, str]]:
         Processes().end()
 
 
-def _processes() -> Any:
-    """Return the shared processes that INSTRLIB_PROCESSES names, else those of this process."""
+def _in_processes(calls: Sequence[bytes], workers: int, describe: str) -> Iterator[Any]:
+    """Compute in the shared processes that INSTRLIB_PROCESSES names, else in those of this process."""
     address, _, secret = os.environ.get("INSTRLIB_PROCESSES", "").rpartition(" ")
-    if not address:
-        return Processes()
-    manager = _Manager(address, authkey=bytes.fromhex(secret))
-    manager.connect()
-    return manager.processes()
-
-
-def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers: int, describe: str) -> Iterator[Any]:
-    processes, owner = _processes(), secrets.token_hex(8)
+    processes, owner = Processes(), secrets.token_hex(8)
+    if address:
+        manager = BaseManager(address, authkey=bytes.fromhex(secret))
+        manager.connect()
+        processes = manager.processes()
     with ThreadPoolExecutor(workers) as threads:  # each waits for a task
-        futures = [threads.submit(processes.run, _pickled(function, task), workers, owner) for task in tasks]
+        futures = [threads.submit(processes.run, call, workers, owner) for call in calls]
         try:
             yield from _in_order(futures, as_completed)
         except BrokenProcessPool:
@@ -174,7 +157,7 @@ def _in_processes(function: Callable[..., Any], tasks: Sequence[tuple], workers:
                 processes.end(owner)
 
 
-def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: str, describe: str) -> Iterator[Any]:
+def _on_cluster(calls: Sequence[bytes], address: str, describe: str) -> Iterator[Any]:
     import logging
 
     import distributed
@@ -194,8 +177,7 @@ def _on_cluster(function: Callable[..., Any], tasks: Sequence[tuple], address: s
                 f"No Dask scheduler with a worker answers at {address!r}; start `dask scheduler` and for each core "
                 f"`dask worker {address} --nthreads 1`, or unset INSTRLIB_SCHEDULER to work on this machine."
             ) from error
-        # As bytes, so that an unsuitable worker imports nothing.
-        futures = client.map(_call, [_pickled(function, task) for task in tasks], code=key("studies"), pure=False)
+        futures = client.map(_call, calls, code=key("studies"), pure=False)  # bytes import nothing
         try:
             yield from _in_order(futures, distributed.as_completed)
         except (distributed.KilledWorker, CancelledError):
@@ -229,12 +211,6 @@ def _in_order(futures: Sequence[Any], as_completed: Callable[..., Iterator[Any]]
             wanted += 1
 
 
-def _pickled(function: Callable[..., Any], task: tuple) -> bytes:
-    import cloudpickle  # also pickles functions of a notebook
-
-    return cloudpickle.dumps((function, task))
-
-
 def _call(call: bytes, code: str = "") -> Any:
     """Run a task in a worker process; `code` is the key that a Dask worker must have."""
     from threadpoolctl import threadpool_limits
@@ -258,10 +234,6 @@ def _call(call: bytes, code: str = "") -> Any:
 
 def load_keras() -> ModuleType:
     """Import and return Keras 3, without output on stderr, which would appear in notebooks."""
-    if "tensorflow" in sys.modules:
-        import keras
-
-        return keras
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with without_stderr():  # the first messages precede that setting
         import keras

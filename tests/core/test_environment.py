@@ -37,6 +37,9 @@ def test_environment_yml_lists_the_direct_dependencies_with_the_same_ranges(repo
     both = [*(entry for entry in entries if isinstance(entry, str)), *(entry for entry in pip if entry != "-e .")]
     found = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in map(Requirement, both) if r.name not in CONDA_ALONE}
     assert found == direct
+    for name, pattern in {"pyproject.toml": r'^  "[\w-]+[<>=].*', "environment.yml": r"^ +- [\w-]+[<>=].*"}.items():
+        lines = re.findall(pattern, (repository / name).read_text(), re.M)
+        assert len(lines) > 30 and all(re.search(r"# .{10,}", line) for line in lines), "each says why it is there"
 
 
 def test_lock_pins_every_direct_dependency_within_its_range(repository, direct, locked):
@@ -60,14 +63,6 @@ def test_every_pin_has_hashes_and_no_address_is_named(repository):
         pins = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
         assert pins and all("--hash=sha256:" in pin for pin in pins)
         assert "://" not in text and "--index" not in text and "--find-links" not in text
-
-
-@pytest.mark.parametrize("name", ["pyproject.toml", "environment.yml"])
-def test_every_direct_dependency_says_why_it_is_there(repository, name):
-    text = (repository / name).read_text()
-    pattern = r'^  "[\w-]+[<>=].*' if name == "pyproject.toml" else r"^ +- [\w-]+[<>=].*"
-    lines = re.findall(pattern, text, re.M)
-    assert len(lines) > 30 and all(re.search(r"# .{10,}", line) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Corpora as tables: drawing, copies, groups, official parts, partial labels, and what is excluded, in every layout."""
 
 import functools
+import http.server
 import shutil
 import tarfile
 import unicodedata
@@ -463,7 +464,7 @@ def test_a_download_gives_the_release_and_is_not_repeated(made, tmp_path, monkey
         pack(made(name), archive, served)
     if index:
         shutil.copy(made(name) / index.filename, served)
-    with trees.serving(trees.files_of(served)) as address:
+    with trees.serving(functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)) as address:
 
         def here(remote):
             checksum = f"md5:{hash_file(served / remote.filename, algorithm='md5')}"

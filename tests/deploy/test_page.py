@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 import requests
 from recordings import SIMULATED, made_up_analysis, write_tone
-from signals import heeding
+from trees import heeding
 
 from instrlib.core.io import ConfigError, CorpusError, RunError
 from instrlib.deploy import page as served

@@ -4,7 +4,6 @@ import ast
 import importlib
 import inspect
 import types
-from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -16,67 +15,46 @@ MAX_CELL_LINES, MAX_LINES, MAX_WORDS, MAX_BYTES = 25, 250, 1_000, 1_500_000
 PARAMETERS = {"corpus": "rendered", "data": "", "profile": "quick", "seeds": 3}
 
 
-@pytest.fixture(params=[*NOTEBOOKS, FOLDER / "demo.ipynb"], ids=lambda path: path.stem)
-def path(request):
-    return request.param
+def read(path):
+    """Return a notebook and its code cells."""
+    notebook = nbformat.read(path, as_version=4)
+    return notebook, [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.fixture
-def notebook(path):
-    return nbformat.read(path, as_version=4)
-
-
-@pytest.fixture
-def code(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def tags(cell):
-    return cell.metadata.get("tags", [])
-
-
-def numbered(path):
-    if path not in NOTEBOOKS:
-        pytest.skip("the demo is no part of a study")
+each = pytest.mark.parametrize("path", [*NOTEBOOKS, FOLDER / "demo.ipynb"], ids=lambda path: path.stem)
+numbered = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def test_the_notebooks_are_numbered_from_one_without_gaps():
     assert [int(path.name[:2]) for path in NOTEBOOKS] == list(range(1, len(NOTEBOOKS) + 1))
 
 
-def test_it_is_valid_and_small(path, notebook, code):
+@each
+def test_it_is_valid_and_small_and_explains_its_code(path):
+    notebook, code = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size < MAX_BYTES
     lengths = [len(cell.source.strip().splitlines()) for cell in code]
     assert max(lengths) <= MAX_CELL_LINES and sum(lengths) <= MAX_LINES
-    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
-    assert words <= MAX_WORDS
+    assert sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown") <= MAX_WORDS
+    kinds = "".join(cell.cell_type[0] for cell in notebook.cells)
+    assert "cccc" not in kinds, "more than three code cells in a row"
 
 
-def test_it_opens_with_number_title_question_and_what_goes_in_and_out(path, notebook):
-    numbered(path)
+@numbered
+def test_it_opens_with_its_question_and_parameters_that_are_literals(path):
+    notebook, code = read(path)
     lines = [line for line in notebook.cells[0].source.splitlines() if line]
-    assert lines[0].startswith(f"# {path.name[:2]} · ")
-    assert lines[1].startswith("**") and lines[1].endswith("?**")
-    assert "| reads |" in notebook.cells[0].source.lower() and "| writes |" in notebook.cells[0].source.lower()
-
-
-def test_its_parameters_are_literals_with_the_defaults_of_the_quick_study(path, code):
-    numbered(path)
-    (tagged,) = [cell for cell in code if "parameters" in tags(cell)]
-    assert tagged is code[0]
-    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged.source).body}
+    assert lines[0].startswith(f"# {path.name[:2]} · ") and lines[1].startswith("**") and lines[1].endswith("?**")
+    assert all(what in notebook.cells[0].source.lower() for what in ("| reads |", "| writes |"))
+    assert [cell for cell in code if "parameters" in cell.metadata.get("tags", [])] == code[:1]
+    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(code[0].source).body}
     assert found == PARAMETERS
 
 
-def test_at_most_two_code_cells_follow_each_other_without_a_reason_before(notebook):
-    bare = 0
-    for before, cell in pairwise(notebook.cells):
-        bare = bare + 1 if before.cell_type == cell.cell_type == "code" else 0
-        assert bare <= 2, cell.source
-
-
-def test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(code):
+@each
+def test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(path):
+    _, code = read(path)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
         for output in cell.outputs:
@@ -85,26 +63,22 @@ def test_it_was_executed_in_order_to_its_end_without_errors_or_stderr(code):
             assert "image/png" in data or "<Figure size" not in data.get("text/plain", ""), "a figure without a picture"
 
 
-def test_its_figures_are_in_it(path, code):
-    numbered(path)
+@numbered
+def test_its_figures_are_in_it_and_nbval_compares_a_number_with_the_published_one(path):
+    _, code = read(path)
     drawn = [cell for cell in code if "run.figure(" in cell.source]
     images = [output for cell in drawn for output in cell.outputs if "image/png" in output.get("data", {})]
     assert drawn and len(images) >= len(drawn)
-
-
-def test_its_checked_cells_compare_numbers_with_the_published_ones(path, code):
-    """nbval compares the outputs of these cells; one of them compares a number with the published one."""
-    numbered(path)
-    checked = [number for number, cell in enumerate(code) if "nbval-check-output" in tags(cell)]
-    if path.stem != "14_report":
-        assert any("run.near_record(" in code[number].source for number in checked)
-    for number in checked:
-        said = "".join(output.get("text", "") for output in code[number].outputs)
+    checked = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert path.stem == "14_report" or any("run.near_record(" in cell.source for cell in checked)
+    for cell in checked:
+        said = "".join(output.get("text", "") for output in cell.outputs)
         assert said.strip() and "nothing is recorded" not in said
 
 
-def test_it_uses_names_and_keywords_that_the_library_has(code):
-    tree = ast.parse("\n".join(cell.source for cell in code))
+@each
+def test_it_uses_names_and_keywords_that_the_library_has(path):
+    tree = ast.parse("\n".join(cell.source for cell in read(path)[1]))
     known: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("instrlib"):
@@ -112,8 +86,9 @@ def test_it_uses_names_and_keywords_that_the_library_has(code):
                 module = importlib.import_module(node.module)
                 found = getattr(module, one.name, None) or importlib.import_module(f"{node.module}.{one.name}")
                 known[one.asname or one.name] = found
-    known = {name: one for name, one in known.items() if name not in {node.id for node in ast.walk(tree) if
-             isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            known.pop(node.id, None)
 
     def looked_up(node: ast.expr) -> object:
         if isinstance(node, ast.Attribute) and isinstance(known.get(getattr(node.value, "id", "")), types.ModuleType):

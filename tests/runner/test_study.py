@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from signals import heeding
+from trees import heeding
 
 from instrlib.core import cache
 from instrlib.core.config import PROFILES
