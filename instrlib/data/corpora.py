@@ -250,8 +250,7 @@ def read(
     usable = usable[~in_test].sort_values("clip_id")
     labels = None if labels is None else labels[usable.index]
     marks = usable.label.to_numpy()[:, None] == np.array(wanted) if labels is None else labels
-    empty = [one for one, column in zip(wanted, marks.T, strict=True) if not {0, 1} <= set(column)]
-    if empty:
+    if empty := [one for one, column in zip(wanted, marks.T, strict=True) if not {0, 1} <= set(column)]:
         raise CorpusError(
             f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)}; leave the class out, or "
             f"run `instrlib validate {name}` to list the reasons."
@@ -342,8 +341,7 @@ def check_unusable_share(corpus: Corpus, n_more: int = 0) -> None:
 
 def check_unique(place: Path | str, names: pd.Series) -> None:
     """Raise `CorpusError` for duplicate clip ids."""
-    twice = names[names.duplicated()].unique()
-    if len(twice):
+    if len(twice := names[names.duplicated()].unique()):
         raise CorpusError(f"{place} has {len(twice)} clips more than once, such as {twice[0]}; keep one of each.")
 
 

@@ -52,9 +52,8 @@ def _read_part(root: Path, part: str) -> pd.DataFrame:
     table = read_table(path, ("fname", "label", "freesound_id", "license"))
     if "usage" in table:
         table = table[table.usage != "Ignored"]  # clips that pad the test part of the competition
-    wrong = table.fname[~table.freesound_id.str.fullmatch(r"\d{1,18}")]
-    if len(wrong):
-        raise CorpusError(f"{path}: the freesound_id of {wrong.iloc[0]} is not an integer.")
+    for name in table.fname[~table.freesound_id.str.fullmatch(r"\d{1,18}")]:
+        raise CorpusError(f"{path}: the freesound_id of {name} is not an integer.")
     return pd.DataFrame(
         {
             "clip_id": [Path(name).stem for name in table.fname],

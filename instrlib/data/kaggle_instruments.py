@@ -19,18 +19,10 @@ from instrlib.core.io import CorpusError
 from instrlib.data.corpora import Found, read_parts
 from instrlib.data.files import read_table, walk_audio
 
-_LABELS = {
-    "Sound_Drum": "drums",
-    "Sound_Guitar": "guitar",
-    "Sound_Guiatr": "guitar",
-    "Sound_Piano": "piano",
-    "Sound_Violin": "violin",
-}
-CLASSES = tuple(sorted(set(_LABELS.values())))
-"""The four instruments, as they are called here."""
-
-_TABLES = {"train": "Metadata_Train.csv", "test": "Metadata_Test.csv"}
-_FOLDERS = {"train": "Train_submission", "test": "Test_submission"}
+_LABELS = {f"Sound_{name}": name.lower() for name in ("Guitar", "Piano", "Violin")}
+_LABELS |= {"Sound_Drum": "drums", "Sound_Guiatr": "guitar"}
+_PARTS = {part: (f"Metadata_{part.title()}.csv", f"{part.title()}_submission") for part in ("train", "test")}
+"""Table and folder of each part."""
 _VIOLIN = re.compile(r"violin|^v[an]-ord-|_bwv100[1-6](_|$)", re.IGNORECASE)
 """Names of violin files that the table lacks; the last are of Bach's sonatas and partitas for violin alone."""
 
@@ -70,8 +62,7 @@ def group_of(name: str) -> str:
 
 def find(root: Path) -> Found:
     """List the recordings of the parts on disk; `clip_id` is the part and the file name without its suffix."""
-    parts = {part: (_TABLES[part], _FOLDERS[part]) for part in _TABLES}
-    clips, notes = read_parts("kaggle_instruments", root, parts, _read_part)
+    clips, notes = read_parts("kaggle_instruments", root, _PARTS, _read_part)
     clips = clips.drop_duplicates(["clip_id", "label"])
     several = clips.clip_id.duplicated(keep=False)
     torn = clips[several].drop_duplicates("clip_id")
@@ -80,20 +71,18 @@ def find(root: Path) -> Found:
 
 
 def _read_part(root: Path, part: str) -> pd.DataFrame:
-    table = read_table(root / _TABLES[part], ("FileName", "Class"))
-    unknown = sorted(set(table.Class) - set(_LABELS))
-    if unknown:
-        raise CorpusError(f"{root / _TABLES[part]}: unknown class {', '.join(unknown)}; allowed: {', '.join(_LABELS)}.")
-    stems = table.FileName.map(lambda name: Path(name).stem)
-    rows = pd.DataFrame({"stem": stems, "label": table.Class.map(_LABELS)})
-    drums = set(rows.stem[rows.label == "drums"])
-    rows = rows[(rows.label != "violin") | ~rows.stem.isin(drums)]
+    place, folder = (root / name for name in _PARTS[part])
+    table = read_table(place, ("FileName", "Class"))
+    if unknown := sorted(set(table.Class) - set(_LABELS)):
+        raise CorpusError(f"{place}: unknown class {', '.join(unknown)}; allowed: {', '.join(_LABELS)}.")
+    rows = pd.DataFrame({"stem": table.FileName.map(lambda name: Path(name).stem), "label": table.Class.map(_LABELS)})
+    rows = rows[(rows.label != "violin") | ~rows.stem.isin(rows.stem[rows.label == "drums"])]
     # The download nests the recordings in a second folder of the same name.
-    files = {path.stem: path.relative_to(root).as_posix() for path in walk_audio(root / _FOLDERS[part])}
+    files = {path.stem: path.relative_to(root).as_posix() for path in walk_audio(folder)}
     violins = [(stem, "violin") for stem in sorted(set(files) - set(rows.stem)) if _VIOLIN.search(stem)]
     rows = pd.concat([rows, pd.DataFrame(violins, columns=list(rows))], ignore_index=True)
     return rows.assign(
         clip_id=part + "/" + rows.stem,
-        path=[files.get(stem, f"{_FOLDERS[part]}/{stem}.wav") for stem in rows.stem],
+        path=[files.get(stem, f"{folder.name}/{stem}.wav") for stem in rows.stem],
         group=rows.stem.map(group_of),
     ).drop(columns="stem")

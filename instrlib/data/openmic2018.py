@@ -26,8 +26,7 @@ def find(root: Path) -> Found:
     Further columns: `title` and `licence`.
     """
     base = root / FOLDER
-    lacking = [name for name in (LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]
-    if lacking:
+    if lacking := [name for name in (LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]:
         raise incomplete("openmic2018", root, ", ".join(lacking))
     labels = _read_labels(base / LABELS)
     table = read_table(base / METADATA, ("sample_key", "artist_name", "track_title", "license_title"))
@@ -55,11 +54,9 @@ def _read_labels(path: Path) -> pd.DataFrame:
     """Return the labels of the clips, one column per class, from the table of aggregated answers."""
     table = read_table(path, ("sample_key", "instrument", "relevance"))
     relevance = pd.to_numeric(table.relevance, errors="coerce")
-    wrong = table[~relevance.between(0, 1)]
-    if len(wrong):
-        row = wrong.iloc[0]
+    for row in table[~relevance.between(0, 1)].itertuples():
         raise CorpusError(
-            f"{path}: the relevance of {row.instrument} in {row.sample_key} is not between 0 and 1; download it again."
+            f"{path}: relevance of {row.instrument} in {row.sample_key} not in 0 to 1; download it again."
         )
     check_unique(path, table.sample_key + " (" + table.instrument + ")")
     present = table.assign(present=(relevance >= PRESENT).astype(float))

@@ -1,6 +1,6 @@
 """Training, validation and test parts that contain every class and that no group crosses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def make_split(manifest: pd.DataFrame, *, seed: int) -> Split:
     asked = [name for name in ("test", "validation") if name not in set(parts)]
     for number, name in enumerate(asked):
         left, n_later = manifest[parts == "train"], len(asked) - number
-        _check_groups(left, set(manifest.label), n_later + 1)
+        _check_groups(left, manifest.label, n_later + 1)
         fold_of = _folds(left, 5 if n_later == 2 else 4, seed=seed, leave=n_later, first_only=True)
         parts = parts.where(~manifest.group.isin(fold_of) | (parts != "train"), name)
     split = _checked(manifest, pd.Series(parts.to_numpy(), index=manifest.clip_id.to_numpy()), seed)
@@ -58,7 +58,7 @@ def k_folds(manifest: pd.DataFrame, k: int, *, seed: int) -> list[Split]:
     Fold i is the test part of split i; a quarter of the other groups is for validation. Parts of the publisher are
     ignored. Raises `SplitError` if a class has fewer than k groups.
     """
-    _check_groups(manifest, set(manifest.label), k)
+    _check_groups(manifest, manifest.label, k)
     folds = manifest.group.map(_folds(manifest, k, seed=seed))
     splits = []
     for fold in range(k):
@@ -78,7 +78,7 @@ def study_splits(manifest: pd.DataFrame, *, min_test_clips: int, seed: int) -> l
     tested = manifest[manifest.clip_id.map(split.parts) == "test"]
     if len(tested) >= min_test_clips and 4 * tested.group.nunique() >= min_test_clips:
         return [split]
-    return k_folds(manifest, int(np.clip(manifest.groupby("label").group.nunique().min(), 3, 5)), seed=seed)
+    return k_folds(manifest, int(np.clip(_n_groups(manifest, manifest.label).min(), 3, 5)), seed=seed)
 
 
 def check_no_leak(manifest: pd.DataFrame, parts: pd.Series) -> None:
@@ -152,8 +152,13 @@ def _checked(manifest: pd.DataFrame, parts: pd.Series, seed: int) -> Split:
     return Split(parts.sort_index().rename("part").rename_axis("clip_id"), seed)
 
 
-def _check_groups(clips: pd.DataFrame, labels: set[str], n_needed: int) -> None:
-    n_groups = clips.groupby("label").group.nunique().reindex(sorted(labels), fill_value=0)
+def _n_groups(clips: pd.DataFrame, labels: Iterable[str]) -> pd.Series:
+    """Return the number of groups of each class."""
+    return clips.groupby("label").group.nunique().reindex(sorted(set(labels)), fill_value=0)
+
+
+def _check_groups(clips: pd.DataFrame, labels: Iterable[str], n_needed: int) -> None:
+    n_groups = _n_groups(clips, labels)
     if n_groups.min() < n_needed:
         raise SplitError(
             f"The class {n_groups.idxmin()!r} has groups: {n_groups.min()}, but {n_needed} are required; add clips "
@@ -173,14 +178,18 @@ def _folds(manifest: pd.DataFrame, n: int, *, seed: int, leave: int = 2, first_o
         labels, groups = clips.label.to_numpy(), clips.group.to_numpy()
         # Excluding a class must not change the seed of the others.
         own_seed = int(hash_bytes(f"{seed}".encode(), *(name.encode() for name in np.unique(labels)))[:8], 16)
-        n_most = min(n, clips.groupby("label").group.nunique().min())
+        n_all = _n_groups(clips, labels)
+        n_most = min(n, n_all.min())
         for attempt in range(_ATTEMPTS):
             n_now = max(2, n_most - 4 * attempt // _ATTEMPTS) if first_only else n
             dealer = StratifiedGroupKFold(n_now, shuffle=True, random_state=(own_seed + attempt) % 2**32)
             folds = [set(groups[test]) for _, test in dealer.split(labels, labels, groups)]
             # Otherwise the first fold has the largest group of each class.
             np.random.default_rng(own_seed + attempt).shuffle(folds)
-            fit = [fold for fold in folds if _covers(clips, fold, leave)]
+            inside = [_n_groups(clips[clips.group.isin(fold)], labels) for fold in folds]
+            fit = [
+                fold for fold, n_in in zip(folds, inside, strict=True) if n_in.all() and (n_all - n_in >= leave).all()
+            ]
             if first_only and fit:
                 off = [round(20 * abs(clips.group.isin(fold).mean() - 1 / n)) for fold in fit]  # steps of 5 %
                 fit = folds = [fit[int(np.argmin(off))]]
@@ -203,10 +212,3 @@ def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
     _, number = connected_components(holds.T.to_numpy() @ holds.to_numpy(), directed=False)
     of_clip = clips.label.map(dict(zip(holds.columns, number, strict=True)))
     return [part.sort_values("clip_id") for _, part in clips.groupby(of_clip.to_numpy())]
-
-
-def _covers(clips: pd.DataFrame, fold: set[str], leave: int) -> bool:
-    """Return whether each class has a group in the fold, and `leave` outside."""
-    n_all = clips.groupby("label").group.nunique()
-    n_inside = clips[clips.group.isin(fold)].groupby("label").group.nunique().reindex(n_all.index, fill_value=0)
-    return bool((n_inside > 0).all() and (n_all - n_inside >= leave).all())

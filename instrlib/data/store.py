@@ -39,7 +39,6 @@ from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 _BATCH_CLIPS = 16
 _SCALER_ROWS = 256
 _LABELS = "labels"
-_LABEL_VALUES = {"1": 1.0, "0": 0.0, "?": np.nan}
 _FEATURES, _SEGMENTS, _RECORD, _PROGRESS = "features.f16", "segments.csv", "store.json", "progress.jsonl"
 
 
@@ -79,7 +78,8 @@ class FeatureStore:
         """Return the labels of `segments` or `clips` [shape=(n, n_classes), float32]: 1, 0 or NaN (not observed)."""
         if not self.multilabel:
             return np.eye(len(self.classes), dtype=np.float32)[segments.target.to_numpy()]
-        rows = [[_LABEL_VALUES[one] for one in labels] for labels in segments[_LABELS]]
+        values = {"1": 1.0, "0": 0.0, "?": np.nan}
+        rows = [[values[one] for one in labels] for labels in segments[_LABELS]]
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes))
 
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
