@@ -51,14 +51,12 @@ def test_help_names_every_command_and_each_has_an_example():
 
 def test_help_is_there_at_once():
     code = (
-        "import sys, time, typer.testing\nbegan = time.process_time()\nimport instrlib.runner.cli\n"
+        "import time, typer.testing\nbegan = time.process_time()\nimport instrlib.runner.cli\n"
         "assert typer.testing.CliRunner().invoke(instrlib.runner.cli.main, ['--help']).exit_code == 0\n"
-        "print(time.process_time() - began)\n"
-        "print(*{'pandas', 'papermill', 'matplotlib', 'librosa', 'tensorflow', 'scipy'} & set(sys.modules))"
+        "print(time.process_time() - began)"  # what may be imported: tests/core/test_environment.py
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    seconds, heavy = run.stdout.splitlines()
-    assert float(seconds) < 0.5 and heavy == ""
+    assert float(run.stdout) < 0.5
 
 
 def test_a_study_is_run_reported_published_and_compared(root):
@@ -90,11 +88,8 @@ def test_a_study_is_run_reported_published_and_compared(root):
     assert call("report", "--profile", "smoke", "--local").stdout.splitlines()[0].startswith("runs/rendered-smoke/")
     assert "0 of 1" in call("report", "--compare", "runs/rendered-smoke", "rendered-smoke").stdout
 
-    header, row, published, made = call("status").stdout.splitlines()
-    assert header.split("\t") == ["study", "notebook", "state", "when", "took", "detail"]
-    assert row.startswith("rendered-smoke\t03_third\tdone\t20")
-    assert published.split("\t") == ["published study", "commit", "notebooks"]
-    assert made.split("\t")[::2] == ["rendered-smoke", "1"]
+    _, row, _, made = call("status").stdout.splitlines()
+    assert row.startswith("rendered-smoke\t03_third\tdone\t20") and made.split("\t")[::2] == ["rendered-smoke", "1"]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +147,7 @@ def test_a_file_in_the_way_a_full_disk_and_an_interrupt_are_one_line(root, monke
 
 
 def test_corpora_are_listed_whole_when_piped(root):
-    header, *rows = call("corpora").stdout.splitlines()
-    assert header.split("\t") == ["name", "title", "labels a clip", "licence", "size", "on disk"]
+    _, *rows = call("corpora").stdout.splitlines()
     for row, name in zip(rows, corpora.NAMES, strict=True):
         info = corpora.info(name)
         labels = "several" if info.multilabel else "one"
@@ -167,17 +161,14 @@ def test_validate_prints_its_findings_and_exits_with_1_when_there_are_any(root):
     assert result.stdout.splitlines() == corpora.validate("folder", root / "nowhere") != []
 
 
-def test_download_shows_licence_and_citation_first(monkeypatch):
-    monkeypatch.setattr(corpora, "download", lambda name, data: print("fetching", name, data))
-    lines = call("download", "fsdkaggle2018", "--data", "there").stdout.splitlines()
-    info = corpora.info("fsdkaggle2018")
-    assert lines[1:3] == [f"Licence: {info.licence}", f"Cite as: {info.citation}"]
-    assert lines.index("fetching fsdkaggle2018 there") > 2
-
-
-@pytest.mark.parametrize("name", ["kaggle_instruments", "folder", "rendered"])
-def test_what_has_no_download_shows_its_licence_and_the_way_to_get_it(name):
-    result = call("download", name)
+@pytest.mark.parametrize("name", ["fsdkaggle2018", "kaggle_instruments", "folder", "rendered"])
+def test_download_shows_licence_and_citation_first_and_the_way_to_what_has_none(name, monkeypatch):
     info = corpora.info(name)
-    assert result.exit_code == 2
-    assert f"Licence: {info.licence}" in result.stdout and info.how_to_get in result.stderr
+    if name == "fsdkaggle2018":
+        monkeypatch.setattr(corpora, "download", lambda name, data: print("fetching", name, data))
+    result = call("download", name, "--data", "there")
+    assert result.stdout.splitlines()[1:3] == [f"Licence: {info.licence}", f"Cite as: {info.citation}"]
+    if name == "fsdkaggle2018":
+        assert result.stdout.index("fetching fsdkaggle2018 there") > result.stdout.index(info.citation)
+    else:
+        assert result.exit_code == 2 and info.how_to_get in result.stderr
