@@ -1,6 +1,7 @@
 """One cache for all results: a key identifies the inputs, code and versions of a result."""
 
 import ast
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -39,10 +40,9 @@ BELOW = {layer: LAYERS[:number] for number, layer in enumerate(LAYERS)} | ABOVE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-_SHOWING = re.findall(
-    r"\S+",
+_SHOWING = (
     "jupyterlab papermill nbformat nbclient jupyter-client ipykernel ipython nbconvert nbval jupytext matplotlib "
-    "seaborn pillow jinja2 pybtex gradio typst filelock requests typer rich tqdm",
+    "seaborn pillow jinja2 pybtex gradio typst filelock requests typer rich tqdm"
 )
 """Direct dependencies that change no number."""
 
@@ -85,15 +85,12 @@ def code_hash(layer: str) -> str:
 
 @functools.cache
 def _package_hash(folder: Path) -> str:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
-    return hash_json(
-        {
-            path.relative_to(folder).as_posix(): source_hash(path.read_text("utf-8"))
-            if path.suffix == ".py"
-            else hash_file(path)
-            for path in files
-        }
-    )
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            own = source_hash(path.read_text("utf-8")) if path.suffix == ".py" else hash_file(path)
+            hashes[path.relative_to(folder).as_posix()] = own
+    return hash_json(hashes)
 
 
 def source_hash(source: str) -> str:
@@ -129,18 +126,16 @@ def _syntax(node: Any) -> Any:
 def versions() -> dict[str, str]:
     """Return the versions of Python, of the packages that can change a number, and of their dependencies."""
     found = {"python": platform.python_version()}
-    waiting = [name for name in _needs("instrlib") if name not in _SHOWING]
+    waiting = [name for name in _needs("instrlib") if name not in _SHOWING.split()]
     if not waiting:  # the package is used without being installed
         waiting = [_plain_name(one.name) for one in importlib.metadata.distributions()]
     while waiting:
         name = waiting.pop()
         if name not in found:
-            try:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # optional or of another platform
                 found[name] = importlib.metadata.version(name)
                 waiting += _needs(name)
-            except importlib.metadata.PackageNotFoundError:
-                found[name] = ""
-    return {name: version for name, version in sorted(found.items()) if version}
+    return dict(sorted(found.items()))
 
 
 def _needs(name: str) -> list[str]:

@@ -12,11 +12,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-
-Item = TypeVar("Item")
 
 
 class InstrlibError(Exception):
@@ -138,12 +136,7 @@ def read_json(path: Path) -> Any:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an npz file, without unpickling; raise `InstrlibError` when it is missing or damaged."""
-
-    def load() -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-
-    return _read(path, "npz", load)
+    return _read(path, "npz", lambda: dict(np.load(path, allow_pickle=False)))
 
 
 def _read(path: Path, kind: str, load: Callable[[], Any]) -> Any:
@@ -242,7 +235,7 @@ def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return stacked
 
 
-def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+def in_parts(items: Sequence[Any], size: int) -> list[Any]:
     """Split a sequence into parts of `size`, in order."""
     return [items[first : first + size] for first in range(0, len(items), size)]
 
