@@ -21,37 +21,28 @@ TRIED = {name: effects.DEGRADATIONS[name] for name in ("noise", "clipping")}
 
 
 @pytest.fixture(scope="module")
-def model(released):
-    return released.made.model
-
-
-@pytest.fixture(scope="module")
-def clips(model, small):
-    return domains.choose_clips(model, small.clips, small.split, per_class=99)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("predicted")
-
-
-@pytest.fixture(scope="module")
-def predicted(model, small, clips, folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domains, "DEGRADATIONS", TRIED)
-        return domains.predict_degraded(folder, model, small.clips, clips, small.split)
-
-
-@pytest.fixture(scope="module")
-def elsewhere(model, small, folder):
-    """Return predictions of the study's test part and of rendered clips with a class that the model does not know."""
-    other = rendered.load(folder / "elsewhere", clips_per_class=6, classes=("flute", "drums", "organ"), seed=1)
+def made(released, small, tmp_path_factory):
+    """Return test clips predicted as they are and degraded, and another corpus with a class that the model lacks."""
+    folder, model = tmp_path_factory.mktemp("predicted"), released.made.model
+    clips = domains.choose_clips(model, small.clips, small.split, per_class=99)
+    other = rendered.load(folder / "other", clips_per_class=6, classes=("flute", "drums", "organ"), seed=1)
     given = {"study": small.clips, "split": small.split}
-    corpora = {"held out": small.clips, "another seed": other}
-    return {name: domains.predict_domain(folder / f"{name}.npz", model, one, **given) for name, one in corpora.items()}
+    home, away = (
+        domains.predict_domain(folder / f"{one.root.name}.npz", model, one, **given) for one in (small.clips, other)
+    )
+
+    def predict():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(domains, "DEGRADATIONS", TRIED)
+            return domains.predict_degraded(folder, model, small.clips, clips, small.split)
+
+    return SimpleNamespace(
+        model=model, folder=folder, clips=clips, home=home, away=away, predict=predict, predicted=predict()
+    )
 
 
-def test_clips_come_from_the_test_part_as_many_of_each_class_and_groups_take_turns(model, small, clips, tmp_path):
+def test_clips_come_from_the_test_part_as_many_of_each_class_and_groups_take_turns(made, small, tmp_path):
+    model, clips = made.model, made.clips
     chosen = domains.choose_clips(model, small.clips, small.split, per_class=3)
     table = small.clips.manifest.set_index("clip_id").loc[chosen]
     assert table.label.value_counts().to_dict() == dict.fromkeys(model.classes, 3)
@@ -68,18 +59,21 @@ def test_clips_come_from_the_test_part_as_many_of_each_class_and_groups_take_tur
         domains.choose_clips(model, small.clips, dataclasses.replace(small.split, parts=turned), per_class=3)
 
 
-def test_of_a_corpus_that_shares_clips_with_the_study_new_clips_of_trained_groups_are_left_out(model, small, tmp_path):
+def test_of_a_corpus_that_shares_clips_with_the_study_new_clips_of_trained_groups_are_left_out(made, small, tmp_path):
     own = small.clips.manifest
     part, renamed = own.clip_id.map(small.split.parts), "other " + own.clip_id
     larger, alien = own.clip_id.where(part != "train", renamed), renamed
     for name, ids, expected in (("larger", larger, set(own.clip_id[part == "test"])), ("alien", alien, set(alien))):
         manifest = own.assign(clip_id=ids).sort_values("clip_id", ignore_index=True)
         corpus = dataclasses.replace(small.clips, manifest=manifest)
-        found = domains.predict_domain(tmp_path / f"{name}.npz", model, corpus, study=small.clips, split=small.split)
+        found = domains.predict_domain(
+            tmp_path / f"{name}.npz", made.model, corpus, study=small.clips, split=small.split
+        )
         assert set(found["clip_id"]) == expected
 
 
-def test_predictions_are_those_of_predict_for_the_file_and_for_a_degraded_copy(model, small, predicted, tmp_path):
+def test_predictions_are_those_of_predict_for_the_file_and_for_a_degraded_copy(made, small, tmp_path):
+    model, predicted = made.model, made.predicted
     assert list(predicted) == [UNTOUCHED, *(name_of(name, level) for name in TRIED for level in TRIED[name].levels)]
     table, untouched = small.clips.manifest.set_index("clip_id"), predicted[UNTOUCHED]
     for row in (0, 5):
@@ -93,28 +87,25 @@ def test_predictions_are_those_of_predict_for_the_file_and_for_a_degraded_copy(m
         np.testing.assert_allclose(predicted[name_of("noise", 0)]["probabilities"][row], expected)
 
 
-def test_a_missing_file_is_made_again_and_what_is_silent_gets_no_answer(
-    model, small, clips, folder, predicted, monkeypatch
-):
+def test_a_missing_file_is_made_again_and_what_is_silent_gets_no_answer(made, monkeypatch):
     asked, original = [], domains._predict_batch
-    monkeypatch.setattr(domains, "DEGRADATIONS", TRIED)
     monkeypatch.setattr(domains, "_predict_batch", lambda *task: asked.append(task[2]) or original(*task))
     for silent in (False, True):
-        (folder / "clipping.npz").unlink()
-        again = domains.predict_degraded(folder, model, small.clips, clips, small.split)
-        for name, one in predicted.items():
+        (made.folder / "clipping.npz").unlink()
+        again = made.predict()
+        for name, one in made.predicted.items():
             if silent and "clipping" in name:
                 np.testing.assert_allclose(again[name]["probabilities"], 1 / 3)
-                assert not is_named(again[name]["probabilities"], model.single.thresholds).any()
+                assert not is_named(again[name]["probabilities"], made.model.single.thresholds).any()
             else:
                 np.testing.assert_array_equal(again[name]["probabilities"], one["probabilities"])
         monkeypatch.setattr(domains, "degrade", lambda signal, *_: 0 * signal)
     assert set(asked) == {"clipping"}
 
 
-def test_unknown_classes_have_no_target_and_of_its_own_corpus_the_test_part_is_predicted(elsewhere, clips):
-    home, away = elsewhere.values()
-    assert home["clip_id"].tolist() == clips and (home["targets"] != UNKNOWN).all()
+def test_unknown_classes_have_no_target_and_of_its_own_corpus_the_test_part_is_predicted(made):
+    home, away = made.home, made.away
+    assert home["clip_id"].tolist() == made.clips and (home["targets"] != UNKNOWN).all()
     number = {label: set(away["targets"][away["label"] == label]) for label in ("flute", "drums", "organ")}
     assert number == {"flute": {0}, "drums": {2}, "organ": {UNKNOWN}} and len(away["targets"]) == 18
 
@@ -127,15 +118,16 @@ def test_unknown_classes_have_no_target_and_of_its_own_corpus_the_test_part_is_p
         ("nsynth", {"string": None}, ("keyboard",)),  # it may be a piano
     ],
 )
-def test_classes_are_matched_by_their_common_names(corpus, found, left_out, model):
+def test_classes_are_matched_by_their_common_names(corpus, found, left_out, made):
     given = SimpleNamespace(name=corpus, classes=(*left_out, *found))
-    assert domains.class_of(model, given) == found
+    assert domains.class_of(made.model, given) == found
 
 
-def test_scores_are_those_of_the_known_clips_and_answers_to_unknown_ones_are_wrong(elsewhere, predicted, model):
-    table = domains.scores(predicted | elsewhere, model, n_resamples=100).set_index(["model", "score"])
-    assert len(table) == 6 * (len(predicted) + 2)
-    for name, every in (predicted | elsewhere).items():
+def test_scores_are_those_of_the_known_clips_and_answers_to_unknown_ones_are_wrong(made):
+    model, predictions = made.model, made.predicted | {"home": made.home, "away": made.away}
+    table = domains.scores(predictions, model, n_resamples=100).set_index(["model", "score"])
+    assert len(table) == 6 * len(predictions)
+    for name, every in predictions.items():
         known = every["targets"] != UNKNOWN
         targets, answers = every["targets"][known], every["probabilities"][known]
         right, named = answers.argmax(axis=1) == targets, is_named(answers, model.single.thresholds)
