@@ -29,16 +29,11 @@ def composed(small, config, seed):
     return studies.compose(small.store, small.split, small.clips, config=config, seed=seed)
 
 
-@pytest.fixture(scope="module")
-def score(small):
-    return composed(small, SOUNDSCAPE, 0)
-
-
-def test_the_same_seed_plans_the_same_and_no_source_leaves_its_part(small, inputs, plan, score):
+def test_the_same_seed_plans_the_same_and_no_source_leaves_its_part(small, inputs, plan):
     drawn = [studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=seed) for seed in (0, 1)]
-    for one, made in ((plan, drawn), (score, [composed(small, SOUNDSCAPE, seed) for seed in (0, 1)])):
-        pd.testing.assert_frame_equal(one, made[0])
-        assert not one.equals(made[1]) and set(one.part) == {"validation", "test"}
+    for same, one, other in ((plan, *drawn), [composed(small, SOUNDSCAPE, seed) for seed in (0, 0, 1)]):
+        pd.testing.assert_frame_equal(same, one)
+        assert not one.equals(other) and set(one.part) == {"validation", "test"}
         assert (one.clip_id.map(small.split.parts) == one.part).all()
     with pytest.raises(SplitError, match="3"):
         studies.draw(inputs, small.clips, 2, sources=(1, 4), seed=0)
@@ -60,18 +55,14 @@ def test_classes_and_groups_are_balanced_and_levels_and_offsets_relative_to_the_
     assert 0 <= others.offset_s.min() <= others.offset_s.max() <= 1
 
 
-def test_ensembles_share_no_group_and_have_distinct_instruments(score):
-    players, soundscapes = score.drop_duplicates(["group", "of_group"]), score.drop_duplicates("mixture")
-    assert players.of_group.is_unique
-    assert (score.groupby("group").label.nunique() == score.groupby("group").n_sources.first()).all()
-    n = soundscapes.groupby("part").group.nunique()
-    assert soundscapes.part.value_counts().to_dict() == {"validation": n.validation, "test": 2 * n.test}
-
-
-def test_entries_rests_and_the_number_at_once_follow_the_settings(small):
-    config = dataclasses.replace(SOUNDSCAPE, at_once=1, per_ensemble={"validation": 3, "test": 3})
+def test_ensembles_share_no_group_and_entries_rests_and_the_number_at_once_follow_the_settings(small):
+    config = dataclasses.replace(SOUNDSCAPE, at_once=1, per_ensemble={"validation": 1, "test": 3})
     for settings in (SOUNDSCAPE, config):
         plan = composed(small, settings, 2).assign(end_s=lambda plan: plan.offset_s + plan.length_s)
+        by_ensemble = plan.groupby("group")
+        assert plan.drop_duplicates(["group", "of_group"]).of_group.is_unique
+        assert (by_ensemble.label.nunique() == by_ensemble.n_sources.first()).all()
+        assert (by_ensemble.mixture.nunique() == by_ensemble.part.first().map(settings.per_ensemble)).all()
         for _, own in plan.groupby(["mixture", "label"]):
             entries = studies.joined(list(zip(own.offset_s, own.end_s, strict=True)), gap_s=0.001)
             assert all(3.4 <= b - a <= 9 + 1e-3 for a, b in entries)
@@ -110,9 +101,7 @@ def test_levels_energies_and_activity_of_rendered_tones_are_those_of_the_plan(to
     assert made.sources[made.sources.mixture == "all"].offset_s.tolist() == [0.0, 0.0, 1.2]
 
 
-def test_activity_labels_and_groups_of_rendered_clips_are_those_of_their_notes_and_sources(
-    small, mixtures, soundscapes
-):
+def test_activity_and_labels_of_rendered_clips_are_those_of_their_notes_and_sources(small, mixtures, soundscapes):
     solo = mixtures.sources[mixtures.sources.n_sources == 1].iloc[0]
     notes = rendered.notes(small.clips, solo.clip_id)
     spans = studies.joined(list(zip(notes.onset_s, notes.offset_s.clip(upper=3.0), strict=True)), gap_s=0)
