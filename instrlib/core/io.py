@@ -220,7 +220,8 @@ def expanded(place: Path | str, variable: str = "") -> Path:
     try:
         path = Path(place).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{place} begins with an unknown home folder; use an absolute path.") from None
+        what = f"{variable}: {place}" if variable else place
+        raise ConfigError(f"{what} begins with an unknown home folder; use an absolute path.") from None
     if variable and not path.is_absolute():
         raise ConfigError(f"{variable} is {place}, which is not absolute; use an absolute path.")
     return path
