@@ -3,10 +3,9 @@
 import functools
 import http.server
 import shutil
-import tarfile
 import unicodedata
-import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -138,7 +137,7 @@ def test_the_fingerprint_follows_content_and_groups_but_not_the_folder(own, made
     assert read(root).fingerprint != first
 
 
-def test_a_draw_takes_one_clip_of_every_group_first_and_keeps_both_official_parts():
+def test_a_draw_takes_a_clip_of_every_group_first_and_keeps_official_parts_for_any_order_and_choice_of_classes():
     rows = [
         (f"{label}{n}", label, f"{label}/{n // 2}", "test" if n >= 8 else "train") for label in "ab" for n in range(12)
     ]
@@ -149,16 +148,12 @@ def test_a_draw_takes_one_clip_of_every_group_first_and_keeps_both_official_part
     few = clips.assign(split=["train", "train", *["test"] * 10] * 2)
     assert (draw_clips(few, 4).split == "train").sum() == 4, "training gets half of the limit if it can"
     assert len(draw_clips(clips, None)) == len(draw_clips(clips, 100)) == 24
-
-
-def test_a_draw_is_the_same_for_any_order_of_rows_and_any_choice_of_classes():
     rng = np.random.default_rng(0)
     clips = pd.DataFrame({"clip_id": [f"c{n}" for n in range(300)], "label": rng.choice(list("abc"), 300)})
     clips = clips.assign(group=[f"session {n}" for n in rng.integers(0, 40, 300)], split="")  # with several classes
     whole = set(draw_clips(clips, 20, seed=3).clip_id)
     assert set(draw_clips(clips.sample(frac=1, random_state=1), 20, seed=3).clip_id) == whole
-    for chosen in (["a"], ["a", "b"], ["c"]):
-        some = clips[clips.label.isin(chosen)]
+    for some in (clips[clips.label.isin(chosen)] for chosen in (["a"], ["a", "b"], ["c"])):
         assert set(draw_clips(some, 20, seed=3).clip_id) == whole & set(some.clip_id)
     assert set(draw_clips(clips, 20, seed=4).clip_id) != whole
 
@@ -317,12 +312,11 @@ def test_freesound_ids_chained_by_small_steps_are_one_cluster(test_data):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(
-    ("name", "folder", "counts"),
-    [("fsdkaggle2018", "fsdkaggle2018_sample", (221, 10, 0)), ("folder", "iowa_singers", (621, 9, 0))],
+    ("name", "n_clips", "n_classes"), [("fsdkaggle2018_sample", 221, 10), ("iowa_singers", 621, 9)]
 )
-def test_the_samples_of_real_clips_load_completely(test_data, name, folder, counts):
-    corpus = corpora.read(name, test_data / folder)
-    assert (len(corpus.manifest), len(corpus.classes), len(corpus.excluded)) == counts
+def test_the_samples_of_real_clips_load_completely(test_data, name, n_clips, n_classes):
+    corpus = corpora.read("folder" if name == "iowa_singers" else "fsdkaggle2018", test_data / name)
+    assert (len(corpus.manifest), len(corpus.classes), len(corpus.excluded)) == (n_clips, n_classes, 0)
 
 
 def test_official_parts_of_fsdkaggle2018_and_sessions_that_reach_into_the_test_part(tmp_path):
@@ -396,10 +390,9 @@ def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_t
     root = own("nsynth")
     manifest = read(root).manifest
     assert len(manifest) == 2 * 6 * 4
-    row = manifest.set_index("clip_id").loc[
-        "flute_acoustic_010-051-050", ["label", "group", "split", "pitch", "velocity"]
-    ]
-    assert row.tolist() == ["flute", "flute_acoustic_010", "train", 51, 50]
+    row = manifest.set_index("clip_id").loc["flute_acoustic_010-051-050"]
+    assert row[["label", "group", "split"]].tolist() == ["flute", "flute_acoustic_010", "train"]
+    assert (row.pitch, row.velocity) == (51, 50)
     sides = {part: set(clips.group) for part, clips in manifest.groupby(manifest.path.str.split("/").str[0])}
     assert sides["nsynth-valid"] == sides["nsynth-test"] == set(manifest.group[manifest.split == "test"]) != set()
     assert sides["nsynth-train"] == set(manifest.group[manifest.split == "train"])
@@ -427,33 +420,21 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
         (root / "moved").rename(root / part)
     lost = set(manifest.index) - set(read(root).manifest.clip_id)
     assert lost == {"test/acoustic-guitar-logo-13084"}, "the folders are flat, and the table names it in two classes"
-
-
-def test_the_name_of_a_kaggle_file_states_its_group():
     groups = {
-        **{"ROOM_room6_MUS_mozart_DEV_lg.wav": "room-6", "TechnoDrum01_02HHtrain": "technodrum01"},
+        **{"ROOM_room6_MUS_mozart_DEV_lg.wav": "room-6", "TechnoDrum01_02HHtrain": "technodrum01", "12": "12"},
         **{"AR_Lick11_FN": "guitar-ar", "G53-40100-1111-00079": "guitar-g53", "slow_jazz_2_160BPM": "jazz-2"},
-        **{
-            "Vn-ord-F5-pp-1c": "sol-vn",
-            "11_emil-telmanyi_bwv1003": "emil-telmanyi",
-            "VIOLIN_SOUND (29)": "violin-sound",
-        },
-        **{"hip-hop-drum-loop-25-33571 (1).wav": "hip-hop-drum-loop", "muvibeat8": "muvibeat", "12": "12"},
+        **{"Vn-ord-F5-pp-1c": "sol-vn", "11_emil-telmanyi_bwv1003": "emil-telmanyi"},
+        **{"VIOLIN_SOUND (29)": "violin-sound", "muvibeat8": "muvibeat"},
+        **{"hip-hop-drum-loop-25-33571 (1).wav": "hip-hop-drum-loop"},
     }
-    assert {name: group_of(name) for name in groups} == groups
+    assert {name: group_of(name) for name in groups} == groups, "a name states its group"
 
 
 def pack(root, remote, served):
     """Pack a part of a release as its publisher does; the second test part of IRMAS has no folder of its own."""
     part, target = root / remote.folder, served / remote.filename
-    name = "." if "Part2" in part.name else part.name
-    if target.suffix == ".zip":
-        with zipfile.ZipFile(target, "w") as archive:
-            for path in sorted(part.rglob("*")):
-                archive.write(path, name / path.relative_to(part))
-    else:
-        with tarfile.open(target, "w:gz", compresslevel=1) as archive:
-            archive.add(part, name)
+    inside = {"root_dir": part} if "Part2" in part.name else {"root_dir": part.parent, "base_dir": part.name}
+    Path(shutil.make_archive(target, "zip" if target.suffix == ".zip" else "gztar", **inside)).rename(target)
 
 
 @pytest.mark.parametrize("name", FETCHED)

@@ -174,11 +174,10 @@ def test_links_to_the_outside_and_devices_in_a_tar_are_errors(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
-@pytest.mark.parametrize("damage", ["cut", "other", "empty"])
-def test_a_damaged_archive_is_an_error_and_leaves_nothing(tmp_path, name, damage):
+def test_a_damaged_archive_is_an_error_and_leaves_nothing(tmp_path, name):
     path = pack(tmp_path / name, {"x.bin": CONTENT[:50_000], "y.bin": CONTENT[50_000:90_000]})
-    whole = path.read_bytes()
-    path.write_bytes({"cut": whole[: len(whole) // 2], "other": b"<html>not found</html>", "empty": b""}[damage])
-    with pytest.raises(CorpusError, match=name):
-        unpack(path, tmp_path / "target")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    for damaged in (path.read_bytes()[: path.stat().st_size // 2], b"<html>not found</html>", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(CorpusError, match=name):
+            unpack(path, tmp_path / "target")
+        assert [path.name for path in tmp_path.iterdir()] == [name]
