@@ -5,12 +5,10 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import distributions
-from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 CONDA_NAMES = {"jupyter_client": "jupyter-client", "matplotlib-base": "matplotlib"}
@@ -19,16 +17,14 @@ CONDA_ALONE = {"python", "pip", "pyaudio"}
 
 
 @pytest.fixture(scope="module")
-def direct(repository: Path) -> dict[str, SpecifierSet]:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    listed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    return {requirement.name: requirement.specifier for requirement in map(Requirement, listed)}
+def project(repository):
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="module")
-def locked(repository: Path) -> list[tuple[str, Version]]:
-    text = (repository / "requirements.lock").read_text()
-    return [(name, Version(version)) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)]
+def direct(project):
+    listed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    return {requirement.name: requirement.specifier for requirement in map(Requirement, listed)}
 
 
 def test_environment_yml_lists_the_direct_dependencies_with_the_same_ranges(repository, direct):
@@ -42,27 +38,21 @@ def test_environment_yml_lists_the_direct_dependencies_with_the_same_ranges(repo
         assert len(lines) > 30 and all(re.search(r"# .{10,}", line) for line in lines), "each says why it is there"
 
 
-def test_lock_pins_every_direct_dependency_within_its_range(repository, direct, locked):
+def test_lock_pins_every_direct_dependency_with_hashes_and_no_address_and_is_installed(repository, project, direct):
+    text = (repository / "requirements.lock").read_text()
+    locked = [(name, Version(version)) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)]
     for name, wanted in direct.items():
         pinned = [version for locked_name, version in locked if locked_name == name]
         assert pinned and all(version in wanted for version in pinned), name
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     compared = {Requirement(text).name for text in project["optional-dependencies"]["bench"]}
     assert compared == {"torch"} and not compared & {name for name, _ in locked}
-
-
-def test_installed_packages_are_those_of_the_lock(locked):
+    for one in (text, (repository / "requirements-sdist.lock").read_text()):
+        pins = re.split(r"^(?=[\w.-]+==)", one, flags=re.M)[1:]
+        assert pins and all("--hash=sha256:" in pin for pin in pins)
+        assert "://" not in one and "--index" not in one and "--find-links" not in one
     installed = {one.name: Version(one.version) for one in distributions()}
     wrong = {name for name, _ in locked if name in installed and (name, installed[name]) not in locked}
     assert not wrong, "delete .venv/.ready and run make again"
-
-
-def test_every_pin_has_hashes_and_no_address_is_named(repository):
-    for name in ("requirements.lock", "requirements-sdist.lock"):
-        text = (repository / name).read_text()
-        pins = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
-        assert pins and all("--hash=sha256:" in pin for pin in pins)
-        assert "://" not in text and "--index" not in text and "--find-links" not in text
 
 
 @pytest.mark.parametrize(
