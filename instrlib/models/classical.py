@@ -35,9 +35,8 @@ N_FOLDS = 3
 def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
     """Return mean and standard deviation over time of timbre descriptors [n, 2 * (N_MFCC + 5)], float32.
 
-    `level_db` are stored log-mel spectrograms [n, n_mels, n_frames] in dB, `config` their settings. The descriptors are
-    mel-frequency cepstral coefficients, centroid, bandwidth, roll-off (Hz) and flatness as in librosa, on mel bands,
-    and spectral flux (dB), the mean rise of a band between frames. Silent frames are excluded.
+    `level_db` are stored log-mel spectrograms [n, n_mels, n_frames] in dB. The descriptors are those of librosa on mel
+    bands, and spectral flux (dB), the mean rise of a band between frames. Silent frames are excluded.
     """
     level_db = np.asarray(level_db, dtype=np.float32)
     spectrum = {"S": 10 ** (level_db / 20), "freq": mel_edges_hz(config)[1:-1]}
@@ -106,17 +105,12 @@ def answer_all(
 ) -> tuple[dict[str, Predictions], pd.DataFrame]:
     """Tune and fit classifiers on the training parts and predict the test parts; results are cached in `folder`.
 
-    `classifiers` are estimators of scikit-learn with the grid of their settings, by name. The validation parts are
-    unused. Also returns a table of the `settings` of the first fold and the means over folds of
-    `cross_validated_macro_f1` and `training_s`, by name.
+    `classifiers` are estimators of scikit-learn with the grid of their settings, by name. Also returns a table of the
+    `settings` of the first fold and the means over folds of `cross_validated_macro_f1` and `training_s`, by name.
     """
     store, tasks = inputs.store, []
-
-    def summarise() -> dict[str, np.ndarray]:
-        blocks = in_parts(store.segments.row.to_numpy(), 256)
-        return {"x": np.concatenate([statistics(store.features[rows], store.config) for rows in blocks])}
-
-    x = cached(folder / "statistics.npz", key("models", store=store.fingerprint), summarise)["x"]
+    blocks = in_parts(store.segments.row.to_numpy(), 256)
+    x = np.concatenate([statistics(store.features[rows], store.config) for rows in blocks])
     for name, classifier in classifiers.items():
         for number, path in enumerate(inputs.splits):
             split = load_split(path, store.segments)
@@ -146,7 +140,7 @@ def _answer(
     began = time.monotonic()
     fitted = [fit(estimator, settings, *known, seed) for seed in seeds]
     training_s = (time.monotonic() - began) / len(seeds)
-    by_segment = [probabilities(one, x[test.row], len(store.classes)) for one in fitted]
+    by_segment = (probabilities(one, x[test.row], len(store.classes)) for one in fitted)
     means = np.stack([clip_probabilities(one, test.clip_id) for one in by_segment])
     chosen = {"settings": settings, "cross_validated_macro_f1": score, "training_s": training_s}
     return of_clips(store, test, means) | {"chosen": json.dumps(chosen)}

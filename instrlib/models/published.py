@@ -1,8 +1,8 @@
 """The released model, and its predictions for recordings of any length, in constant memory.
 
-A model is a folder with `model.json` (classes, features, temperature, thresholds, origin and scores), `single.tflite`,
-optionally `several.tflite` and `condition.json`, and `MODEL_CARD.md`; `deploy.release` writes it. Reading and running
-it imports neither TensorFlow nor pandas.
+A model is a folder with `model.json` (classes, features, temperature, thresholds, origin and scores), the TFLite
+networks, optionally `condition.json`, and `MODEL_CARD.md`; `deploy.release` writes it. Reading and running it imports
+neither TensorFlow nor pandas.
 """
 
 import dataclasses
@@ -81,13 +81,10 @@ class PublishedModel:
     @property
     def performance(self) -> str:
         """The test accuracy, as one sentence."""
-        accuracy, ends = self.about["scores"]["accuracy"], ""
-        if accuracy["low"] is not None:
-            ends = f" (95 % CI {accuracy['low']:.2f} to {accuracy['high']:.2f})"
-        return (
-            f"Accuracy {accuracy['estimate']:.2f}{ends} on {self.about['n_tested']} test clips of the corpus it was "
-            f"trained on: {self.about['corpus']['title']}."
-        )
+        about, accuracy = self.about, self.about["scores"]["accuracy"]
+        ends = "" if accuracy["low"] is None else f" (95 % CI {accuracy['low']:.2f} to {accuracy['high']:.2f})"
+        tested = f"{about['n_tested']} test clips of the corpus it was trained on: {about['corpus']['title']}"
+        return f"Accuracy {accuracy['estimate']:.2f}{ends} on {tested}."
 
 
 @dataclass(frozen=True)
@@ -116,10 +113,9 @@ class Windows:
 
 
 def open_model(folder: Path | None = None) -> PublishedModel:
-    """Open a model folder and check the hash of everything that affects predictions.
+    """Open a model folder, by default that under `reports/` which was published last, profile "smoke" excepted.
 
-    By default this is the model under `reports/` that was published last, except those of the `smoke` profile. A
-    missing model, or a missing or altered file, raises `RunError`.
+    A missing model, or a missing or altered file that affects predictions, raises `RunError`.
     """
     folder = _last_published() if folder is None else expanded(folder)
     if not folder.exists() and aside(folder).exists():  # `release.publish` was killed in the act
@@ -155,19 +151,19 @@ def _network(file: Path, record: dict[str, Any]) -> Network:
 
 
 def _last_published() -> Path:
-    found = {}
-    for path in sorted(folders().reports.glob(f"*/model/{RECORD}")):
-        if not path.parents[1].name.endswith("-smoke"):
-            try:
-                found[path.parent] = str(read_sealed(path)["about"]["published_at"])
-            except (InstrlibError, KeyError, TypeError):  # a damaged model must not hide an intact one
-                found[path.parent] = ""
-    if not found:
+    def published_at(path: Path) -> str:
+        try:
+            return str(read_sealed(path)["about"]["published_at"])
+        except (InstrlibError, KeyError, TypeError):  # a damaged model must not hide an intact one
+            return ""
+
+    found = sorted(folders().reports.glob(f"*/model/{RECORD}"))
+    if not (found := [path for path in found if not path.parents[1].name.endswith("-smoke")]):
         raise RunError(
             f"No published model in {folders().reports}; name one with `--model FOLDER`, such as "
             "runs/<study>/model after `make study`."
         )
-    return max(found, key=found.__getitem__)
+    return max(found, key=published_at).parent
 
 
 def sealed(values: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +186,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def load_tflite(path: Path, *, way_out: str = "convert the network again.") -> Callable[..., dict[int, np.ndarray]]:
     """Load a TFLite file for one thread as a function from inputs [n, ...] to the outputs by their number of axes.
 
-    Logits or probabilities have 2 axes, maps 4. `way_out` completes the `RunError` for a damaged file. The function is
-    not thread-safe.
+    Logits or probabilities have 2 axes, maps 4. `way_out` completes the `RunError` for a damaged file.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -218,7 +213,8 @@ def load_tflite(path: Path, *, way_out: str = "convert the network again.") -> C
 def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
     """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
 
-    Probabilities [n, n_classes] are calibrated; maps are [n, n_rows, n_columns, n_classes] or None.
+    Probabilities [n, n_classes] are calibrated; maps are [n, n_rows, n_columns, n_classes] or None. The function is not
+    thread-safe.
     """
     run = load_tflite(network.file, way_out=_AGAIN)
 
@@ -254,8 +250,7 @@ def window_scores(
 ) -> Windows:
     """Score sliding windows of a recording, from 0 s to its end, with a step of `hop_s` between their starts.
 
-    A window is at most a segment (the default) long; shorter ones are padded with silence. Unusable files raise
-    `AudioError`.
+    A window is at most a segment (the default) long; shorter ones are padded with silence.
     """
     window_s = network.features.segment_s if window_s is None else window_s
 

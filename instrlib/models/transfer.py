@@ -1,12 +1,10 @@
 """Transfer learning: embeddings of clips, probes on them, and fine-tuning of networks from another corpus.
 
-Embeddings come from networks trained here, or from YAMNet and VGGish in the files of their publishers or of TensorFlow
-Hub. Nothing is unpickled: .h5 files contain arrays for a network built here, and TFLite files run in LiteRT. A
-SavedModel is a program that TensorFlow executes, so use only files of its publisher.
+Embeddings come from networks trained here, or from YAMNet and VGGish as SavedModels or TFLite files. A SavedModel is a
+program that TensorFlow executes, so use only files of its publisher.
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import math
@@ -63,12 +61,8 @@ SAMPLE_RATE_HZ = 16_000
 PATCH_SAMPLES = 15_600
 """Samples under a patch: 96 frames of 400 samples every 160, or 0.975 s."""
 
-ENDINGS = ("saved_model.pb", ".h5", ".tflite")
+ENDINGS = ("saved_model.pb", ".tflite")
 """Files that are looked for; of several files of one network the first kind is taken."""
-
-YAMNET_FILTERS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
-YAMNET_STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
-"""One 3 x 3 convolution, then thirteen depthwise-separable ones."""
 
 PART_S = 57.6
 """Longest part of a file that is decoded at a time: a whole number of windows of either network."""
@@ -82,10 +76,10 @@ RATE = 1 / 3
 
 @dataclass(frozen=True)
 class Embedding:
-    """A published network: its name ("yamnet" or "vggish"), and its file or the folder of its SavedModel."""
+    """A published network."""
 
-    name: str
-    path: Path
+    name: str  # "yamnet" or "vggish"
+    path: Path  # a TFLite file or the folder of a SavedModel
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -99,10 +93,10 @@ class Embedding:
 
 
 def available() -> list[Embedding]:
-    """Return the published networks on this machine, from `INSTRLIB_WEIGHTS` or `weights` in the data folder.
+    """Return the published networks in `weights_folder()`, with "yamnet" or "vggish" in their path.
 
-    The name of the network must be part of the name of a file or folder. SavedModels of TensorFlow Hub whose handles
-    are listed in `INSTRLIB_HUB`, separated by commas, are downloaded there; `CorpusError` if that fails.
+    SavedModels of TensorFlow Hub whose handles are listed in `INSTRLIB_HUB`, separated by commas, are downloaded there;
+    `CorpusError` if that fails.
     """
     folder, found = weights_folder(), {}
     for handle in os.environ.get("INSTRLIB_HUB", "").replace(",", " ").split():
@@ -112,13 +106,13 @@ def available() -> list[Embedding]:
             place = path.parent if ending == ENDINGS[0] else path
             words = place.relative_to(folder).as_posix() if place != folder else folder.name
             # A folder with a dot is still being unpacked.
-            if name in words.lower() and "/." not in f"/{words}" and (name, ending) != ("vggish", ".h5"):
+            if name in words.lower() and "/." not in f"/{words}":
                 found.setdefault(name, Embedding(name, place))
     return [found[name] for name in sorted(found)]
 
 
 def weights_folder() -> Path:
-    """Return the folder of the published networks."""
+    """Return the folder of the published networks: `INSTRLIB_WEIGHTS`, or `weights` in the data folder."""
     named = os.environ.get("INSTRLIB_WEIGHTS")
     return expanded(named, "INSTRLIB_WEIGHTS") if named else folders().data / "weights"
 
@@ -126,10 +120,7 @@ def weights_folder() -> Path:
 def embed_corpus(
     corpus: Corpus, embedding: Embedding, *, root: Path, workers: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and embeddings (means over windows) of the usable clips of a corpus; parts of it are cached.
-
-    Too large a share of unusable clips raises `CorpusError`.
-    """
+    """Return ids and embeddings (means over windows) of the usable clips of a corpus; parts of it are cached."""
     clips = corpus.manifest
     sounds = [(corpus.root / clip.path, clip.start_s, clip.duration_s) for clip in clips.itertuples()]
     folder = Path(root) / "embeddings" / f"{corpus.fingerprint}-{embedding.fingerprint}"
@@ -162,8 +153,8 @@ def fit_probe(
 ) -> Probe:
     """Fit a logistic regression on embeddings [n, dimension] scaled to 0 to 1; validation selects the penalty.
 
-    `labels` [n, n_classes] are 1 present, 0 absent, NaN not observed; `held_x` and `held_labels` are the validation
-    clips. With `several`, each class gets a regression on the clips that observe it.
+    `labels` [n, n_classes] are 1 present, 0 absent, NaN not observed. With `several`, each class gets a regression on
+    the clips that observe it.
     """
     scaler = MinMaxScaler().fit(x)
     probes = []
@@ -235,7 +226,7 @@ class Pretrained:
     @property
     def fingerprint(self) -> str:
         """Hash of the pretrained network and the settings."""
-        return key("models", **dataclasses.asdict(self) | {"folder": read_manifest(self.folder)["key"]})
+        return key("models", folder=read_manifest(self.folder)["key"], decay=self.decay, frozen_norm=self.frozen_norm)
 
     def scaler(self, store: FeatureStore) -> Scaler:
         """Return the input scaling of the body; `StoreError` if it was trained with other feature settings."""
@@ -276,10 +267,7 @@ def patches(signal: np.ndarray, name: str) -> np.ndarray:
 
 
 def _from_hub(handle: str, folder: Path) -> None:
-    """Download a SavedModel of TensorFlow Hub, unless it is there; see https://www.tensorflow.org/hub/hosting.
-
-    The package tensorflow_hub does not import with current setuptools.
-    """
+    """Download a SavedModel of TensorFlow Hub, unless it is there; see https://www.tensorflow.org/hub/hosting."""
     place = folder / slug(handle)
     if not place.is_dir():
         archive = fetch(Remote(f"{handle}?tf-hub-format=compressed", f"{place.name}.tar.gz"), folder)
@@ -305,16 +293,13 @@ def _embed(embedding: Embedding, sounds: list[tuple[Path, float, float]]) -> dic
 def _reader(embedding: Embedding, fingerprint: str) -> Callable[[np.ndarray], np.ndarray]:
     """Load a network; the fingerprint is part of the cache's key, so that a changed file is loaded again."""
     path, name = embedding.path, embedding.name
-    load = {".h5": _load_h5, ".tflite": _load_tflite}.get(path.suffix, _load_savedmodel)
     try:
-        run, cut = load(path, DIMENSIONS[name])
+        run, cut = (_load_tflite if path.suffix == ".tflite" else _load_savedmodel)(path, DIMENSIONS[name])
         if (n_values := run(cut(np.zeros(PATCH_SAMPLES), name)[0]).size) != DIMENSIONS[name]:
             raise ValueError(f"it returns {n_values} values per window, not {DIMENSIONS[name]}")
     except Exception as error:  # every library raises other errors for damaged files
         reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"{path} cannot be used as {TITLES[name]} ({reason}); download it again from its publisher."
-        ) from error
+        raise RunError(f"{path} cannot be used as {TITLES[name]} ({reason}); download it again.") from error
     return lambda signal: np.stack([run(one).ravel() for one in cut(signal, name)])
 
 
@@ -330,22 +315,6 @@ def _load_savedmodel(path: Path, dimension: int) -> tuple[Callable, Callable]:
         return max(answers, key=lambda one: one.shape == (1, dimension))
 
     return run, windows
-
-
-def _load_h5(path: Path, _dimension: int) -> tuple[Callable, Callable]:
-    """Build YAMNet (Howard et al., 2017, arXiv:1704.04861) with the weights of a Keras 2 file."""
-    keras = load_keras()
-    layers, plain = keras.layers, {"padding": "same", "use_bias": False}
-    inputs = keras.Input((96, 64))
-    x = layers.Reshape((96, 64, 1))(inputs)
-    for number, (filters, stride) in enumerate(zip(YAMNET_FILTERS, YAMNET_STRIDES, strict=True)):
-        separable = [layers.DepthwiseConv2D(3, stride, **plain), layers.Conv2D(filters, 1, **plain)]
-        for layer in separable if number else [layers.Conv2D(filters, 3, stride, **plain)]:
-            x = layers.ReLU()(layers.BatchNormalization(scale=False, epsilon=1e-4)(layer(x)))
-    vectors = layers.GlobalAveragePooling2D()(x)
-    keras.Model(inputs, layers.Dense(521)(vectors)).load_weights(path)
-    model = keras.Model(inputs, vectors)
-    return lambda patch: model.predict_on_batch(patch[None]), patches
 
 
 def _load_tflite(path: Path, dimension: int) -> tuple[Callable, Callable]:
@@ -418,6 +387,5 @@ def _embed_segments(model: "keras.Model", store: FeatureStore, scaler: Scaler, s
     """Return the mean embedding of each clip [n_clips, dimension], in the order of their first segments."""
     body = load_keras().Model(model.input, model.layers[-1].input)
     parts = np.array_split(segments.row.to_numpy(), max(1, len(segments) // 256))
-    # A call, because tracing a graph for `predict` takes longer than the few clips.
     vectors = np.concatenate([np.asarray(body(store.read(rows, scaler), training=False)) for rows in parts])
     return pd.DataFrame(vectors, dtype=float).groupby(segments.clip_id.to_numpy(), sort=False).mean().to_numpy()

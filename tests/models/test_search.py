@@ -11,7 +11,7 @@ import pytest
 
 from instrlib.core.config import TrainConfig
 from instrlib.core.io import DiskError, RunError, WorkerError
-from instrlib.models import search
+from instrlib.models import variants
 from instrlib.models.layers import Layer
 
 BUDGET = 250_000
@@ -27,10 +27,10 @@ def space(hp, config):
     return (*blocks, Layer("average")), TrainConfig(epochs=1, patience=1, learning_rate=rate)
 
 
-def draw(small, **settings) -> list[search.Candidate]:
+def draw(small, **settings) -> list[variants.Candidate]:
     arguments = {"input_shape": (*small.store.config.shape, 1), "n_classes": 3, "config": TrainConfig()}
     arguments |= {"trials": 8, "seed": 0, "max_multiply_adds": BUDGET}
-    return search.draw(settings.pop("space", space), **arguments | settings)
+    return variants.draw(settings.pop("space", space), **arguments | settings)
 
 
 def pretend(store: Path, split: Path, spec: tuple[Layer, ...], config: TrainConfig) -> dict[str, float]:
@@ -41,7 +41,7 @@ def pretend(store: Path, split: Path, spec: tuple[Layer, ...], config: TrainConf
         raise ZeroDivisionError
     if spec[0].units == FATAL:
         os.kill(os.getpid(), signal.SIGKILL)
-    return dict.fromkeys(search.RESULTS, config.learning_rate)
+    return dict.fromkeys(variants.RESULTS, config.learning_rate)
 
 
 def test_a_seed_draws_the_same_distinct_networks_and_another_seed_others(small):
@@ -79,9 +79,9 @@ def test_networks_over_the_budget_or_impossible_are_marked_and_others_drawn(smal
 def test_trials_that_fail_or_kill_their_process_are_marked_and_no_finished_one_is_repeated(
     small, inputs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(search, "_train", pretend)
+    monkeypatch.setattr(variants, "_train_trial", pretend)
     candidates = draw(small, trials=10)
-    trials = search.search(tmp_path, candidates, inputs=inputs, workers=2)
+    trials = variants.search(tmp_path, candidates, inputs=inputs, workers=2)
     expected = {8: "done", 16: "failed", FATAL: "died", 32: "failed"}
     fitting = trials[[one.status == "drawn" for one in candidates]]
     assert fitting.status.tolist() == [expected[filters] for filters in fitting.filters]
@@ -89,9 +89,9 @@ def test_trials_that_fail_or_kill_their_process_are_marked_and_no_finished_one_i
     assert fitting.reason[fitting.filters == 16].str.contains("diverged").all()
     assert fitting.reason[fitting.filters == 32].str.contains("ZeroDivisionError").all()
     assert trials.validation_loss.notna().tolist() == (trials.status == "done").tolist()
-    monkeypatch.setattr(search, "_train", print)  # no trial succeeds from now on
+    monkeypatch.setattr(variants, "_train_trial", print)  # no trial succeeds from now on
     more = draw(small, trials=11)
-    again = search.search(tmp_path, more, inputs=inputs, workers=1)
+    again = variants.search(tmp_path, more, inputs=inputs, workers=1)
     pd.testing.assert_frame_equal(again.iloc[: len(trials)], trials)
     assert again.reason[len(trials) :].str.contains("TypeError").sum() == 1
 
@@ -101,15 +101,15 @@ def test_a_fault_of_the_machine_is_no_fault_of_a_trial(fault, small, inputs, tmp
     def fails(*_args: object, **_kwargs: object) -> None:
         raise fault
 
-    monkeypatch.setattr(search, "_train" if isinstance(fault, DiskError) else "parallel_map", fails)
+    monkeypatch.setattr(variants, "_train_trial" if isinstance(fault, DiskError) else "parallel_map", fails)
     with pytest.raises(type(fault)):
-        search.search(tmp_path, draw(small, trials=1), inputs=inputs, workers=1)
+        variants.search(tmp_path, draw(small, trials=1), inputs=inputs, workers=1)
     assert not list(tmp_path.glob("*.json"))
 
 
 def test_trained_trials_do_not_depend_on_the_processes_and_keep_no_weights(small, inputs, tmp_path):
     one, other = (
-        search.search(tmp_path / str(workers), draw(small, trials=2), inputs=inputs, workers=workers)
+        variants.search(tmp_path / str(workers), draw(small, trials=2), inputs=inputs, workers=workers)
         for workers in (1, 2)
     )
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"))

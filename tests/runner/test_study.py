@@ -186,7 +186,7 @@ def test_pretrained_networks_that_are_put_there_named_or_fetched_run_notebooks_a
     assert twice() == once
     for folder in (alone / "data" / "weights", alone / "elsewhere"):
         folder.mkdir(parents=True)
-        (folder / "yamnet.h5").write_bytes(b"a network")
+        (folder / "yamnet.tflite").write_bytes(b"a network")
     assert twice() == once
     monkeypatch.setenv("INSTRLIB_WEIGHTS", str(alone / "elsewhere"))
     assert twice() == once
