@@ -28,8 +28,7 @@ from instrlib.evaluation.predictions import Predictions, join_folds
 from instrlib.models.trained import of_clips, part_segments
 
 N_MFCC = 20
-N_FOLDS = 3
-"""Folds over groups, inside the training part, that choose the settings."""
+N_FOLDS = 3  # over groups, inside the training part, that choose the settings
 
 
 def statistics(level_db: np.ndarray, config: FeatureConfig) -> np.ndarray:
@@ -81,13 +80,10 @@ def fit(estimator: BaseEstimator, settings: dict[str, Any], x: np.ndarray, targe
 
 
 def probabilities(fitted: Any, x: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return class probabilities [n, n_classes]; 0 for classes without training rows.
-
-    For support vector machines these are the softmax of the decision values, which has the same ranking.
-    """
+    """Return class probabilities [n, n_classes]; 0 for classes without training rows."""
     if hasattr(fitted, "predict_proba"):
         known = fitted.predict_proba(x)
-    else:
+    else:  # support vector machines
         values = fitted.decision_function(x)  # for two classes one value, that of the second
         known = softmax(np.stack([-values, values], axis=1) if values.ndim == 1 else values, axis=1)
     found = np.zeros((len(x), n_classes))

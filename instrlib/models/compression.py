@@ -4,8 +4,6 @@ The package tensorflow-model-optimization supports tf_keras networks only, so `p
 weights in both directions. Importing the package replaces `tf.keras` by tf_keras, so only worker processes import it.
 """
 
-import contextlib
-import gc
 import itertools
 import time
 import warnings
@@ -20,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from instrlib.core.cache import cached, key
-from instrlib.core.io import RunError, atomic_path, in_parts, read_arrays, write_arrays
+from instrlib.core.io import RunError, atomic_path, in_parts, read_arrays, slug, write_arrays
 from instrlib.core.parallel import load_keras, parallel_map, without_stderr
 from instrlib.data.store import Inputs
 from instrlib.evaluation.predictions import Predictions, join_seeds
@@ -33,28 +31,22 @@ from instrlib.models.variants import Variant, check_names, run_folder
 if TYPE_CHECKING:
     import keras
 
-RAMP_SHARE = 2 / 3
-"""Share of the steps in which the progressive schedule reaches its sparsity; the rest recovers accuracy."""
-
 _NEVER_AGAIN = 2**40
 
 FORMATS = ("float32", "float16", "dynamic int8", "int8")
 """float16: weights of 2 bytes, computed in float32. dynamic int8: weights of 1 byte, activations quantised as they
 come. int8: weights and activations of 1 byte, their ranges from training examples; input and output stay float32."""
 
-N_REPRESENTATIVE = 100
-"""Training segments from which the converter takes the ranges of the activations."""
-
 
 @dataclass(frozen=True)
 class Pruning:
-    """Share of zeros in every kernel, 0 to below 1, and schedule of a pruning.
+    """Share of zeros in every kernel, and how it is reached; sparsity 0 is the control, fine-tuning only.
 
     "progressive": the sparsity grows over the first two thirds of the steps, and the kept weights are chosen at every
-    step. "one step": they are chosen once, before the first step. Sparsity 0 is the control: fine-tuning only.
+    step. "one step": they are chosen once, before the first step.
     """
 
-    sparsity: float
+    sparsity: float  # from 0 to below 1
     schedule: Literal["progressive", "one step"] = "progressive"
 
     @property
@@ -96,7 +88,7 @@ def prune(
     network = build(table, (*store.config.shape, 1), n_classes, keras=tf_keras)
     network.set_weights(model.get_weights())
     once = pruning.schedule == "one step"
-    ends = pruning.sparsity * once, pruning.sparsity, 1, max(2, int(RAMP_SHARE * n_steps))
+    ends = pruning.sparsity * once, pruning.sparsity, 1, max(2, int(2 / 3 * n_steps))
     schedule = sparsity.PolynomialDecay(*ends, frequency=_NEVER_AGAIN if once else 1)
     wrapped = tf_keras.models.clone_model(
         network,
@@ -115,9 +107,9 @@ def prune(
         losses.append(float(np.mean(steps)))
     masks.on_epoch_end(None)  # the last step changed the zeros again
     model.set_weights(sparsity.strip_pruning(wrapped).get_weights())
-    outputs = model.predict_on_batch(store.read(validation.row.to_numpy()[:64], scaler))
-    # The loss clips probabilities, so it can be finite while the outputs are not.
-    if not (np.isfinite(losses).all() and np.isfinite(outputs).all()):
+    predicted = predict_clips(model.predict_on_batch, store, scaler, validation)
+    # The loss clips probabilities, so it can be finite while they are not.
+    if not (np.isfinite(losses).all() and np.isfinite(predicted["probabilities"]).all()):
         raise RunError(f"Fine-tuning {source} ({pruning.name}) diverged; lower the learning rate.")
     metrics = {
         "epochs": config.epochs,
@@ -127,7 +119,6 @@ def prune(
         "training_s": round(time.monotonic() - began, 1),
     }
     made_of |= {"dense": trained["key"], "spec": table, "seed": seed, "train": config}
-    predicted = predict_clips(model.predict_on_batch, store, scaler, validation)
     write_network(folder, model, scaler, store, parts, metrics, made_of, predicted)
 
 
@@ -139,9 +130,7 @@ def convert_model(
     import tensorflow as tf
 
     contents = {}
-    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        gc.freeze()  # the converter collects garbage once per format
-        stack.callback(gc.unfreeze)
+    with TemporaryDirectory() as saved, without_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about input ranges, which are measured
         one_segment = keras.InputSpec(dtype="float32", shape=(1, *model.input_shape[1:]))
         model.export(saved, format="tf_saved_model", verbose=False, input_signature=[one_segment])
@@ -209,7 +198,13 @@ def export_networks(
             tasks.append((by_fold[fold], place, inputs.store.folder, split))
     found = parallel_map(export, tasks, workers=workers, describe="converting", isolate=True)
     files = pd.DataFrame(
-        {"name": f"{about['network']}, {kind}", "format": kind, "path": _file(place, kind), **about, **sizes[kind]}
+        {
+            "name": f"{about['network']}, {kind}",
+            "format": kind,
+            "path": place / f"{slug(kind)}.tflite",
+            **about,
+            **sizes[kind],
+        }
         for about, (_, place, *_), sizes in zip(abouts, tasks, found, strict=True)
         for kind in FORMATS
     )
@@ -227,7 +222,7 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
     def make() -> dict[str, dict[str, Any]]:
         model, scaler = load_model(network)
         train, *others = (part_segments(store, split, part) for part in ("train", "validation", "test"))
-        chosen = np.linspace(0, len(train) - 1, min(N_REPRESENTATIVE, len(train))).round().astype(int)
+        chosen = np.linspace(0, len(train) - 1, min(100, len(train))).round().astype(int)
         contents = convert_model(model, examples=store.read(train.row.to_numpy()[chosen], scaler))
         counts = {
             "parameters": model.count_params(),
@@ -237,7 +232,7 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
         }
         sizes = {}
         for kind, content in contents.items():
-            file = _file(folder, kind)
+            file = folder / f"{slug(kind)}.tflite"
             with atomic_path(file) as path:
                 path.write_bytes(content)
             predict = predictor(file)
@@ -249,7 +244,3 @@ def export(network: Path, folder: Path, store_folder: Path, split_path: Path) ->
         return sizes
 
     return cached(folder / "sizes.json", key("models", network=trained["key"]), make)
-
-
-def _file(folder: Path, kind: str) -> Path:
-    return folder / f"{kind.replace(' ', '-')}.tflite"

@@ -54,7 +54,7 @@ SPECS: dict[str, tuple[Layer, ...]] = {
 
 def widen(spec: tuple[Layer, ...], factor: float) -> tuple[Layer, ...]:
     """Return a table with `factor` times as many filters and units per row, at least one."""
-    return tuple(replace(layer, units=max(1, round(factor * layer.units))) if layer.units else layer for layer in spec)
+    return tuple(replace(row, units=max(min(row.units, 1), round(factor * row.units))) for row in spec)
 
 
 def build(
@@ -68,9 +68,8 @@ def build(
 ) -> Any:
     """Build the network of a table: from [batch, n_bins, n_frames, 1] to probabilities [batch, n_classes].
 
-    `input_shape` is (n_bins, n_frames, 1). `keras` is Keras 3 (the default) or tf_keras; weights can be
-    copied between both. "softmax" outputs sum to 1, "sigmoid" ones are independent. A row that does not fit its input
-    raises `ConfigError`.
+    `input_shape` is (n_bins, n_frames, 1). `keras` is Keras 3 (the default) or tf_keras; weights can be copied between
+    both. A row that does not fit its input raises `ConfigError`.
     """
     keras = keras or load_keras()
     inputs = x = keras.Input(input_shape, name="features")
@@ -131,16 +130,12 @@ def _add_row(layers: ModuleType, x: Any, row: Layer, number: int) -> Any:
 
 
 def count_multiply_adds(model: Any, *, nonzero: bool = False) -> int:
-    """Return the multiplications of convolutions and dense layers for one input; with `nonzero`, by non-zero weights.
-
-    Normalisation, pooling and activations are not counted, as is usual.
-    """
+    """Return the multiplications of convolutions and dense layers for one input, or those by non-zero weights only."""
     total = 0
     for layer in model.layers:
         if hasattr(layer, "kernel"):
             kernel = np.asarray(layer.kernel)
-            # A convolution uses each weight once per output position.
-            places = math.prod(layer.output.shape[1:3]) if kernel.ndim == 4 else 1
+            places = math.prod(layer.output.shape[1:3]) if kernel.ndim == 4 else 1  # that a convolution uses it at
             total += places * (np.count_nonzero(kernel) if nonzero else kernel.size)
     return int(total)
 

@@ -23,22 +23,16 @@ from instrlib.core.io import AudioError, InstrlibError, RunError, aside, expande
 from instrlib.core.parallel import without_stderr
 from instrlib.evaluation.calibration import is_named, sigmoid, softmax
 
-FORMAT = 1
-"""Version of the layout of `model.json`; other versions raise an error."""
-
+FORMAT = 1  # of `model.json`; other versions raise an error
 RECORD, CONDITION, CARD = "model.json", "condition.json", "MODEL_CARD.md"
 FILES = {"single": "single.tflite", "several": "several.tflite"}
-
-STUDY_CLIP_S = 60.0
-"""Shorter recordings are cut as the study cuts its clips, at most `max_segments` each, so that its scores hold."""
-
+STUDY_CLIP_S = 60.0  # shorter recordings are cut as the study cuts its clips, so that its scores hold
 _ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
 _AGAIN = "restore the folder, or make a model with `make study`."
 _BLOCK_S = 10.0
 _MARGIN = 1e-6
 
-Progress = Callable[[float], None]
-"""Progress callback; receives the share that is done, 0 to 1."""
+Progress = Callable[[float], None]  # receives the share that is done, 0 to 1
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,9 @@ if TYPE_CHECKING:
 
     from instrlib.models.transfer import Pretrained
 
-CHUNK_BYTES = 2**27
-"""Larger training parts are read chunk by chunk in each epoch, with the same result."""
-
-CURVE_POINTS = 10
-"""Validations of a training that does not need one after each epoch; it costs a tenth of the training."""
-
-PLATEAU_EPOCHS = 3
-"""Epochs without a better validation loss before the schedule "plateau" halves the learning rate."""
-
+CHUNK_BYTES = 2**27  # larger training parts are read chunk by chunk in each epoch, with the same result
+CURVE_POINTS = 10  # validations of a training that does not need one after each epoch
+PLATEAU_EPOCHS = 3  # without a better validation loss, then the schedule "plateau" halves the learning rate
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
 
 
@@ -199,7 +193,7 @@ class Graph:
 
 
 def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
-    """Normalise a batch as Keras does, with the fused kernel of TensorFlow where available."""
+    """Normalise a batch as Keras does, images by TensorFlow's fused kernel."""
     import tensorflow as tf
 
     if len(x.shape) != 4:
@@ -213,8 +207,7 @@ def _normalised(layer: "keras.layers.BatchNormalization", x: Any) -> Any:
     return x
 
 
-compiled = functools.lru_cache(maxsize=4)(Graph)
-"""Building a graph takes half the time of a small training."""
+compiled = functools.lru_cache(maxsize=4)(Graph)  # building a graph takes half the time of a small training
 
 
 def fit(

@@ -22,8 +22,7 @@ from instrlib.models.layers import count_multiply_adds
 if TYPE_CHECKING:
     import keras
 
-COMPLETE = "manifest.json"
-"""Written last: a folder without it holds no finished training."""
+COMPLETE = "manifest.json"  # written last: a folder without it holds no finished training
 
 
 def write_network(

@@ -51,27 +51,14 @@ if TYPE_CHECKING:
 
 TITLES = {"yamnet": "YAMNet", "vggish": "VGGish"}
 DIMENSIONS = {"yamnet": 1024, "vggish": 128}
-LOG_OFFSETS = {"yamnet": 0.001, "vggish": 0.01}
-"""Added to the mel magnitudes."""
-
-HOPS = {"yamnet": 48 * 160, "vggish": 96 * 160}
-"""Samples between the starts of two patches."""
-
+LOG_OFFSETS = {"yamnet": 0.001, "vggish": 0.01}  # added to the mel magnitudes
+HOPS = {"yamnet": 48 * 160, "vggish": 96 * 160}  # samples between the starts of two patches
 SAMPLE_RATE_HZ = 16_000
-PATCH_SAMPLES = 15_600
-"""Samples under a patch: 96 frames of 400 samples every 160, or 0.975 s."""
-
-ENDINGS = ("saved_model.pb", ".tflite")
-"""Files that are looked for; of several files of one network the first kind is taken."""
-
-PART_S = 57.6
-"""Longest part of a file that is decoded at a time: a whole number of windows of either network."""
-
-PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
-"""Inverse strengths C of the probe's penalty; the one with the least validation loss is taken."""
-
-RATE = 1 / 3
-"""Learning rate of fine-tuning, as a share of that of a training from scratch."""
+PATCH_SAMPLES = 15_600  # under a patch: 96 frames of 400 samples every 160, or 0.975 s
+ENDINGS = ("saved_model.pb", ".tflite")  # of several files of one network the first kind is taken
+PART_S = 57.6  # longest part of a file that is decoded at a time: a whole number of windows of either network
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse strengths C of the probe's penalty
+RATE = 1 / 3  # learning rate of fine-tuning, as a share of that of a training from scratch
 
 
 @dataclass(frozen=True)
@@ -187,10 +174,7 @@ def probe_predictions(
 
 
 def embed_network(run: Path, store: FeatureStore, *, root: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return clip ids and embeddings by a trained network: the mean over segments of the input of its last layer.
-
-    The store must have the feature settings of the training. Embeddings are cached in `root`.
-    """
+    """Return clip ids and embeddings by a trained network: the mean over segments of the input of its last layer."""
     Pretrained(run).scaler(store)  # checks the settings
     network = read_manifest(run)["key"]
     path = Path(root) / "embeddings" / f"{store.fingerprint}-{network[:16]}.npz"

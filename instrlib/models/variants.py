@@ -31,12 +31,8 @@ if TYPE_CHECKING:
 Space = Callable[["HyperParameters", TrainConfig], tuple[tuple[Layer, ...], TrainConfig]]
 """Asks for hyperparameters, as a keras-tuner hypermodel does, and returns a network and its training."""
 
-TRAIN_SEED = 1_000
-"""Seed of every trial; the comparisons (0, 1, ...) never use it."""
-
-MAX_DRAWS = 20
-"""Draws for each trial at most, where most networks of a space exceed the budget or were drawn before."""
-
+TRAIN_SEED = 1_000  # of every trial; the comparisons (0, 1, ...) never use it
+MAX_DRAWS = 20  # for each trial; others exceed the budget or were drawn before
 RESULTS = ("validation_loss", "validation_accuracy", "best_epoch", "epochs", "seconds")
 
 
@@ -193,9 +189,8 @@ def search(
 ) -> pd.DataFrame:
     """Train the drawn networks on every split (Bergstra and Bengio, 2012, JMLR 13:281-305); one row per trial and fold.
 
-    `status` is "done", "failed" or "died" (trials that raise an error or kill their process) or "too large". Each
-    result is cached in `folder`: an interrupted or extended search trains only the missing trials. Delete the file of a
-    failed trial to repeat it.
+    `status` is "done", "failed" or "died" (trials that raise an error or kill their process) or "too large". Results
+    are cached in `folder`; delete the file of a failed trial to repeat it.
     """
     store, starts, rows, tasks = inputs.store, folder / "starts.txt", [], {}
     for one, (fold, path) in itertools.product(candidates, enumerate(inputs.splits)):
