@@ -31,8 +31,6 @@ from instrlib.models.variants import Variant, check_names, run_folder
 if TYPE_CHECKING:
     import keras
 
-_NEVER_AGAIN = 2**40
-
 FORMATS = ("float32", "float16", "dynamic int8", "int8")
 """float16: weights of 2 bytes, computed in float32. dynamic int8: weights of 1 byte, activations quantised as they
 come. int8: weights and activations of 1 byte, their ranges from training examples; input and output stay float32."""
@@ -89,7 +87,7 @@ def prune(
     network.set_weights(model.get_weights())
     once = pruning.schedule == "one step"
     ends = pruning.sparsity * once, pruning.sparsity, 1, max(2, int(2 / 3 * n_steps))
-    schedule = sparsity.PolynomialDecay(*ends, frequency=_NEVER_AGAIN if once else 1)
+    schedule = sparsity.PolynomialDecay(*ends, frequency=2**40 if once else 1)
     wrapped = tf_keras.models.clone_model(
         network,
         clone_function=lambda one: sparsity.prune_low_magnitude(one, schedule) if hasattr(one, "kernel") else one,

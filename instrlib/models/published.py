@@ -107,10 +107,7 @@ class Windows:
 
 
 def open_model(folder: Path | None = None) -> PublishedModel:
-    """Open a model folder, by default that under `reports/` which was published last, profile "smoke" excepted.
-
-    A missing model, or a missing or altered file that affects predictions, raises `RunError`.
-    """
+    """Open a model folder, by default the one under `reports/` that was published last (not by profile "smoke")."""
     folder = _last_published() if folder is None else expanded(folder)
     if not folder.exists() and aside(folder).exists():  # `release.publish` was killed in the act
         folder = aside(folder)
@@ -178,10 +175,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def load_tflite(path: Path, *, way_out: str = "convert the network again.") -> Callable[..., dict[int, np.ndarray]]:
-    """Load a TFLite file for one thread as a function from inputs [n, ...] to the outputs by their number of axes.
-
-    Logits or probabilities have 2 axes, maps 4. `way_out` completes the `RunError` for a damaged file.
-    """
+    """Load a TFLite file for one thread as a function from inputs [n, ...] to the outputs by their number of axes."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -207,8 +201,7 @@ def load_tflite(path: Path, *, way_out: str = "convert the network again.") -> C
 def predictor(network: Network) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
     """Load a network as a function from unscaled spectrograms [n, n_bins, n_frames] to probabilities and maps.
 
-    Probabilities [n, n_classes] are calibrated; maps are [n, n_rows, n_columns, n_classes] or None. The function is not
-    thread-safe.
+    Probabilities [n, n_classes] are calibrated; maps are [n, n_rows, n_columns, n_classes] or None.
     """
     run = load_tflite(network.file, way_out=_AGAIN)
 
@@ -242,10 +235,7 @@ def window_scores(
     window_s: float | None = None,
     on_progress: Progress | None = None,
 ) -> Windows:
-    """Score sliding windows of a recording, from 0 s to its end, with a step of `hop_s` between their starts.
-
-    A window is at most a segment (the default) long; shorter ones are padded with silence.
-    """
+    """Score windows of a recording, one every `hop_s` from 0 s to its end, at most a segment (the default) long."""
     window_s = network.features.segment_s if window_s is None else window_s
 
     def starts_s(duration_s: float) -> np.ndarray:

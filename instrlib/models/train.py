@@ -96,10 +96,7 @@ def validation_examples(store: FeatureStore, segments: pd.DataFrame, scaler: Sca
 
 
 class Graph:
-    """A network with its compiled epoch and prediction, shared by the trainings of one layer table.
-
-    `standardise`: see `features.scale`, scaling "segment"; `rates` and `frozen_norm`: see `transfer.Pretrained`.
-    """
+    """A network with its compiled epoch and prediction, shared by the trainings of one layer table."""
 
     def __init__(
         self,
@@ -107,8 +104,8 @@ class Graph:
         shape: tuple[int, int],
         n_classes: int,
         output: str,
-        standardise: bool,
-        rates: tuple[float, ...] | None = None,
+        standardise: bool,  # each example; see `features.scale`, scaling "segment"
+        rates: tuple[float, ...] = (),  # see `transfer.Pretrained`
         frozen_norm: bool = False,
     ) -> None:
         load_keras()
@@ -348,10 +345,8 @@ def train_model(folder: Path, variant: Variant, split_path: Path, seed: int, *, 
         config = dataclasses.replace(config, output="sigmoid")
         columns = zip(store.classes, store.label_matrix(train).T, strict=True)
         if unclear := [name for name, column in columns if not {0, 1} <= set(column)]:
-            raise SplitError(
-                f"{', '.join(unclear)} must be observed present in some training clips and absent in others; make the "
-                "split again or leave it out."
-            )
+            names = ", ".join(unclear)
+            raise SplitError(f"No training clip shows {names}, or all that observe it do; split again or leave it out.")
     else:
         check_classes(store.segments, split.parts, store.classes)
     copied = open_store(variant.copies) if variant.copies else None

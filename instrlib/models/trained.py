@@ -118,20 +118,15 @@ def _reading(folder: Path, name: str) -> Iterator[None]:
 
 
 def learning_curves(folders: list[Path]) -> dict[str, Any]:
-    """Return the learning curves of run folders as arguments of `charts.lines`, with the kept epochs marked."""
+    """Return the learning curves of run folders as arguments of `charts.lines`."""
     tables = [pd.read_csv(folder / "history.csv").interpolate(limit_area="inside") for folder in folders]
     columns = (("loss", "val_loss"), ("accuracy", "val_accuracy"))
     values = np.stack([padded([table[name] for name in pair for table in tables]) for pair in columns])
-    marked = np.zeros(values.shape, bool)
-    kept = [read_json(folder / "metrics.json")["best_epoch"] - 1 for folder in folders]
-    marked[:, len(folders) + np.arange(len(folders)), kept] = True
     return {
         "x": np.arange(1, values.shape[2] + 1),
         "values": values,
         "names": [*["training"] * len(folders), *["validation"] * len(folders)],
         "panels": ["loss", "accuracy"],
-        "marked": marked & np.isfinite(values),
-        "marked_name": "epoch that is kept",
         "xlabel": "epoch",
         "ylabel": ["loss (nats)", "accuracy"],
         "columns": 2,
@@ -162,9 +157,8 @@ def predict_clips(
 ) -> Predictions:
     """Predict clips, sorted by id, by averaging the probabilities of their segments.
 
-    `predict` maps features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)]. `segments` are
-    rows of `store.segments`, including all segments of a clip. `several` adds `labels` even if the corpus has one label
-    per clip, as for sigmoid outputs.
+    `predict` maps features [shape=(n, n_bins, n_frames, 1)] to probabilities [shape=(n, n_classes)]. `several` adds
+    `labels` even if the corpus has one label per clip, as for sigmoid outputs.
     """
     parts = in_parts(segments.row.to_numpy(), 256)
     by_segment = np.concatenate([np.asarray(predict(store.read(rows, scaler))) for rows in parts])

@@ -80,10 +80,9 @@ class Embedding:
 
 
 def available() -> list[Embedding]:
-    """Return the published networks in `weights_folder()`, with "yamnet" or "vggish" in their path.
+    """Return the networks in `weights_folder()` with "yamnet" or "vggish" in their path.
 
-    SavedModels of TensorFlow Hub whose handles are listed in `INSTRLIB_HUB`, separated by commas, are downloaded there;
-    `CorpusError` if that fails.
+    SavedModels of TensorFlow Hub whose handles are listed in `INSTRLIB_HUB`, separated by commas, are downloaded there.
     """
     folder, found = weights_folder(), {}
     for handle in os.environ.get("INSTRLIB_HUB", "").replace(",", " ").split():
@@ -159,10 +158,7 @@ def probe_predictions(
     *,
     workers: int | None = None,
 ) -> Predictions:
-    """Fit a probe on each split, first by seed, then by fold, and predict the test parts.
-
-    `vectors` are clip ids [n] and embeddings [n, dimension], at least those of the store.
-    """
+    """Fit a probe on clip ids and embeddings per split, first by seed, then by fold, and predict the test parts."""
     clips = store.clips.sort_values("clip_id", ignore_index=True)
     x = pd.DataFrame(vectors[1], vectors[0]).reindex(clips.clip_id)
     if len(bad := x.index[~np.isfinite(x).all(axis=1)]):

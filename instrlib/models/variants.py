@@ -1,7 +1,4 @@
-"""Training variants from several seeds on every fold, and a random search over architectures and learning rates.
-
-A random search does not adapt to its results, so keras-tuner draws all networks first; they train in parallel.
-"""
+"""Training variants from several seeds on every fold, and a random search over architectures and learning rates."""
 
 import functools
 import itertools
@@ -69,10 +66,9 @@ def run_variants(
     seeds: Sequence[int],
     workers: int | None = None,
 ) -> dict[str, Outcome]:
-    """Train every variant from every seed on every split and predict the test parts.
+    """Train every variant from every seed on every split, in parallel, and predict the test parts.
 
-    All trainings run in parallel; the number of processes does not affect the result. Finished trainings are kept, so
-    an interrupted run continues. Two names with the same run folder raise `ConfigError`.
+    Finished trainings are kept, so an interrupted run continues.
     """
     check_names([variant.name for variant in variants])
     tasks = [
@@ -111,10 +107,7 @@ def answers(outcomes: dict[str, Outcome]) -> dict[str, Predictions]:
 
 
 def describe(outcomes: dict[str, Outcome]) -> pd.DataFrame:
-    """Return a table with the means over the trainings of each variant; see `trained.summary`.
-
-    `multiply_adds` are counted per segment; `n_trained` is the number of trainings.
-    """
+    """Return a table with the means over the `n_trained` trainings of each variant; see `trained.summary`."""
     rows = {}
     for name, outcome in outcomes.items():
         trained = pd.DataFrame([summary(folder) for folder in outcome.flat]).drop(columns=["split", "seed"])
@@ -150,10 +143,9 @@ def draw(
     seed: int,
     max_multiply_adds: float = np.inf,
 ) -> list[Candidate]:
-    """Draw distinct networks from a space; return all draws in order.
+    """Draw networks by keras-tuner until `trials` different ones are within the budget; return all draws in order.
 
-    `config` holds the training settings that the space does not set. `trials` networks within the budget are drawn,
-    unless the space has fewer; larger ones are marked and replaced.
+    `config` holds the training settings that the space does not set.
     """
     load_keras()  # without messages, before keras-tuner imports it
     from keras_tuner import HyperParameters
