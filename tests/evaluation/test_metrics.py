@@ -101,20 +101,16 @@ def test_scores_of_several_labels_are_scikit_learns_on_what_was_observed():
         assert {name: values[number] for name, values in by_class.items()} == pytest.approx(expected)
     found, observed = scores(labels, answers, thresholds), np.isfinite(labels)
     true, given, decided = labels[observed], answers[observed], (answers >= thresholds)[observed]
-    for name, column in (("mean_average_precision", "average_precision"), ("roc_auc", "roc_auc"), ("macro_f1", "f1")):
-        assert found[name] == pytest.approx(by_class[column].mean())
-    assert found["micro_f1"] == pytest.approx(reference.f1_score(true, decided))
-    assert found["hamming_loss"] == pytest.approx(reference.hamming_loss(true, decided))
-    assert found["brier"] == pytest.approx(reference.brier_score_loss(true, given))
+    columns = {"mean_average_precision": "average_precision", "roc_auc": "roc_auc", "macro_f1": "f1"}
+    means = {name: by_class[column].mean() for name, column in columns.items()}
+    expected = {"micro_f1": reference.f1_score(true, decided), "hamming_loss": reference.hamming_loss(true, decided)}
+    expected |= {"brier": reference.brier_score_loss(true, given)} | means
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert found["log_loss"] == pytest.approx(reference.log_loss(true, np.clip(given, 1.2e-7, 1)), abs=1e-6)
-
-
-def test_a_class_with_one_kind_of_label_is_left_out_of_the_means():
-    labels, answers = several()
+    # A class with one kind of label is left out of the means.
     always = np.where(np.isnan(labels[:, :1]), np.nan, 1.0)
-    wider = scores(np.hstack([labels, always]), np.hstack([answers, answers[:, :1]]))
-    means = ("mean_average_precision", "macro_f1", "roc_auc")
-    assert [wider[name] for name in means] == pytest.approx([scores(labels, answers)[name] for name in means])
+    wider = scores(np.hstack([labels, always]), np.hstack([answers, answers[:, :1]]), [*thresholds, 0.5])
+    assert {name: wider[name] for name in means} == pytest.approx(means)
     assert np.isnan(scores(always, answers[:, :1])["mean_average_precision"])
 
 

@@ -128,12 +128,12 @@ def test_a_difference_is_paired_by_clip_and_seed():
     assert row.difference == pytest.approx(1 - table.estimate["mean_average_precision"]) and row.verdict == "better"
 
 
-@pytest.mark.parametrize(("n_groups", "verdict"), [(40, "inconclusive"), (300, "equivalent")])
-def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have_been_found(n_groups, verdict):
-    made = predictions(0.7, n_groups=n_groups)
-    row = compare({"a": made, "b": dict(made)}, against="b", margin=0.02, **DRAWS).iloc[0]
-    assert (row.difference, row.p, row.verdict) == (0, 1, verdict)
-    assert row.detectable > 2 / n_groups  # identical answers do not show that a study finds any difference
+def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have_been_found():
+    for n_groups, verdict in ((40, "inconclusive"), (300, "equivalent")):
+        made = predictions(0.7, n_groups=n_groups)
+        row = compare({"a": made, "b": dict(made)}, against="b", margin=0.02, **DRAWS).iloc[0]
+        assert (row.difference, row.p, row.verdict) == (0, 1, verdict)
+        assert row.detectable > 2 / n_groups  # identical answers do not show that a study finds any difference
     models = {"a": predictions(0.7, seed=8), "b": predictions(0.7, seed=7), "c": predictions(0.71, seed=2)}
     row = compare(models, pairs=[("a", "b")], margin=0.01, **DRAWS).iloc[0]
     error = (row.high - row.low) / (2 * 1.96)
@@ -144,8 +144,7 @@ def test_absence_of_evidence_is_inconclusive_with_the_difference_that_could_have
 
 def test_equal_models_differ_in_about_five_of_a_hundred_studies():
     models = [{"a": predictions(0.7, seed=seed), "b": predictions(0.7, seed=seed + 1)} for seed in range(0, 240, 2)]
-    p = np.array([compare(both, against="b", **DRAWS).p.iloc[0] for both in models])
-    assert 0.01 <= (p < 0.05).mean() <= 0.11
+    assert 0.01 <= np.mean([compare(both, against="b", **DRAWS).p.iloc[0] < 0.05 for both in models]) <= 0.11
 
 
 def test_the_family_is_corrected_by_holm_once_and_has_resamples_enough():
@@ -162,9 +161,8 @@ def test_the_family_is_corrected_by_holm_once_and_has_resamples_enough():
 
 def test_models_of_other_clips_truth_or_numbers_of_seeds_are_not_compared_but_one_seed_fits_all():
     made, one = predictions(0.7), predictions(0.9, n_seeds=1)
-    fewer = {name: value[..., :60] if name != "probabilities" else value[:, :60] for name, value in made.items()}
     relabelled = made | {"targets": (made["targets"] + 1) % 3}
-    for other in (fewer, relabelled, labelled(), predictions(0.7, n_seeds=2)):
+    for other in (predictions(0.7, n_groups=20), relabelled, labelled(), predictions(0.7, n_seeds=2)):
         with pytest.raises(EvaluationError, match="other"):
             compare({"made": made, "other": other}, against="made", **DRAWS)
     one["probabilities"] = one["probabilities"][0]
