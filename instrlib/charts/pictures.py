@@ -133,49 +133,6 @@ def timeline(
 
 
 @chart
-def parallel_coordinates(
-    *,
-    names: np.ndarray,
-    values: np.ndarray,
-    score: np.ndarray,
-    log: np.ndarray,
-    highlighted: np.ndarray,
-    score_name: str,
-    highlighted_name: str = "",
-) -> Figure:
-    """Draw each trial of a search as a line through its hyperparameters to its score.
-
-    `values` [n_trials, n_parameters] have a logarithmic axis where `log` [n_parameters]. `score` [n_trials] is NaN for
-    a failed trial, which is counted in the legend; `highlighted` [n_trials] trials are red, such as the best three.
-    """
-    done = np.isfinite(score)
-    table, chosen = np.column_stack([values, score])[done], highlighted[done]
-    figure, (axes,) = grid(1, 1, row_height=3.2)
-    back = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
-    for at, logged in enumerate([*log, False]):
-        heights = np.log(table[:, at]) if logged else table[:, at]
-        low, width, few = heights.min(), np.ptp(heights) or 1.0, np.unique(heights)
-        table[:, at] = (heights - low) / width
-        axes.axvline(at, color=style.INK, linewidth=1, zorder=2)
-        for tick in few if len(few) <= 5 else np.linspace(low, low + width, 5):
-            text = {"textcoords": "offset points", "va": "center", "fontsize": 7, "zorder": 6, "bbox": back}
-            axes.annotate(f"{np.exp(tick) if logged else tick:.2g}", (at, (tick - low) / width), (4, 0), **text)
-    # Shifted a little, so that trials with the same values do not hide each other.
-    table[:, :-1] += np.linspace(-0.025, 0.025, len(table))[np.argsort(np.argsort(table[:, -1]))][:, None]
-    axes.plot(table[~chosen].T, color=style.GREY, linewidth=0.9, alpha=0.55, zorder=1)
-    axes.plot(table[chosen].T, color=style.RED, linewidth=2.0, zorder=3)
-    failed = "" if done.all() else f", {np.sum(~done)} failed"
-    axes.plot([], color=style.RED, linewidth=2.0, label=label(highlighted_name, wrap=60))
-    axes.plot([], color=style.GREY, label=f"other trials ({np.sum(~chosen)}){failed}")
-    axes.set(xlim=(-0.1, len(names) + 0.35), ylim=(-0.06, 1.06), yticks=[])
-    axes.set_xticks(range(len(names) + 1), [label(name, wrap=11) for name in (*names, score_name)])
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    axes.spines[:].set_visible(False)
-    legend(figure, axes, below=True)
-    return figure
-
-
-@chart
 def scatter(*, x: np.ndarray, y: np.ndarray, kinds: np.ndarray, panels: np.ndarray, frameless: bool = False) -> Figure:
     """Draw points [n] coloured by kind, in one panel for each value of `panels` [n] with the other points in grey.
 

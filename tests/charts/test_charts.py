@@ -30,8 +30,6 @@ EXAMPLES = {
     "timeline": {"classes": ["flute", "piano"], "hop_s": 1.0, "duration_s": 10.0}
     | {"truth_label": ["flute"], "truth_start_s": [1.0], "truth_end_s": [4.0]}
     | {"scores": RNG.uniform(size=(10, 2)), "active": RNG.uniform(size=(10, 2)) > 0.3},
-    "parallel_coordinates": {"names": ["rate", "blocks"], "values": [[0.1, 2], [0.01, 3], [0.001, 4]]}
-    | {"score": [0.5, 0.6, np.nan], "log": [True, False], "highlighted": [False, True, False], "score_name": "score"},
     "scatter": {"x": RNG.normal(size=20), "y": RNG.normal(size=20), "kinds": ["a", "b"] * 10, "panels": ["c"] * 20},
 }
 
