@@ -84,11 +84,6 @@ class Corpus:
         return self.labels is not None
 
     @property
-    def n_unusable(self) -> int:
-        """Number of unusable clips, without those excluded on purpose."""
-        return int((~self.excluded.usable).sum())
-
-    @property
     def fingerprint(self) -> str:
         """Hash of the manifest, the classes and the labels, independent of the machine."""
         columns = [*COLUMNS, CONTENT] if CONTENT in self.manifest else list(COLUMNS)
@@ -276,8 +271,7 @@ def draw_clips(clips: pd.DataFrame, max_clips_per_class: int | None, *, seed: in
     """Draw at most `max_clips_per_class` clips of each class, group by group in turn.
 
     An official test part and the rest keep their shares of the class, but the rest gets at least half of the limit if
-    possible. The draw follows hashes of seed and names per class, so it is independent of the machine, the order of
-    rows and the choice of classes. Raises `ConfigError` for a limit below 1.
+    possible. The draw is independent of the order of rows and the choice of classes. Raises `ConfigError` below 1.
     """
     if max_clips_per_class is None:
         return clips
@@ -299,16 +293,7 @@ def draw_clips(clips: pd.DataFrame, max_clips_per_class: int | None, *, seed: in
 
 
 def strata(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
-    """Return for each clip with several labels its rarest class, which is used for drawing, splitting and counting.
-
-    For clips without a known present class, it is the rarest observed class. So every class keeps its share in each
-    part.
-
-    Examples
-    --------
-    >>> strata(np.array([[1, 1], [1, 0], [0, np.nan]]), ("piano", "banjo"))
-    ['banjo', 'piano', 'piano']
-    """
+    """Return for each clip with several labels its rarest present, or else observed, class, to draw and split by."""
     present = labels == 1
     candidates = np.where(present.any(axis=1, keepdims=True), present, np.isfinite(labels))
     count = np.where(candidates, present.sum(axis=0), np.inf)
@@ -331,7 +316,8 @@ def _reaches_into_test(clips: pd.DataFrame) -> pd.Series:
 
 def check_unusable_share(corpus: Corpus, n_more: int = 0) -> None:
     """Raise `CorpusError` if more than `MAX_UNUSABLE_SHARE` of all clips, `n_more` of the manifest, are unusable."""
-    n_unusable, n_clips = corpus.n_unusable + n_more, corpus.n_unusable + len(corpus.manifest)
+    n_before = int((~corpus.excluded.usable).sum())  # without those excluded on purpose
+    n_unusable, n_clips = n_before + n_more, n_before + len(corpus.manifest)
     if n_unusable > MAX_UNUSABLE_SHARE * n_clips:
         raise CorpusError(
             f"{corpus.name}: {n_unusable} of {n_clips} clips are unusable, more than {MAX_UNUSABLE_SHARE:.0%}; "

@@ -45,11 +45,6 @@ def group_of(name: str) -> str:
 
     The sources are undocumented, so names that differ only in numbers (of takes, copies, tempi or uploads) form one
     group. Two sessions with different names cannot be recognised as one.
-
-    Examples
-    --------
-    >>> group_of("ROOM_room6_MUS_mozart_DEV_lg.wav"), group_of("ROOM-room6-MUS-chords.wav")
-    ('room-6', 'room-6')
     """
     stem = re.sub(r"\.(wav|flac|ogg|mp3)$", "", name.lower())
     stem = re.sub(r"[\s_-]+", "-", re.sub(r"\s*\(\d+\)$", "", stem))

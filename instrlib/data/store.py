@@ -255,9 +255,8 @@ def _fill(
     check_unusable_share(corpus, len(lost))
     labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
     columns = zip(corpus.classes, labels.T, np.delete(labels, lost, axis=0).T, strict=True)
-    values = (1,) if corpus.labels is None else (1, 0)
-    gone = [name for name, of, left in columns for value in values if value in of and value not in left]
-    if gone:  # with several labels, also if no clip without a class is left
+    values = (1,) if corpus.labels is None else (1, 0)  # with several labels, some clips must lack the class, too
+    if gone := [name for name, of, left in columns for value in values if value in of and value not in left]:
         raise CorpusError(
             f"{corpus.name}: no usable clip is left of {', '.join(dict.fromkeys(gone))}; {len(lost)} are unusable (the "
             f"first, {excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or leave that class out."

@@ -54,14 +54,11 @@ def common_classes(
     map to one, and the reverse mapping may differ: a keyboard of NSynth need not be a piano. Classes without a match
     are omitted. `classes_a` and `classes_b` are required for corpora outside the table.
     """
-    there = {
-        wider[0]: label for label in reversed(_classes(corpus_b, classes_b)) if (wider := _widening(corpus_b, label))
-    }
-    matches = {
-        label: next((there[wider] for wider in _widening(corpus_a, label) if wider in there), "")
-        for label in _classes(corpus_a, classes_a)
-    }
-    return {label: match for label, match in matches.items() if match}
+    named = [(_widening(corpus_b, label), label) for label in reversed(_classes(corpus_b, classes_b))]
+    there = {wider[0]: label for wider, label in named if wider}
+    of_class = {label: _widening(corpus_a, label) for label in _classes(corpus_a, classes_a)}
+    matches = {label: [there[one] for one in wider if one in there] for label, wider in of_class.items()}
+    return {label: match[0] for label, match in matches.items() if match}
 
 
 def _widening(corpus: str, label: str) -> list[tuple[str, str]]:
