@@ -16,7 +16,6 @@ from instrlib.reporting.report import as_table
 from instrlib.reporting.summary import Study, about_corpus, open_study, text_of
 
 _DECLARED = "<!-- From here on: declared by the notebooks of the study. -->"
-_MOST_FINDINGS = 5
 
 
 def write_cards(study: Study) -> list[Path]:
@@ -71,12 +70,6 @@ def _content(content: Any) -> str:
     return markdown_table(*grid or (("", ""), [(key, text_of(value)) for key, value in content.items()]))
 
 
-def update_readme() -> None:
-    """Update the list of notebooks and the results in README.md."""
-    path = Path(folders().notebooks).parent / "README.md"
-    write_text(path, renewed(path.read_text(encoding="utf-8")))
-
-
 def renewed(text: str) -> str:
     """Return the text of README with both parts updated; raise `InstrlibError` if a mark or the figure is missing."""
     return _between(_between(text, "notebooks", lambda _: notebooks_table()), "results", results)
@@ -114,7 +107,7 @@ def results(named: str) -> str:
     facts += [f"{about['seeds']} seed{'s' if about['seeds'] != '1' else ''}", f"commit {about['commit']}"]
     found = [(notebook, one["text"]) for notebook, one in study.declared("findings") if one["key"]]
     found += [(row["notebook"], sentence(row)) for row in study.primary]
-    bullets = [f"- {text} ([{name[:2]}](notebooks/{name}.ipynb))" for name, text in found[:_MOST_FINDINGS]]
+    bullets = [f"- {text} ([{name[:2]}](notebooks/{name}.ipynb))" for name, text in found[:5]]
     picture = f"![{captions[figure]}](figures/{name}/{figure}.png)\n\n*{captions[figure]}*"
     return "\n".join([picture, "", f"[`{name}`](reports/{name}/report.pdf): {', '.join(facts)}.", "", *bullets])
 

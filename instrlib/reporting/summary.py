@@ -42,6 +42,10 @@ class Study:
             raise RunError(f"{', '.join(mixed)} of {self.label} have other parameters than {next(iter(manifests))}.")
         return first
 
+    def commits(self) -> str:
+        """Return the commits that made the notebooks' results."""
+        return ", ".join(dict.fromkeys(one["manifest"].get("commit") or "unknown" for one in self.notebooks.values()))
+
     def facts(self) -> dict[str, str]:
         """Return the facts that the notebooks declare, such as the number of clips, as texts."""
         facts = {name: value for entry in self.notebooks.values() for name, value in entry.get("facts", {}).items()}
@@ -55,13 +59,12 @@ class Study:
         """Return corpus, facts, profile, seeds and commits."""
         manifest = self.manifest()
         parameters, title = manifest["parameters"], manifest.get("corpus", {}).get("title", "")
-        commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in self.notebooks.values())
         return {
             "corpus": f"{title} ({parameters['corpus']})" if title else parameters["corpus"],
             **self.facts(),
             "profile": parameters["profile"],
             "seeds": str(parameters["seeds"]),
-            "commit": ", ".join(commits),
+            "commit": self.commits(),
         }
 
 

@@ -16,7 +16,6 @@ from typer.core import TyperGroup
 
 from instrlib.core.io import ConfigError, InstrlibError
 
-_RESUMED = ("study", "download")
 _INTERRUPTED = 130  # the shell's exit code after Ctrl-C
 
 
@@ -36,7 +35,7 @@ class _Commands(TyperGroup):
         except OSError as error:
             _fail(f"{error.strerror or error}: {error.filename}" if error.filename else error)
         except KeyboardInterrupt:
-            if ctx.invoked_subcommand in _RESUMED:
+            if ctx.invoked_subcommand in ("study", "download"):
                 _fail("interrupted; run the same command again to continue.")
             _fail("interrupted.", code=_INTERRUPTED)
 
@@ -101,27 +100,33 @@ def study(
 @_command("status")
 def status() -> None:
     """Show the state of every notebook in every local study, and the commits of the published studies."""
+    from instrlib.core.config import folders
+    from instrlib.reporting.summary import open_study
     from instrlib.runner import study as runs
 
     if rows := runs.status():
         _table(runs.State._fields, rows)
     else:
         typer.echo("No local study; start with: instrlib study")
-    if published := runs.published():
-        _table(("published study", "commit", "notebooks"), [(name, made, str(n)) for name, made, n in published])
+    published = [open_study(path) for path in sorted(folders().reports.glob("[!.]*/results.json"))]
+    if published:
+        rows = [(one.folder.name, one.commits(), str(len(one.notebooks))) for one in published]
+        _table(("published study", "commit", "notebooks"), rows)
 
 
 @_command("publish rendered-quick")
 def publish(study: Study) -> None:
     """Copy a finished study from runs/ to reports/ and figures/, and to the notebooks if they show this study."""
     from instrlib.core.config import folders
-    from instrlib.reporting.cards import update_readme
+    from instrlib.core.io import write_text
+    from instrlib.reporting.cards import renewed
     from instrlib.runner import study as runs
 
     runs.write_reports(folders().runs.absolute() / study)
     written = runs.publish(study)
     if any(path.suffix == ".ipynb" for path in written):
-        update_readme()
+        readme = folders().notebooks.parent / "README.md"
+        write_text(readme, renewed(readme.read_text(encoding="utf-8")))
     for path in written:
         typer.echo(f"{_near(path)}: up to date")
 

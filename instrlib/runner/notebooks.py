@@ -33,11 +33,6 @@ class Notebook:
     title: str
     question: str
 
-    @property
-    def name(self) -> str:
-        """The file name without its suffix."""
-        return self.path.stem
-
 
 def read_notebook(path: Path) -> Notebook:
     """Read a notebook; raise `RunError` if it is none or its parameters are not lines `name = literal`."""
@@ -65,10 +60,7 @@ def execute(
 ) -> None:
     """Execute a notebook in a new kernel, in the notebook's folder, and write the executed copy to `output`.
 
-    Raises
-    ------
-    RunError
-        If a cell raises, the kernel dies or does not start, or `limit_s` has passed; it names notebook and cell.
+    `RunError` names notebook and cell if a cell raises, the kernel dies or does not start, or `limit_s` has passed.
     """
     import papermill
     from jupyter_client import AsyncKernelManager

@@ -73,10 +73,6 @@ class Run:
 
         `key` figures are part of the report's summary; `arrays` are the arguments of the chart: numbers, strings and
         arrays of them.
-
-        Examples
-        --------
-        >>> run.figure("scores", charts.dots, caption="Accuracy.", names=["a"], values=[0.5])  # doctest: +SKIP
         """
         from instrlib import charts
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,8 +124,8 @@ class _Study:
         sizes = {str(one.relative_to(self.folder)): one.stat().st_size for one in sorted(files) if one.is_file()}
         return {file: size for file, size in sizes.items() if not file.endswith(RECORD)}
 
-    def execute(self, name: str, environment: dict[str, str]) -> float:
-        """Execute a notebook and record its inputs; return the duration in s."""
+    def execute(self, name: str, environment: dict[str, str]) -> timedelta:
+        """Execute a notebook and record its inputs; return the duration."""
         folder, copy = self.folder / name, self.folder / f"{name}.ipynb"
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ class _Study:
         found = {"parameters": self.parameters, "parts": self.parts(name, manifest["uses"]), "drawn": drawing_key()}
         found |= {"uses": manifest["uses"], "keeps": manifest["keeps"], "files": self.sizes(name), **_times(began)}
         write_json(folder / RECORD, found)
-        return found["duration_s"]
+        return timedelta(seconds=round(found["duration_s"]))
 
     def collect(self) -> None:
         """Collect the results of the runs with these parameters in `results.json`, arrays, figures and model."""
@@ -172,15 +172,8 @@ def run_study(
     """Run the numbered notebooks, or those named, in order, and collect their results in `runs/<study>`.
 
     A finished notebook is skipped unless its code, the library, its parameters, package versions, the corpus,
-    pretrained networks, other corpora on this machine, or runs that it uses have changed. Returns the notebooks that
-    were executed; `say` receives the progress as lines of text.
-
-    Raises
-    ------
-    ConfigError, CorpusError
-        If a parameter is invalid; existing results are kept.
-    RunError
-        If the study is already running, a notebook is unknown or lacks a parameter, or a cell fails.
+    pretrained networks, other corpora on this machine, or runs that it uses have changed. Invalid parameters raise
+    before existing results are touched. Returns the executed notebooks; `say` receives the progress as lines of text.
     """
     parameters, everything = checked(corpus=corpus, data=data, profile=profile, seeds=seeds), numbered_notebooks()
     if unknown := sorted(set(notebooks or ()) - set(everything)):
@@ -199,7 +192,7 @@ def run_study(
         for name in chosen:
             if why := study.why(name):
                 say(f"{name}: executed, because {why}")
-                say(f"{name}: done in {duration(study.execute(name, processes))}")
+                say(f"{name}: done in {study.execute(name, processes)}")
                 executed.append(name)
             else:
                 say(f"{name}: unchanged")
@@ -255,7 +248,8 @@ def states_of(study: str) -> Iterator[State]:
     except RunError:
         begun = "running"
     for name, record in records.items():
-        ended = (record["ended"][:16].replace("T", " "), duration(record["duration_s"])) if record else ()
+        took = str(timedelta(seconds=round(record.get("duration_s", 0))))
+        ended = (record["ended"][:16].replace("T", " "), took) if record else ()
         if why := why_unsuited(corpus, name):
             yield State(study, name, "left out", detail=why)
         elif "failed" in record:
@@ -267,16 +261,6 @@ def states_of(study: str) -> Iterator[State]:
             yield State(study, name, "changed" if why else "done", *ended, why.removeprefix("changed: "))
         else:
             yield State(study, name, begun if (folder / f"{name}.ipynb").is_file() else "never run")
-
-
-def published() -> list[tuple[str, str, int]]:
-    """Return the published studies: name, the commits that made them, number of notebooks."""
-    found = []
-    for path in sorted(folders().reports.glob("[!.]*/results.json")):
-        entries = read_json(path)["notebooks"].values()
-        commits = dict.fromkeys(entry["manifest"].get("commit") or "unknown" for entry in entries)
-        found.append((path.parent.name, ", ".join(commits), len(entries)))
-    return found
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -421,19 +405,6 @@ def _replace(folder: Path, parts: Iterable[Path]) -> None:
                 shutil.copytree(path, new / path.name, ignore=shutil.ignore_patterns(".*"))
             elif path.exists():
                 shutil.copyfile(path, new / path.name)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text.
-
-    Examples
-    --------
-    >>> duration(7.4), duration(125), duration(7_260)
-    ('7 s', '2 min 5 s', '2 h 1 min')
-    """
-    minutes, left_s = divmod(round(seconds), 60)
-    hours, left_min = divmod(minutes, 60)
-    return f"{hours} h {left_min} min" if hours else f"{minutes} min {left_s} s" if minutes else f"{left_s} s"
 
 
 def _times(began: float) -> dict[str, Any]:

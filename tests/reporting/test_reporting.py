@@ -59,12 +59,9 @@ def published(tmp_path, results):
 
 
 def said(*values, **more):
-    names, terms = (
-        ("verdict", "difference", "low", "high", "p", "detectable"),
-        ("cutMix", "no augmentation", "accuracy"),
-    )
-    row = dict(zip((*names, "first", "second", "score"), (*values, *terms), strict=True))
-    return numbers.sentence(row | {"margin": 0.01} | more)
+    names = ("verdict", "difference", "low", "high", "p", "detectable", "margin", "first", "second", "score")
+    terms = (0.01, "cutMix", "no augmentation", "accuracy")
+    return numbers.sentence(dict(zip(names, (*values, *terms), strict=True)) | more)
 
 
 def test_the_wording_of_the_verdicts_is_the_reviewed_one():
