@@ -72,8 +72,7 @@ def analyse(
         path, model, prediction.duration_s, lambda done: on_progress(0.35 + 0.4 * done, "Computing the timeline")
     )
     on_progress(0.75, "Computing the saliency map")
-    network, top = model.single, int(prediction.probabilities.argmax())
-    config = network.features
+    network, config, top = model.single, model.single.features, int(prediction.probabilities.argmax())
     # This cannot be a silent window, because silence has probability 0 for every class.
     start_s = float(windows.start_s[windows.probabilities[:, top].argmax()])
     signal = decode.load(path, sample_rate_hz=config.sample_rate_hz, start_s=start_s, duration_s=config.segment_s)
@@ -125,9 +124,8 @@ def _timeline(
 
 def to_json(analysis: Analysis) -> str:
     """Return an analysis as indented JSON; units are in the names, undefined numbers are null."""
-    prediction, played, about = analysis.prediction, analysis.timeline, analysis.model.about
+    prediction, played, network = analysis.prediction, analysis.timeline, analysis.model.single
     short = ("study", "corpus", "network", "published_at", "commit", "n_tested", "scores")
-    network = analysis.model.single
     times = None
     if played is not None:
         times = {name: played[name] for name in ("instruments", "window_s", "hop_s")}
@@ -143,7 +141,7 @@ def to_json(analysis: Analysis) -> str:
         "timeline": times,
         "condition": analysis.condition,
         "features": network.features.to_dict(),
-        "model": {"name": analysis.model.name, **{name: about[name] for name in short}},
+        "model": {"name": analysis.model.name, **{name: analysis.model.about[name] for name in short}},
         "instrlib": instrlib.__version__,
     }
     return json.dumps(to_jsonable(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
