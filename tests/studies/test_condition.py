@@ -52,8 +52,8 @@ def swing_db(depth_db: float, rate_hz: float, duration_s: float = 2.0) -> np.nda
 
 
 def bands(depth_db: float, rate_hz: float) -> np.ndarray:
-    swinging = at_level(swing_db(depth_db, rate_hz, 10.0), tone(1500.0, 10.0) + tone(4000.0, 10.0))
-    return tone(duration_s=10.0) + 0.1 * swinging
+    high = 0.1 * (tone(1500.0, 10.0) + tone(4000.0, 10.0))
+    return tone(duration_s=10.0) + at_level(swing_db(depth_db, rate_hz, 10.0), high)
 
 
 def pulses(low: float) -> np.ndarray:
@@ -98,25 +98,22 @@ def test_a_measure_has_its_value_in_closed_form(name, cases, relative, absolute)
         assert measure(signal, RATE_HZ)[name] == pytest.approx(expected, rel=relative, abs=absolute)
 
 
-def test_two_rates_of_decay_have_the_variance_of_two_points_and_a_crescendo_has_no_decay():
+def test_decay_at_two_rates_and_of_a_crescendo_and_inharmonicity_in_noise_and_of_sounds_without_a_series():
     level_db = np.concatenate([-10 * seconds(1.0), -10 - 30 * seconds(1.0)])
     # Half of the slopes are 10, half 30 dB/s: variance 100, less that of lines across both.
     assert condition.decay(at_level(level_db), RATE_HZ)[1] == pytest.approx(95, rel=0.1)
     assert np.isnan(condition.decay(at_level(10 * seconds()), RATE_HZ)[:2]).all()
-
-
-def test_inharmonicity_in_noise_with_an_inexact_fundamental_and_of_sounds_without_a_series():
+    # The fundamental need not be exact.
     assert condition.inharmonicity(with_noise(string(110, 5e-4), 30), RATE_HZ, 111.0) == pytest.approx(5e-4, rel=0.05)
     bell = np.sum([tone(ratio * 200.0) for ratio in (1.0, 1.58, 2.24, 2.92, 3.46, 4.37, 5.29, 6.61)], axis=0)
     assert math.isnan(condition.inharmonicity(bell, RATE_HZ, 200.0))
     assert math.isnan(measure(tone(), RATE_HZ)["inharmonicity"])
 
 
-@pytest.mark.parametrize("depth_db", [1.0, 6.0])
-@pytest.mark.parametrize("rate_hz", [5.0, 11.0])
-def test_a_tremolo_has_its_depth_and_one_rate(depth_db, rate_hz):
-    found_db, peak = condition.modulation(at_level(swing_db(depth_db, rate_hz, 3.0)), RATE_HZ)
-    assert found_db == pytest.approx(depth_db / math.sqrt(2), rel=0.2) and peak > 0.95
+def test_a_tremolo_has_its_depth_and_one_rate():
+    for depth_db, rate_hz in ((1.0, 5.0), (6.0, 5.0), (1.0, 11.0), (6.0, 11.0)):
+        found_db, peak = condition.modulation(at_level(swing_db(depth_db, rate_hz, 3.0)), RATE_HZ)
+        assert found_db == pytest.approx(depth_db / math.sqrt(2), rel=0.2) and peak > 0.95
     assert condition.modulation(tone(), RATE_HZ)[0] < 0.05 and condition.modulation(white(3.0), RATE_HZ)[1] < 0.3
 
 

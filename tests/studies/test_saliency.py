@@ -23,8 +23,7 @@ def randomised(model, seed: int = 0):
     """Set every weight to a random value, variances above 0."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
-        values = [rng.normal(0, 0.3, weight.shape) for weight in layer.weights]
-        norm = type(layer).__name__ == "BatchNormalization"
+        norm, values = "norm" in layer.name, [rng.normal(0, 0.3, weight.shape) for weight in layer.weights]
         layer.set_weights([np.abs(value) + 0.5 for value in values] if norm else values)
     return model
 
@@ -34,18 +33,18 @@ def model():
     return randomised(build(SPECS["small"], SHAPE, 4))
 
 
-def output_of(model, layer: str, x: np.ndarray) -> np.ndarray:
-    return np.asarray(load_keras().Model(model.input, model.get_layer(layer).output)(x))
+def output_of(model, layer: str) -> np.ndarray:
+    return np.asarray(load_keras().Model(model.input, model.get_layer(layer).output)(X))
 
 
 def test_a_class_activation_map_is_a_weighted_sum_of_channels_its_mean_the_logit_and_grad_cam_its_positive_part(
     model,
 ):
     last = saliency.picture_layers(model)[-1]
-    active, (kernel, bias) = output_of(model, last, X), model.layers[-1].get_weights()
+    active, (kernel, bias) = output_of(model, last), model.layers[-1].get_weights()
     maps = saliency.class_activation_maps(model, X)
     np.testing.assert_allclose(maps, np.einsum("nrck,kt->ntrc", active, kernel), rtol=1e-4, atol=1e-5)
-    logits = output_of(model, model.layers[-2].name, X) @ kernel + bias
+    logits = output_of(model, model.layers[-2].name) @ kernel + bias
     np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, logits, rtol=1e-4, atol=1e-5)
     for target in (0, 3):
         found, own = saliency.grad_cam(model, X, np.full(3, target), layer=last), maps[:, target]
@@ -64,7 +63,7 @@ def test_grad_cam_at_lower_layers_weights_channels_by_the_mean_gradient_of_the_l
     y = keras.layers.Conv2D(5, 3, strides=2, activation="tanh", name="below")(inputs)
     end = keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(y))
     model = randomised(keras.Model(inputs, end), seed=3)
-    active = output_of(model, "below", X)
+    active = output_of(model, "below")
     gradient = model.layers[-1].get_weights()[0][:, 1].reshape(active.shape[1:])  # of a linear logit
     expected = np.maximum(active @ gradient.mean(axis=(0, 1)), 0)
     np.testing.assert_allclose(saliency.grad_cam(model, X, np.full(3, 1), layer="below"), expected, atol=1e-5)
@@ -250,7 +249,6 @@ def test_networks_are_measured_once_and_segments_keep_their_order(small, trained
         np.testing.assert_allclose(deletion[..., 0], answers, atol=0.01)
         np.testing.assert_allclose(insertion[..., -1], answers, atol=0.01)
         np.testing.assert_allclose(deletion[..., -1], insertion[..., 0])
-    assert found["layers"] == ["scores", "conv3", "conv2", "conv1"]
-    assert found["randomised"].shape == (2, len(chosen), 4)
+    assert found["layers"] == ["scores", "conv3", "conv2", "conv1"] and found["randomised"].shape == (2, len(chosen), 4)
     assert ((found["randomised"] >= 0) & (found["randomised"] <= 1 + 1e-9)).all()
     np.testing.assert_array_equal(found["randomised"], again["randomised"])
