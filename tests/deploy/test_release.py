@@ -103,8 +103,8 @@ def model(released) -> published.PublishedModel:
 
 
 @pytest.fixture
-def folder(model_folder, tmp_path) -> Path:
-    return shutil.copytree(model_folder, tmp_path / "model")
+def folder(model, tmp_path) -> Path:
+    return shutil.copytree(model.folder, tmp_path / "model")
 
 
 def content(folder: Path) -> dict[str, bytes]:
