@@ -318,7 +318,7 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     lines = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items())
     io.write_text(folder / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")  # compact: one line per entry
     licence = sealed["about"]["corpus"]["licence"]
-    fonts = [{"name": name, **vars(font)} for name, font in FONTS.items() if name in licence]
+    fonts = [{"name": name, **font} for name, font in FONTS.items() if name in licence]
     values = sealed | {"fonts": fonts, "n_noises": N_NOISES}
     card = filled("model_card.md", values, trim_blocks=True, lstrip_blocks=True)
     io.write_text(folder / published.CARD, card + "\n")

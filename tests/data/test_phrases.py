@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instrlib.data.rendered import phrases
-from instrlib.data.rendered.voices import CLASSES, voices
+from instrlib.data.rendered.phrases import CLASSES, voices
 
 DURATION_S = 3.0
 PITCHED = tuple(label for label in CLASSES if label != "drums")

@@ -12,7 +12,7 @@ import soundfile
 from instrlib.core.io import ConfigError, CorpusError, DiskError
 from instrlib.data import corpora, rendered
 from instrlib.data.corpora import COLUMNS
-from instrlib.data.rendered import sampler, sources
+from instrlib.data.rendered import sources
 
 CLIPS = 12
 CLASSES = (
@@ -78,14 +78,14 @@ def test_a_clip_does_not_depend_on_what_was_played_before_it():
     font = sources.find_soundfont()
     clips = [rendered.compose(label, index)[1:] for index in range(2) for label in CLASSES]
 
-    def play(engine, voice, phrase):
+    def play(voice, phrase):
         given = {"program": voice.program, "duration_s": 3.0, "drums": voice.drums, "bends": phrase.bends}
-        return sampler.play(font, phrase.notes, tuning_cents=11.0, engine=engine, **given)
+        return sources.play(font, phrase.notes, tuning_cents=11.0, **given)
 
-    used = sampler.TinySoundFont(font)
-    in_sequence = [play(used, *clip) for clip in clips]
+    in_sequence = [play(*clip) for clip in clips]
     for index in (0, 11, 23):
-        alone = play(sampler.TinySoundFont(font), *clips[index])
+        sources.synthesiser.cache_clear()
+        alone = play(*clips[index])
         assert np.array_equal(alone, in_sequence[index]) and 0.005 < np.abs(alone).max() < 1
 
 
@@ -150,7 +150,7 @@ def test_unknown_classes_fonts_and_folders_that_cannot_be_written_are_refused(sm
 def test_without_a_synthesiser_or_a_font_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tinysoundfont", None)
     with pytest.raises(CorpusError, match="tinysoundfont"):
-        sampler.open_engine.__wrapped__(sources.find_soundfont("TimGM6mb"))
+        sources.synthesiser.__wrapped__(sources.find_soundfont("TimGM6mb"))
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CorpusError, match="pretty-midi"):
         sources.find_soundfont.__wrapped__("TimGM6mb")
@@ -158,7 +158,7 @@ def test_without_a_synthesiser_or_a_font_the_error_names_what_to_install(monkeyp
 
 def test_no_note_falls_on_a_key_for_which_its_font_has_no_sound():
     """TimGM6mb's alto saxophone cannot play the E above middle C."""
-    assert sampler.silent_keys(sources.find_soundfont("TimGM6mb"), 65, 60, 69) == {64}
+    assert sources.silent_keys(sources.find_soundfont("TimGM6mb"), 65, 60, 69) == {64}
     played = [rendered.compose("saxophone", index, players=rendered.Players(("TimGM6mb",))) for index in range(60)]
     pitches = np.concatenate([phrase.notes[:, 2] for _, voice, phrase in played if voice.program == 65])
     assert {63, 65} <= set(pitches) and 64 not in pitches
@@ -184,7 +184,7 @@ def test_a_note_sounds_at_its_onset_and_at_its_pitch_and_can_be_bent(pitch):
     frequencies = np.fft.rfftfreq(2**19, 1 / 22_050)
     near = frequencies[(frequencies > fundamental / 1.06) & (frequencies < fundamental * 1.06)]
     for bends, tuning_cents, expected in ((None, 0.0, 0), (None, 20.0, 20), (np.array([[0.0, -50.0]]), 10.0, -40)):
-        sound = sampler.play(sources.find_soundfont(), note, bends=bends, tuning_cents=tuning_cents, **given)
+        sound = sources.play(sources.find_soundfont(), note, bends=bends, tuning_cents=tuning_cents, **given)
         loud = np.flatnonzero(np.abs(sound) > 0.1 * np.abs(sound).max()) / 22_050
         assert len(sound) == 44_100 and abs(loud[0] - 0.5) < 0.02 and abs(loud[-1] - 1.5) < 0.1
         spectrum = np.abs(np.fft.rfft(sound[13_230:30_870] * np.hanning(17_640), 2**19))

@@ -27,7 +27,7 @@ from recordings import CLASSES, SIMULATED, made_up_analysis, write_tone
 from trees import heeding
 
 from instrlib.core.io import AudioError, ConfigError, CorpusError, RunError
-from instrlib.data.rendered import sampler
+from instrlib.data.rendered import sources
 from instrlib.deploy import analysis
 from instrlib.deploy import page as served
 from instrlib.models import published
@@ -208,7 +208,7 @@ def test_uploads_are_private_and_removed_it_opens_without_a_synthesiser_and_a_ta
     page_folder, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "tinysoundfont", None)
-    sampler.open_engine.cache_clear()
+    sources.synthesiser.cache_clear()
     with pytest.raises(CorpusError, match="tinysoundfont"):
         analysis.example_clip(page_folder)
     with served.opened(page_folder) as address:

@@ -27,8 +27,8 @@ from instrlib.core.io import (
 from instrlib.core.parallel import parallel_map
 from instrlib.data.corpora import COLUMNS, Corpus, CorpusInfo
 from instrlib.data.files import CONTENT
-from instrlib.data.rendered import phrases, sampler, sources
-from instrlib.data.rendered.voices import CLASSES, Voice, voices
+from instrlib.data.rendered import phrases, sources
+from instrlib.data.rendered.phrases import CLASSES, Voice, voices
 
 SAMPLE_RATE_HZ = 22_050
 DURATION_S = 3.0
@@ -51,7 +51,7 @@ PLAYERS = Players()
 def info(players: Players = PLAYERS) -> CorpusInfo:
     """Describe the corpus as played by these fonts."""
     fonts = {name: sources.FONTS[name] for name in players.fonts if name in sources.FONTS}
-    licences = "; ".join(f"{name}: {font.licence}" for name, font in fonts.items())
+    licences = "; ".join(f"{name}: {font['licence']}" for name, font in fonts.items())
     return CorpusInfo(
         name="rendered",
         title="Phrases played by sampled instruments (built in)",
@@ -59,7 +59,7 @@ def info(players: Players = PLAYERS) -> CorpusInfo:
             f"Rendered on this machine with soundfonts ({licences}) from installed packages. The clips contain the "
             "fonts' samples: keep them to yourself, or pass them on under the fonts' terms and name the fonts."
         ),
-        citation="Soundfonts: " + " ".join(font.citation for font in fonts.values()),
+        citation="Soundfonts: " + " ".join(font["citation"] for font in fonts.values()),
         url="",
         size="132 kB a clip: 95 MB for 60 clips of each class",
         how_to_get="It is rendered on first use, in a few seconds, and needs no download.",
@@ -112,9 +112,6 @@ def notes(corpus: Corpus, clip_id: str) -> pd.DataFrame:
     return pd.DataFrame(played[clip_id], columns=list(phrases.NOTE_COLUMNS))
 
 
-# -- a clip ------------------------------------------------------------------------------------------------------------
-
-
 def compose(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS) -> tuple[str, Voice, phrases.Phrase]:
     """Return font, voice and phrase of clip number `index` of a class.
 
@@ -127,7 +124,7 @@ def compose(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS
     is_exercise = not voice.drums and rng.random() < players.exercises
     phrase = (phrases.exercise if is_exercise else phrases.compose)(rng, voice, duration_s=DURATION_S)
     place = sources.find_soundfont(font)
-    silent = sampler.silent_keys(place, voice.program, voice.low, voice.high, drums=voice.drums)
+    silent = sources.silent_keys(place, voice.program, voice.low, voice.high, drums=voice.drums)
     sounding = np.array([pitch for pitch in range(voice.low, voice.high + 1) if pitch not in silent])
     moved = phrase.notes.copy()
     moved[:, 2] = sounding[np.abs(sounding - moved[:, 2:3]).argmin(axis=1)]
@@ -141,7 +138,7 @@ def render(label: str, index: int, *, seed: int = 0, players: Players = PLAYERS)
     place, time = sources.find_soundfont(font), {"duration_s": DURATION_S, "sample_rate_hz": SAMPLE_RATE_HZ}
     played = {"program": voice.program, "drums": voice.drums, "bends": phrase.bends}
     cents = float(np.clip(rng.normal(0, 9), -25, 25))
-    return record(rng, sampler.play(place, phrase.notes, **time, **played, tuning_cents=cents))
+    return record(rng, sources.play(place, phrase.notes, **time, **played, tuning_cents=cents))
 
 
 def record(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
@@ -191,17 +188,15 @@ def _generators(label: str, index: int, seed: int, players: Players) -> list[np.
     return [np.random.default_rng(one) for one in sequence.spawn(2)]
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
 def _record(folder: Path, label: str, batch: int) -> Path:
     return folder / "notes" / f"{label}-{batch:04d}.json"
 
 
 def _is_whole(folder: Path, label: str, batch: int) -> bool:
     try:
-        paths = [folder / one["path"] for one in read_json(_record(folder, label, batch))]
-        return all(path.stat().st_size == _FILE_BYTES for path in paths)
+        return all(
+            (folder / one["path"]).stat().st_size == _FILE_BYTES for one in read_json(_record(folder, label, batch))
+        )
     except (InstrlibError, OSError, KeyError, TypeError):  # missing or damaged
         return False
 

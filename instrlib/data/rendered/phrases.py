@@ -4,19 +4,67 @@ A phrase has a key, a tempo, a chord progression and a texture of the instrument
 strumming, a chorale, a riff, or a drum groove with a fill. Its notes are in one register.
 """
 
+import functools
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from instrlib.data.rendered.voices import MUSIC, Style, Voice
-
 T = TypeVar("T")
+
+MUSIC: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+"""The tables `parts`, `styles`, `rhythms`, `modes`, `gates`, `strokes`, `kit` and `drums`."""
+
+CLASSES = tuple(MUSIC["parts"])
 
 NOTE_COLUMNS = ("onset_s", "offset_s", "pitch", "velocity")
 _SHORTEST_S = 0.03
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an instrument plays; strings contain names, repeated in proportion to their probability."""
+
+    textures: str
+    tempo_bpm: tuple[float, float] = (66, 132)
+    rhythms: str = "lyrical lively"
+    modes: str = "major major minor minor dorian mixolydian"
+    articulations: str = "legato legato tenuto detached staccato slurs"
+    swing: float = 0.0  # share of phrases with swung eighths
+    vibrato_cents: float = 0.0  # largest depth, on long notes of a single line
+    scoop: float = 0.0  # share of notes of a single line that are reached from below
+    ornament: float = 0.0  # share of long notes of a melody with a grace note
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A General MIDI program (a kit, for drums) in one register: MIDI pitches from `low` to `high`."""
+
+    label: str
+    program: int
+    register: int  # from 1, the lowest; for drums, 1 is straight and 2 swung
+    low: int
+    high: int
+    style: Style
+    drums: bool
+
+
+@functools.cache
+def voices(label: str) -> tuple[Voice, ...]:
+    """Return the voices of a class, ordered such that the first ones differ in register and program."""
+    found = []
+    for programs, low, high, n_registers, name in MUSIC["parts"][label]:
+        style, drums = Style(**MUSIC["styles"][name]), label == "drums"
+        edges = np.linspace(low, high + 1, n_registers + 1)
+        bands = [(low, high) if drums else (round(first), round(end) - 1) for first, end in pairwise(edges)]
+        numbered = [(program, number, band) for program in programs for number, band in enumerate(bands, 1)]
+        found += [Voice(label, program, number, *band, style, drums) for program, number, band in numbered]
+    return tuple(sorted(found, key=lambda voice: voice.register))
 
 
 @dataclass(frozen=True)
@@ -63,8 +111,9 @@ class Piece:
         firsts = range(0, self.n_beats, self.beats_a_chord)
         return [(first, min(first + self.beats_a_chord, self.n_beats), self.chord(first)) for first in firsts]
 
-    def ladder(self, low: int, high: int) -> list[int]:
-        """Return the pitches of the melody's scale from `low` to `high`."""
+    def ladder(self, low: int | None = None, high: int | None = None) -> list[int]:
+        """Return the pitches of the melody's scale from `low` to `high`, by default of the register."""
+        low, high = low or self.voice.low, high or self.voice.high
         tones = self.mode.get("line", self.mode["scale"])
         return [pitch for pitch in range(low, high + 1) if (pitch - self.tonic) % 12 in tones]
 
@@ -161,9 +210,9 @@ def _line(piece: Piece, ladder: list[int], rhythms: str = "") -> list[Event]:
 def _melody(piece: Piece) -> list[Event]:
     """Play a melody; some long notes begin with a grace note from above."""
     events: list[Event] = []
-    short, high = 0.07 / piece.beat_s, piece.voice.high
-    for event in _line(piece, piece.ladder(piece.voice.low, high)):
-        above = piece.ladder(event.pitch + 1, min(event.pitch + 2, high))
+    short = 0.07 / piece.beat_s
+    for event in _line(piece, piece.ladder()):
+        above = piece.ladder(event.pitch + 1, min(event.pitch + 2, piece.voice.high))
         if above and event.length * piece.beat_s > 0.4 and piece.rng.random() < piece.voice.style.ornament:
             events.append(Event(event.beat, short, above[0], -6))
             events.append(event._replace(beat=event.beat + short, length=event.length - short))
@@ -174,14 +223,13 @@ def _melody(piece: Piece) -> list[Event]:
 
 def _fanfare(piece: Piece) -> list[Event]:
     """Play signals: repeated notes and leaps over the tones of one chord."""
-    chord = piece.chord(0)
-    ladder = [pitch for pitch in range(piece.voice.low, piece.voice.high + 1) if pitch % 12 in chord]
-    return _line(piece, ladder, "fanfare")
+    chord, voice = piece.chord(0), piece.voice
+    return _line(piece, [pitch for pitch in range(voice.low, voice.high + 1) if pitch % 12 in chord], "fanfare")
 
 
 def _double_stops(piece: Piece) -> list[Event]:
     """Play a melody with a second voice a third or a sixth below its longer notes."""
-    ladder = piece.ladder(piece.voice.low, piece.voice.high)
+    ladder = piece.ladder()
     events, below = _line(piece, ladder), _pick(piece.rng, (2, 2, 5))
     places = [(event, ladder.index(event.pitch) - below) for event in events if event.length >= 0.5]
     return events + [event._replace(pitch=ladder[place], accent=-5.0) for event, place in places if place >= 0]
@@ -189,7 +237,7 @@ def _double_stops(piece: Piece) -> list[Event]:
 
 def _run(piece: Piece) -> list[Event]:
     """Play even notes in a figure, repeated up or down the scale, into a longer last note."""
-    ladder = piece.ladder(piece.voice.low, piece.voice.high)
+    ladder = piece.ladder()
     top = len(ladder) - 1
     figure = _pick(piece.rng, ((0, 1, 2, 3), (0, 2, 1, 3, 2, 4), (0, 1, 2, 1), (0, 1, 2, 0), (0, 1, 0, -1)))
     notes_a_beat = _pick(piece.rng, [n for n in (2, 3, 4, 4) if n / piece.beat_s < 9.5])
@@ -274,10 +322,8 @@ def _riff(piece: Piece) -> list[Event]:
     ladder = piece.ladder(piece.voice.low, min(piece.voice.low + 16, piece.voice.high))
     root = next(place for place, pitch in enumerate(ladder) if pitch % 12 == piece.tonic)
     places = np.minimum(root + np.append([0, 0, 0], piece.rng.integers(0, 5, 5)), len(ladder) - 1)
-    return [
-        Event(beat, length, ladder[places[int(2 * beat) % 8]], 8.0 * (beat % 2 == 0))
-        for beat, length, _ in _strokes(piece, "riff")
-    ]
+    strokes = [(beat, length, int(2 * beat) % 8) for beat, length, _ in _strokes(piece, "riff")]
+    return [Event(beat, length, ladder[places[eighth]], 8.0 * (beat % 2 == 0)) for beat, length, eighth in strokes]
 
 
 def _chorale(piece: Piece) -> list[Event]:
