@@ -1,4 +1,4 @@
-"""Available domains, in pairs, and networks that predict other domains than their own."""
+"""Available domains, in pairs; networks and the released model predict other domains, and degraded clips."""
 
 import dataclasses
 import os
@@ -8,33 +8,40 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
+from sklearn.metrics import roc_auc_score
 from trees import make_folder, make_kaggle_instruments, tone, write_audio
 
+from instrlib.audio import effects
 from instrlib.core.config import TrainConfig, folders, get_profile
 from instrlib.core.io import ConfigError, CorpusError, LeakError
 from instrlib.data import rendered
 from instrlib.data.rendered import sources
 from instrlib.data.splits import load_split
+from instrlib.evaluation import metrics
+from instrlib.evaluation.calibration import is_named
 from instrlib.models import trained, variants
 from instrlib.models.layers import Layer
+from instrlib.models.published import predict_file
 from instrlib.studies import domains
+from instrlib.studies.domains import UNKNOWN, UNTOUCHED, name_of
 
+TRIED = {name: effects.DEGRADATIONS[name] for name in ("noise", "clipping")}
 TINY = (Layer("conv", 4, 3, 2, 2, True), Layer("conv", 6, 3, 1, 1, True), Layer("average"))
 
 
 @pytest.fixture
 def fonts(monkeypatch):
     """Return the fonts of the machine, by name; a test adds what it needs. TimGM6mb plays for all, two classes."""
-    there: dict[str, Path] = {}
+    there, shared, load = {}, {Path("TimGM6mb"), Path("Merlin")}, rendered.load
 
-    def load(root, *, clips_per_class, players):
-        few = {"classes": ("flute", "piano"), "players": rendered.Players(("TimGM6mb",))}
-        return rendered.load(root, clips_per_class=min(9, clips_per_class), **few)
+    def few(root, *, clips_per_class, players):
+        played = {"classes": ("flute", "piano"), "players": rendered.Players(("TimGM6mb",))}
+        return load(root, clips_per_class=min(9, clips_per_class), **played)
 
-    known = {"fonts": lambda: there, "font_hash": sources.font_hash}
-    known["shared_samples"] = lambda *both: 0.1 * (set(both) == {Path("TimGM6mb"), Path("Merlin")})
-    monkeypatch.setattr(domains, "sources", SimpleNamespace(**known))
-    monkeypatch.setattr(domains, "rendered", SimpleNamespace(load=load, Players=rendered.Players))
+    monkeypatch.setattr(sources, "fonts", lambda: there)
+    monkeypatch.setattr(sources, "shared_samples", lambda *both: 0.1 * (set(both) == shared))
+    monkeypatch.setattr(rendered, "load", few)
     return there
 
 
@@ -98,11 +105,11 @@ def test_corpora_below_the_data_folder_are_found_and_parts_and_copies_excluded_o
     found, excluded = find()
     assert [one.name for one in found] == ["rendered", "folder mine"] and len(excluded) == 2
     assert any(one.startswith("kaggle_instruments: piano/copied.wav of folder mine and ") for one in excluded)
-    bad = ("somewhere", "irmas=", "gtzan=/tmp", "rendered=/tmp", "irmas=sound/irmas", "irmas=/no/such/folder")
-    for entries, error, reason in (
-        ([f"folder={mine}", f"kaggle_instruments={kaggle.root}"], LeakError, r"copied\.wav"),
-        ([f"irmas={irmas}"], (ConfigError, CorpusError), None),
-        *(([entry], ConfigError, domains.VARIABLE) for entry in bad),
+    bad = ("somewhere", "irmas=", "gtzan=/tmp", "rendered=/tmp", "irmas=sound/irmas")
+    for error, reason, *entries in (
+        (LeakError, r"copied\.wav", f"folder={mine}", f"kaggle_instruments={kaggle.root}"),
+        (CorpusError, None, f"irmas={irmas}"),
+        *((ConfigError, domains.VARIABLE, entry) for entry in bad),
     ):
         name_corpora(monkeypatch, *entries)
         with pytest.raises(error, match=reason):
@@ -141,7 +148,6 @@ def test_what_is_on_this_machine_changes_with_its_files(fonts, monkeypatch, tmp_
     ("source", "target", "of_source", "of_target"),
     [
         ("fsdkaggle2018 Applause Cello Violin_or_fiddle", "irmas vio pia cel", "- cello violin", "violin - cello"),
-        ("rendered acoustic_guitar cello piano", "kaggle_instruments drums guitar", "guitar - -", "- guitar"),
         ("rendered acoustic_guitar electric_guitar", "kaggle_instruments guitar drums", "guitar guitar", "guitar -"),
         ("nsynth guitar keyboard string", "rendered cello piano violin", "- keyboard string", "string keyboard string"),
     ],
@@ -187,7 +193,7 @@ def crossed(small, inputs, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRLIB_DATA", str(place / "data"))
         patch.setenv(domains.VARIABLE, f"folder={place / 'mine'}")
-        patch.setattr(domains, "sources", SimpleNamespace(fonts=dict))
+        patch.setattr(sources, "fonts", dict)
         found, _ = domains.available(small.clips, inputs, profile=get_profile("smoke"), folder=place)
     recipe = TINY, TrainConfig(epochs=2)
     made = [variants.Variant(one.name, *recipe, one.store.folder, splits=one.splits) for one in found]
@@ -228,3 +234,128 @@ def test_predictions_are_those_of_the_network_and_of_its_copy_with_the_statistic
         np.testing.assert_allclose(norm.moving_variance, values.var(axis=(0, 1, 2)), rtol=1e-3, atol=1e-4)
     for before, after in zip(model.trainable_weights, adapted.trainable_weights, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.fixture(scope="module")
+def made(released, small, tmp_path_factory):
+    """Return test clips predicted as they are and degraded, and another corpus with a class that the model lacks."""
+    folder, model = tmp_path_factory.mktemp("predicted"), released.made.model
+    clips = domains.choose_clips(model, small.clips, small.split, per_class=99)
+    other = rendered.load(folder / "other", clips_per_class=6, classes=("flute", "drums", "organ"), seed=1)
+    given = {"study": small.clips, "split": small.split}
+    home, away = (
+        domains.predict_domain(folder / f"{one.root.name}.npz", model, one, **given) for one in (small.clips, other)
+    )
+
+    def predict():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(domains, "DEGRADATIONS", TRIED)
+            return domains.predict_degraded(folder, model, small.clips, clips, small.split)
+
+    return SimpleNamespace(
+        model=model, folder=folder, clips=clips, home=home, away=away, predict=predict, predicted=predict()
+    )
+
+
+def test_clips_come_from_the_test_part_as_many_of_each_class_and_groups_take_turns(made, small, tmp_path):
+    model, clips = made.model, made.clips
+    chosen = domains.choose_clips(model, small.clips, small.split, per_class=3)
+    manifest = small.clips.manifest.set_index("clip_id", drop=False)
+    table, test = manifest.loc[chosen], manifest[manifest.clip_id.map(small.split.parts).eq("test")]
+    assert table.label.value_counts().to_dict() == dict.fromkeys(model.classes, 3)
+    there = test.groupby("label").group.nunique().clip(upper=3)
+    assert table.groupby("label").group.nunique().equals(there) and set(chosen) < set(clips) == set(test.clip_id)
+    seen = small.split.parts.index[small.split.parts == "train"][0]
+    with pytest.raises(LeakError, match="trained on the clip"):
+        domains.predict_degraded(tmp_path, model, small.clips, [*clips, seen], small.split)
+    assert not list(tmp_path.iterdir()), "nothing was predicted"
+    turned = small.split.parts.map({"train": "test", "validation": "validation", "test": "train"})
+    with pytest.raises(LeakError, match="another split"):
+        domains.choose_clips(model, small.clips, dataclasses.replace(small.split, parts=turned), per_class=3)
+
+
+def test_of_a_corpus_that_shares_clips_with_the_study_new_clips_of_trained_groups_are_left_out(made, small, tmp_path):
+    own, given = small.clips.manifest, {"study": small.clips, "split": small.split}
+    part, renamed = own.clip_id.map(small.split.parts), "other " + own.clip_id
+    larger = own.clip_id.where(part != "train", renamed)
+    for ids, expected in ((larger, own.clip_id[part == "test"]), (renamed, renamed)):
+        manifest = own.assign(clip_id=ids).sort_values("clip_id", ignore_index=True)
+        corpus = dataclasses.replace(small.clips, manifest=manifest)
+        found = domains.predict_domain(tmp_path / f"{len(expected)}.npz", made.model, corpus, **given)
+        assert set(found["clip_id"]) == set(expected)
+
+
+def test_predictions_are_those_of_predict_for_the_file_and_for_a_degraded_copy(made, small, tmp_path):
+    model, predicted = made.model, made.predicted
+    assert list(predicted) == [UNTOUCHED, *(name_of(name, level) for name in TRIED for level in TRIED[name].levels)]
+    table, untouched = small.clips.manifest.set_index("clip_id"), predicted[UNTOUCHED]
+    for row in (0, 5):
+        clip_id = untouched["clip_id"][row]
+        file = small.clips.root / table.path[clip_id]
+        np.testing.assert_allclose(untouched["probabilities"][row], predict_file(file, model).probabilities)
+        signal, rate_hz = soundfile.read(file, dtype="float32")
+        rng = effects.generator(0, clip_id, "noise")
+        soundfile.write(tmp_path / "noisy.wav", effects.degrade(signal, rate_hz, "noise", 0, rng), rate_hz, "FLOAT")
+        expected = predict_file(tmp_path / "noisy.wav", model).probabilities
+        np.testing.assert_allclose(predicted[name_of("noise", 0)]["probabilities"][row], expected)
+
+
+def test_a_missing_file_is_made_again_and_what_is_silent_gets_no_answer(made, monkeypatch):
+    asked, original = [], domains._predict_batch
+    monkeypatch.setattr(domains, "_predict_batch", lambda *task: asked.append(task[2]) or original(*task))
+    for silent in (False, True):
+        (made.folder / "clipping.npz").unlink()
+        again = made.predict()
+        for name, one in made.predicted.items():
+            if silent and "clipping" in name:
+                np.testing.assert_allclose(again[name]["probabilities"], 1 / 3)
+                assert not is_named(again[name]["probabilities"], made.model.single.thresholds).any()
+            else:
+                np.testing.assert_array_equal(again[name]["probabilities"], one["probabilities"])
+        monkeypatch.setattr(domains, "degrade", lambda signal, *_: 0 * signal)
+    assert set(asked) == {"clipping"}
+
+
+def test_unknown_classes_have_no_target_and_others_are_matched_by_their_common_names(made):
+    home, away = made.home, made.away
+    assert home["clip_id"].tolist() == made.clips and (home["targets"] != UNKNOWN).all()
+    number = {label: set(away["targets"][away["label"] == label]) for label in ("flute", "drums", "organ")}
+    assert number == {"flute": {0}, "drums": {2}, "organ": {UNKNOWN}} and len(away["targets"]) == 18
+    for corpus, classes, matched in (
+        ("fsdkaggle2018", ("Applause", "Flute", "Hi-hat"), {"Flute": "flute", "Hi-hat": None, "Applause": None}),
+        ("nsynth", ("keyboard", "string"), {"string": None}),  # the keyboard may be a piano
+    ):
+        assert domains.class_of(made.model, SimpleNamespace(name=corpus, classes=classes)) == matched
+
+
+def test_scores_are_those_of_the_known_clips_and_answers_to_unknown_ones_are_wrong(made):
+    model, predictions = made.model, made.predicted | {"home": made.home, "away": made.away}
+    table = domains.scores(predictions, model, n_resamples=100).set_index(["model", "score"])
+    assert len(table) == 6 * len(predictions)
+    for name, every in predictions.items():
+        known = every["targets"] != UNKNOWN
+        targets, answers = every["targets"][known], every["probabilities"][known]
+        right, named = answers.argmax(axis=1) == targets, is_named(answers, model.single.thresholds)
+        expected = {score: metrics.scores(targets, answers)[score] for score in domains._SCORES}
+        expected |= {"confidence_gap": answers.max(axis=1).mean() - right.mean(), "abstained": 1 - named.mean()}
+        if answered := is_named(every["probabilities"], model.single.thresholds).sum():
+            expected["accuracy_of_answers"] = right[named].sum() / answered
+        assert table.loc[name].estimate[list(expected)].to_dict() == pytest.approx(expected)
+        assert set(table.loc[name].n) == {known.sum()}
+
+
+def test_abstentions_on_unknown_and_known_classes_are_compared():
+    rng, known, targets = np.random.default_rng(0), np.arange(60) < 40, np.arange(60) % 3
+    top = np.where(known, rng.uniform(0.55, 1, 60), rng.uniform(0.35, 0.8, 60))
+    answers = np.where(np.eye(3, dtype=bool)[targets], top[:, None], (1 - top)[:, None] / 2)
+    names = np.arange(60).astype(str)
+    home = {"clip_id": names, "group": names, "targets": targets, "probabilities": answers}
+    there = home | {"targets": np.where(known, targets, UNKNOWN)}
+    judge = SimpleNamespace(single=SimpleNamespace(thresholds=np.full(3, 0.6)))
+    table = domains.abstentions({"home": home, "there": there}, judge, n_resamples=200)
+    row = table.loc["there"]
+    assert table.index.tolist() == ["there"] and (row.n_known, row.n_unknown) == (40, 20)
+    assert row.auroc == pytest.approx(roc_auc_score(known, top)) and row.auroc_low < row.auroc < row.auroc_high
+    assert row.unknown == pytest.approx((top[~known] < 0.6).mean()) and row.verdict == "better"
+    assert row.difference == pytest.approx(row.unknown - (top[known] < 0.6).mean())
+    assert domains.abstentions({"home": home}, judge, n_resamples=50).empty
