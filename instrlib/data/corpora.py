@@ -1,5 +1,6 @@
 """Corpora as tables with one row per clip, from one pipeline: choose classes, draw clips, probe and check files."""
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -223,7 +224,12 @@ def read(
     root = Path(root).absolute()
     found = found or _module(name).find(root)
     clips, labels = found.clips.reset_index(drop=True), None
-    wanted = _choose_classes(clips.label if found.labels is None else found.labels.columns, classes)
+    there = sorted(set(clips.label if found.labels is None else found.labels.columns))
+    wanted = tuple(there if classes is None else sorted(set(classes)))
+    unknown = sorted(set(wanted) - set(there))
+    if unknown or len(wanted) < 2:
+        fault = f"Unknown class {', '.join(unknown)}" if unknown else "At least two classes are required"
+        raise ConfigError(f"{fault}; choose from {', '.join(there)}.")
     if found.labels is None:
         clips = clips[clips.label.isin(wanted)]
     else:
@@ -245,26 +251,13 @@ def read(
     usable = usable[~in_test].sort_values("clip_id")
     labels = None if labels is None else labels[usable.index]
     marks = usable.label.to_numpy()[:, None] == np.array(wanted) if labels is None else labels
-    if empty := [one for one, column in zip(wanted, marks.T, strict=True) if not {0, 1} <= set(column)]:
-        raise CorpusError(
-            f"{info(name).title}: no usable clip with, or none without, {', '.join(empty)}; leave the class out, or "
-            f"run `instrlib validate {name}` to list the reasons."
-        )
     rows = [(one.clip_id, one.path, one.reason, True) for table in excluded for one in table.itertuples()]
     rows += [(one.clip_id, one.path, one.reason, False) for one in unusable.itertuples()]
+    table = excluded_table([*found.excluded, *rows])
+    check_every_class(name, wanted, marks, table)
     own = [column for column in found.clips if column not in COLUMNS]
     manifest = usable[[*COLUMNS, *own, CONTENT]].reset_index(drop=True)
-    return Corpus(info(name), root, manifest, wanted, excluded_table([*found.excluded, *rows]), labels)
-
-
-def _choose_classes(found: Iterable[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
-    there = sorted(set(found))
-    wanted = there if chosen is None else sorted(set(chosen))
-    unknown = sorted(set(wanted) - set(there))
-    if unknown or len(wanted) < 2:
-        fault = f"Unknown class {', '.join(unknown)}" if unknown else "At least two classes are required"
-        raise ConfigError(f"{fault}; choose from {', '.join(there)}.")
-    return tuple(wanted)
+    return Corpus(info(name), root, manifest, wanted, table, labels)
 
 
 def draw_clips(clips: pd.DataFrame, max_clips_per_class: int | None, *, seed: int = 0) -> pd.DataFrame:
@@ -325,6 +318,16 @@ def check_unusable_share(corpus: Corpus, n_more: int = 0) -> None:
         )
 
 
+def check_every_class(name: str, classes: Sequence[str], labels: np.ndarray, excluded: pd.DataFrame) -> None:
+    """Raise `CorpusError` unless each class (column of `labels`) has usable clips with and without it."""
+    if empty := [one for one, column in zip(classes, labels.T, strict=True) if not {0, 1} <= set(column)]:
+        first = [f" (the first, {one.path}: {one.reason})" for one in excluded[:1].itertuples()]
+        raise CorpusError(
+            f"{name}: no usable clip with, or none without, {', '.join(empty)}; {len(excluded)} are excluded"
+            f"{''.join(first)}; replace them or leave the class out."
+        )
+
+
 def check_unique(place: Path | str, names: pd.Series) -> None:
     """Raise `CorpusError` for duplicate clip ids."""
     if len(twice := names[names.duplicated()].unique()):
@@ -333,9 +336,14 @@ def check_unique(place: Path | str, names: pd.Series) -> None:
 
 def _remotes(name: str) -> tuple[list[files.Remote], files.Remote | None]:
     """Return the archives of a corpus, and mirdata's index of their files if there is one."""
-    if hasattr(_module(name), "INDEXED"):
-        return files.from_mirdata(name)
-    return [files.Remote(**one) for one in _KNOWN.get(name, {}).get("archives", ())], None
+    if not hasattr(_module(name), "INDEXED"):
+        return [files.Remote(**one) for one in _KNOWN.get(name, {}).get("archives", ())], None
+    known = import_module(f"mirdata.datasets.{name}")
+    *archives, index = (
+        files.Remote(one.url, one.filename, f"md5:{one.checksum}", re.sub(r"(-v[\d.]+)?\.\w+$", "", one.filename))
+        for one in (*known.REMOTES.values(), known.INDEXES[known.INDEXES["default"]].remote)
+    )
+    return archives, index
 
 
 def _module(name: str) -> ModuleType:

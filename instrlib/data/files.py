@@ -1,12 +1,10 @@
 """Files of corpora: downloads with resume and checksums, safe unpacking, tables, and probing of audio files."""
 
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -138,16 +136,6 @@ def unpack(archive: Path, target: Path) -> None:
             raise CorpusError(f"{archive} cannot be unpacked ({error}); delete it and download it again.") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def from_mirdata(name: str) -> tuple[list[Remote], Remote]:
-    """Return the archives of a corpus, and mirdata's index of their files."""
-    module = import_module(f"mirdata.datasets.{name}")
-    *archives, index = (
-        Remote(one.url, one.filename, f"md5:{one.checksum}", folder=re.sub(r"(-v[\d.]+)?\.\w+$", "", one.filename))
-        for one in (*module.REMOTES.values(), module.INDEXES[module.INDEXES["default"]].remote)
-    )
-    return archives, index
 
 
 def compare(index: Path, folder: Path) -> list[str]:

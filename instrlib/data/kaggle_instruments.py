@@ -60,8 +60,8 @@ def find(root: Path) -> Found:
     clips, notes = read_parts("kaggle_instruments", root, _PARTS, _read_part)
     clips = clips.drop_duplicates(["clip_id", "label"])
     several = clips.clip_id.duplicated(keep=False)
-    torn = clips[several].drop_duplicates("clip_id")
-    excluded = [(row.clip_id, row.path, "its table names it in two classes", True) for row in torn.itertuples()]
+    torn = clips[several].drop_duplicates("clip_id").itertuples()
+    excluded = [(row.clip_id, row.path, "its table names it in two classes", True) for row in torn]
     return Found(clips[~several], excluded=excluded, notes=notes)
 
 

@@ -28,7 +28,15 @@ def find(root: Path) -> Found:
     base = root / FOLDER
     if lacking := [name for name in (LABELS, METADATA, *PARTITIONS.values()) if not (base / name).is_file()]:
         raise incomplete("openmic2018", root, ", ".join(lacking))
-    labels = _read_labels(base / LABELS)
+    answers = read_table(base / LABELS, ("sample_key", "instrument", "relevance"))
+    relevance = pd.to_numeric(answers.relevance, errors="coerce")
+    for row in answers[~relevance.between(0, 1)].itertuples():
+        raise CorpusError(
+            f"{base / LABELS}: relevance of {row.instrument} in {row.sample_key} not in 0 to 1; download it again."
+        )
+    check_unique(base / LABELS, answers.sample_key + " (" + answers.instrument + ")")
+    present = answers.assign(present=(relevance >= PRESENT).astype(float))
+    labels = present.pivot(index="sample_key", columns="instrument", values="present")
     table = read_table(base / METADATA, ("sample_key", "artist_name", "track_title", "license_title"))
     check_unique(base / METADATA, table.sample_key)
     known = table.set_index("sample_key").reindex(labels.index, fill_value="")
@@ -48,16 +56,3 @@ def find(root: Path) -> Found:
         }
     )
     return Found(clips, labels)
-
-
-def _read_labels(path: Path) -> pd.DataFrame:
-    """Return the labels of the clips, one column per class, from the table of aggregated answers."""
-    table = read_table(path, ("sample_key", "instrument", "relevance"))
-    relevance = pd.to_numeric(table.relevance, errors="coerce")
-    for row in table[~relevance.between(0, 1)].itertuples():
-        raise CorpusError(
-            f"{path}: relevance of {row.instrument} in {row.sample_key} not in 0 to 1; download it again."
-        )
-    check_unique(path, table.sample_key + " (" + table.instrument + ")")
-    present = table.assign(present=(relevance >= PRESENT).astype(float))
-    return present.pivot(index="sample_key", columns="instrument", values="present")

@@ -171,10 +171,15 @@ def _folds(manifest: pd.DataFrame, n: int, *, seed: int, leave: int = 2, first_o
 
     With `first_only`, the groups of a single such fold are returned, near 1 / n of the clips; n may then decrease.
     """
+    from scipy.sparse.csgraph import connected_components
     from sklearn.model_selection import StratifiedGroupKFold
 
     found: dict[str, int] = {}
-    for clips in _components(manifest):
+    manifest = manifest.sort_values("clip_id")  # so that the row order has no effect
+    holds = (pd.crosstab(manifest.group, manifest.label) > 0).astype(int)
+    _, component = connected_components(holds.T.to_numpy() @ holds.to_numpy(), directed=False)
+    of_clip = manifest.label.map(dict(zip(holds.columns, component, strict=True)))
+    for _, clips in manifest.groupby(of_clip.to_numpy()):  # tables without common groups
         labels, groups = clips.label.to_numpy(), clips.group.to_numpy()
         # Excluding a class must not change the seed of the others.
         own_seed = int(hash_bytes(f"{seed}".encode(), *(name.encode() for name in np.unique(labels)))[:8], 16)
@@ -202,13 +207,3 @@ def _folds(manifest: pd.DataFrame, n: int, *, seed: int, leave: int = 2, first_o
                 "classes; add recordings of these classes or leave one out."
             )
     return found
-
-
-def _components(clips: pd.DataFrame) -> list[pd.DataFrame]:
-    """Divide clips into tables without common groups, sorted by clip, so that the row order has no effect."""
-    from scipy.sparse.csgraph import connected_components
-
-    holds = (pd.crosstab(clips.group, clips.label) > 0).astype(int)
-    _, number = connected_components(holds.T.to_numpy() @ holds.to_numpy(), directed=False)
-    of_clip = clips.label.map(dict(zip(holds.columns, number, strict=True)))
-    return [part.sort_values("clip_id") for _, part in clips.groupby(of_clip.to_numpy())]

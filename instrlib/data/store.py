@@ -6,7 +6,6 @@ in which each finished batch is recorded, so an interrupted build resumes.
 """
 
 import dataclasses
-import functools
 import json
 import shutil
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from instrlib.core.io import (
     write_json,
 )
 from instrlib.core.parallel import parallel_map
-from instrlib.data.corpora import Corpus, check_unusable_share, excluded_table
+from instrlib.data.corpora import Corpus, check_every_class, check_unusable_share, excluded_table
 from instrlib.data.splits import Split, fingerprint_of, load_split, save_splits
 
 _BATCH_CLIPS = 16
@@ -58,7 +57,7 @@ class FeatureStore:
     excluded: pd.DataFrame
     fingerprint: str
 
-    @functools.cached_property
+    @property
     def features(self) -> np.memmap:
         """Features of all segments [shape=(n_rows, n_bins, n_frames), float16], dB or coefficients, read-only."""
         return np.memmap(self.folder / _FEATURES, dtype=np.float16, mode="r").reshape(-1, *self.config.shape)
@@ -85,10 +84,6 @@ class FeatureStore:
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
         """Return network inputs [shape=(n, n_bins, n_frames, 1), float32]; scaling "train" needs a scaler."""
         return scale(self.features[np.asarray(rows)], self.config, scaler)[..., None]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Omit the mapped array, which keeps pickles small."""
-        return {name: value for name, value in self.__dict__.items() if name != "features"}
 
 
 @dataclass(frozen=True)
@@ -254,13 +249,9 @@ def _fill(
     excluded = excluded_table((*clips.iloc[at][["clip_id", "path"]], outcome[at]["reason"], False) for at in lost)
     check_unusable_share(corpus, len(lost))
     labels = np.eye(len(corpus.classes))[corpus.targets] if corpus.labels is None else corpus.labels
-    columns = zip(corpus.classes, labels.T, np.delete(labels, lost, axis=0).T, strict=True)
-    values = (1,) if corpus.labels is None else (1, 0)  # with several labels, some clips must lack the class, too
-    if gone := [name for name, of, left in columns for value in values if value in of and value not in left]:
-        raise CorpusError(
-            f"{corpus.name}: no usable clip is left of {', '.join(dict.fromkeys(gone))}; {len(lost)} are unusable (the "
-            f"first, {excluded.path.iloc[0]}: {excluded.reason.iloc[0]}); replace them or leave that class out."
-        )
+    whole = np.array([{0, 1} <= set(column) for column in labels.T])
+    left = np.delete(labels[:, whole], lost, axis=0)
+    check_every_class(corpus.name, np.array(corpus.classes)[whole].tolist(), left, excluded)
     of_clip = np.repeat(np.arange(len(clips)), [n_copies * len(clip["offsets_s"]) for clip in outcome])
     segments = clips.iloc[of_clip][["clip_id", "start_s", "label", "group", "split"]].reset_index(drop=True)
     offsets_s = np.repeat([offset_s for clip in outcome for offset_s in clip["offsets_s"]], n_copies)

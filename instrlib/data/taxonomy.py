@@ -34,13 +34,6 @@ def common_name(corpus: str, label: str) -> str | None:
 
     In a corpus outside the table, such as a folder, a class is matched by its name, in any case and with spaces,
     hyphens or underscores.
-
-    Examples
-    --------
-    >>> common_name("fsdkaggle2018", "Violin_or_fiddle"), common_name("irmas", "gel"), common_name("nsynth", "mallet")
-    ('violin', 'electric guitar', 'mallet')
-    >>> common_name("folder", "Double-Bass"), common_name("fsdkaggle2018", "Applause")
-    ('double bass', None)
     """
     return (_widening(corpus, label) or [(None,)])[0][0]
 

@@ -38,6 +38,7 @@ def test_the_table_names_its_corpora_families_and_wider_instruments(test_data):
 
 
 def test_an_instrument_maps_to_the_narrowest_class_that_contains_it():
+    assert common_name("folder", "Double-Bass") == "double bass"
     assert common_classes("rendered", "openmic2018")["acoustic_guitar"] == "guitar"
     assert common_classes("fsdkaggle2018", "openmic2018")["Glockenspiel"] == "mallet_percussion"
     of_nsynth = common_classes("rendered", "nsynth")
