@@ -83,18 +83,19 @@ def study(
     corpus: Corpus = "rendered", data: Data = "", profile: Profile = "quick", seeds: Seeds = 3, only: Only = None
 ) -> None:
     """Run the notebooks in order, each only if something has changed; results are written to runs/."""
-    from instrlib.core.config import folders, study_name
-    from instrlib.runner.study import run_study, write_changed_reports
+    from instrlib.reporting.compare import agreement
+    from instrlib.reporting.summary import open_study
+    from instrlib.runner.study import run_study, write_reports
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the kernel, as Ctrl-C does
     say = partial(typer.echo, err=True)
     run_study(corpus=corpus, data=data, profile=profile, seeds=seeds, notebooks=only, say=say)
     if not only:
-        folder = folders().runs.absolute() / study_name(corpus, profile, data)
-        agreement = write_changed_reports(folder)
+        folder, published = (_results(corpus, profile, data, local=local) for local in (True, False))
+        write_reports(folder, only_new=True)
         typer.echo(f"Results, figures, report and model: {_near(folder)}")
-        if agreement:
-            typer.echo(agreement)
+        if (published / "results.json").is_file():
+            typer.echo(agreement(open_study(folder), open_study(published)))
 
 
 @_command("status")
@@ -108,10 +109,15 @@ def status() -> None:
         _table(runs.State._fields, rows)
     else:
         typer.echo("No local study; start with: instrlib study")
-    published = [open_study(path) for path in sorted(folders().reports.glob("[!.]*/results.json"))]
+    published = []
+    for path in sorted(folders().reports.glob("[!.]*/results.json")):
+        try:
+            one = open_study(path)
+            published.append((path.parent.name, one.commits(), str(len(one.notebooks))))
+        except InstrlibError as error:
+            _say_error(error)
     if published:
-        rows = [(one.folder.name, one.commits(), str(len(one.notebooks))) for one in published]
-        _table(("published study", "commit", "notebooks"), rows)
+        _table(("published study", "commit", "notebooks"), published)
 
 
 @_command("publish rendered-quick")

@@ -1,7 +1,6 @@
 """Notebook files: code, parameters and heading, execution with papermill, and outputs."""
 
 import ast
-import contextlib
 import json
 import logging
 import os
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,12 @@ from instrlib.core.io import RunError, disk_errors, hash_json, read_json, write_
 from instrlib.reporting.cards import title_and_question
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+_QUIET = {  # keeps warnings and progress bars out of notebooks
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm misses ipywidgets even if it shows nothing
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,13 @@ def execute(
 
     class Manager(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(stderr=subprocess.DEVNULL, **options)  # its log on the terminal
+            variables = os.environ | environment | _QUIET
+            await super().start_kernel(stderr=subprocess.DEVNULL, env=variables, **options)  # its log on the terminal
 
     for name in ("papermill", "asyncio"):  # asyncio reports tasks that waited for an interrupted kernel
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     deadline, started = time.monotonic() + limit_s, []
-    with warnings.catch_warnings(), _variables(environment), disk_errors(output):
+    with warnings.catch_warnings(), disk_errors(output):
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
@@ -100,19 +105,6 @@ def execute(
             if not isinstance(error, CellTimeoutError):
                 reason = "lost its kernel, usually for lack of memory; use a smaller profile or INSTRLIB_WORKERS=1"
             raise RunError(f"{notebook.stem}: cell {started[-1] + 1} {reason}; see {output}.") from None
-
-
-@contextlib.contextmanager
-def _variables(environment: dict[str, str]) -> Iterator[None]:
-    """Set variables for a kernel; keep warnings and progress bars out of its notebook."""
-    before = dict(os.environ)
-    os.environ |= environment | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
-    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses ipywidgets even if it shows nothing
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ |= before
 
 
 def take_outputs(path: Path, executed: Path) -> None:

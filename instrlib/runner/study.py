@@ -32,7 +32,6 @@ from instrlib.core.io import (
     hash_tree,
     read_json,
     write_json,
-    write_text,
 )
 from instrlib.core.parallel import parallel_map, shared_processes
 from instrlib.data import corpora
@@ -148,16 +147,15 @@ class _Study:
         write_json(folder / RECORD, found)
         return timedelta(seconds=round(found["duration_s"]))
 
-    def collect(self) -> None:
-        """Collect the results of the runs with these parameters in `results.json`, arrays, figures and model."""
-        runs = [self.folder / name for name in self.notebooks]
-        runs = [run for run in runs if read_record(run).get("parameters") == self.parameters]
-        for run in runs:
-            record = read_record(run)
-            if record["drawn"] != drawing_key():
-                redraw(run / "arrays", run / "figures")
-                write_json(run / RECORD, record | {"drawn": drawing_key(), "files": self.sizes(run.name)})
-        collect(self.folder, runs)
+    def runs(self) -> Iterator[Path]:
+        """Yield the folders of the finished runs with these parameters; figures of another version are redrawn."""
+        for folder in (self.folder / name for name in self.notebooks):
+            record = read_record(folder)
+            if record.get("parameters") == self.parameters:
+                if record["drawn"] != drawing_key():
+                    redraw(folder / "arrays", folder / "figures")
+                    write_json(folder / RECORD, record | {"drawn": drawing_key(), "files": self.sizes(folder.name)})
+                yield folder
 
 
 def run_study(
@@ -196,7 +194,7 @@ def run_study(
                 executed.append(name)
             else:
                 say(f"{name}: unchanged")
-            study.collect()
+            collect(study.folder, study.runs())
     return tuple(executed)
 
 
@@ -302,8 +300,9 @@ def collect(study: Path, runs: Iterable[Path]) -> None:
     `results.json` holds the primary comparisons, and the other declarations and the manifest of each notebook. Arrays,
     figures and model files of earlier runs are removed.
     """
-    runs, primary, entries = list(runs), [], {}
+    primary, entries, made = [], {}, []
     for run in runs:
+        made += [path for kind in ("arrays", "figures", "model") for path in sorted((run / kind).glob("[!.]*.*"))]
         declared = read_json(run / "declared.json") if (run / "declared.json").is_file() else {}
         primary += [{"notebook": run.name, **row} for row in declared.pop("primary", [])]
         entries[run.name] = declared | {"manifest": read_json(run / "manifest.json")}
@@ -311,9 +310,8 @@ def collect(study: Path, runs: Iterable[Path]) -> None:
     # Digits beyond the precision that machines share make the file a third larger; NaN is not JSON.
     shorter = json.loads(text, parse_constant=lambda _: None, parse_float=lambda x: float(f"{float(x):.8g}"))
     contents = {study / "results.json": (json.dumps(shorter, indent=1, ensure_ascii=False) + "\n").encode()}
+    contents |= {study / path.parent.name / path.name: path.read_bytes() for path in made}
     for kind in ("arrays", "figures", "model"):
-        paths = [path for run in runs for path in sorted((run / kind).glob("[!.]*.*"))]
-        contents |= {study / kind / path.name: path.read_bytes() for path in paths}
         for path in (study / kind).glob("*"):
             if path not in contents and path.is_file():
                 path.unlink()
@@ -348,28 +346,20 @@ def _redraw(arrays: Path, folder: Path) -> bool:
     return True
 
 
-def write_reports(folder: Path) -> list[Path]:
-    """Write the report and the cards of a study next to its results."""
+def write_reports(folder: Path, *, only_new: bool = False) -> list[Path]:
+    """Write the report and the cards of a study next to its results; `only_new` skips a report that is newer."""
     from instrlib.reporting.cards import write_cards
     from instrlib.reporting.report import write_report
     from instrlib.reporting.summary import open_study
 
+    report, sources = (
+        folder / "report.pdf",
+        [folder / "results.json", *folder.glob("figures/*"), *folder.glob("model/*")],
+    )
+    if only_new and report.is_file() and report.stat().st_mtime_ns > max(path.stat().st_mtime_ns for path in sources):
+        return []
     found = open_study(folder)
     return [*write_cards(found), *write_report(found)]
-
-
-def write_changed_reports(folder: Path) -> str:
-    """Write the reports of a local study if anything changed; return how far it agrees with the published one."""
-    from instrlib.reporting.compare import agreement
-    from instrlib.reporting.summary import open_study
-
-    mark = folder / ".report"
-    key = hash_json([hash_file(folder / "results.json"), code_hash("reporting")])
-    if not (mark.is_file() and mark.read_text() == key):
-        write_reports(folder)
-        write_text(mark, key)
-    published = (folders().reports / folder.name / "results.json").is_file()
-    return agreement(open_study(folder), open_study(folder.name)) if published else ""
 
 
 def publish(study: str) -> list[Path]:
@@ -380,9 +370,18 @@ def publish(study: str) -> list[Path]:
             raise RunError(f"The study {study} is not finished: {', '.join(unfinished)}. Run `instrlib study` first.")
         source = folders().runs.absolute() / study
         files = [path for path in source.glob("[!.]*") if path.is_file() and not path.name[:2].isdigit()]
-        written = [folders().reports / study, folders().figures / study]
-        _replace(written[0], [*files, source / "arrays", source / "model"])
-        _replace(written[1], list(source.glob("figures/[!.]*")))
+        published = {
+            folders().reports / study: [*files, *source.glob("arrays"), *source.glob("model")],
+            folders().figures / study: list(source.glob("figures/[!.]*")),
+        }
+        for folder, parts in published.items():
+            with atomic_folder(folder) as new:
+                for path in parts:
+                    if path.is_dir():
+                        shutil.copytree(path, new / path.name, ignore=shutil.ignore_patterns(".*"))
+                    else:
+                        shutil.copyfile(path, new / path.name)
+        written = list(published)
         for name, notebook in numbered_notebooks().items():
             record = read_record(source / name)
             if record and record["parameters"] == checked(**notebook.parameters):
@@ -395,16 +394,6 @@ def publish(study: str) -> list[Path]:
                 execute(demo, Path(work, demo.name), parameters={}, limit_s=600.0, environment=environment)
                 take_outputs(demo, Path(work, demo.name))
     return written
-
-
-def _replace(folder: Path, parts: Iterable[Path]) -> None:
-    """Replace a folder by copies of files and folders."""
-    with atomic_folder(folder) as new:
-        for path in parts:
-            if path.is_dir():
-                shutil.copytree(path, new / path.name, ignore=shutil.ignore_patterns(".*"))
-            elif path.exists():
-                shutil.copyfile(path, new / path.name)
 
 
 def _times(began: float) -> dict[str, Any]:

@@ -88,7 +88,11 @@ def test_a_study_is_run_reported_published_and_compared(root):
     assert call("report", "--profile", "smoke", "--local").stdout.splitlines()[0].startswith("runs/rendered-smoke/")
     assert "0 of 1" in call("report", "--compare", "runs/rendered-smoke", "rendered-smoke").stdout
 
-    _, row, _, made = call("status").stdout.splitlines()
+    (root / "reports/damaged").mkdir()
+    (root / "reports/damaged/results.json").write_text('{"notebooks": ')
+    told = call("status")
+    _, row, _, made = told.stdout.splitlines()
+    assert "damaged/results.json" in told.stderr
     assert row.startswith("rendered-smoke\t03_third\tdone\t20") and made.split("\t")[::2] == ["rendered-smoke", "1"]
 
 
