@@ -157,13 +157,16 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return `value` with NumPy values, dataclasses and paths as plain values, and non-finite numbers as None."""
+    """Return `value` with plain values, strings as keys, tables as dictionaries of rows, and None for NaN."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
+    elif hasattr(value, "to_dict"):  # a table or a series of pandas
+        value = value.to_dict("index") if hasattr(value, "columns") else value.to_dict()
     if isinstance(value, dict):
-        return {key: to_jsonable(inner) for key, inner in value.items()}
+        keys = [" / ".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in value]
+        return dict(zip(keys, map(to_jsonable, value.values()), strict=True))
     if isinstance(value, list | tuple):
         return [to_jsonable(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):

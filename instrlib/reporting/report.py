@@ -99,18 +99,16 @@ class Document:
             found.append({"text": typeset(text[end : match.start()])})
             end = match.end()
             if match["cite"]:
-                keys = match["cite"].replace("@", "").replace(" ", "").split(";")
-                for key in keys:
+                for key in re.findall(r"[\w-]+", match["cite"]):
                     if key not in _works():
                         raise InstrlibError(f"{key!r} is cited but missing in templates/references.bib. Add it there.")
                     number = self.cited.setdefault(key, len(self.cited) + 1)
                     found.append({"text": f"[{number}]", "cite": key})
             elif match["link"]:
                 found.append({"text": typeset(match["link"]), "url": match["url"]})
-            elif match["code"]:
-                found.append({"text": match["code"], "code": "yes"})
             else:
-                found.append({"text": typeset(match["strong"]), "strong": "yes"})
+                words, kind = match[match.lastgroup], match.lastgroup
+                found.append({"text": words if kind == "code" else typeset(words), kind: "yes"})
         found.append({"text": typeset(text[end:])})
         return [piece for piece in found if piece["text"]]
 

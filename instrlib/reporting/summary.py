@@ -73,18 +73,26 @@ def open_study(place: str | Path) -> Study:
 
     `RunError` if there are no results.
     """
-    text = str(place)
+    text, reports = str(place), folders().reports
     path = expanded(text)
-    if Path(text).name == text and (folders().reports / text / "results.json").is_file():
-        path = folders().reports / text
+    if Path(text).name == text and (reports / text / "results.json").is_file():
+        path = reports / text
     path = path / "results.json" if path.is_dir() else path
     name, _, revision = text.rpartition("@")
     if path.is_file():
         results, revision = read_json(path), ""
     elif name:
-        results, path = _committed(name, revision), folders().reports / name / "results.json"
+        path = reports / name / "results.json"
+        command = ["git", "show", "--end-of-options", f"{revision}:./{name}/results.json"]
+        try:
+            shown = subprocess.run(command, cwd=reports, check=True, capture_output=True, text=True, timeout=60)
+            results = json.loads(shown.stdout)
+        except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+            raise RunError(
+                f"git has no results of {name} at {revision}; `git log -- reports/{name}` lists the revisions."
+            ) from error
     else:
-        raise RunError(f"No results of {text!r} in {folders().reports}. Run `make study`, or name a results.json.")
+        raise RunError(f"No results of {text!r} in {reports}. Run `make study`, or name a results.json.")
     if not (isinstance(results, dict) and isinstance(results.get("notebooks"), dict) and results["notebooks"]):
         raise RunError(f"{text} has no results of a study. Give the path of a results.json.")
     study = results.get("study", path.parent.name)
@@ -96,17 +104,6 @@ def open_study(place: str | Path) -> Study:
         notebooks=dict(sorted(results["notebooks"].items())),
         primary=results.get("primary", []),
     )
-
-
-def _committed(name: str, revision: str) -> Any:
-    command = ["git", "show", "--end-of-options", f"{revision}:./{name}/results.json"]
-    try:
-        shown = subprocess.run(command, cwd=folders().reports, check=True, capture_output=True, text=True, timeout=60)
-        return json.loads(shown.stdout)
-    except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
-        raise RunError(
-            f"git has no results of {name} at {revision}; `git log -- reports/{name}` lists the revisions."
-        ) from error
 
 
 def filled(name: str, values: dict[str, Any], **settings: Any) -> str:

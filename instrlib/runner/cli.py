@@ -283,11 +283,11 @@ def _show_predictions(predicted: Sequence[Any], model: str, *, top: int, as_json
         records.append({"file": file, "duration_s": seconds, "answer": answer, "top": named, "model": model})
         if as_csv:
             shares = [value for name, share in best for value in (name, f"{share:.6f}")]
-            rows.append([_text(one.path), f"{seconds:.3f}", answer or "", *shares, model])
+            rows.append([_printable(one.path), f"{seconds:.3f}", answer or "", *shares, model])
         else:
             length = f"{one.duration_s // 60:.0f}:{one.duration_s % 60:04.1f}"
             shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in best)
-            rows.append((_printable(_text(one.path)), length, answer or "none of these", shares))
+            rows.append((_printable(one.path), length, answer or "none of these", shares))
     if as_json:
         typer.echo(json.dumps(records, indent=2))  # in ASCII, because a file name need not be text
     elif as_csv:
@@ -300,18 +300,14 @@ def _show_predictions(predicted: Sequence[Any], model: str, *, top: int, as_json
         _table(("file", "min:s", "answer", "most probable"), rows)
 
 
-def _text(path: object) -> str:
-    """Replace the bytes of a path or message that are not UTF-8."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+def _printable(text: object) -> str:
+    """Replace control characters, and bytes of a path that are not UTF-8."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def _say_error(message: object) -> None:
     """Print an error as one line on stderr."""
-    typer.echo(f"Error: {_printable(' '.join(_text(message).split()))}", err=True)
+    typer.echo(f"Error: {_printable(' '.join(str(message).split()))}", err=True)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -185,7 +185,7 @@ class Run:
 
     def _declare(self, what: str, value: Any) -> None:
         self._begin()
-        self.declared[what] = to_jsonable(_plain(value))
+        self.declared[what] = to_jsonable(value)
         write_json(self.folder / DECLARED, self.declared)
 
     def near_record(self, value: float, *path: str, tolerance: float) -> str:
@@ -252,20 +252,6 @@ def open_run(notebook: str, *, corpus: str, data: str, profile: str, seeds: int)
         known = read_notebook(source)
         run.declared |= {"title": known.title, "question": known.question}
     return run
-
-
-def _plain(value: Any) -> Any:
-    """Return tables as dictionaries of rows, with strings as keys."""
-    if isinstance(value, dict):
-        return {
-            " / ".join(map(str, key)) if isinstance(key, tuple) else str(key): _plain(inner)
-            for key, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "columns"):
-        return _plain(value.to_dict("index"))
-    return _plain(value.to_dict()) if hasattr(value, "to_dict") else value
 
 
 class _Texts(string.Formatter):

@@ -371,7 +371,7 @@ def test_hostile_names_break_no_line_and_control_no_terminal_and_tensorflow_and_
         shutil.copy(work / "one.wav", name)
     result, errors = call(odd.name, "latin-\udce9.wav")
     assert result.exit_code == 0 and not errors and "\x1b" not in result.stdout
-    assert len(result.stdout.splitlines()) == 3 and "latin-\ufffd.wav" in result.stdout
+    assert len(result.stdout.splitlines()) == 3 and "latin-?.wav" in result.stdout
     assert json.loads(call(odd.name, "--json")[0].stdout)[0]["file"] == odd.name
     code = (
         "import atexit, sys, instrlib.runner.cli\n"
