@@ -45,12 +45,8 @@ class StoreError(InstrlibError):
     """A feature store that is damaged or belongs to another corpus or configuration."""
 
 
-class EvaluationError(InstrlibError):
-    """Predictions that cannot be scored."""
-
-
 class RunError(InstrlibError):
-    """A run or study that is missing, incomplete, in use, or stopped by a failed cell."""
+    """A run, study, model or prediction that is missing, incomplete, invalid, in use, or stopped by a failed cell."""
 
 
 class DiskError(InstrlibError):

@@ -18,7 +18,7 @@ from instrlib.audio.features import extract
 from instrlib.core import io
 from instrlib.core.cache import commit, versions
 from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig, folders
-from instrlib.core.io import ConfigError, EvaluationError, RunError
+from instrlib.core.io import ConfigError, RunError
 from instrlib.core.parallel import load_keras
 from instrlib.data import corpora, rendered
 from instrlib.data.rendered.sources import FONTS
@@ -174,7 +174,7 @@ def convert(file: Path, network: Path, store_folder: Path, split_path: Path) -> 
 def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path) -> tuple[dict, dict]:
     """Fit temperature and thresholds on the validation examples of the network: clips, or mixtures for sigmoid outputs.
 
-    Raises `RunError` if the network was validated on others, `EvaluationError` if the file does not agree with it.
+    Raises `RunError` if the network was validated on others, or if the file does not agree with it.
     """
     run_file, known = published.load_tflite(plain.file), io.read_arrays(network / "validation.npz")
     segments, expected = trained.part_segments(store, split, "validation"), known["probabilities"]
@@ -205,7 +205,7 @@ def _calibrated(plain: Network, store: FeatureStore, split: Split, network: Path
     else:
         agreement, apart = (expected >= 0.5) == (found[0] >= 0.5), np.abs(expected - found[0])
     if (share := (apart <= NEARLY).mean()) < MIN_AGREEMENT:
-        raise EvaluationError(f"{network}: its file gives only {share:.0%} of its answers; release another network.")
+        raise RunError(f"{network}: its file gives only {share:.0%} of its answers; release another network.")
     validation = dict(zip(("as trained", "calibrated"), validation, strict=True))
     decision = {"temperature": temperature, "thresholds": thresholds}
     return decision, {"agreement": float(agreement.mean()), "validation": validation}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from instrlib.core.io import EvaluationError
+from instrlib.core.io import RunError
 
 CHANCE = {"accuracy": "stratified random", "mean_average_precision": "prior"}  # baseline at chance level, by main score
 N_CHANCE = 50  # draws of stratified random answers: one alone can be lucky
@@ -43,6 +43,6 @@ def several_labels(labels: np.ndarray, n_test: int) -> dict[str, np.ndarray]:
     "none present", and "prior", the share of each class in the training clips that observe it.
     """
     if not np.isfinite(labels).any(axis=0).all():
-        raise EvaluationError("Baselines require training clips that observe every class.")
+        raise RunError("Baselines require training clips that observe every class.")
     answers = {"all present": 1.0, "none present": 0.0, "prior": np.nanmean(labels, axis=0)}
     return {name: np.tile(np.broadcast_to(one, labels.shape[1]), (n_test, 1)) for name, one in answers.items()}

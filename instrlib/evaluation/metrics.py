@@ -6,7 +6,7 @@ Scores are functions of clip weights: ones give the score, the draws of a bootst
 import numpy as np
 import pandas as pd
 
-from instrlib.core.io import EvaluationError
+from instrlib.core.io import RunError
 
 LOWER_IS_BETTER = ("hamming_loss", "log_loss", "brier", "expected_calibration_error")
 CLASS_SCORES = ("precision", "recall", "f1")
@@ -52,21 +52,19 @@ def clip_terms(
     truth, answers = np.asarray(truth), np.asarray(probabilities, dtype=np.float64)
     single = truth.ndim == 1
     if answers.ndim != 2 or truth.shape != answers.shape[: truth.ndim] or not answers.size:
-        raise EvaluationError(f"Truth of shape {truth.shape} does not match probabilities of shape {answers.shape}.")
+        raise RunError(f"Truth of shape {truth.shape} does not match probabilities of shape {answers.shape}.")
     n_clips, n_classes = answers.shape
     if single and (truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= n_classes):
-        raise EvaluationError(f"Targets must be integers from 0 to {n_classes - 1}.")
+        raise RunError(f"Targets must be integers from 0 to {n_classes - 1}.")
     labels = truth[:, None] == np.arange(n_classes) if single else truth.astype(float)
     observed, present = np.isfinite(labels), labels == 1
     if not single and (not observed.any() or not np.isin(labels[~np.isnan(labels)], (0, 1)).all()):
-        raise EvaluationError(
-            "Labels must be 1 (present), 0 (absent) or NaN (not observed), with one at least observed."
-        )
+        raise RunError("Labels must be 1 (present), 0 (absent) or NaN (not observed), with one at least observed.")
     valid = ((answers >= 0) & (answers <= 1)).all(axis=1)
     if single:  # predictions may be stored in half precision; a sum over 41 classes is then exact to about 0.01
         valid = (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) < 0.01)
     if not valid.all():
-        raise EvaluationError(
+        raise RunError(
             f"{(~valid).sum()} of {n_clips} clips have invalid probabilities, the first in row {valid.argmin()}; "
             "if a network diverged in training, lower its learning rate."
         )

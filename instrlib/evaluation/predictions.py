@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.io import EvaluationError
+from instrlib.core.io import RunError
 from instrlib.evaluation import metrics
 
 Predictions = dict[str, Any]
@@ -85,14 +85,12 @@ def reliability(predictions: Predictions) -> dict[str, Any]:
 
 
 def check_same_clips(predictions: dict[str, Predictions]) -> None:
-    """Raise `EvaluationError` unless all models were tested on the same clips with the same truth."""
+    """Raise `RunError` unless all models were tested on the same clips with the same truth."""
     name, first = next(iter(predictions.items()))
     for other, answer in predictions.items():
         same = np.array_equal(answer["clip_id"], first["clip_id"]) and several_labels(answer) == several_labels(first)
         if not same or not np.array_equal(truth(answer), truth(first), equal_nan=several_labels(first)):
-            raise EvaluationError(
-                f"{other!r} and {name!r} have different test clips or labels; test both on the same split."
-            )
+            raise RunError(f"{other!r} and {name!r} have different test clips or labels; test both on the same split.")
 
 
 def join_folds(answers: Sequence[Predictions]) -> Predictions:
@@ -100,7 +98,7 @@ def join_folds(answers: Sequence[Predictions]) -> Predictions:
     clip_id = np.concatenate([answer["clip_id"] for answer in answers])
     order = np.argsort(clip_id, kind="stable")
     if len(np.unique(clip_id)) < len(clip_id):
-        raise EvaluationError("A clip was tested in two folds; make the folds again with `splits.k_folds`.")
+        raise RunError("A clip was tested in two folds; make the folds again with `splits.k_folds`.")
     joined = {
         name: np.concatenate([answer[name] for answer in answers])[order]
         for name in ("clip_id", "group", "targets", "labels")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from instrlib.core.io import EvaluationError
+from instrlib.core.io import RunError
 from instrlib.evaluation import metrics
 from instrlib.evaluation.predictions import Predictions, check_same_clips, main_score, several_labels, terms_of_seeds
 
@@ -88,7 +88,7 @@ def compare(
 
     The comparisons are one family; many of them increase `n_resamples`. `margin` is the largest irrelevant difference,
     stated before the run, and `score` one of `metrics.scores` (default: accuracy or mean average precision). Models
-    with different test clips, or with different numbers of seeds, raise `EvaluationError`; one with a single seed is
+    with different test clips, or with different numbers of seeds, raise `RunError`; one with a single seed is
     compared with every seed of the other.
     """
     if pairs is None:
@@ -101,7 +101,7 @@ def compare(
     score, n_resamples = score or main_score(first), enough_resamples(n_resamples, len(pairs))
     drawn = {name: score_draws(answer, n_resamples=n_resamples, seed=seed) for name, answer in models.items()}
     if score in NO_INTERVAL or any(score not in one for one in drawn.values()):
-        raise EvaluationError(f"Unknown score {score!r} for a comparison; use {main_score(first)!r}.")
+        raise RunError(f"Unknown score {score!r} for a comparison; use {main_score(first)!r}.")
     draws = {name: one[score] for name, one in drawn.items()}
     n_groups, lower = len(np.unique(first["group"])), score in metrics.LOWER_IS_BETTER
     return comparison_table(draws, pairs, margin=margin, n_groups=n_groups, lower_is_better=lower, seed=seed)
@@ -131,9 +131,7 @@ def comparison_table(
     for first, second in pairs:
         n_first, n_second = len(draws[first]), len(draws[second])
         if 1 not in (n_first, n_second) and n_first != n_second:
-            raise EvaluationError(
-                f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same seeds."
-            )
+            raise RunError(f"{first!r} has {n_first} seeds, {second!r} has {n_second}; train both with the same seeds.")
         values = over_seeds(draws[first] - draws[second], seed)
         values = np.where(np.abs(values) < 1e-12, 0.0, values)  # rounding errors
         difference, spread = float(values[0]), float(np.sqrt(_variance(values[1:])))

@@ -26,7 +26,6 @@ from instrlib.core.cache import cached, key
 from instrlib.core.config import folders
 from instrlib.core.io import (
     AudioError,
-    EvaluationError,
     RunError,
     StoreError,
     expanded,
@@ -162,7 +161,7 @@ def probe_predictions(
     clips = store.clips.sort_values("clip_id", ignore_index=True)
     x = pd.DataFrame(vectors[1], vectors[0]).reindex(clips.clip_id)
     if len(bad := x.index[~np.isfinite(x).all(axis=1)]):
-        raise EvaluationError(f"The clip {bad[0]!r} has no finite embedding; exclude the clip or embed it again.")
+        raise RunError(f"The clip {bad[0]!r} has no finite embedding; exclude the clip or embed it again.")
     parts = [clips.clip_id.map(load_split(path, store.segments).parts).to_numpy() for one in splits for path in one]
     tasks = [(x.to_numpy(), store, clips, one) for one in parts]
     found = list(parallel_map(_predict_fold, tasks, workers=workers, describe="probes"))

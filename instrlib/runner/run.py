@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from IPython.display import Markdown
 
 from instrlib.core import cache
 from instrlib.core.cache import commit, versions
@@ -19,7 +20,6 @@ from instrlib.runner.notebooks import read_notebook
 from instrlib.runner.study import HELD, RECORD, checked, locked, make
 
 if TYPE_CHECKING:
-    from IPython.display import Markdown
     from matplotlib.figure import Figure
 
 DECLARED = "declared.json"
@@ -85,15 +85,13 @@ class Run:
         self._add("figures", {"name": stem, "caption": caption, "key": bool(key)}, "name")
         return figure
 
-    def primary(
-        self, *, question: str, first: str, second: str, score: str, comparison: Mapping[str, Any]
-    ) -> "Markdown":
+    def primary(self, *, question: str, first: str, second: str, score: str, comparison: Mapping[str, Any]) -> Markdown:
         """Declare the notebook's primary comparison, a row of `evaluation.statistics.compare`; return its sentence."""
         row = {"question": question, "first": first, "second": second, "score": score}
         self._add("primary", row | {name: comparison[name] for name in FIELDS}, "question")
-        return _markdown(sentence({**comparison, **row}))
+        return Markdown(sentence({**comparison, **row}))
 
-    def finding(self, text: str, *, key: bool = False, **numbers: Any) -> "Markdown":
+    def finding(self, text: str, *, key: bool = False, **numbers: Any) -> Markdown:
         """Declare a finding of at most three sentences, such as "Accuracy is {accuracy:.3f}.", and return it.
 
         `key` findings are part of the report's summary and of README. The numbers fill the fields of the text and are
@@ -101,13 +99,13 @@ class Run:
         """
         said = {"text": _Texts().format(text, **numbers), "key": bool(key), "numbers": numbers}
         self._add("findings", said, "text")
-        return _markdown(said["text"])
+        return Markdown(said["text"])
 
-    def method(self, text: str, **numbers: Any) -> "Markdown":
+    def method(self, text: str, **numbers: Any) -> Markdown:
         """Declare a paragraph on methods and return it; `[@key]` cites `templates/references.bib`."""
         said = _Texts().format(text, **numbers)
         self._declare("methods", [*(one for one in self.declared.get("methods", []) if one != said), said])
-        return _markdown(said)
+        return Markdown(said)
 
     def facts(self, **facts: Any) -> None:
         """Declare the facts at the top of report and cards, such as `clips=600, groups=123`."""
@@ -148,11 +146,11 @@ class Run:
         """Declare numbers, lists, arrays or tables for `results.json`."""
         self._declare("numbers", self.declared.get("numbers", {}) | numbers)
 
-    def findings(self) -> "Markdown":
+    def findings(self) -> Markdown:
         """Return the primary verdicts and the findings as a Markdown list."""
         said = [sentence(row) for row in self.declared.get("primary", [])]
         said += [one["text"] for one in self.declared.get("findings", [])]
-        return _markdown("\n".join(f"- {text}" for text in said))
+        return Markdown("\n".join(f"- {text}" for text in said))
 
     def _begin(self) -> None:
         """Remove the results of an earlier run before the first result is written; the study must not be running."""
@@ -260,9 +258,3 @@ class _Texts(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         missing = value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
         return "–" if missing else super().format_field(value, format_spec)
-
-
-def _markdown(text: str) -> "Markdown":
-    from IPython.display import Markdown
-
-    return Markdown(text)

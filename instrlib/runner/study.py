@@ -35,13 +35,13 @@ from instrlib.core.io import (
 )
 from instrlib.core.parallel import parallel_map, shared_processes
 from instrlib.data import corpora
+from instrlib.reporting.cards import write_cards
+from instrlib.reporting.report import write_report
+from instrlib.reporting.summary import open_study
 from instrlib.runner.notebooks import Notebook, execute, numbered_notebooks, take_outputs
 
-RECORD = "study.json"
-"""File in the folder of a run with its inputs. Runs outside a study have none, so a study repeats them."""
-
-HELD = "INSTRLIB_STUDY"
-"""Environment variable with the name of the study whose lock the parent process holds."""
+RECORD = "study.json"  # in the folder of a run, with its inputs; a study repeats runs that have none
+HELD = "INSTRLIB_STUDY"  # environment variable with the name of the study whose lock the parent process holds
 
 SEVERAL_LABELS = ("01_preprocessing", "02_baseline_cnn", "03_cutmix", "09_transfer_learning", "14_report")
 """The notebooks for corpora with several instruments per clip."""
@@ -348,10 +348,6 @@ def _redraw(arrays: Path, folder: Path) -> bool:
 
 def write_reports(folder: Path, *, only_new: bool = False) -> list[Path]:
     """Write the report and the cards of a study next to its results; `only_new` skips a report that is newer."""
-    from instrlib.reporting.cards import write_cards
-    from instrlib.reporting.report import write_report
-    from instrlib.reporting.summary import open_study
-
     report, sources = (
         folder / "report.pdf",
         [folder / "results.json", *folder.glob("figures/*"), *folder.glob("model/*")],

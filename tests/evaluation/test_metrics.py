@@ -6,7 +6,7 @@ from sklearn import metrics as reference
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import NearestCentroid
 
-from instrlib.core.io import EvaluationError
+from instrlib.core.io import RunError
 from instrlib.evaluation import baselines, metrics, predictions
 from instrlib.evaluation.metrics import best_thresholds, scores
 
@@ -168,7 +168,7 @@ def test_the_nearest_centroid_is_that_of_equal_gaussians_and_the_prior_counts_ob
     found = baselines.several_labels(np.array([[1, 0], [0, np.nan], [1, 0], [1, np.nan]]), 2)
     assert found["prior"].tolist() == [[0.75, 0.0]] * 2
     assert (found["all present"] == 1).all() and (found["none present"] == 0).all()
-    with pytest.raises(EvaluationError):
+    with pytest.raises(RunError):
         baselines.several_labels(np.array([[np.nan, 1.0]]), 1)
 
 
@@ -186,5 +186,5 @@ def test_the_nearest_centroid_is_that_of_equal_gaussians_and_the_prior_counts_ob
     ],
 )
 def test_answers_that_cannot_be_scored_are_refused(truth, answers, place):
-    with pytest.raises(EvaluationError, match=place):
+    with pytest.raises(RunError, match=place):
         scores(np.asarray(truth), np.array(answers))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as reference
 
-from instrlib.core.io import EvaluationError
+from instrlib.core.io import RunError
 from instrlib.evaluation import metrics, statistics
 from instrlib.evaluation.predictions import join_folds, join_seeds
 from instrlib.evaluation.statistics import compare, holm, score_table
@@ -47,7 +47,7 @@ def test_the_estimate_is_the_mean_of_the_seeds_scores_inside_its_interval(made, 
     assert ((inside.low <= inside.estimate) & (inside.estimate <= inside.high) & (inside.low >= 0)).all()
     assert (inside.drop(index="log_loss").high <= 1).all()
     for score in ("expected_calibration_error", "no such score"):
-        with pytest.raises(EvaluationError):
+        with pytest.raises(RunError):
             compare({"a": made, "b": made}, against="a", score=score, **DRAWS)
 
 
@@ -163,7 +163,7 @@ def test_models_of_other_clips_truth_or_numbers_of_seeds_are_not_compared_but_on
     made, one = predictions(0.7), predictions(0.9, n_seeds=1)
     relabelled = made | {"targets": (made["targets"] + 1) % 3}
     for other in (predictions(0.7, n_groups=20), relabelled, labelled(), predictions(0.7, n_seeds=2)):
-        with pytest.raises(EvaluationError, match="other"):
+        with pytest.raises(RunError, match="other"):
             compare({"made": made, "other": other}, against="made", **DRAWS)
     one["probabilities"] = one["probabilities"][0]
     assert compare({"one": one, "made": made}, against="made", **DRAWS).verdict.tolist() == ["better"]
@@ -191,5 +191,5 @@ def test_folds_are_joined_by_clip_and_keep_their_thresholds():
     np.testing.assert_array_equal(joined["probabilities"], [made["probabilities"][order]] * 2)
     np.testing.assert_array_equal(joined["thresholds"], np.tile(np.where(order < 30, 0.4, 0.6)[:, None], (2, 1, 3)))
     assert score_table({"a": joined}, **DRAWS).estimate.notna().all()
-    with pytest.raises(EvaluationError):
+    with pytest.raises(RunError):
         join_folds([halves[0], halves[0]])

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import MinMaxScaler
 
 from instrlib.core.config import FeatureConfig, TrainConfig
-from instrlib.core.io import ConfigError, CorpusError, EvaluationError, RunError, StoreError
+from instrlib.core.io import ConfigError, CorpusError, RunError, StoreError
 from instrlib.core.parallel import load_keras
 from instrlib.data import corpora
 from instrlib.data.splits import UNUSED, Split, save_split
@@ -287,7 +287,7 @@ def test_a_probe_knows_nothing_of_the_test_clips_and_a_clip_without_a_finite_emb
     assert (one["probabilities"][0, ~same] != other["probabilities"][0, ~same]).any()
     unknown = np.where(ids[:, None] == ids[3], np.nan, x)
     for vectors, named in (((ids[1:], x[1:]), ids[0]), ((ids, unknown), ids[3])):
-        with pytest.raises(EvaluationError, match=named):
+        with pytest.raises(RunError, match=named):
             transfer.probe_predictions(vectors, **given)
 
 
