@@ -64,51 +64,41 @@ def make_fsdkaggle2018(root, train=FSD_TRAIN):
     return root
 
 
-IRMAS_TEST = {
-    "(02) dont kill the whale": "Part1/Part1",
-    "john_coltrane-01-a_love": "Part2/IRTestingData-Part2",
-    "Johnny Cash - One": "Part3/Part3",
-    "Vacation Island": "Part3/Part3",
-}
+IRMAS_TEST = ("(02) dont kill the whale", "john_coltrane-01-a_love", "Johnny Cash - One", "Vacation Island")
+IRMAS_PLACES = ("Part1/Part1", "Part2/IRTestingData-Part2", "Part3/Part3", "Part3/Part3")
 
 
-def make_irmas(root, *, duration_s=1.0):
-    """Make 8 recordings of 2 excerpts for each of 4 classes, the test set in three parts, and mirdata's index.
-
-    The first recording also has an excerpt in the folder of the second class; one test recording is in two parts.
-    """
+def make_irmas(root):
+    """Make 8 recordings of 2 excerpts for each class (the first also in the second class), and the test set."""
     classes = ("cel", "flu", "pia", "tru")
     for timbre, label in enumerate(classes):
         for number in range(8):
             start = (f"[{label}][cla]", f"[{label}][nod][jaz_blu]", f"{number:03}__[{label}][dru][pop_roc]")[number % 3]
             for excerpt in (1, 2):
                 name = f"{start}{1 + 8 * timbre + number:04}__{excerpt}.wav"
-                write_own(root / "IRMAS-TrainingData" / label / name, tone(timbre, 5 * number + excerpt, duration_s))
-    write_own(root / "IRMAS-TrainingData" / "flu" / "[flu][cla]0001__3.wav", tone(1, 3, duration_s))
-    for number, (name, place) in enumerate(IRMAS_TEST.items()):
+                write_own(root / "IRMAS-TrainingData" / label / name, tone(timbre, 5 * number + excerpt, 1.0))
+    write_own(root / "IRMAS-TrainingData" / "flu" / "[flu][cla]0001__3.wav", tone(1, 3, 1.0))
+    for number, (name, place) in enumerate(zip(IRMAS_TEST, IRMAS_PLACES, strict=True)):
         for excerpt in (1, 12):
             timbres = sorted({(number + step) % len(classes) for step in range(1 + (number + excerpt) % 3)})
             folder = root / f"IRMAS-TestingData-{'Part1/Part1' if (number, excerpt) == (3, 12) else place}"
-            signal = sum(tone(timbre, number + timbre, 2 * duration_s) for timbre in timbres) / len(timbres)
+            signal = sum(tone(timbre, number + timbre, 2.0) for timbre in timbres) / len(timbres)
             write_own(folder / f"{name}-{excerpt}.wav", signal)
             (folder / f"{name}-{excerpt}.txt").write_text("".join(f"{classes[timbre]}\t\n" for timbre in timbres))
     write_index(root / "irmas_index_1.0.json", root)
     return root
 
 
-def make_openmic2018(root, *, duration_s=1.0):
-    """Make 8 artists of 2 clips for each of 4 classes, the last 2 artists in the official test part.
-
-    The class of a clip is present, the next one in every second clip; the one after is absent, the fourth not observed.
-    """
+def make_openmic2018(root):
+    """Make 8 artists of 2 clips for each class, which is present, as the next may be; the next but one is absent."""
     base, classes = root / "openmic-2018", ("cello", "drums", "flute", "piano")
     rows, metadata, parts = [], [], {"train": "", "test": ""}
     for number in range(64):
         timbre, artist, clip = number // 16, number // 2 % 8, number % 2
         key = f"{46 + 137 * number:06}_{3840 * (clip + 1)}"
-        signal = tone(timbre, 5 * artist + clip, duration_s)
+        signal = tone(timbre, 5 * artist + clip, 1.0)
         if clip:
-            signal = (signal + tone((timbre + 1) % 4, artist, duration_s)) / 2
+            signal = (signal + tone((timbre + 1) % 4, artist, 1.0)) / 2
         write_own(base / "audio" / key[:3] / f"{key}.ogg", signal)
         relevances = (0.5 + 0.5 / (1 + clip), 0.82895 if clip else 0.17105, 0.0)
         rows += [(key, classes[(timbre + step) % 4], relevance) for step, relevance in enumerate(relevances)]
@@ -123,32 +113,24 @@ def make_openmic2018(root, *, duration_s=1.0):
     return root
 
 
-def write_nsynth_part(root, part, notes):
-    """Write `nsynth-<part>` with (family, source, number, pitch, velocity) notes: its JSON, and 4 s for each note."""
-    folder, listed = root / f"nsynth-{part}", {}
-    for family, source, number, pitch, velocity in notes:
-        instrument = f"{family}_{source}_{number:03}"
-        name = f"{instrument}-{pitch:03}-{velocity:03}"
-        listed[name] = {"note_str": name, "instrument_str": instrument, "instrument_family_str": family}
-        listed[name] |= {"instrument_source_str": source, "pitch": pitch, "velocity": velocity}
-        signal = tone(number // 10, 7 * number + pitch, 4.0, 16_000)
-        write_own(folder / "audio" / f"{name}.wav", signal * velocity / 127, 16_000)
-    (folder / "examples.json").write_text(json.dumps(listed))
-
-
-def make_nsynth(root, *, families=("brass", "flute", "keyboard", "string")):
-    """Make 6 acoustic instruments of 4 notes for each family, and an electronic organ in the training part.
-
-    Half of the notes of the last two instruments are in the validation and half in the test part, as in the release.
-    """
+def make_nsynth(root):
+    """Make 6 acoustic instruments of 4 notes for each family; the last two are in both small parts."""
     parts = {"train": [("organ", "electronic", 900, 60 + note, 127) for note in range(4)], "valid": [], "test": []}
-    for place, family in enumerate(families):
+    for place, family in enumerate(("brass", "flute", "keyboard", "string")):
         for number in range(6):
             for note in range(4):
                 part = "train" if number < 4 else "valid" if note % 2 else "test"
                 parts[part].append((family, "acoustic", 10 * place + number, 48 + 3 * note, 25 * (note + 1)))
     for part, notes in parts.items():
-        write_nsynth_part(root, part, notes)
+        listed = {}
+        for family, source, number, pitch, velocity in notes:
+            instrument = f"{family}_{source}_{number:03}"
+            name = f"{instrument}-{pitch:03}-{velocity:03}"
+            listed[name] = {"note_str": name, "instrument_str": instrument, "instrument_family_str": family}
+            listed[name] |= {"instrument_source_str": source, "pitch": pitch, "velocity": velocity}
+            signal = tone(number // 10, 7 * number + pitch, 4.0, 16_000) * velocity / 127
+            write_own(root / f"nsynth-{part}" / "audio" / f"{name}.wav", signal, 16_000)
+        (root / f"nsynth-{part}" / "examples.json").write_text(json.dumps(listed))
     return root
 
 
@@ -169,17 +151,14 @@ KAGGLE = {
 }
 
 
-def make_kaggle_instruments(root, *, duration_s=1.0):
-    """Make the set with the errors of the published one.
-
-    The training table lists the drums once more as violins, and no violin; the test table misspells the guitar.
-    """
+def make_kaggle_instruments(root):
+    """Make the set with the published errors: drums are listed as violins, no violin is, the guitar is misspelt."""
     timbres = {"Sound_Drum": 0, "Sound_Guitar": 1, "Sound_Guiatr": 1, "Sound_Piano": 2, "Sound_Violin": 3}
     for part, content in KAGGLE.items():
         rows = [(f"{stem}.wav", label) for label, stems in content.items() for stem in stems]
         for number, (name, label) in enumerate(rows):
             place = root / f"{part}_submission" / f"{part}_submission" / name
-            write_own(place, tone(timbres[label], number, duration_s))
+            write_own(place, tone(timbres[label], number, 1.0))
         if part == "Train":
             drums = [(name, "Sound_Violin") for name, label in rows if label == "Sound_Drum"]
             rows = [row for row in rows if row[1] != "Sound_Violin"] + drums

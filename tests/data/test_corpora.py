@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import shutil
 import unicodedata
 from dataclasses import replace
@@ -22,14 +23,10 @@ from instrlib.data.fsdkaggle2018 import id_clusters
 from instrlib.data.kaggle_instruments import group_of
 from instrlib.data.splits import make_split
 
-SETTINGS = {
-    **{"fsdkaggle2018": {}, "irmas": {"duration_s": 0.3}, "openmic2018": {"duration_s": 0.3}},
-    **{"nsynth": {"families": ("brass", "flute")}, "kaggle_instruments": {"duration_s": 0.2}, "folder": {}},
-}
-"""Those of the maker of each corpus."""
 CLASSES = {
     **{"fsdkaggle2018": "Cello Flute", "irmas": "cel flu pia tru", "openmic2018": "cello drums flute piano"},
-    **{"nsynth": "brass flute", "kaggle_instruments": "drums guitar piano violin", "folder": "cello flute piano"},
+    **{"nsynth": "brass flute keyboard string", "kaggle_instruments": "drums guitar piano violin"},
+    "folder": "cello flute piano",
 }
 FETCHED = ("fsdkaggle2018", "irmas", "openmic2018", "nsynth")
 
@@ -37,9 +34,7 @@ FETCHED = ("fsdkaggle2018", "irmas", "openmic2018", "nsynth")
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """Return a function that makes a release, once."""
-    return functools.cache(
-        lambda name: getattr(trees, f"make_{name}")(tmp_path_factory.mktemp("made") / name, **SETTINGS[name])
-    )
+    return functools.cache(lambda name: getattr(trees, f"make_{name}")(tmp_path_factory.mktemp("made") / name))
 
 
 @pytest.fixture
@@ -62,9 +57,8 @@ def test_a_release_is_read_split_and_valid_and_a_missing_one_says_how_to_get_it(
     assert corpus.excluded.usable.all() and set(corpus.excluded.reason) <= {IN_TEST}
     assert set(manifest.split) == ({""} if name in ("irmas", "folder") else {"train", "test"})
     assert corpora.info(name).multilabel == corpus.multilabel
-    np.testing.assert_allclose(
-        manifest.duration_s, [soundfile.info(corpus.root / path).duration for path in manifest.path]
-    )
+    lengths_s = [soundfile.info(corpus.root / path).duration for path in manifest.path]
+    np.testing.assert_allclose(manifest.duration_s, lengths_s)
     parts = make_split(manifest, seed=0).parts
     assert (parts[manifest.clip_id[manifest.split == "test"]] == "test").all()
     missing = sorted(set(irmas.INSTRUMENTS) - set(corpus.classes)) if name == "irmas" else []
@@ -90,8 +84,7 @@ def test_missing_broken_and_converted_files(own, name):
     corpus = read(root)
     broken = corpus.excluded.query("not usable")
     listed = name not in ("irmas", "folder")  # in these the folders are the list
-    names = [path.split("/")[-1] for path in broken.path]
-    assert names == [path.split("/")[-1] for path in ([first, second] if listed else [second])]
+    assert set(broken.path.map(os.path.basename)) == set(map(os.path.basename, [first, second] if listed else [second]))
     assert not broken.reason.str.contains(str(root), regex=False).any()
     assert corpus.manifest.set_index("clip_id").path[before.index[2]] == third.rpartition(".")[0] + ".flac"
     found = "\n".join(corpora.validate(name, root))
@@ -119,8 +112,8 @@ def test_copies_of_one_file_are_one_group_or_excluded(own, name):
     again = read(root)
     torn = again.excluded.path[again.excluded.reason == TWO_CLASSES].tolist()
     assert sorted(torn) == ([] if again.multilabel else sorted([first, second, other]))
-    chain = pd.DataFrame({"group": ["c", "b", "b", "a", "x"], "content": ["1", "1", "2", "2", "3"]})
-    assert corpora.join_copies(chain).tolist() == ["a", "a", "a", "a", "x"]
+    chain = pd.DataFrame({"group": list("cbbax"), "content": list("11223")})
+    assert corpora.join_copies(chain).tolist() == list("aaaax")
 
 
 def test_the_fingerprint_follows_content_and_groups_but_not_the_folder(own, made, monkeypatch):
@@ -138,22 +131,18 @@ def test_the_fingerprint_follows_content_and_groups_but_not_the_folder(own, made
 
 
 def test_a_draw_takes_a_clip_of_every_group_first_and_keeps_official_parts_for_any_order_and_choice_of_classes():
-    rows = [
-        (f"{label}{n}", label, f"{label}/{n // 2}", "test" if n >= 8 else "train") for label in "ab" for n in range(12)
-    ]
-    clips = pd.DataFrame(rows, columns=["clip_id", "label", "group", "split"])
+    rows = [(f"{label}{n}", label, f"{label}/{n // 2}") for label in "ab" for n in range(12)]
+    clips = pd.DataFrame(rows, columns=["clip_id", "label", "group"]).assign(split=(["train"] * 8 + ["test"] * 4) * 2)
     drawn = draw_clips(clips, 6)
     assert drawn.groupby("label").group.nunique().to_dict() == {"a": 6, "b": 6}
     assert pd.crosstab(drawn.label, drawn.split).to_numpy().tolist() == [[2, 4], [2, 4]]
     few = clips.assign(split=["train", "train", *["test"] * 10] * 2)
     assert (draw_clips(few, 4).split == "train").sum() == 4, "training gets half of the limit if it can"
-    assert len(draw_clips(clips, None)) == len(draw_clips(clips, 100)) == 24
     rng = np.random.default_rng(0)
     clips = pd.DataFrame({"clip_id": [f"c{n}" for n in range(300)], "label": rng.choice(list("abc"), 300)})
     clips = clips.assign(group=[f"session {n}" for n in rng.integers(0, 40, 300)], split="")  # with several classes
     whole = set(draw_clips(clips, 20, seed=3).clip_id)
-    assert set(draw_clips(clips.sample(frac=1, random_state=1), 20, seed=3).clip_id) == whole
-    for some in (clips[clips.label.isin(chosen)] for chosen in (["a"], ["a", "b"], ["c"])):
+    for some in (clips.sample(frac=1, random_state=1), clips[clips.label == "a"], clips[clips.label.isin(["b", "c"])]):
         assert set(draw_clips(some, 20, seed=3).clip_id) == whole & set(some.clip_id)
     assert set(draw_clips(clips, 20, seed=4).clip_id) != whole
 
@@ -161,18 +150,14 @@ def test_a_draw_takes_a_clip_of_every_group_first_and_keeps_official_parts_for_a
 def test_partial_labels_keep_unobserved_classes_and_an_artist_of_openmic_is_a_group(own):
     root = own("openmic2018")
     whole = read(root)
-    table = pd.read_csv(root / LABELS)
-    expected = table.pivot(index="sample_key", columns="instrument", values="relevance")
+    expected = pd.read_csv(root / LABELS).pivot(index="sample_key", columns="instrument", values="relevance")
     expected = expected.where(expected.isna(), expected >= 0.5).astype(float)
     np.testing.assert_array_equal(whole.labels, expected.loc[whole.manifest.clip_id, list(whole.classes)])
     assert np.isnan(whole.labels).sum(axis=1).tolist() == [1] * len(whole.labels)
     row = whole.manifest.iloc[0]
     assert (row.group, row.title) == ("artist/artist 00", "Song 0") and row.licence.startswith("Attribution")
-    fewer = read(root, classes=["flute", "cello"])
-    kept = expected.loc[whole.manifest.clip_id, ["cello", "flute"]]
-    np.testing.assert_array_equal(fewer.labels, kept[kept.notna().any(axis=1)])
-    drawn = read(root, max_clips_per_class=5)
-    np.testing.assert_array_equal(drawn.labels, expected.loc[drawn.manifest.clip_id])
+    drawn = read(root, classes=["flute", "cello"], max_clips_per_class=5)
+    np.testing.assert_array_equal(drawn.labels, expected.loc[drawn.manifest.clip_id, ["cello", "flute"]])
     assert strata(np.array([[1, 1], [1, 0], [0, np.nan]]), ("piano", "banjo")) == ["banjo", "piano", "piano"]
     metadata = pd.read_csv(root / METADATA, dtype=str)
     metadata.loc[:3, "artist_name"] = [" ARTIST 07", " ARTIST 07", "", ""]  # in the test part, and unknown
@@ -183,13 +168,14 @@ def test_partial_labels_keep_unobserved_classes_and_an_artist_of_openmic_is_a_gr
 
 
 def test_more_than_a_twentieth_of_unusable_clips_stops_a_run(own):
-    root, profile = own("folder"), get_profile("smoke")
-    (root / "cello" / "take 1.wav").write_bytes(b"")
-    assert len(corpora.load("folder", data=root, profile=profile).excluded) == 1
-    (root / "flute" / "take 1.wav").write_bytes(b"")
+    root, load = own("folder"), functools.partial(corpora.load, "folder", profile=get_profile("smoke"))
+    first, second, *others = (root / "cello").iterdir()
+    first.write_bytes(b"")
+    assert len(load(data=root).excluded) == 1
+    second.write_bytes(b"")
     with pytest.raises(CorpusError, match="2 of 24"):
-        corpora.load("folder", data=root, profile=profile)
-    for path in (root / "cello").iterdir():
+        load(data=root)
+    for path in others:
         path.write_bytes(b"")
     with pytest.raises(CorpusError, match="cello"):
         read(root)
@@ -198,14 +184,13 @@ def test_more_than_a_twentieth_of_unusable_clips_stops_a_run(own):
 def test_validate_decodes_files(own):
     root = own("fsdkaggle2018")
     clips = root / "FSDKaggle2018.audio_train"
-    soundfile.write(clips / "Cello0.wav", np.where(np.arange(4000) == 7, np.nan, 0.1), 8000, subtype="FLOAT")
     soundfile.write(clips / "Cello1.wav", np.zeros(4000), 8000)
     soundfile.write(clips / "Cello2.flac", np.random.default_rng(0).uniform(-1, 1, 80_000), 8000)
     (clips / "Cello2.flac").write_bytes((clips / "Cello2.flac").read_bytes()[:50_000])
     (clips / "Cello2.wav").unlink()
     assert read(root).excluded.empty
     found = [line.partition(": ")[0] for line in corpora.validate("fsdkaggle2018", root)]
-    assert found == [f"{clips.name}/{name}" for name in ("Cello0.wav", "Cello1.wav", "Cello2.flac")]
+    assert found == [f"{clips.name}/{name}" for name in ("Cello1.wav", "Cello2.flac")]
     latin = pd.Series([b"caf\xe9.wav".decode(errors="surrogateescape")])
     assert "UTF-8" in files.probe(root, latin).reason[0]
 
@@ -242,21 +227,18 @@ def test_groups_come_from_the_table_and_other_clips_are_their_own(own, column, e
     assert (row.clip_id, row.path, row.usable) == (f"cello/gone{ending}", "groups.csv", True)
 
 
-def test_classes_and_a_limit_choose_clips(made):
-    corpus = read(made("folder"), classes=["flute", "cello"], max_clips_per_class=3)
-    assert corpus.manifest.label.value_counts().to_dict() == {"cello": 3, "flute": 3}
+def test_unknown_classes_corpora_and_downloads_and_a_limit_below_one_are_errors(made):
     for wrong in ({"classes": ["cello", "tuba"]}, {"classes": ["cello"]}, {"max_clips_per_class": 0}):
         with pytest.raises(ConfigError):
             read(made("folder"), **wrong)
-    with pytest.raises(ConfigError, match="none"):
-        corpora.info("none")
+    for call, name in ((corpora.info, "none"), (corpora.download, "kaggle_instruments"), (corpora.download, "folder")):
+        with pytest.raises(ConfigError, match=name):
+            call(name)
 
 
 FSD = "FSDKaggle2018.meta/train_post_competition.csv"
-LABELS, METADATA, TEST_PART = (
-    f"{openmic2018.FOLDER}/{name}"
-    for name in (openmic2018.LABELS, openmic2018.METADATA, openmic2018.PARTITIONS["test"])
-)
+LABELS, METADATA = (f"{openmic2018.FOLDER}/{name}" for name in (openmic2018.LABELS, openmic2018.METADATA))
+TEST_PART = f"{openmic2018.FOLDER}/{openmic2018.PARTITIONS['test']}"
 NOTES, CLIP = "nsynth-train/examples.json", "000046_3840"
 
 
@@ -265,22 +247,17 @@ NOTES, CLIP = "nsynth-train/examples.json", "000046_3840"
     [
         ("folder", "groups.csv", "", "path,group\ncello/take 0,a\ncello/take 0.wav,b\n", "cello/take 0"),
         ("folder", "groups.csv", "", "path,group\ncello/take 0, \n", "cello/take 0"),
-        ("folder", "groups.csv", "", "file,group\na,b\n", "path"),
         ("folder", "groups.csv", "", "clip_id;group\na;b\n", "group"),
         ("folder", "groups.csv", "", "path,group\ntake 1.wav,hall\n", r"groups\.csv: 1 of 1"),
         ("folder", "cello/take 0.mp3", "", "", "cello/take 0"),
         ("folder", "oboe/notes.txt", "", "", "oboe"),
         ("fsdkaggle2018", FSD, "Flute5.wav", "Flute4.wav", "Flute4"),
-        ("fsdkaggle2018", FSD, "2001", "n/a", "Flute2"),
         ("fsdkaggle2018", FSD, "fname", '"', "train_post_competition"),
         ("kaggle_instruments", "Metadata_Test.csv", "Sound_Piano", "Sound_Tuba", "Sound_Tuba"),
         ("openmic2018", LABELS, f"{CLIP},cello,1.0", f"{CLIP},cello,1.5", f"cello in {CLIP}"),
         ("openmic2018", LABELS, f"{CLIP},drums", f"{CLIP},cello", "1 clips more than once"),
-        ("openmic2018", METADATA, "000183_7680", CLIP, "1 clips more than once"),
         ("openmic2018", TEST_PART, "001690_3840", "", "no part contains"),
-        ("nsynth", NOTES, '"note_str"', '"name"', "train/examples"),
         ("nsynth", NOTES, "}", "", "train/examples"),
-        ("nsynth", NOTES, '"pitch": 51', '"pitch": 99', "train/examples"),
         ("nsynth", NOTES, '"instrument_family_str": "brass"', '"instrument_family_str": "flute"', "train/examples"),
         ("nsynth", NOTES, "brass_acoustic", "../brass_acoustic", "train/examples"),
     ],
@@ -295,14 +272,9 @@ def test_a_table_or_layout_that_cannot_be_used_is_named(own, name, file, old, ne
     with pytest.raises(CorpusError, match=place) as error:
         read(root)
     assert corpora.validate(name, root) == [str(error.value)]
-    for wrong in ("", "[]", "{}") if name == "nsynth" else ():
-        path.write_text(wrong)
-        with pytest.raises(CorpusError, match=place):
-            read(root)
 
 
 def test_freesound_ids_chained_by_small_steps_are_one_cluster(test_data):
-    assert id_clusters([250, 10, 110, 351, 9999], gap=100).tolist() == [250, 10, 10, 351, 9999]
     assert id_clusters([311, 10, 110, 210], gap=100).tolist() == [311, 10, 10, 10]
     train = pd.read_csv(test_data / "fsdkaggle2018_meta" / "train_post_competition.csv")
     ids = [one.to_numpy() for _, one in train.groupby("label").freesound_id]
@@ -311,12 +283,10 @@ def test_freesound_ids_chained_by_small_steps_are_one_cluster(test_data):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    ("name", "n_clips", "n_classes"), [("fsdkaggle2018_sample", 221, 10), ("iowa_singers", 621, 9)]
-)
-def test_the_samples_of_real_clips_load_completely(test_data, name, n_clips, n_classes):
-    corpus = corpora.read("folder" if name == "iowa_singers" else "fsdkaggle2018", test_data / name)
-    assert (len(corpus.manifest), len(corpus.classes), len(corpus.excluded)) == (n_clips, n_classes, 0)
+@pytest.mark.parametrize(("folder", "counts"), [("fsdkaggle2018_sample", (221, 10, 0)), ("iowa_singers", (621, 9, 0))])
+def test_the_samples_of_real_clips_load_completely(test_data, folder, counts):
+    corpus = corpora.read("folder" if folder == "iowa_singers" else "fsdkaggle2018", test_data / folder)
+    assert (len(corpus.manifest), len(corpus.classes), len(corpus.excluded)) == counts
 
 
 def test_official_parts_of_fsdkaggle2018_and_sessions_that_reach_into_the_test_part(tmp_path):
@@ -364,15 +334,13 @@ def test_the_test_set_of_irmas_has_several_labels_per_clip(own):
         assert lines == [name for name, present in zip(corpus.classes, labels, strict=True) if present == 1]
     sizes = corpus.manifest.groupby("group").size()
     assert sizes["Andrés Segovia"] == sizes["Vacation Island"] == 2 and len(sizes) == 5
-    for content in (b"cel\nkazoo\n", b"\xff\xfe"):
-        path.write_bytes(content)
-        with pytest.raises(CorpusError, match=r"One-1\.txt"):
-            irmas.load_test(root)
+    path.write_bytes(b"cel\n\xff\xfe\n")
+    with pytest.raises(CorpusError, match=r"One-1\.txt"):
+        irmas.load_test(root)
     for part in irmas.TESTING:
         shutil.rmtree(root / part)
     with pytest.raises(CorpusError, match="test set"):
         irmas.load_test(root)
-    assert len(read(root).manifest) == 65
 
 
 def test_validate_compares_with_the_published_checksums(own):
@@ -389,7 +357,7 @@ def test_validate_compares_with_the_published_checksums(own):
 def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_test_part(own):
     root = own("nsynth")
     manifest = read(root).manifest
-    assert len(manifest) == 2 * 6 * 4
+    assert len(manifest) == 4 * 6 * 4
     row = manifest.set_index("clip_id").loc["flute_acoustic_010-051-050"]
     assert row[["label", "group", "split"]].tolist() == ["flute", "flute_acoustic_010", "train"]
     assert (row.pitch, row.velocity) == (51, 50)
@@ -398,9 +366,6 @@ def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_t
     assert sides["nsynth-train"] == set(manifest.group[manifest.split == "train"])
     shutil.rmtree(root / "nsynth-train")
     assert set(read(root).manifest.split) == {""}
-    notes = [(name, "acoustic", n, 60 + n, 75) for name in ("brass", "flute") for n in (1, 2, 3)]
-    trees.write_nsynth_part(root, "train", [*notes, ("brass", "acoustic", 5, 80, 100)])
-    assert read(root).excluded.clip_id.tolist() == ["brass_acoustic_005-080-100"]
 
 
 def test_errors_of_the_kaggle_tables_are_corrected(own):
@@ -412,14 +377,11 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
     assert len(violins) == len(trees.KAGGLE["Train"]["Sound_Violin"]) - 1, "the test part has the viola, too"
     assert manifest.label["test/guitar-solo-27194"] == "guitar", "Sound_Guiatr"
     assert {"train/ROOM_room6_MUS_bartok_DEV_lg", "train/rock_1_115BPM"} < set(nested.excluded.clip_id)
-    table = pd.read_csv(root / "Metadata_Test.csv")
-    pd.concat([table, table.iloc[[0]].assign(Class="Sound_Piano")]).to_csv(root / "Metadata_Test.csv", index=False)
     for part in ("Train_submission", "Test_submission"):
         (root / part / part).rename(root / "moved")
         (root / part).rmdir()
         (root / "moved").rename(root / part)
-    lost = set(manifest.index) - set(read(root).manifest.clip_id)
-    assert lost == {"test/acoustic-guitar-logo-13084"}, "the folders are flat, and the table names it in two classes"
+    assert set(read(root).manifest.clip_id) == set(manifest.index), "the folders are flat"
     groups = {
         **{"ROOM_room6_MUS_mozart_DEV_lg.wav": "room-6", "ROOM-room6-MUS-chords.wav": "room-6", "12": "12"},
         **{"AR_Lick11_FN": "guitar-ar", "G53-40100-1111-00079": "guitar-g53", "slow_jazz_2_160BPM": "jazz-2"},
@@ -430,21 +392,20 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
     assert {name: group_of(name) for name in groups} == groups, "a name states its group"
 
 
-def pack(root, remote, served):
-    """Pack a part of a release as its publisher does; the second test part of IRMAS has no folder of its own."""
-    part, target = root / remote.folder, served / remote.filename
-    inside = {"root_dir": part} if "Part2" in part.name else {"root_dir": part.parent, "base_dir": part.name}
-    Path(shutil.make_archive(target, "zip" if target.suffix == ".zip" else "gztar", **inside)).rename(target)
-
-
 @pytest.mark.parametrize("name", FETCHED)
 def test_a_download_gives_the_release_and_is_not_repeated(made, tmp_path, monkeypatch, name):
     served, root, (archives, index) = tmp_path / "served", tmp_path / "fetched", corpora._remotes(name)
     served.mkdir()
     for archive in archives:
-        pack(made(name), archive, served)
+        part, target = made(name) / archive.folder, served / archive.filename
+        # The second test part of IRMAS has no folder of its own.
+        inside = {"root_dir": part} if "Part2" in part.name else {"root_dir": part.parent, "base_dir": part.name}
+        Path(shutil.make_archive(target, "zip" if target.suffix == ".zip" else "gztar", **inside)).rename(target)
     if index:
         shutil.copy(made(name) / index.filename, served)
+    for remote in (*archives, *([index] if index else [])):
+        assert remote.url.startswith(("https://zenodo.org/", "http://download.magenta.tensorflow.org/"))
+        assert len(remote.checksum) == len("md5:") + 32
     with trees.serving(functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)) as address:
 
         def here(remote):
@@ -463,14 +424,3 @@ def test_a_download_gives_the_release_and_is_not_repeated(made, tmp_path, monkey
             path.unlink()
         corpora.download(name, root)
         assert not (root / archives[0].filename).exists()
-
-
-def test_every_archive_has_an_address_and_a_checksum():
-    for name in FETCHED:
-        archives, index = corpora._remotes(name)
-        for remote in (*archives, *([index] if index else [])):
-            assert remote.url.startswith(("https://zenodo.org/", "http://download.magenta.tensorflow.org/"))
-            assert len(remote.checksum) == len("md5:") + 32
-    for name in ("kaggle_instruments", "folder"):
-        with pytest.raises(ConfigError, match=name):
-            corpora.download(name)

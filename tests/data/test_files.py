@@ -7,7 +7,8 @@ import pathlib
 import tarfile
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,24 +22,12 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
-@dataclass
-class Server:
-    """What the server does, and the first byte of each request (None: the whole file)."""
-
-    remote: Remote = field(default=Remote("", "archive.zip", f"md5:{MD5}"))
-    content: bytes = CONTENT
-    etag: str = ""
-    break_after: list[int] = field(default_factory=list)  # bytes of the next bodies
-    statuses: list[int] = field(default_factory=list)  # of the next answers, which have no body
-    knows_ranges: bool = True
-    tells_length: bool = True
-    starts: list[int | None] = field(default_factory=list)
-
-
 @pytest.fixture
 def server(monkeypatch):
+    """A server of CONTENT; a test chooses what it does, and `starts` are the bytes that were asked for."""
     monkeypatch.setattr(files, "_WAIT_S", 0.0)
-    state = Server()
+    state = SimpleNamespace(content=CONTENT, etag="", knows_ranges=True, tells_length=True, starts=[])
+    state.break_after, state.statuses = [], []  # bytes of the next bodies; the next answers, which have no body
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -62,7 +51,7 @@ def server(monkeypatch):
             pass
 
     with serving(Handler) as address:
-        state.remote = replace(state.remote, url=f"{address}/archive.zip?download=1")
+        state.remote = Remote(f"{address}/archive.zip?download=1", "archive.zip", f"md5:{MD5}")
         yield state
 
 
@@ -111,8 +100,6 @@ def test_a_busy_server_is_given_up_and_the_part_kept(server, tmp_path):
     with pytest.raises(CorpusError, match=r"404 Not Found for http://127\.0\.0\.1"):
         fetch(server.remote, tmp_path)
     assert len(server.starts) == 6
-    with pytest.raises(CorpusError, match=r"http://127\.0\.0\.1:9/a"):
-        fetch(replace(server.remote, url="http://127.0.0.1:9/a"), tmp_path)
     assert (tmp_path / "archive.zip.part").read_bytes() == CONTENT[:1000]
 
 
@@ -129,21 +116,21 @@ def test_a_wrong_checksum_names_both_hashes_and_removes_only_what_was_fetched(se
 
 
 def pack(path, members):
-    """Write an archive of the format of its suffix, from contents by name or `TarInfo`."""
+    """Write an archive of the format of its suffix, from contents by name."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        return path
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
-        for member, content in members.items():
-            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
     return path
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tgz"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz"])
 def test_an_archive_becomes_a_folder_of_the_given_name(tmp_path, name):
     archive = pack(tmp_path / name, {"one/1 é.wav": b"one", "one/sub/2.wav": b"two", "x.txt": b"new"})
     (tmp_path / ".unpacking-one" / "half").mkdir(parents=True)  # left by a killed run
@@ -155,7 +142,7 @@ def test_an_archive_becomes_a_folder_of_the_given_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt", "..\\evil.txt", "C:/evil.txt"])
-@pytest.mark.parametrize("archive", ["a.zip", "a.tar"])
+@pytest.mark.parametrize("archive", ["a.zip", "a.tgz"])
 def test_a_member_with_a_path_outside_writes_nothing_there(tmp_path, archive, name):
     target = tmp_path / "in" / "target"
     with suppress(CorpusError):
@@ -164,12 +151,14 @@ def test_a_member_with_a_path_outside_writes_nothing_there(tmp_path, archive, na
     assert not pathlib.Path("/tmp/evil.txt").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
 def test_links_to_the_outside_and_devices_in_a_tar_are_errors(tmp_path, kind):
     member = tarfile.TarInfo("link")
     member.type, member.linkname = kind, "/etc/passwd"
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(member)
     with pytest.raises(CorpusError, match="link"):
-        unpack(pack(tmp_path / "a.tar", {member: b""}), tmp_path / "target")
+        unpack(tmp_path / "a.tar", tmp_path / "target")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
