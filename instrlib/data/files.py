@@ -11,17 +11,7 @@ import pandas as pd
 
 from instrlib.core.cache import cached, key
 from instrlib.core.config import folders
-from instrlib.core.io import (
-    AudioError,
-    CorpusError,
-    InstrlibError,
-    disk_errors,
-    hash_bytes,
-    hash_file,
-    in_parts,
-    read_json,
-    write_text,
-)
+from instrlib.core.io import CorpusError, InstrlibError, disk_errors, hash_bytes, hash_file, in_parts, read_json
 from instrlib.core.parallel import parallel_map, track
 
 CONTENT = "content"
@@ -95,7 +85,7 @@ def _transfer(remote: Remote, part: Path, have: int) -> None:
             )
         if status == 200:
             tag, changed = response.headers.get("ETag", "W/"), response.headers.get("Last-Modified", "")
-            write_text(version, changed if tag.startswith("W/") else tag)
+            version.write_text(changed if tag.startswith("W/") else tag, encoding="utf-8")
         if response.ok:
             n_blocks = -(-int(response.headers.get("Content-Length", 0)) // _BLOCK_BYTES) or None
             with part.open("ab" if status == 206 else "wb") as file:
@@ -193,8 +183,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # the parser errors of pandas and UnicodeDecodeError are ValueErrors
         reason = str(error).splitlines()[0]
         raise CorpusError(f"{path} is not a CSV table in UTF-8 ({reason}); save or download it again.") from None
-    missing = [name for name in columns if name not in table]
-    if missing:
+    if missing := [name for name in columns if name not in table]:
         there = ", ".join(map(str, table.columns))
         raise CorpusError(f"{path} lacks the column {', '.join(missing)} (it has {there}); add it.")
     return table
@@ -232,7 +221,7 @@ def _examine(paths: Sequence[Path], decoded: bool) -> list[tuple[float, str, str
             found.append((float(probed.duration_s), "" if decoded else hash_file(path)[:16], ""))
         except UnicodeEncodeError:
             found.append((0.0, "", "its name is not valid UTF-8; rename the file"))
-        except (AudioError, OSError) as error:
+        except (InstrlibError, OSError) as error:
             # Without the folder, because these tables are published.
             found.append((0.0, "", str(error).replace(f"{path}: ", "").replace(str(path), "the file")))
     return found

@@ -28,19 +28,11 @@ def find(root: Path) -> Found:
             raise CorpusError(f"The class folder {folder} has no audio file ({', '.join(ENDINGS)}); fill or move it.")
         rows += [(path.with_suffix("").as_posix(), path.as_posix(), folder.name, "") for path in paths]
     clips = pd.DataFrame(sorted(rows), columns=["clip_id", "path", "label", "split"], dtype=str)
-    groups, strangers = _read_groups(root / GROUPS, clips.clip_id) if (root / GROUPS).is_file() else ({}, [])
-    clips["group"] = [groups.get(clip_id, clip_id) for clip_id in clips.clip_id]
-    return Found(clips, excluded=[(name, GROUPS, f"{GROUPS} names a clip that is missing", True) for name in strangers])
-
-
-def _read_groups(path: Path, clip_ids: pd.Series) -> tuple[dict[str, str], list[str]]:
-    """Return the group of each named clip, and the entries that match no clip."""
-    table = read_table(path, ("group",))
+    path, groups, strangers = root / GROUPS, {}, []
+    table = read_table(path, ("group",)) if path.is_file() else pd.DataFrame(columns=["clip_id", "group"], dtype=str)
     entries = table["clip_id"] if "clip_id" in table else read_table(path, ("path",))["path"]
     # File systems and spreadsheets encode "é" as one or two characters.
-    by_form = {unicodedata.normalize("NFC", name): name for name in clip_ids}
-    groups: dict[str, str] = {}
-    strangers = []
+    by_form = {unicodedata.normalize("NFC", name): name for name in clips.clip_id}
     for entry, group in zip(entries.str.strip(), table.group.str.strip(), strict=True):
         stem = str(Path(entry).with_suffix("")) if Path(entry).suffix.lower() in ENDINGS else entry
         clip_id = by_form.get(unicodedata.normalize("NFC", stem))
@@ -53,4 +45,5 @@ def _read_groups(path: Path, clip_ids: pd.Series) -> tuple[dict[str, str], list[
             f"{path}: {len(strangers)} of {len(table)} entries match no clip (the first: {strangers[0]}); "
             "enter paths relative to that folder, such as cello/take 1.wav."
         )
-    return groups, strangers
+    clips["group"] = [groups.get(clip_id, clip_id) for clip_id in clips.clip_id]
+    return Found(clips, excluded=[(name, GROUPS, f"{GROUPS} names a clip that is missing", True) for name in strangers])

@@ -77,8 +77,7 @@ class FeatureStore:
         """Return the labels of `segments` or `clips` [shape=(n, n_classes), float32]: 1, 0 or NaN (not observed)."""
         if not self.multilabel:
             return np.eye(len(self.classes), dtype=np.float32)[segments.target.to_numpy()]
-        values = {"1": 1.0, "0": 0.0, "?": np.nan}
-        rows = [[values[one] for one in labels] for labels in segments[_LABELS]]
+        rows = [[{"1": 1.0, "0": 0.0, "?": np.nan}[one] for one in labels] for labels in segments[_LABELS]]
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes))
 
     def read(self, rows: np.ndarray, scaler: Scaler | None = None) -> np.ndarray:
@@ -109,14 +108,15 @@ def open_store(folder: Path) -> FeatureStore:
         record, written_ns = read_json(folder / _RECORD), (folder / _RECORD).stat().st_mtime_ns
         config, fingerprint = FeatureConfig.from_dict(record["config"]), record["fingerprint"]
         states = [((folder / name).stat(), size) for name, size in record["sizes"].items()]
-        if any(state.st_size != size or state.st_mtime_ns > written_ns for state, size in states):
+        changed = any(state.st_size != size or state.st_mtime_ns > written_ns for state, size in states)
+        if changed or record["key"] != _key(fingerprint):
             raise ValueError
         text = dict.fromkeys(("clip_id", "label", "group", "split", _LABELS), str)
         segments = pd.read_csv(folder / _SEGMENTS, dtype=text, keep_default_na=False)
     except (InstrlibError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        raise StoreError(f"The feature store {folder} is missing or damaged; run notebook 01 again.") from None
-    if record["key"] != _key(fingerprint):
-        raise StoreError(f"The feature store {folder} was made by other code or packages; run notebook 01 again.")
+        raise StoreError(
+            f"The feature store {folder} is missing, damaged or of other code or packages; run notebook 01 again."
+        ) from None
     segments.insert(0, "row", np.arange(len(segments)))
     excluded = excluded_table(record["excluded"])
     return FeatureStore(folder, config, tuple(record["classes"]), segments, excluded, fingerprint)
@@ -205,9 +205,6 @@ def fit_scaler(store: FeatureStore, rows: np.ndarray) -> Scaler:
         values = np.moveaxis(store.features[block], 1, 2).reshape(-1, store.config.shape[0])
         fitted.partial_fit(values.astype(np.float64))
     return Scaler(fitted.mean_.astype(np.float32), fitted.scale_.astype(np.float32))
-
-
-# -- building ----------------------------------------------------------------------------------------------------------
 
 
 def _key(fingerprint: str) -> str:

@@ -90,9 +90,8 @@ def load(
     fonts = {name: sources.font_hash(sources.find_soundfont(name)) for name in players.fonts}
     made_of = {"seed": seed, "exercises": players.exercises, "fonts": fonts}
     folder = Path(root) / f"{hash_json([seed, players])[:8]}-{key('data', **made_of)[:16]}"
-    for old in Path(root).glob(f"{folder.name[:8]}-*"):  # from other code, fonts or package versions
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
+    for old in {*Path(root).glob(f"{folder.name[:8]}-*")} - {folder}:  # from other code, fonts or package versions
+        shutil.rmtree(old, ignore_errors=True)
     batches = [(label, number) for label in chosen for number in range(-(-clips_per_class // _BATCH))]
     missing = [(folder, *batch, seed, players) for batch in batches if not _is_whole(folder, *batch)]
     list(parallel_map(_render_batch, missing, workers=workers, describe="rendering"))

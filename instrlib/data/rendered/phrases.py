@@ -160,9 +160,6 @@ def exercise(rng: np.random.Generator, voice: Voice, *, duration_s: float) -> Ph
     return Phrase(notes, _express(rng, notes, voice.style, duration_s))
 
 
-# -- single lines ------------------------------------------------------------------------------------------------------
-
-
 def _rhythm(piece: Piece, names: str) -> list[tuple[float, float]]:
     """Return (beat, length) of a line: a motif of two beats, repeated or answered, sometimes with a rest."""
     cells = [cell for name in names.split() for cell in MUSIC["rhythms"][name]]
@@ -264,9 +261,6 @@ def _arpeggio(piece: Piece, *, ringing: bool = False) -> list[Event]:
             accent = 4.0 if index % len(order) == 0 else 0.0
             events.append(Event(beat, last - beat if ringing else 1 / notes_a_beat, tone, accent))
     return events
-
-
-# -- chords, riffs and drums -------------------------------------------------------------------------------------------
 
 
 def _voicing(chord: Sequence[int], voice: Voice, n_notes: int, near: float) -> list[int]:
@@ -379,8 +373,6 @@ _TEXTURES: dict[str, Callable[[Piece], list[Event]]] = _LINES | {
     "accompanied": _accompanied,
     "groove": _groove,
 }
-
-# -- performance: beats become seconds ---------------------------------------------------------------------------------
 
 
 def _perform(
