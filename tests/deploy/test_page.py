@@ -23,7 +23,7 @@ import requests
 import soundfile
 import typst
 from PIL import Image
-from recordings import CLASSES, SIMULATED, made_up_analysis, write_tone
+from recordings import SIMULATED, made_up_analysis, write_tone
 from trees import heeding
 
 from instrlib.core.io import AudioError, ConfigError, CorpusError, RunError
@@ -31,9 +31,8 @@ from instrlib.data.rendered import sources
 from instrlib.deploy import analysis
 from instrlib.deploy import page as served
 from instrlib.models import published
-from instrlib.studies import condition, timeline
+from instrlib.studies import condition
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT_MS = 30_000
 
 pytestmark = [
@@ -81,9 +80,8 @@ def test_many_channels_and_a_high_rate_take_no_more_memory_and_longer_or_wider_r
 ):
     """All channels of this file at its own rate are 184 MB."""
     path = tmp_path / "large.wav"
-    with soundfile.SoundFile(path, "w", 96_000, 8, subtype="PCM_U8") as file:
-        for _ in range(60):
-            file.write(np.random.default_rng(0).uniform(-0.5, 0.5, (96_000, 8)).astype(np.float32))
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (96_000, 8)).astype(np.float32)
+    soundfile.write(path, np.tile(noise, (60, 1)), 96_000, subtype="PCM_U8")
     monkeypatch.setattr(condition, "verdict", lambda signal, *_: ("healthy", {"healthy": 1.0}, {"n": len(signal)}))
     tracemalloc.start()
     found = analysis.analyse(path, model)
@@ -125,31 +123,21 @@ def test_equal_analyses_give_equal_pdfs_of_two_pages_at_most_and_none_is_blank()
     assert first.startswith(b"%PDF-") and first == again and pages(made_up_analysis()) == 2
     plain = dataclasses.replace(made_up_analysis(), timeline=None, condition=None, activation=None)
     assert set(analysis.drawn(plain)) == {"segment"} and pages(plain) == 1
-    rng, busy = np.random.default_rng(0), made_up_analysis(name="long " * 30 + ".wav", n_frames=600)
-    active, scores = rng.random((600, 12)) > 0.7, rng.random((600, 12))
-    events = timeline.events(active, 1.0, CLASSES, scores=scores)
-    everyone = {"active": active, "scores": scores, "events": events, "instruments": CLASSES}
-    busy = dataclasses.replace(busy, timeline=busy.timeline | everyone)
-    found = analysis.content(busy)["timeline"]
+    busy = made_up_analysis(name="long " * 30 + ".wav", scores=np.random.default_rng(0).random((600, 12)))
+    found, n_events = analysis.content(busy)["timeline"], len(busy.timeline["events"])
     assert pages(busy) == 2 and len(found["events"]) == analysis.MAX_EVENTS
-    assert str(len(events) - analysis.MAX_EVENTS) in found["more"]
+    assert str(n_events - analysis.MAX_EVENTS) in found["more"]
 
 
-HOSTILE = [
-    '#panic("x") *b $x _y_ `code',
-    "= head\n<label> @ref // \\ \u202e \U0001f3bb",
-    '<img src=x onerror="alert(1)">.wav',
-]
+MARKUP = ["= head\n<label> @ref // \\ \u202e \U0001f3bb", '#panic("x") *b $x _y_ `code']
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, '${alert(1)} {{value}} " onload="x.wav', ""])
+@pytest.mark.parametrize("name", [*MARKUP, '<img src=x onerror=""> ${a} {{b}} " onload="', ""])
 def test_a_name_is_text_and_never_markup_and_a_result_requests_nothing(name, monkeypatch):
-    """Each of these, read as markup, would stop typst or be set as something else."""
     found = made_up_analysis(name=name)
     html, figures = served.result_page(found), analysis.drawn(found)
     assert not any(part in html for part in (name or "${", "<img src=x", "${", "{{", '" onload'))
-    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', html)
-    assert "http" not in re.sub(r'"data:[^"]*"', "", html)
+    assert not re.search(r'(?:src|href|srcset)="(?!data:)|http', re.sub(r'"data:[^"]*"', '"data:"', html))
     assert len(re.findall(r'<img [^>]*alt="[^"]{20,}"', html)) == html.count("<img") == 2
     assert analysis.pdf(found, figures).startswith(b"%PDF-")
 
@@ -204,10 +192,11 @@ def test_neither_an_address_nor_a_file_that_was_not_uploaded_is_read(address, tm
 
 
 @mock.patch.dict(os.environ, {"GRADIO_TEMP_DIR": "/nowhere"})
-def test_uploads_are_private_and_removed_it_opens_without_a_synthesiser_and_a_taken_port_is_reported(
+def test_uploads_are_limited_private_and_removed_it_opens_without_a_synthesiser_and_a_taken_port_is_reported(
     page_folder, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "tinysoundfont", None)
+    monkeypatch.setattr(served, "MAX_MB", 1)
     sources.synthesiser.cache_clear()
     with pytest.raises(CorpusError, match="tinysoundfont"):
         analysis.example_clip(page_folder)
@@ -215,6 +204,10 @@ def test_uploads_are_private_and_removed_it_opens_without_a_synthesiser_and_a_ta
         uploads, port = Path(os.environ["GRADIO_TEMP_DIR"]), int(address.rstrip("/").rpartition(":")[2])
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and "127.0.0.1" in os.environ["NO_PROXY"]
         assert uploads.stat().st_mode & 0o077 == 0 and requests.get(address, timeout=20).status_code == 200
+        for size, status in ((1_000_000, 200), (1_000_001, 413)):
+            files = {"files": ("a.wav", bytes(size))}
+            assert requests.post(f"{address}gradio_api/upload", files=files, timeout=20).status_code == status
+        assert [path.stat().st_size for path in uploads.rglob("*.wav")] == [1_000_000]
         with pytest.raises(ConfigError, match=f"{port}.*--port"):
             served.opened(page_folder, port=port).__enter__()
     assert not uploads.parent.exists()
@@ -241,8 +234,8 @@ def test_each_page_keeps_its_recording_until_its_analysis_ends_and_nothing_else_
 
     def give(user: str, content: bytes) -> Path:
         path = uploads / content.hex() / "a.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir(parents=True)
         path.write_bytes(content)
         waiting.replace(user, str(path))
         return path
@@ -277,15 +270,13 @@ def test_each_page_keeps_its_recording_until_its_analysis_ends_and_nothing_else_
 def visit(address) -> Iterator:
     """Return a function that opens the page as another user; a script's error or a foreign request fails the test."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
         pytest.skip("no chromium; install it (Debian: apt-get install chromium)")
-    options, errors, urls = (
-        ["--no-sandbox", *(f"--use-fake-{one}-for-media-stream" for one in ("ui", "device"))],
-        [],
-        [],
-    )
+    options = ["--no-sandbox", *(f"--use-fake-{one}-for-media-stream" for one in ("ui", "device"))]
+    errors, urls = [], []
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
 
         def visit():
             page = browser.new_context(accept_downloads=True, permissions=["microphone"]).new_page()

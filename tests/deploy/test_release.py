@@ -17,7 +17,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import soundfile
 from recordings import RATE_HZ
 from trees import tone, write_audio
 from typer.testing import CliRunner
@@ -39,11 +38,8 @@ from instrlib.studies import saliency
 def write_run(folder: Path, *, accuracy: float = 0.5, parameters: int = 1000, **manifest: str | int) -> Path:
     """Write what `trained.summary` reads of a finished training."""
     metrics = {"validation": {"accuracy": accuracy}, "parameters": parameters, "multiply_adds": 1}
-    for name, content in (
-        ("metrics", metrics),
-        ("manifest", {"key": "", "seed": 0, "store": "", "split": ""} | manifest),
-    ):
-        write_json(folder / f"{name}.json", content)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "manifest.json", {"key": "", "seed": 0, "store": "", "split": ""} | manifest)
     return folder
 
 
@@ -163,8 +159,8 @@ def test_the_folder_is_complete_and_its_file_is_tested_on_the_held_out_clips_of_
     assert about["refusals"]["named"] == np.mean([bool(one.named) for one in found])
     card = content(model.folder)["MODEL_CARD.md"].decode()
     assert "| accuracy | {estimate:.2f} [{low:.2f}, {high:.2f}] |".format(**about["scores"]["accuracy"]) in card
-    for number, (name, one) in enumerate((name, about["by_class"][name]) for name in model.classes):
-        own = after["targets"] == number
+    for number, name in enumerate(model.classes):
+        one, own = about["by_class"][name], after["targets"] == number
         assert (one["n"], one["n_groups"]) == (own.sum(), len(set(after["group"][own])))
         assert one["recall"]["estimate"] == pytest.approx(right[own].mean(), abs=5e-4)
         assert (one["f1"]["low"] is None) == (one["n_groups"] < 2)
@@ -187,7 +183,7 @@ def test_a_second_release_or_a_kill_changes_nothing(released, model):
 
     before, original = content(model.folder), Path.rename
     rename = {"rename": lambda path, new: original(path, new) if path.suffix != ".new" else interrupt()}
-    for place, steps in ((release, {"noise_rejection": interrupt}), (release, {"filled": interrupt}), (Path, rename)):
+    for place, steps in ((release, {"noise_rejection": interrupt}), (Path, rename)):
         with mock.patch.multiple(place, **steps), pytest.raises(KeyboardInterrupt):
             released.publish()
         assert content(published.open_model(model.folder).folder) == before
@@ -195,20 +191,21 @@ def test_a_second_release_or_a_kill_changes_nothing(released, model):
     assert content(model.folder) == before and not list(model.folder.parent.glob(".model*"))
 
 
-@pytest.mark.parametrize("name", ["model.json", "single.tflite", "several.tflite", "condition.json"])
-def test_a_file_that_is_cut_altered_or_missing_is_refused_by_name(folder, name):
+def test_a_file_that_is_cut_altered_or_missing_or_describes_no_model_is_refused_by_name(folder):
     write_json(folder / "condition.json", published.sealed({"weight": 0.1}))
     assert published.open_model(folder).condition["weight"] == 0.1
-    whole = (folder / name).read_bytes()
-    middle = len(whole) // 2
-    for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b"", None):
-        (folder / name).unlink() if damaged is None else (folder / name).write_bytes(damaged)
-        if (damaged, name) != (None, "condition.json"):
+    for name, whole in content(folder).items():
+        middle = len(whole) // 2
+        for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b""):
+            (folder / name).write_bytes(damaged)
+            if name != "MODEL_CARD.md":
+                with pytest.raises(RunError, match=name):
+                    published.open_model(folder)
+        (folder / name).unlink()
+        if name not in ("MODEL_CARD.md", "condition.json"):
             with pytest.raises(RunError, match=name):
                 published.open_model(folder)
-
-
-def test_a_record_that_does_not_describe_a_model_is_refused(folder):
+        (folder / name).write_bytes(whole)
     record = read_json(folder / "model.json")
     settings, others = record["single"], ({"classes": None}, {"single": None}, {"format": published.FORMAT + 1})
     wrong = [{key: value for key, value in settings.items() if key != lost} for lost in settings]
@@ -261,27 +258,17 @@ def test_windows_start_at_every_hop_until_one_reaches_the_end_and_silent_ones_ha
             np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
-def test_every_segment_counts_also_in_what_is_left_of_a_truncated_file(model, tmp_path):
-    for name, duration_s, parts, tolerance_s in (
-        ("a.wav", 62.5, 1, 0),
-        ("b.wav", 30.0, 3, 0.1),
-        ("c.mp3", 210.0, 3, 3),
-    ):
+def test_every_segment_counts_also_in_what_is_left_of_a_truncated_file_and_memory_does_not_grow(model, tmp_path):
+    """At the network's rate, 40 minutes are 212 MB of samples."""
+    for name, duration_s, parts in (("a.wav", 62.5, 1), ("b.mp3", 210.0, 3)):
         path = tmp_path / name
         write_audio(path, np.concatenate([tone(3, n, 2.5) for n in range(int(duration_s / 2.5))]))
         os.truncate(path, path.stat().st_size // parts)
         found, windows = published.predict_file(path, model), published.window_scores(path, model.single, hop_s=3.0)
-        assert found.duration_s == pytest.approx(duration_s / parts, abs=tolerance_s)
+        assert found.duration_s == pytest.approx(duration_s / parts, abs=parts - 1)
         assert windows.start_s[-1] < found.duration_s <= windows.start_s[-1] + 3.0
-        if duration_s > published.STUDY_CLIP_S:
-            np.testing.assert_allclose(found.probabilities, windows.probabilities.mean(axis=0), atol=1e-5)
-
-
-def test_memory_does_not_grow_with_the_length_of_a_recording(model, tmp_path):
-    """At the network's rate, 40 minutes are 212 MB of samples."""
-    with soundfile.SoundFile(tmp_path / "long.wav", "w", 8000, 1) as file:
-        for _ in range(40):
-            file.write(tone(3, 0, 60.0, 8000))
+        np.testing.assert_allclose(found.probabilities, windows.probabilities.mean(axis=0), atol=1e-5)
+    write_audio(tmp_path / "long.wav", np.tile(tone(3, 0, 60.0, 8000), 40), 8000)
     tracemalloc.start()
     published.window_scores(tmp_path / "long.wav", model.single, hop_s=20.0)
     assert tracemalloc.get_traced_memory()[1] < 30e6
@@ -321,14 +308,13 @@ def test_table_json_and_csv_hold_the_same_and_the_model_is_named_with_its_perfor
     row = result.stdout.splitlines()[2].split("\t")
     assert row[:2] == ["two.flac", "1:04.0"] and row[3].startswith(f"{name} {100 * share:.0f} %, ")
     (one,) = json.loads(call("two.flac", "--json")[0].stdout)
-    top = [{"class": name, "probability": pytest.approx(share)} for name, share in found.top(3)]
-    known = {"file": "two.flac", "answer": found.named[0] if found.named else None, "model": model.name}
-    assert one == known | {"duration_s": 64.0, "top": top}
     (row,) = csv.DictReader(io.StringIO(call("two.flac", "--csv")[0].stdout))
+    known = {"file": "two.flac", "answer": found.named[0] if found.named else None, "model": model.name}
+    top = [{"class": name, "probability": pytest.approx(share, abs=1e-6)} for name, share in found.top(3)]
+    assert one == known | {"duration_s": 64.0, "top": top}
     assert {name: row[name] for name in known} == known | {"answer": one["answer"] or ""}
-    for number, best in enumerate(one["top"], 1):
-        assert row[f"class_{number}"] == best["class"]
-        assert float(row[f"probability_{number}"]) == pytest.approx(best["probability"], abs=1e-6)
+    by_rank = [{"class": row[f"class_{n}"], "probability": float(row[f"probability_{n}"])} for n in (1, 2, 3)]
+    assert by_rank == top
 
 
 def test_files_and_folders_are_predicted_in_order_and_bad_ones_reported_by_name_with_exit_code_1(work):
@@ -336,11 +322,9 @@ def test_files_and_folders_are_predicted_in_order_and_bad_ones_reported_by_name_
     for name in ("takes/b.wav", "takes/more/a.FLAC", "takes/.hidden.wav", "takes/notes.txt"):
         shutil.copy(work / "one.wav", work / name)
     (work / "text.mp3").write_text("no sound")
-    (work / "header.wav").write_bytes((work / "one.wav").read_bytes()[:30])
     (work / "empty").mkdir()
-    for name, signal in (("silent", np.zeros(RATE_HZ)), ("short", tone(3, 0, 0.01)), ("nan", np.full(RATE_HZ, np.nan))):
-        soundfile.write(work / f"{name}.wav", signal, RATE_HZ, subtype="FLOAT")
-    bad = ["text.mp3", "header.wav", "empty", "silent.wav", "short.wav", "nan.wav", "none.wav", 99 * "long" + ".wav"]
+    write_audio(work / "silent.wav", np.zeros(RATE_HZ))
+    bad = ["text.mp3", "empty", "silent.wav", "none.wav", 99 * "long" + ".wav"]
     result, errors = call("one.wav", *bad, "takes", "--json")
     found = [one["file"] for one in json.loads(result.stdout)]
     assert result.exit_code == 1 and found == ["one.wav", "takes/b.wav", "takes/more/a.FLAC"]
@@ -366,13 +350,13 @@ def test_a_local_model_is_no_default_wrong_usage_is_refused_and_an_interrupt_kee
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such names do not exist there")
 def test_hostile_names_break_no_line_and_control_no_terminal_and_tensorflow_and_pandas_are_not_imported(work):
-    odd = work / "two\nlines\t\x1b[31m.wav"
-    for name in (bytes(odd), bytes(work) + b"/latin-\xe9.wav", bytes(work / "snow☃.wav")):
-        shutil.copy(work / "one.wav", name)
-    result, errors = call(odd.name, "latin-\udce9.wav")
+    names = ("two\nlines\t\x1b[31m.wav", "latin-\udce9.wav", "snow☃.wav")
+    for name in names:
+        shutil.copy(work / "one.wav", work / name)
+    result, errors = call(*names)
     assert result.exit_code == 0 and not errors and "\x1b" not in result.stdout
-    assert len(result.stdout.splitlines()) == 3 and "latin-?.wav" in result.stdout
-    assert json.loads(call(odd.name, "--json")[0].stdout)[0]["file"] == odd.name
+    assert len(result.stdout.splitlines()) == 4 and "latin-?.wav" in result.stdout
+    assert json.loads(call(names[0], "--json")[0].stdout)[0]["file"] == names[0]
     code = (
         "import atexit, sys, instrlib.runner.cli\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib', 'sklearn', 'jinja2'}\n"
