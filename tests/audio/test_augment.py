@@ -87,33 +87,28 @@ def test_a_mixture_is_the_spectrogram_of_waveforms_mixed_at_the_same_levels_and_
     noise = np.random.default_rng(3).normal(size=len(time_s)) * (0.3 + time_s / 3)
     signals = [one / np.sqrt(np.mean(one**2)) for one in (tone, noise, np.sin(2 * np.pi * 2500 * time_s))]
     x = np.stack([extract(signal, config) for signal in signals])
-    settings = {"number": (3, 3), "range_db": 12.0, "floor": silence(config)}
-    widths_hz, distances_db = edges_hz[2:] - edges_hz[:-2], []
+    settings = {"number": (3, 3), "range_db": 12.0, "floor": silence(config), "widths_hz": edges_hz[2:] - edges_hz[:-2]}
+    distances_db = []
     for seed in range(4):
-        found = [
-            mixtures(x, np.eye(3), **settings, widths_hz=one, rng=np.random.default_rng(seed))[0]
-            for one in (widths_hz, np.ones_like(widths_hz))
-        ]
-        rng = np.random.default_rng(seed)  # the same random numbers in the same order
-        rng.integers(3, 3, size=3, endpoint=True), rng.random((3, 3))
+        mixed, rng = mixtures(x, np.eye(3), **settings, rng=np.random.default_rng(seed))[0], np.random.default_rng(seed)
+        rng.integers(3, 3, size=3, endpoint=True), rng.random((3, 3))  # the same random numbers in the same order
         level = 10 ** (np.where(np.eye(3), 0, rng.uniform(-12, 12, size=(3, 3))) / 20)
         latest = np.full((3, 3), round(LATEST_SHARE * config.shape[1]))
         begin = np.where(np.eye(3), 0, rng.integers(latest, endpoint=True)) * config.hop_length
         for first in range(3):
             late = [np.pad(one, (n, 0))[: len(one)] for one, n in zip(signals, begin[first], strict=True)]
             real = extract(level[first] @ late, config)
-            off_db = [(mixed[first] - real)[real > -30] for mixed in found]
-            distances_db.append([np.abs(one - np.median(one)).mean() for one in off_db])
-    right, without_widths = np.mean(distances_db, axis=0)
-    assert right < 1.2 and without_widths > 1.4 * right  # the level of high sounds is underestimated
+            off_db = (mixed[first] - real)[real > -30]
+            distances_db.append(np.abs(off_db - np.median(off_db)).mean())
+    assert np.mean(distances_db) < 1.2  # 1.55 without widths: the level of high sounds is then underestimated
 
 
 def mixed_of(x, y, number, *, seed: int = 0, range_db: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
-    settings = {"number": number, "range_db": range_db, "floor": FLOOR, "widths_hz": np.ones(N_BINS)}
-    return mixtures(x, y, **settings, rng=np.random.default_rng(seed))
+    settings = {"floor": FLOOR, "widths_hz": np.ones(N_BINS), "rng": np.random.default_rng(seed)}
+    return mixtures(x, y, number=number, range_db=range_db, **settings)
 
 
-@pytest.mark.parametrize("number", [(1, 1), (2, 2), (2, 4), (9, 9)])
+@pytest.mark.parametrize("number", [(1, 1), (2, 4), (9, 9)])
 def test_mixtures_have_as_many_classes_as_asked_for_and_all_labels(number):
     x = np.random.default_rng(0).uniform(-70, 0, size=(N, N_BINS, N_FRAMES)).astype(np.float32)
     x -= x.max(axis=(1, 2), keepdims=True)
@@ -122,8 +117,6 @@ def test_mixtures_have_as_many_classes_as_asked_for_and_all_labels(number):
     assert (counts.min(), counts.max()) == tuple(np.minimum(number, N_CLASSES))
     assert set(np.unique(labels)) <= {0, 1} and (labels[Y == 1] == 1).all()
     np.testing.assert_allclose(mixed.max(axis=(1, 2)), 0, atol=1e-5)
-    if number == (1, 1):
-        np.testing.assert_allclose(mixed, np.maximum(x, FLOOR[:, None]), atol=1e-4)
     # A class is present if any example has it, absent if all lack it, and otherwise not observed.
     y = np.array([[1, 0, np.nan, 0, np.nan], [0, 1, np.nan, 0, 0]], dtype=np.float32)
     np.testing.assert_array_equal(mixed_of(x[:2], y, (2, 2))[1][0], [1, 1, np.nan, 0, np.nan])
@@ -155,7 +148,7 @@ def silent(n: int, bins: object = slice(None), frames: object = ()) -> np.ndarra
     return x
 
 
-def test_a_share_of_the_sounds_changes_and_reverberation_decays_evenly_in_its_range_of_times():
+def test_a_share_of_the_sounds_changes_half_are_cut_around_the_loudest_moment_and_reverberation_decays_evenly():
     clicks = silent(600, frames=10)
     assert 0.65 < (recorded(clicks, 0.25) == clicks).all(axis=(1, 2)).mean() < 0.85
     np.testing.assert_array_equal(clicks, silent(600, frames=10))
@@ -166,9 +159,6 @@ def test_a_share_of_the_sounds_changes_and_reverberation_decays_evenly_in_its_ra
     fall_s = -60 * CONFIG.hop_s / slope_db[straight].mean(axis=1)
     assert straight.mean() > 0.05
     assert 0.9 * REVERBERATION_S[0] < fall_s.min() < fall_s.max() < 1.1 * REVERBERATION_S[1]
-
-
-def test_half_of_the_sounds_are_cut_around_the_loudest_moment():
     x = silent(600, 20, slice(None))
     x[:, 20, 50] = 3
     sounding = recorded(x)[:, 20] > -12

@@ -35,9 +35,7 @@ def test_damage_grows_from_nothing_keeps_length_level_and_type_and_is_finite(kin
     np.testing.assert_array_equal(damaged(NOTE, kind, 0.6), versions[2])
     assert not np.array_equal(damaged(NOTE, kind, 0.6, seed=8), versions[2])
     for n in (1, 2, 50, 1200):
-        short = np.random.default_rng(0).standard_normal(n).astype(np.float32)
-        assert np.isfinite(damaged(short, kind, 1.0)).all()
-        assert not damaged(np.zeros(n, np.float32), kind, 1.0).any()
+        assert np.isfinite(damaged(NOTE[:n], kind, 1.0)).all() and not damaged(0 * NOTE[:n], kind, 1.0).any()
 
 
 def test_dull_strings_lose_12_db_per_octave_uneven_partials_differ_and_detuned_copies_beat():
@@ -53,10 +51,9 @@ def test_dull_strings_lose_12_db_per_octave_uneven_partials_differ_and_detuned_c
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_detuned_copy_is_flat_and_its_delay_grows_with_severity(seed):
-    click, delays = np.zeros(2 * RATE_HZ), []
-    click[RATE_HZ] = 1
+    delays = []
     for severity in (1.0, 0.5, 0.1):
-        heard = damaged(click, "detuned", severity, seed)
+        heard = damaged(np.eye(1, 2 * RATE_HZ, RATE_HZ)[0], "detuned", severity, seed)
         assert not heard[:RATE_HZ].any()  # nothing precedes the attack
         delays.append((np.flatnonzero(heard).max() - RATE_HZ) / RATE_HZ)
     assert 8 <= 1200 * np.log2(1 + delays[0]) <= 30.5  # cents, from the delay after one second
@@ -94,9 +91,10 @@ def test_versions_follow_from_seed_and_name_have_any_kind_and_severity_and_faint
         given = {"sample_rate_hz": RATE_HZ, "clip_id": version, "offset_s": offset_s}
         return next(DamageSimulation(seed=seed).copies(NOTE, **given))
 
-    first, *others = (made(*given) for given in ((0, "a broken"), (1, "a broken"), (0, "b broken"), (0, "a aged")))
+    first = made(0, "a broken")
     np.testing.assert_array_equal(made(0, "a broken"), first)
-    assert not any(np.array_equal(other, first) for other in (*others, made(0, "a broken", 3.0)))
+    for other in ((1, "a broken"), (0, "b broken"), (0, "a aged"), (0, "a broken", 3.0)):
+        assert not np.array_equal(made(*other), first)
     for name in condition.CONDITIONS:
         found = made(3, f"x {name}")
         assert found.dtype == np.float32 and rms(found) == pytest.approx(rms(NOTE), rel=2e-3)

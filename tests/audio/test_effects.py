@@ -34,7 +34,7 @@ def power_db(signal: np.ndarray) -> float:
 
 
 def slope_db(noise: np.ndarray) -> float:
-    """Return the slope of the power spectrum per octave, from 100 Hz to 6.4 kHz."""
+    """The slope of the power spectrum per octave, from 100 Hz to 6.4 kHz."""
     frequency_hz, power = welch(noise, RATE_HZ, nperseg=4096)
     inside = (frequency_hz > 100) & (frequency_hz < 6400)
     return np.polyfit(np.log2(frequency_hz[inside]), 10 * np.log10(power[inside]), 1)[0]
@@ -66,9 +66,8 @@ def test_noise_falls_with_its_slope_in_degradations_by_3_db_an_octave_and_has_th
     signal = tone(440.0, duration_s=4.0)
     added = degrade(signal, RATE_HZ, "noise", level, rng()) - signal
     assert power_db(signal) - power_db(added) == pytest.approx(level, abs=1e-6)
-    assert slope_db(added) == pytest.approx(-3.01, abs=0.3)
-    for slope in (0.0, 0.5, 2.0):
-        noise = effects.coloured_noise(8 * RATE_HZ, RATE_HZ, rng(), slope=slope)
+    for slope in (0.0, 0.5, 1.0, 2.0):
+        noise = added if slope == 1 else effects.coloured_noise(8 * RATE_HZ, RATE_HZ, rng(), slope=slope)
         assert slope_db(noise) == pytest.approx(-3.01 * slope, abs=0.3)
 
 
@@ -107,7 +106,7 @@ def test_a_low_pass_loses_48_db_an_octave_and_an_equaliser_has_the_curve_that_wa
     np.testing.assert_allclose(gain_db(changed, frequency_hz), expected_db, atol=0.1)
 
 
-@pytest.mark.parametrize("rate_hz", [8_000, 16_000, RATE_HZ, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("rate_hz", [8_000, RATE_HZ, 44_100, 96_000])
 @pytest.mark.parametrize("name", ["mp3", "vorbis"])
 def test_codecs_have_no_delay_at_any_level_and_rate_and_mp3_has_its_bit_rate(name, rate_hz, monkeypatch):
     written, n = [], 8 * rate_hz
@@ -124,19 +123,17 @@ def test_clipping_quiet_and_pitch_have_the_effect_of_their_level():
     """Clipping cuts samples over full scale and no others; a quiet recording has the noise of 16 bits."""
     signal = tone(441.3, duration_s=4.0) * np.linspace(0, 1, 4 * RATE_HZ)
     own = signal / np.abs(signal).max()
-    for level in DEGRADATIONS["clipping"].levels:
-        changed = degrade(signal, RATE_HZ, "clipping", level, rng())
-        np.testing.assert_allclose(changed, np.clip(own * 10 ** (level / 20), -1, 1), atol=1e-12)
-    for level in DEGRADATIONS["quiet"].levels:
-        changed = degrade(signal, RATE_HZ, "quiet", level, rng())
-        assert 20 * np.log10(np.abs(changed).max()) == pytest.approx(level, abs=0.2)
-        error = changed - own * 10 ** (level / 20)  # uniform within a step: 1/12 of its square
-        assert power_db(error) == pytest.approx(20 * np.log10(1 / 32_767) - 10 * np.log10(12), abs=0.3)
-    for name in ("pitch_up", "pitch_down"):
-        for semitones in DEGRADATIONS[name].levels:
-            changed = degrade(signal, RATE_HZ, name, semitones, rng())[RATE_HZ:-RATE_HZ]
-            peak_hz = np.abs(np.fft.rfft(changed * np.hanning(len(changed)), 2**20)).argmax() * RATE_HZ / 2**20
-            assert 12 * np.log2(peak_hz / 441.3) == pytest.approx(semitones, abs=0.1)
+    for name in ("clipping", "quiet", "pitch_up", "pitch_down"):
+        for level in DEGRADATIONS[name].levels:
+            changed, louder = degrade(signal, RATE_HZ, name, level, rng()), own * 10 ** (level / 20)
+            if name == "clipping":
+                np.testing.assert_allclose(changed, np.clip(louder, -1, 1), atol=1e-12)
+            elif name == "quiet":  # the error is uniform within a step: 1/12 of its square
+                assert power_db(changed - louder) == pytest.approx(-20 * np.log10(32_767 * np.sqrt(12)), abs=0.3)
+            else:
+                inside = changed[RATE_HZ:-RATE_HZ] * np.hanning(2 * RATE_HZ)
+                peak_hz = np.abs(np.fft.rfft(inside, 2**20)).argmax() * RATE_HZ / 2**20
+                assert 12 * np.log2(peak_hz / 441.3) == pytest.approx(level, abs=0.1)
 
 
 def test_copies_follow_from_seed_clip_offset_and_number_and_their_noise_has_its_level(monkeypatch):
