@@ -62,11 +62,6 @@ def parallel_map(
     ------
     WorkerError
         When a process is killed, or when the cluster cannot be reached, has no worker or runs other code.
-
-    Examples
-    --------
-    >>> list(parallel_map(pow, [(2, 3), (3, 2)], workers=1))
-    [8, 9]
     """
     if not tasks:
         return

@@ -15,7 +15,7 @@ from instrlib.reporting.numbers import sentence
 from instrlib.reporting.report import as_table
 from instrlib.reporting.summary import Study, about_corpus, open_study, text_of
 
-_DECLARED = "<!-- From here on: declared by the notebooks of the study. -->"
+DECLARED = "<!-- From here on: declared by the notebooks of the study. -->"
 
 
 def write_cards(study: Study) -> list[Path]:
@@ -24,9 +24,9 @@ def write_cards(study: Study) -> list[Path]:
     write_text(written[0], data_card(study))
     path = study.folder / "model" / "MODEL_CARD.md"
     if path.is_file():
-        own = path.read_text(encoding="utf-8").partition(_DECLARED)[0].rstrip()
+        own = path.read_text(encoding="utf-8").partition(DECLARED)[0].rstrip()
         sections = _declared(study, "model")
-        write_text(path, "\n\n".join([own, _DECLARED, *sections] if sections else [own]) + "\n")
+        write_text(path, "\n\n".join([own, DECLARED, *sections] if sections else [own]) + "\n")
         written.append(path)
     return written
 

@@ -33,13 +33,7 @@ def p_value(value: float | None) -> str:
 
 
 def rounded(value: float | None) -> str:
-    """Return a margin or detectable difference with one significant digit, two below 0.02.
-
-    Examples
-    --------
-    >>> rounded(0.0912), rounded(0.0134), rounded(0.2)
-    ('0.09', '0.013', '0.2')
-    """
+    """Return a margin or detectable difference with one significant digit, two below 0.02."""
     return f"{value:.{2 if value >= 0.02 else 3}f}".rstrip("0").rstrip(".") if is_known(value) else "–"
 
 

@@ -123,13 +123,7 @@ class Document:
 
 
 def typeset(text: str) -> str:
-    r"""Return a text with minus signs and with fixed spaces before per cent signs.
-
-    Examples
-    --------
-    >>> typeset("-0.5 to +0.1, 5%, 2026-11-30").replace("\N{NO-BREAK SPACE}", "_")
-    '−0.5 to +0.1, 5_%, 2026-11-30'
-    """
+    r"""Return a text with minus signs and with fixed spaces before per cent signs."""
     return _PERCENT.sub("\N{NO-BREAK SPACE}%", _NEGATIVE.sub("\N{MINUS SIGN}", text))
 
 
@@ -216,13 +210,7 @@ def _figure(document: Document, study: Study, notebook: str, declared: dict[str,
 
 
 def as_table(value: Any, *, most_rows: int = 24) -> Table | None:
-    """Return header and rows of a declared table, or None if it is no table or too large for a page.
-
-    Examples
-    --------
-    >>> as_table({"a": {"accuracy": 0.5}, "b": {"accuracy": 0.25}})
-    (('', 'accuracy'), [('a', '0.500'), ('b', '0.250')])
-    """
+    """Return header and rows of a declared table, or None if it is no table or too large for a page."""
     if not (isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values())):
         return None
     columns = list(dict.fromkeys(column for row in value.values() for column in row))

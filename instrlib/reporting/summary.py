@@ -121,13 +121,7 @@ def about_corpus(name: str) -> dict[str, Any]:
 
 
 def text_of(value: Any) -> str:
-    """Return a declared value as text for a table.
-
-    Examples
-    --------
-    >>> text_of(12345), text_of(0.25), text_of(None), text_of([1, 2]), text_of(True)
-    ('12,345', '0.250', '–', '1, 2', 'yes')
-    """
+    """Return a declared value as text for a table."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -35,7 +35,7 @@ from instrlib.core.io import (
 )
 from instrlib.core.parallel import parallel_map, shared_processes
 from instrlib.data import corpora
-from instrlib.reporting.cards import write_cards
+from instrlib.reporting.cards import DECLARED, write_cards
 from instrlib.reporting.report import write_report
 from instrlib.reporting.summary import open_study
 from instrlib.runner.notebooks import Notebook, execute, numbered_notebooks, take_outputs
@@ -316,7 +316,8 @@ def collect(study: Path, runs: Iterable[Path]) -> None:
             if path not in contents and path.is_file():
                 path.unlink()
     for path, content in contents.items():
-        if not (path.is_file() and path.read_bytes() == content):
+        known = path.read_bytes() if path.is_file() else b""
+        if known.partition(DECLARED.encode())[0].rstrip() != content.rstrip():  # cards have added sections
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content)
 

@@ -10,7 +10,7 @@ import pytest
 from instrlib import charts
 from instrlib.core.io import InstrlibError, RunError, write_json
 from instrlib.data import corpora
-from instrlib.reporting import cards, compare, numbers, report
+from instrlib.reporting import cards, compare, numbers, report, summary
 from instrlib.reporting.summary import about_corpus, open_study
 
 
@@ -125,6 +125,13 @@ def test_html_and_pdf_are_the_same_each_time_texts_are_never_markup_and_a_missin
     (published.parents[1] / "figures/irmas-quick/03_scores.png").unlink()
     with pytest.raises(RunError, match="03_scores"):
         report.write_report(open_study("irmas-quick"))
+
+
+def test_numbers_and_tables_as_texts():
+    assert [numbers.rounded(one) for one in (0.0912, 0.0134, 0.2)] == ["0.09", "0.013", "0.2"]
+    assert summary.text_of([12345, 0.25, None, True]) == "12,345, 0.250, –, yes"
+    assert report.typeset("-0.5 to +0.1, 5%, 2026-11-30") == "−0.5 to +0.1, 5\N{NO-BREAK SPACE}%, 2026-11-30"
+    assert report.as_table({"a": {"accuracy": 0.5}}) == (("", "accuracy"), [("a", "0.500")])
 
 
 def test_what_is_no_table_or_too_large_is_not_laid_out():
