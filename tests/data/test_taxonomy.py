@@ -19,9 +19,9 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("corpus", CLASSES)
-def test_every_class_of_a_corpus_has_a_common_name(corpus):
-    assert common_classes(corpus, corpus) == {label: label for label in sorted(CLASSES[corpus])}
+def test_every_class_of_a_corpus_has_a_common_name():
+    for corpus, classes in CLASSES.items():
+        assert common_classes(corpus, corpus) == {label: label for label in sorted(classes)}
 
 
 def test_the_table_names_its_corpora_families_and_wider_instruments(test_data):
@@ -44,8 +44,6 @@ def test_an_instrument_maps_to_the_narrowest_class_that_contains_it():
     of_nsynth = common_classes("rendered", "nsynth")
     assert of_nsynth["cello"] == "string" and of_nsynth["electric_guitar"] == "guitar" and "drums" not in of_nsynth
     assert common_classes("nsynth", "rendered") == {}
-    assert common_classes("kaggle_instruments", "rendered") == {"drums": "drums", "piano": "piano", "violin": "violin"}
-    assert common_classes("nsynth", "openmic2018") == {"bass": "bass", "mallet": "mallet_percussion"}
     chosen = {"classes_a": ("violin", "cello", "flute"), "classes_b": ("Cello", "Flute")}
     assert list(common_classes("rendered", "fsdkaggle2018", **chosen)) == ["cello", "flute"]
     assert common_classes("folder", "irmas", classes_a=("Violoncello", "dogs")) == {"Violoncello": "cel"}
