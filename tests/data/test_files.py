@@ -82,11 +82,9 @@ def test_a_file_that_has_changed_is_fetched_from_its_beginning(server, tmp_path)
     assert server.starts[-1] > 0, "the rest was asked for, and If-Range gave the whole"
 
 
-@pytest.mark.parametrize("setting", ["knows_ranges", "tells_length"])
-def test_servers_without_ranges_or_lengths_serve_too(server, tmp_path, setting):
-    setattr(server, setting, False)
-    server.break_after = [0, 0, 1_500_000] if setting == "knows_ranges" else []
-    server.statuses = [503, 429]
+@pytest.mark.parametrize(("setting", "breaks"), [("knows_ranges", [0, 0, 1_500_000]), ("tells_length", [])])
+def test_servers_without_ranges_or_lengths_serve_too(server, tmp_path, setting, breaks):
+    vars(server).update({setting: False, "break_after": breaks, "statuses": [503, 429]})
     assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
 
 
@@ -105,9 +103,8 @@ def test_a_busy_server_is_given_up_and_the_part_kept(server, tmp_path):
 
 def test_a_wrong_checksum_names_both_hashes_and_removes_only_what_was_fetched(server, tmp_path):
     server.content = CONTENT[:-1] + b"x"
-    with pytest.raises(CorpusError) as error:
+    with pytest.raises(CorpusError, match=f"{hashlib.md5(server.content).hexdigest()}, not {MD5}"):
         fetch(server.remote, tmp_path)
-    assert all(part in str(error.value) for part in (MD5, hashlib.md5(server.content).hexdigest(), server.remote.url))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "archive.zip").write_bytes(b"half of it")  # put there by the user
     with pytest.raises(CorpusError, match=MD5):

@@ -1,7 +1,7 @@
 """The built-in corpus: the same bytes for the same seed, each clip rendered once, and clips that sound right."""
 
-import subprocess
 import sys
+from functools import partial
 
 import librosa
 import numpy as np
@@ -15,10 +15,6 @@ from instrlib.data.corpora import COLUMNS
 from instrlib.data.rendered import sources
 
 CLIPS = 12
-CLASSES = (
-    "cello", "clarinet", "flute", "acoustic_guitar", "electric_guitar", "organ",
-    "piano", "saxophone", "trumpet", "violin", "voice", "drums",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +29,17 @@ def sounds(corpus):
 
 @pytest.fixture
 def small(tmp_path):
-    given = {"clips_per_class": 3, "classes": ("flute", "drums"), "workers": 1}
-    return lambda **more: rendered.load(tmp_path / "small", **{**given, **more})
+    return partial(rendered.load, tmp_path / "small", clips_per_class=3, classes=("flute", "drums"), workers=1)
 
 
-def file_bytes(corpus, root=None):
-    return {path: ((root or corpus.root) / path).read_bytes() for path in corpus.manifest.path}
+def file_bytes(corpus):
+    return {path: (corpus.root / path).read_bytes() for path in corpus.manifest.path}
 
 
 def test_the_manifest_has_a_row_for_every_clip_and_its_notes_and_sound_are_those_of_its_number(corpus, sounds):
     assert tuple(corpus.manifest.columns) == (*COLUMNS, "font", "program", "register", "content", "seed")
-    assert corpus.classes == rendered.CLASSES == CLASSES  # the order of the network outputs
+    outputs = "cello clarinet flute acoustic_guitar electric_guitar organ piano saxophone trumpet violin voice drums"
+    assert " ".join(corpus.classes) == outputs, "the order of the network outputs"
     assert corpus.manifest.clip_id.is_monotonic_increasing and corpus.manifest.clip_id.is_unique
     assert set(corpus.manifest.duration_s) == {3.0} and corpus.excluded.empty
     for _, clips in corpus.manifest.groupby("label"):
@@ -51,52 +47,27 @@ def test_the_manifest_has_a_row_for_every_clip_and_its_notes_and_sound_are_those
     clip_id = corpus.manifest.clip_id[corpus.manifest.label == "organ"].iloc[4]
     np.testing.assert_allclose(rendered.notes(corpus, clip_id), rendered.compose("organ", 4)[2].notes)
     np.testing.assert_allclose(rendered.render("organ", 4), sounds[clip_id], atol=1.01 / 32768)
-    for unknown in ("organ-00099-abcdef", "a-b", "organ"):
-        with pytest.raises(CorpusError):
-            rendered.notes(corpus, unknown)
+    with pytest.raises(CorpusError):
+        rendered.notes(corpus, "organ-00099-abcdef")
 
 
 def test_a_group_is_a_sampled_instrument_with_all_its_registers_where_a_class_has_three():
     by_register = set()
-    for label in CLASSES:
+    for label in rendered.CLASSES:
         groups = rendered.groups(label)
         assert len(set(groups.values())) >= 3
-        instruments = pd.DataFrame([(font, program, group) for (font, program, _), group in groups.items()])
-        if (instruments.groupby([0, 1])[2].nunique() > 1).any():
-            by_register.add(label)
+        several = pd.Series(groups).groupby(level=[0, 1]).nunique() > 1
+        by_register |= {label} if several.any() else set()
     assert by_register == {"cello", "clarinet"}
     # Programs that share their samples are one group.
     assert rendered.groups("flute")["TimGM6mb", 72, 1] == rendered.groups("flute")["Merlin", 72, 3]
     assert rendered.groups("violin")["TimGM6mb", 40, 1] == rendered.groups("violin")["TimGM6mb", 110, 2]
     first, second = map(sources.find_soundfont, rendered.PLAYERS.fonts)
     assert sources.shared_samples(first, first) == 1 and sources.shared_samples(first, second) > 0.05
-    if "FluidR3_GM" in sources.fonts():
-        assert sources.shared_samples(first, sources.find_soundfont("FluidR3_GM")) == 0
-
-
-def test_a_clip_does_not_depend_on_what_was_played_before_it():
-    font = sources.find_soundfont()
-    clips = [rendered.compose(label, index)[1:] for index in range(2) for label in CLASSES]
-
-    def play(voice, phrase):
-        given = {"program": voice.program, "duration_s": 3.0, "drums": voice.drums, "bends": phrase.bends}
-        return sources.play(font, phrase.notes, tuning_cents=11.0, **given)
-
-    in_sequence = [play(*clip) for clip in clips]
-    for index in (0, 11, 23):
-        sources.synthesiser.cache_clear()
-        alone = play(*clips[index])
-        assert np.array_equal(alone, in_sequence[index]) and 0.005 < np.abs(alone).max() < 1
 
 
 def test_one_process_and_two_write_the_same_bytes(corpus, tmp_path):
-    code = (
-        "import sys, pathlib; from instrlib.data import rendered; "
-        f"print(rendered.load(pathlib.Path(sys.argv[1]), clips_per_class={CLIPS}, workers=2).root)"
-    )
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == str(tmp_path / corpus.root.name)
-    assert file_bytes(corpus, tmp_path / corpus.root.name) == file_bytes(corpus)
+    assert file_bytes(rendered.load(tmp_path, clips_per_class=CLIPS, workers=2)) == file_bytes(corpus)
 
 
 def test_a_clip_is_rendered_once_for_every_size_and_choice_of_classes(corpus, monkeypatch):
@@ -134,20 +105,17 @@ def test_lost_and_damaged_files_are_rendered_again_and_whole_batches_are_kept(sm
     assert [line.partition(": ")[0] for line in corpora.validate("rendered", corpus.root)] == [str(flute)]
 
 
-def test_unknown_classes_fonts_and_folders_that_cannot_be_written_are_refused(small, tmp_path):
+def test_unknown_classes_fonts_folders_and_missing_packages_are_named(small, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "a.sf2").write_bytes(b"RIFFxxxxWAVE" + bytes(99))
     with pytest.raises(ConfigError, match="kazoo"):
         small(classes=("flute", "kazoo"))
     with pytest.raises(CorpusError, match="Grand"):
         small(players=rendered.Players(("Grand",)))
-    (tmp_path / "file").write_text("in the way")
     with pytest.raises(DiskError):
-        rendered.load(tmp_path / "file", clips_per_class=1, classes=("flute",), workers=1)
-    (tmp_path / "a.sf2").write_bytes(b"RIFFxxxxWAVE" + bytes(99))
+        rendered.load(tmp_path / "file", clips_per_class=1, workers=1)
     with pytest.raises(CorpusError, match=r"a\.sf2"):
         sources.presets(tmp_path / "a.sf2")
-
-
-def test_without_a_synthesiser_or_a_font_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tinysoundfont", None)
     with pytest.raises(CorpusError, match="tinysoundfont"):
         sources.synthesiser.__wrapped__(sources.find_soundfont("TimGM6mb"))
@@ -179,38 +147,17 @@ def test_clips_are_mono_16_bit_at_22050_hz_never_silent_or_clipped_and_as_bright
 
 @pytest.mark.parametrize("pitch", [48, 81])
 def test_a_note_sounds_at_its_onset_and_at_its_pitch_and_can_be_bent(pitch):
-    given = {"program": 16, "duration_s": 2.0, "sample_rate_hz": 22_050}
-    note, fundamental = np.array([[0.5, 1.5, pitch, 100]]), 440 * 2 ** ((pitch - 69) / 12)
-    frequencies = np.fft.rfftfreq(2**19, 1 / 22_050)
-    near = frequencies[(frequencies > fundamental / 1.06) & (frequencies < fundamental * 1.06)]
-    for bends, tuning_cents, expected in ((None, 0.0, 0), (None, 20.0, 20), (np.array([[0.0, -50.0]]), 10.0, -40)):
-        sound = sources.play(sources.find_soundfont(), note, bends=bends, tuning_cents=tuning_cents, **given)
+    fundamental, frequencies = 440 * 2 ** ((pitch - 69) / 12), np.fft.rfftfreq(2**19, 1 / 22_050)
+    play = partial(
+        sources.play, sources.find_soundfont(), np.array([[0.5, 1.5, pitch, 100]]), program=16, duration_s=2.0
+    )
+    for bends, tuning_cents, expected in ((None, 20.0, 20), (np.array([[0.0, -50.0]]), 10.0, -40)):
+        sound = play(bends=bends, tuning_cents=tuning_cents, sample_rate_hz=22_050)
         loud = np.flatnonzero(np.abs(sound) > 0.1 * np.abs(sound).max()) / 22_050
         assert len(sound) == 44_100 and abs(loud[0] - 0.5) < 0.02 and abs(loud[-1] - 1.5) < 0.1
         spectrum = np.abs(np.fft.rfft(sound[13_230:30_870] * np.hanning(17_640), 2**19))
-        found = near[np.argmax(spectrum[np.isin(frequencies, near)])]
-        assert abs(1200 * np.log2(found / fundamental) - expected) < 8
-
-
-@pytest.mark.parametrize("label", ["flute", "trumpet", "cello"])
-def test_recorded_clips_have_the_energy_of_their_notes(corpus, sounds, label):
-    """A note's partials are 10 dB above the spectrum three quarters of a semitone beside them."""
-    found = []
-    for clip_id in corpus.manifest.clip_id[corpus.manifest.label == label]:
-        for note in rendered.notes(corpus, clip_id).itertuples():
-            begin, end = (round(at * 22_050) for at in (note.onset_s + 0.05, note.offset_s))
-            if end - begin < 4_000:
-                continue
-            spectrum = np.abs(np.fft.rfft(sounds[clip_id][begin:end] * np.hanning(end - begin), 2**16)) ** 2
-            fundamental = 440 * 2 ** ((note.pitch - 69) / 12)
-            # From 300 Hz up: lower partials of a short note overlap their neighbourhood.
-            partials = fundamental * (np.arange(4) + np.ceil(max(300 / fundamental, 1)))
-            at, beside = (
-                sum(spectrum[round(one * 0.985) : round(one * 1.015) + 1].max() for one in bins)
-                for bins in np.outer((1, 2 ** (0.75 / 12)), partials[partials < 10_000] * 2**16 / 22_050)
-            )
-            found.append(at > 10 * beside)
-    assert len(found) > 15 and np.mean(found) > 0.9
+        spectrum[np.abs(np.log2(np.maximum(frequencies, 1) / fundamental)) > 1 / 12] = 0
+        assert abs(1200 * np.log2(frequencies[spectrum.argmax()] / fundamental) - expected) < 8
 
 
 def test_a_recording_moves_nothing_in_time_and_stays_below_full_scale():

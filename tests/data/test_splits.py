@@ -7,17 +7,8 @@ import pandas as pd
 import pytest
 
 from instrlib.core.io import LeakError, SplitError
-from instrlib.data.splits import (
-    PARTS,
-    check_classes,
-    check_no_leak,
-    k_folds,
-    load_split,
-    make_split,
-    save_split,
-    save_splits,
-    study_splits,
-)
+from instrlib.data import splits
+from instrlib.data.splits import PARTS, check_no_leak, k_folds, load_split, make_split, save_split, study_splits
 
 
 def manifest_of(*clips):
@@ -57,10 +48,10 @@ def test_no_group_is_in_two_parts_and_every_class_is_in_every_part(seed):
     for manifest in (random_manifest(seed), mixed, three):
         assert_honest(manifest, make_split(manifest, seed=seed))
     folded = random_manifest(seed, fewest_groups=5)
-    splits = k_folds(folded, 5, seed=seed)
-    for split in splits:
+    folds = k_folds(folded, 5, seed=seed)
+    for split in folds:
         assert_honest(folded, split)
-    tested = itertools.chain(*(split.parts.index[split.parts == "test"] for split in splits))
+    tested = itertools.chain(*(split.parts.index[split.parts == "test"] for split in folds))
     assert sorted(tested) == sorted(folded.clip_id)
 
 
@@ -133,7 +124,7 @@ def test_a_leak_names_the_group_and_a_split_of_other_clips_is_an_error():
         with pytest.raises(SplitError):
             check_no_leak(apart, wrong)
     with pytest.raises(SplitError, match="train part has no clip of b"):
-        check_classes(manifest, parts, ("a", "b"))
+        splits.check_classes(manifest, parts, ("a", "b"))
 
 
 def test_a_stored_split_is_read_back_for_clips_and_segments_unless_it_was_altered(tmp_path):
@@ -141,7 +132,7 @@ def test_a_stored_split_is_read_back_for_clips_and_segments_unless_it_was_altere
     manifest["clip_id"] = [f"Größe/клип {number}" for number in range(len(manifest))]
     split = make_split(manifest, seed=3)
     (tmp_path / "fold-7.json").write_text("of another study")
-    (path,) = save_splits([split], tmp_path)
+    (path,) = splits.save_splits([split], tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["fold-0.json"]
     again = load_split(path, manifest.loc[manifest.index.repeat(2)])
     assert again.parts.equals(split.parts)
