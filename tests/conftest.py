@@ -27,10 +27,8 @@ def own_folders(tmp_path, monkeypatch):
     """Keep every test out of the user's data, runs, reports and figures."""
     for name in ("data", "runs", "reports", "figures"):
         monkeypatch.setenv(f"INSTRLIB_{name.upper()}", str(tmp_path / name))
-    monkeypatch.delenv("INSTRLIB_ROOT", raising=False)
-    settings = ("CORPORA", "SCHEDULER", "WEIGHTS", "HUB")
-    for name in (*(f"INSTRLIB_{setting}" for setting in settings), "TFHUB_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ROOT", "CORPORA", "SCHEDULER", "WEIGHTS", "HUB"):
+        monkeypatch.delenv(f"INSTRLIB_{name}", raising=False)
 
 
 @pytest.fixture(scope="session")

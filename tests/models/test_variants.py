@@ -1,26 +1,31 @@
-"""Variants are trained and tested alike, fold by fold and seed by seed; searches survive failing and killed trials."""
+"""Variants over folds and seeds, searches that survive failing trials, pruned networks, and converted ones."""
 
+import functools
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from zlib import compress
 
 import numpy as np
 import pandas as pd
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from instrlib.core.config import TrainConfig
-from instrlib.core.io import ConfigError, DiskError, RunError, WorkerError
-from instrlib.data.splits import k_folds, save_splits
-from instrlib.models import trained, variants
-from instrlib.models.compression import export_networks
-from instrlib.models.layers import Layer
-from instrlib.models.variants import Variant
+from instrlib.core.io import ConfigError, DiskError, RunError, WorkerError, read_json
+from instrlib.data.splits import k_folds, load_split, save_splits
+from instrlib.models import compression, trained, variants
+from instrlib.models.compression import FORMATS, Pruning, export_networks
+from instrlib.models.layers import Layer, build, count_multiply_adds
+from instrlib.models.variants import Variant, run_variants
 
 TINY, WIDE = ((Layer("conv", units, 3, 2, 2), Layer("average")) for units in (8, 16))
 SHORT = TrainConfig(epochs=2)
 BUDGET = 250_000
-FATAL = 24
+FAULTS = {3: RunError("Training diverged."), 5: ZeroDivisionError()}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +34,10 @@ def folds(small, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def compared(small):
+def outcomes(small, folds, tmp_path_factory):
     kinds = (("tiny", TINY, None), ("wide", WIDE, None), ("tiny, fewer seeds", TINY, (1,)))
-    return [Variant(name, spec, SHORT, small.store.folder, seeds=seeds) for name, spec, seeds in kinds]
-
-
-@pytest.fixture(scope="module")
-def outcomes(folds, compared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("variants")
-    return variants.run_variants(folder, compared, splits=folds, seeds=(0, 1), workers=2)
+    compared = [Variant(name, spec, SHORT, small.store.folder, seeds=seeds) for name, spec, seeds in kinds]
+    return variants.run_variants(tmp_path_factory.mktemp("run"), compared, splits=folds, seeds=(0, 1), workers=2)
 
 
 def test_over_the_folds_each_clip_is_predicted_by_the_network_that_did_not_learn_from_it(small, folds, outcomes):
@@ -53,22 +53,6 @@ def test_over_the_folds_each_clip_is_predicted_by_the_network_that_did_not_learn
         trained.read_test(outcomes["wide"].folders[0][0], small.store.folder, folds[1])
 
 
-def test_the_result_depends_neither_on_the_processes_nor_on_the_other_variants(folds, compared, outcomes, tmp_path):
-    alone = variants.run_variants(tmp_path, compared[2:], splits=folds[1:2], seeds=(0,), workers=1)
-    kept, found = outcomes["tiny"].predictions, alone["tiny, fewer seeds"].predictions
-    at = np.searchsorted(kept["clip_id"], found["clip_id"])
-    np.testing.assert_array_equal(found["probabilities"][0], kept["probabilities"][1, at])
-
-
-def test_run_again_nothing_is_trained_again(small, folds, compared, outcomes):
-    folder = outcomes["tiny"].folders[0][0].parents[2]
-    models = {path: path.stat().st_mtime_ns for path in folder.rglob("model.keras")}
-    again = variants.run_variants(folder, compared, splits=folds, seeds=(0, 1), workers=1)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.keras")} == models and len(models) == 15
-    assert again["tiny"].folders == outcomes["tiny"].folders
-    np.testing.assert_equal(again["tiny"].predictions, outcomes["tiny"].predictions)
-
-
 def test_the_description_holds_size_and_mean_validation_scores(outcomes):
     table = variants.describe(outcomes)
     assert table.parameters.tolist() == [n * 9 + n + n * 3 + 3 for n in (8, 16, 8)]
@@ -78,16 +62,16 @@ def test_the_description_holds_size_and_mean_validation_scores(outcomes):
 
 
 def test_names_that_would_share_a_folder_raise_before_anything_is_trained(small, inputs, folds, tmp_path):
-    same = [Variant(name, TINY, SHORT, small.store.folder) for name in ("A, b", "a b")]
+    same = {name: Variant(name, TINY, SHORT, small.store.folder) for name in ("A, b", "a b")}
     with pytest.raises(ConfigError, match="a b"):
-        variants.run_variants(tmp_path, same, splits=folds, seeds=(0,))
+        variants.run_variants(tmp_path, list(same.values()), splits=folds, seeds=(0,))
     with pytest.raises(ConfigError, match="a b"):
-        export_networks(tmp_path, {"A, b": [], "a b": []}, inputs=inputs)
+        export_networks(tmp_path, same, inputs=inputs)
     assert not list(tmp_path.iterdir())
 
 
 def space(hp, config):
-    filters, kernel = hp.Choice("filters", [8, 16, FATAL, 32]), hp.Choice("kernel", [3, 5])
+    filters, kernel = hp.Choice("filters", [8, 12, 16, 24]), hp.Choice("kernel", [3, 5])
     blocks = [Layer("conv", filters, kernel, stride=2, pool=3)] * hp.Int("blocks", 1, 4)
     rate = hp.Float("learning rate", 1e-4, 1e-1, sampling="log")
     return (*blocks, Layer("average")), TrainConfig(epochs=1, patience=1, learning_rate=rate)
@@ -99,12 +83,10 @@ def draw(small, space=space, **settings) -> list[variants.Candidate]:
 
 
 def pretend(store: Path, split: Path, spec: tuple[Layer, ...], config: TrainConfig) -> dict[str, float]:
-    """Stand in for the training: the filters decide what happens."""
+    """Stand in for the training: filters and kernel decide what happens."""
+    if spec[0].units == 12:
+        raise FAULTS[spec[0].kernel]
     if spec[0].units == 16:
-        raise RunError("Training diverged.")
-    if spec[0].units == 32:
-        raise ZeroDivisionError
-    if spec[0].units == FATAL:
         os.kill(os.getpid(), signal.SIGKILL)
     return dict.fromkeys(variants.RESULTS, config.learning_rate)
 
@@ -129,29 +111,22 @@ def test_networks_over_the_budget_or_impossible_are_marked_and_others_drawn(smal
     assert by_status["too large"] and all(one.multiply_adds > BUDGET for one in by_status["too large"])
     assert by_status["failed"] and all(one.reason and one.multiply_adds is None for one in by_status["failed"])
     one = by_status["drawn"][0]
-    kernel, filters, blocks = (int(one.values[name]) for name in ("kernel", "filters", "blocks"))
-    channels = itertools.pairwise([1] + [filters] * blocks)
-    assert one.parameters == sum((kernel**2 * before + 1) * after for before, after in channels) + (filters + 1) * 3
+    assert one.parameters == build(one.spec, (*small.store.config.shape, 1), 3).count_params()
 
     def tiny(hp, config):
         return (Layer("conv", hp.Choice("filters", [8, 16]), 3), Layer("average")), config
 
     assert len(draw(small, tiny)) == 2  # nothing left
-    assert {one.status for one in draw(small, max_multiply_adds=10)} <= {"too large", "failed"}
 
 
-def test_trials_that_fail_or_kill_their_process_are_marked_and_no_finished_one_is_repeated(
-    small, inputs, tmp_path, monkeypatch
-):
+def test_failed_and_killed_trials_are_marked_and_no_finished_one_is_repeated(small, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(variants, "_train_trial", pretend)
     candidates = draw(small, trials=10)
     trials = variants.search(tmp_path, candidates, inputs=inputs, workers=2)
-    expected = {8: "done", 16: "failed", FATAL: "died", 32: "failed"}
-    fitting = trials[[one.status == "drawn" for one in candidates]]
-    assert fitting.status.tolist() == [expected[filters] for filters in fitting.filters]
-    assert {"done", "died", "failed"} == set(fitting.status)
-    assert fitting.reason[fitting.filters == 16].str.contains("diverged").all()
-    assert fitting.reason[fitting.filters == 32].str.contains("ZeroDivisionError").all()
+    fitting = trials[[one.status == "drawn" for one in candidates]].set_index("filters")
+    assert fitting.status.to_dict() == {8: "done", 12: "failed", 16: "died"}
+    reasons = fitting.loc[12].set_index("kernel").reason.to_dict()
+    assert "diverged" in reasons[3] and "ZeroDivisionError" in reasons[5]
     assert trials.validation_loss.notna().tolist() == (trials.status == "done").tolist()
     monkeypatch.setattr(variants, "_train_trial", print)  # no trial succeeds from now on
     again = variants.search(tmp_path, draw(small, trials=11), inputs=inputs, workers=1)
@@ -178,3 +153,127 @@ def test_trained_trials_do_not_depend_on_the_processes_and_keep_no_weights(small
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"))
     assert (one.status == "done").sum() == 2 and (one.seconds.dropna() > 0).all()
     assert not list(tmp_path.rglob("model.keras"))
+
+
+TUNE = TrainConfig(epochs=2, learning_rate=1e-3)
+CONTROL, MOST, AT_ONCE = Pruning(0.0), Pruning(0.9), Pruning(0.9, "one step")
+# Weights, and places: of 32 bands x 65 frames 16 x 33 after the stride and 8 x 16 after the pooling.
+KERNELS = {
+    "conv1/kernel": (5 * 5 * 12, 16 * 33),
+    "conv2/kernel": (3 * 3 * 12 * 16, 8 * 16),
+    "scores/kernel": (16 * 3, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def dense(small, inputs, tmp_path_factory):
+    """Return a tiny network trained on the small corpus from two seeds."""
+    table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 16, 3, 1, 2, True), Layer("average", dropout=0.3))
+    variant = Variant("dense", table, TrainConfig(epochs=6), small.store.folder)
+    return run_variants(tmp_path_factory.mktemp("dense"), [variant], splits=inputs.splits, seeds=(0, 1))["dense"]
+
+
+def prune_all(dense, inputs, folder: Path, ways: list[Pruning], config: TrainConfig = TUNE, seeds=(0, 1)):
+    places = {(seed, inputs.splits[0]): by_fold[0] for seed, by_fold in enumerate(dense.folders)}
+    trains = {one.name: functools.partial(compression.prune, places, one) for one in ways}
+    made = [Variant(name, "compact", config, inputs.store.folder, train=train) for name, train in trains.items()]
+    return run_variants(folder, made, splits=inputs.splits, seeds=seeds, workers=2)
+
+
+@pytest.fixture(scope="module")
+def pruned(dense, inputs, tmp_path_factory):
+    return prune_all(dense, inputs, tmp_path_factory.mktemp("pruned"), [CONTROL, MOST, AT_ONCE])
+
+
+def weights_of(folder: Path) -> dict[str, np.ndarray]:
+    return {one.path: one.numpy() for one in trained.load_model(folder)[0].weights}
+
+
+def test_every_kernel_has_the_share_of_zeros_asked_for_and_nothing_else_is_pruned(pruned, dense):
+    assert list(pruned) == ["not pruned, fine-tuned", "90 %, progressive", "90 %, one step"]
+    for way in (CONTROL, MOST, AT_ONCE):
+        for before, folder in zip(dense.flat, pruned[way.name].flat, strict=True):
+            expected = 0
+            for (name, new), old in zip(weights_of(folder).items(), weights_of(before).values(), strict=True):
+                n_zeros, n, n_places = (new == 0).sum(), *KERNELS.get(name, (0, 0))
+                expected += n_places * (n - n_zeros)
+                assert abs(n_zeros - way.sparsity * n) <= (name in KERNELS) and (new != old).any()
+                if way == AT_ONCE:  # the largest weights are kept
+                    assert np.abs(old[new != 0]).min() >= np.abs(old[new == 0]).max(initial=0)
+            kept = read_json(folder / "metrics.json")
+            n_zeros = sum((one == 0).sum() for one in weights_of(folder).values())
+            assert kept["nonzero"] == kept["parameters"] - n_zeros
+            assert kept["nonzero_multiply_adds"] == expected
+        np.testing.assert_array_equal(pruned[way.name].predictions["clip_id"], dense.predictions["clip_id"])
+
+
+def test_the_result_does_not_depend_on_a_kill_and_a_finished_one_is_kept(pruned, dense, inputs, tmp_path):
+    first = prune_all(dense, inputs, tmp_path, [MOST, AT_ONCE], seeds=(0,))
+    (first[AT_ONCE.name].flat[0] / "manifest.json").unlink()  # killed before its end
+    kept = (first[MOST.name].flat[0] / "model.keras").stat().st_mtime_ns
+    again = prune_all(dense, inputs, tmp_path, [AT_ONCE, MOST], seeds=(0,))
+    assert (again[MOST.name].flat[0] / "model.keras").stat().st_mtime_ns == kept
+    for name, outcome in again.items():
+        np.testing.assert_equal(weights_of(pruned[name].flat[0]), weights_of(outcome.flat[0]))
+
+
+def test_a_loss_that_is_not_finite_is_refused(dense, inputs, tmp_path):
+    with pytest.raises(RunError, match="diverged"):
+        prune_all(dense, inputs, tmp_path, [MOST], TrainConfig(epochs=1, batch_size=8, learning_rate=1e30), seeds=(0,))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_tf_keras_is_imported_by_pruning_alone(dense):
+    code = "import sys, pathlib; from instrlib.models import compression, trained\n"
+    code += "trained.load_model(pathlib.Path(sys.argv[1])); assert 'tf_keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(dense.flat[0])], check=True)
+
+
+@pytest.fixture(scope="module")
+def exported(dense, inputs, tmp_path_factory):
+    return compression.export_networks(
+        tmp_path_factory.mktemp("files"), {"dense": dense.folders}, inputs=inputs, workers=2
+    )
+
+
+def test_each_file_answers_nearly_as_its_network_and_its_sizes_are_listed(exported, dense, inputs):
+    predictions, files = exported
+    assert list(predictions) == [f"dense, {kind}" for kind in FORMATS] and len(files) == 2 * len(FORMATS)
+    for found, bound in zip(predictions.values(), (1e-5, 5e-3, 0.15, 0.3), strict=True):
+        np.testing.assert_array_equal(found["clip_id"], dense.predictions["clip_id"])
+        np.testing.assert_allclose(found["probabilities"].sum(axis=-1), 1, atol=1e-5)
+        difference = np.abs(found["probabilities"] - dense.predictions["probabilities"]).max()
+        assert difference <= bound
+    assert difference > 1e-5  # of int8, the last one
+    segments = trained.part_segments(inputs.store, load_split(inputs.splits[0], inputs.store.segments), "validation")
+    for row in files.itertuples():
+        model, scaler = trained.load_model(dense.folders[row.seed][0])
+        assert (row.bytes, row.compressed_bytes) == (len(content := row.path.read_bytes()), len(compress(content, 9)))
+        assert row.parameters == row.nonzero == model.count_params()
+        assert row.multiply_adds == row.nonzero_multiply_adds == count_multiply_adds(model)
+        found = trained.predict_clips(compression.predictor(row.path), inputs.store, scaler, segments)
+        assert row.validation_accuracy == (found["probabilities"].argmax(1) == found["targets"]).mean()
+
+
+def test_sizes_shrink_with_the_bytes_of_a_weight_int8_files_hold_int8_inside_and_bytes_repeat(tmp_path):
+    rows = (Layer("conv", 24, 5, 2, 2, True), Layer("conv", 128, 3, 1, 2, True), Layer("average"))
+    wide = build(rows, (32, 65, 1), 3)
+    examples = np.random.default_rng(0).normal(size=(4, 32, 65, 1)).astype(np.float32)
+    contents = compression.convert_model(wide, examples=examples)
+    sizes = np.array([len(contents[kind]) for kind in FORMATS])
+    weights = wide.count_params() * np.array([4, 2, 1, 1])
+    assert (sizes > 0.9 * weights).all() and (sizes < weights + 15_000).all()
+    (tmp_path / "int8.tflite").write_bytes(contents["int8"])
+    kinds = [one["dtype"] for one in Interpreter(str(tmp_path / "int8.tflite")).get_tensor_details()]
+    assert np.int8 in kinds and kinds.count(np.float32) == 2  # input and output
+    assert compression.convert_model(build(rows, (32, 65, 1), 3), ["float16"])["float16"] == contents["float16"]
+
+
+def test_finished_conversions_are_kept(exported, dense, inputs):
+    last, times = exported[1].path.iloc[-1].parent, [path.stat().st_mtime_ns for path in exported[1].path]
+    (last / "sizes.json").unlink()
+    again = compression.export_networks(last.parents[2], {"dense": dense.folders}, inputs=inputs, workers=1)
+    changed = [path.stat().st_mtime_ns != when for path, when in zip(exported[1].path, times, strict=True)]
+    assert changed == [path.parent == last for path in exported[1].path]
+    np.testing.assert_equal(again[0], exported[0])
+    pd.testing.assert_frame_equal(again[1], exported[1])
