@@ -12,6 +12,19 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from recordings import SIMULATED, plain_model
+from trees import TONES_HZ, write_audio
+
+from instrlib.core.config import AugmentConfig, FeatureConfig, TrainConfig
+from instrlib.core.io import write_json
+from instrlib.data import corpora, rendered
+from instrlib.data.splits import make_split, save_split
+from instrlib.data.store import Inputs, build_store
+from instrlib.deploy import release
+from instrlib.models import published, variants
+from instrlib.models.layers import Layer
+from instrlib.runner.run import Run
+from instrlib.studies import mixtures as studies
 
 os.environ["INSTRLIB_WORKERS"] = "1"  # unless a test asks for more
 
@@ -49,11 +62,6 @@ def repository():
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """Return 3 classes of 24 rendered clips, their features and a split: enough to train on in seconds."""
-    from instrlib.core.config import FeatureConfig
-    from instrlib.data import rendered
-    from instrlib.data.splits import make_split, save_split
-    from instrlib.data.store import build_store
-
     root = tmp_path_factory.mktemp("small")
     clips = rendered.load(root / "rendered", clips_per_class=24, classes=("flute", "piano", "drums"), workers=1)
     store = build_store(clips, FeatureConfig(n_mels=32, hop_length=1024), root=root / "features", workers=1)
@@ -65,34 +73,24 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="session")
 def inputs(small):
     """Return what notebook 01 hands on, of the small corpus."""
-    from instrlib.data.store import Inputs
-
     return Inputs(small.store, (small.split_path,), small.split.fingerprint)
 
 
 @pytest.fixture(scope="session")
 def plan(small, inputs):
     """Return a plan of mixtures of one to three instruments, six of each number in each part."""
-    from instrlib.studies import mixtures
-
-    return mixtures.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=0)
+    return studies.draw(inputs, small.clips, 6, sources=(1, 2, 3), seed=0)
 
 
 @pytest.fixture(scope="session")
 def mixtures(small, plan, tmp_path_factory):
     """Return these mixtures, rendered."""
-    from instrlib.studies import mixtures
-
-    return mixtures.render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"))
+    return studies.render(plan, small.clips, root=tmp_path_factory.mktemp("mixtures"))
 
 
 @pytest.fixture
 def tones(tmp_path):
     """Return a corpus of three pure tones of one second and more, of different levels."""
-    from trees import TONES_HZ, write_audio
-
-    from instrlib.data import corpora, rendered
-
     for number, (label, frequency_hz) in enumerate(TONES_HZ.items()):
         time_s = np.arange(2 * 22_050) / 22_050
         sound = 0.5 / (number + 1) * np.sin(2 * np.pi * frequency_hz * time_s)
@@ -105,24 +103,15 @@ def tones(tmp_path):
 @pytest.fixture(scope="session")
 def soundscapes(small, tmp_path_factory):
     """Return small soundscapes of one or two instruments."""
-    from instrlib.studies import mixtures
-
     spans = {"duration_s": (20.0, 24.0), "instruments": (2, 3), "entry_s": (4.0, 9.0)}
-    config = mixtures.SoundscapeConfig(per_ensemble={"validation": 1, "test": 2}, **spans)
-    plan = mixtures.compose(small.store, small.split, small.clips, config=config, seed=0)
-    root = tmp_path_factory.mktemp("soundscapes")
-    return mixtures.render(plan, small.clips, root=root, gap_s=mixtures.GAP_S)
+    config = studies.SoundscapeConfig(per_ensemble={"validation": 1, "test": 2}, **spans)
+    plan = studies.compose(small.store, small.split, small.clips, config=config, seed=0)
+    return studies.render(plan, small.clips, root=tmp_path_factory.mktemp("soundscapes"), gap_s=studies.GAP_S)
 
 
 @pytest.fixture(scope="session")
 def released(small, inputs, tmp_path_factory):
     """Return a model of two tiny networks trained on the small corpus, their folders, and how to publish it again."""
-    from instrlib.core.config import AugmentConfig, TrainConfig
-    from instrlib.deploy import release
-    from instrlib.models import variants
-    from instrlib.models.layers import Layer
-    from instrlib.runner.run import Run
-
     root = tmp_path_factory.mktemp("released")
     table = (Layer("conv", 12, 5, 2, 2, True), Layer("conv", 24, 3, 1, 2, True), Layer("average", dropout=0.2))
     recipe = TrainConfig(epochs=12, patience=12)
@@ -135,26 +124,20 @@ def released(small, inputs, tmp_path_factory):
         return release.Candidate(notebook, name, made[name].folders)
 
     single = release.choose([candidate("02_baseline_cnn", "compact CNN", recipe)])
-    several = [candidate("10_layered_audio", "trained on mixtures", mixed)]
+    several = [candidate("10_layered_audio", "mixed", mixed)]
     several = release.choose(several, score="mean_average_precision", fold=single.fold)
     run = Run("11_timeline", {"corpus": "rendered", "data": "", "profile": "smoke", "seeds": 1}, root / "11")
 
     def publish():
         return release.publish(run.folder / "model", single, several, run=run, inputs=inputs, n_resamples=50)
 
-    trained = {"single": single.folder, "several": several.folder}
-    return SimpleNamespace(made=publish(), trained=trained, publish=publish)
+    folders = {"single": single.folder, "several": several.folder}
+    return SimpleNamespace(made=publish(), trained=folders, publish=publish)
 
 
 @pytest.fixture(scope="session")
 def page_folder(released, tmp_path_factory):
     """Return the folder of this model with what notebooks 11 and 12 add: settings of timelines, and of conditions."""
-    from recordings import SIMULATED, plain_model
-
-    from instrlib.core.io import write_json
-    from instrlib.deploy import release
-    from instrlib.models import published
-
     folder = shutil.copytree(released.made.model.folder, tmp_path_factory.mktemp("furnished") / "model")
     decision = {"median_windows": 1, "on": 0.4, "off": 0.3, "pooling": "max", "recording": 0.4}
     release.note(folder, timeline={"network": "several", "hop_s": 1.0, "window_s": 3.0, **decision})

@@ -7,19 +7,18 @@ the same network on the same examples, without augmentation, and validate after 
 
 import functools
 import importlib.util
-import json
 import os
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy, TensorFlow and PyTorch are imported
 
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 
 from instrlib.audio.features import Scaler, scale  # noqa: E402
 from instrlib.core.config import FeatureConfig, TrainConfig  # noqa: E402
@@ -46,8 +45,7 @@ def data(network: str) -> tuple[np.ndarray, np.ndarray]:
 def library(network: str) -> Callable[[], object]:
     """Return what trains for some epochs as the library does; the graph is there after the first call."""
     x, y = data(network)
-    known = Examples(((x, np.arange(N)),), y, NETWORKS[network], SCALER)
-    held_out = Examples(((x, np.arange(N_VALIDATION)),), y[:N_VALIDATION], NETWORKS[network], SCALER)
+    known, held_out = (Examples(((x, np.arange(n)),), y[:n], NETWORKS[network], SCALER) for n in (N, N_VALIDATION))
     config = TrainConfig(epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, patience=EPOCHS)
     return lambda: train.fit(layers.SPECS[network], known, held_out, config, 0)
 
@@ -141,52 +139,32 @@ def torch(network: str) -> Callable[[], object]:
 
 
 SIDES = {"library": library, "keras.fit": plain, "before": before, "torch": torch}
+made = functools.cache(lambda side, network: SIDES[side](network))
 
 
-def serve(side: str, network: str) -> None:
-    """Train once, then train and print the CPU seconds that it took for every line that comes in."""
+def cpu_s(side: str, network: str) -> float:
+    """Return the CPU seconds of some epochs; those of the first call in a process also build the graph."""
     load_keras().utils.set_random_seed(0)
-    work = SIDES[side](network)
+    work, start = made(side, network), time.process_time()
     work()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.process_time()
-        work()
-        print(json.dumps(time.process_time() - start), flush=True)
-
-
-def measure(network: str, names: list[str]) -> dict[str, list[float]]:
-    """Return the CPU seconds of each round by side."""
-    sides = {
-        side: subprocess.Popen([sys.executable, __file__, side, network], stdin=-1, stdout=-1, text=True)
-        for side in names
-    }
-    took: dict[str, list[float]] = {side: [] for side in names}
-    for process in sides.values():
-        process.stdout.readline()
-    for _ in range(ROUNDS):
-        for side, process in sides.items():
-            print(file=process.stdin, flush=True)
-            took[side].append(float(process.stdout.readline()))
-    for process in sides.values():
-        process.communicate()
-    return took
+    return time.process_time() - start
 
 
 def main() -> None:
     """Print milliseconds an example, and how many times as fast the library is as the others."""
     names = [side for side in SIDES if side != "torch" or importlib.util.find_spec("torch")]
     for network, config in NETWORKS.items():
-        took = measure(network, names)
+        sides = {side: ProcessPoolExecutor(1, get_context("spawn")) for side in names}
+        rounds = [[sides[side].submit(cpu_s, side, network).result() for side in names] for _ in range(ROUNDS + 1)]
+        took = pd.DataFrame(rounds[1:], columns=names)
         print(f"{network}, {config.n_mels} x {config.shape[1]}, one thread")
         for side in names:
-            ratio = statistics.median(a / b for a, b in zip(took[side], took["library"], strict=True))
+            ratio, each = (took[side] / took.library).median(), 1e3 * took[side].median() / (EPOCHS * N)
             goal = f" (goal {GOALS[network, side]})" if (network, side) in GOALS else ""
-            each = 1e3 * statistics.median(took[side]) / (EPOCHS * N)
             print(f"  {side:10} {each:6.3f} ms an example; the library is {ratio:4.2f} x as fast{goal}")
     if "torch" not in names:
         print("PyTorch is not installed; pip install torch==2.13.0 (its CPU build) to compare with it.")
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    main()
