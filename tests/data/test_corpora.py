@@ -220,9 +220,9 @@ def test_groups_come_from_the_table_and_other_clips_are_their_own(own, column, e
     rows += [f"{label}/take {number},{label} {number}" for label in ("flute", "piano") for number in range(8)]
     (root / "groups.csv").write_text("\n".join([f"{column},group", *rows]), encoding="utf-8-sig")
     corpus = read(root)
-    manifest = corpus.manifest.set_index("clip_id")
-    assert manifest.index[manifest.group == "hall"].str.len().tolist() == [12, 12, 12]
-    assert manifest.group["cello/take 2"] == "cello/take 2"
+    groups = corpus.manifest.set_index("clip_id").group
+    assert groups.index[groups == "hall"].str.len().tolist() == [12, 12, 12]
+    assert groups["cello/take 2"] == "cello/take 2"
     (row,) = corpus.excluded.itertuples()
     assert (row.clip_id, row.path, row.usable) == (f"cello/gone{ending}", "groups.csv", True)
 
@@ -238,7 +238,6 @@ def test_unknown_classes_corpora_and_downloads_and_a_limit_below_one_are_errors(
 
 FSD = "FSDKaggle2018.meta/train_post_competition.csv"
 LABELS, METADATA = (f"{openmic2018.FOLDER}/{name}" for name in (openmic2018.LABELS, openmic2018.METADATA))
-TEST_PART = f"{openmic2018.FOLDER}/{openmic2018.PARTITIONS['test']}"
 NOTES, CLIP = "nsynth-train/examples.json", "000046_3840"
 
 
@@ -247,16 +246,14 @@ NOTES, CLIP = "nsynth-train/examples.json", "000046_3840"
     [
         ("folder", "groups.csv", "", "path,group\ncello/take 0,a\ncello/take 0.wav,b\n", "cello/take 0"),
         ("folder", "groups.csv", "", "path,group\ncello/take 0, \n", "cello/take 0"),
-        ("folder", "groups.csv", "", "clip_id;group\na;b\n", "group"),
         ("folder", "groups.csv", "", "path,group\ntake 1.wav,hall\n", r"groups\.csv: 1 of 1"),
         ("folder", "cello/take 0.mp3", "", "", "cello/take 0"),
         ("folder", "oboe/notes.txt", "", "", "oboe"),
+        ("irmas", "IRMAS-TrainingData/kaz/a.wav", "", "", "kaz"),
         ("fsdkaggle2018", FSD, "Flute5.wav", "Flute4.wav", "Flute4"),
-        ("fsdkaggle2018", FSD, "fname", '"', "train_post_competition"),
         ("kaggle_instruments", "Metadata_Test.csv", "Sound_Piano", "Sound_Tuba", "Sound_Tuba"),
         ("openmic2018", LABELS, f"{CLIP},cello,1.0", f"{CLIP},cello,1.5", f"cello in {CLIP}"),
         ("openmic2018", LABELS, f"{CLIP},drums", f"{CLIP},cello", "1 clips more than once"),
-        ("openmic2018", TEST_PART, "001690_3840", "", "no part contains"),
         ("nsynth", NOTES, "}", "", "train/examples"),
         ("nsynth", NOTES, '"instrument_family_str": "brass"', '"instrument_family_str": "flute"', "train/examples"),
         ("nsynth", NOTES, "brass_acoustic", "../brass_acoustic", "train/examples"),
@@ -266,9 +263,7 @@ def test_a_table_or_layout_that_cannot_be_used_is_named(own, name, file, old, ne
     root = own(name)
     path = root / file
     path.parent.mkdir(exist_ok=True)
-    text = path.read_text() if old else ""
-    assert old in text
-    path.write_text(text.replace(old, new) if old else new)
+    path.write_text(path.read_text().replace(old, new) if old else new)
     with pytest.raises(CorpusError, match=place) as error:
         read(root)
     assert corpora.validate(name, root) == [str(error.value)]
@@ -313,9 +308,6 @@ def test_a_file_name_of_irmas_states_the_recording(own):
     assert rows.group.tolist() == ["0058", "0001", "1234"]
     assert set(corpus.manifest.label[corpus.manifest.group == "0001"]) == {"cel", "flu", "pia"}
     assert corpus.excluded.path.str.contains(r"pia_17|\]x__1|\[vio\]").sum() == len(corpus.excluded) == 3
-    trees.write_audio(root / irmas.TRAINING / "kaz" / "a.wav", trees.tone(2, 0, 0.2))
-    with pytest.raises(CorpusError, match="kaz"):
-        read(root)
 
 
 def test_the_test_set_of_irmas_has_several_labels_per_clip(own):
@@ -337,10 +329,6 @@ def test_the_test_set_of_irmas_has_several_labels_per_clip(own):
     path.write_bytes(b"cel\n\xff\xfe\n")
     with pytest.raises(CorpusError, match=r"One-1\.txt"):
         irmas.load_test(root)
-    for part in irmas.TESTING:
-        shutil.rmtree(root / part)
-    with pytest.raises(CorpusError, match="test set"):
-        irmas.load_test(root)
 
 
 def test_validate_compares_with_the_published_checksums(own):
@@ -354,9 +342,8 @@ def test_validate_compares_with_the_published_checksums(own):
     assert index.name in corpora.validate("irmas", root)[-1]
 
 
-def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_test_part(own):
-    root = own("nsynth")
-    manifest = read(root).manifest
+def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_test_part(made):
+    manifest = read(made("nsynth")).manifest
     assert len(manifest) == 4 * 6 * 4
     row = manifest.set_index("clip_id").loc["flute_acoustic_010-051-050"]
     assert row[["label", "group", "split"]].tolist() == ["flute", "flute_acoustic_010", "train"]
@@ -364,8 +351,6 @@ def test_notes_of_nsynth_are_grouped_by_instrument_and_its_small_parts_are_the_t
     sides = {part: set(clips.group) for part, clips in manifest.groupby(manifest.path.str.split("/").str[0])}
     assert sides["nsynth-valid"] == sides["nsynth-test"] == set(manifest.group[manifest.split == "test"]) != set()
     assert sides["nsynth-train"] == set(manifest.group[manifest.split == "train"])
-    shutil.rmtree(root / "nsynth-train")
-    assert set(read(root).manifest.split) == {""}
 
 
 def test_errors_of_the_kaggle_tables_are_corrected(own):
@@ -378,16 +363,18 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
     assert manifest.label["test/guitar-solo-27194"] == "guitar", "Sound_Guiatr"
     assert {"train/ROOM_room6_MUS_bartok_DEV_lg", "train/rock_1_115BPM"} < set(nested.excluded.clip_id)
     for part in ("Train_submission", "Test_submission"):
-        (root / part / part).rename(root / "moved")
-        (root / part).rmdir()
-        (root / "moved").rename(root / part)
+        shutil.copytree(root / part / part, root / part, dirs_exist_ok=True)
+        shutil.rmtree(root / part / part)
     assert set(read(root).manifest.clip_id) == set(manifest.index), "the folders are flat"
     groups = {
         **{"ROOM_room6_MUS_mozart_DEV_lg.wav": "room-6", "ROOM-room6-MUS-chords.wav": "room-6", "12": "12"},
         **{"AR_Lick11_FN": "guitar-ar", "G53-40100-1111-00079": "guitar-g53", "slow_jazz_2_160BPM": "jazz-2"},
-        **{"Vn-ord-F5-pp-1c": "sol-vn", "11_emil-telmanyi_bwv1003": "emil-telmanyi"},
-        **{"VIOLIN_SOUND (29)": "violin-sound", "muvibeat8": "muvibeat", "TechnoDrum01_02HHtrain": "technodrum01"},
-        **{"hip-hop-drum-loop-25-33571 (1).wav": "hip-hop-drum-loop"},
+        **{
+            "Vn-ord-F5-pp-1c": "sol-vn",
+            "11_emil-telmanyi_bwv1003": "emil-telmanyi",
+            "VIOLIN_SOUND (29)": "violin-sound",
+        },
+        **{"TechnoDrum01_02HHtrain": "technodrum01", "hip-hop-drum-loop-25-33571 (1).wav": "hip-hop-drum-loop"},
     }
     assert {name: group_of(name) for name in groups} == groups, "a name states its group"
 

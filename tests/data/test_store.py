@@ -81,12 +81,6 @@ def own(built, tmp_path) -> store.FeatureStore:
     return dataclasses.replace(built, folder=shutil.copytree(built.folder, tmp_path / built.folder.name))
 
 
-@pytest.fixture
-def own_corpus(corpus, tmp_path) -> Corpus:
-    """A copy of the clips that a test may damage."""
-    return dataclasses.replace(corpus, root=shutil.copytree(corpus.root, tmp_path / "clips"))
-
-
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -184,14 +178,13 @@ def test_a_damaged_store_is_an_error_when_opened_and_built_again(corpus, built, 
     assert again.folder == own.folder and content(again.folder) == content(built.folder)
 
 
-def test_a_store_of_other_code_or_packages_is_replaced(corpus, own, monkeypatch):
+def test_a_store_of_another_format_or_of_other_code_or_packages_is_replaced(corpus, own, monkeypatch):
     path = own.folder / "store.json"
-    record = json.loads(path.read_text())
-    for change in ({"config": {"volume": 11}}, {"sizes": {"features.f16": 3}}):
-        path.write_text(json.dumps(record | change))
-        with pytest.raises(StoreError, match=own.folder.name):
-            store.open_store(own.folder)
-    path.write_text(json.dumps(record))
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | {"config": {"volume": 11}}))
+    with pytest.raises(StoreError, match=own.folder.name):
+        store.open_store(own.folder)
+    path.write_text(whole)
     key = cache.key
     monkeypatch.setattr(cache, "key", lambda layer, **inputs: hash_json([key(layer, **inputs), "changed"]))
     with pytest.raises(StoreError, match="other code or packages"):
@@ -200,9 +193,8 @@ def test_a_store_of_other_code_or_packages_is_replaced(corpus, own, monkeypatch)
     assert again.folder != own.folder and not own.folder.exists()
 
 
-def test_unusable_clips_are_excluded_and_too_many_stop_the_build_until_they_are_repaired(
-    corpus, own_corpus, built, tmp_path, monkeypatch
-):
+def test_unusable_clips_are_excluded_and_too_many_stop_the_build_until_repaired(corpus, built, tmp_path, monkeypatch):
+    own_corpus = dataclasses.replace(corpus, root=shutil.copytree(corpus.root, tmp_path / "clips"))
     root, build = tmp_path / "store", partial(store.build_store, config=CONFIG, root=tmp_path / "store", workers=1)
     (own_corpus.root / "3.wav").unlink()
     (own_corpus.root / "8.wav").write_bytes(b"")
@@ -303,7 +295,6 @@ def test_segments_become_clips_with_their_groups_or_without(built, tmp_path):
         assert (sum((parts == "test").astype(int) for parts in folds) == 1).all() and len(folds[0]) == len(of_clip)
     assert len({whole.fingerprint, kept.fingerprint, drawn.fingerprint}) == 3
     assert kept.segments.group.tolist() == whole.segments.group.tolist()
-    assert drawn.segments.group.tolist() == drawn.segments.clip_id.tolist()
     splits = [load_split(one.splits[0], one.store.segments).parts for one in inputs]
     parts = [one.store.segments.clip_id.map(split) for one, split in zip(inputs, splits, strict=True)]
     assert parts[1].tolist() == parts[0].tolist()
