@@ -55,14 +55,9 @@ def server(monkeypatch):
         yield state
 
 
-@pytest.mark.parametrize(
-    ("etag", "breaks", "left"),
-    [("", [1_200_000, 700_000], 0), ('"one"', [1_200_000, 700_000], 0), ("", [], 2_000_000), ("", [], len(CONTENT))],
-)
-def test_broken_connections_and_what_a_killed_run_left_are_resumed_and_a_whole_file_is_kept(
-    server, tmp_path, etag, breaks, left
-):
-    server.etag, server.break_after = etag, [*breaks]
+@pytest.mark.parametrize(("breaks", "left"), [([1_200_000, 700_000], 0), ([], 2_000_000), ([], len(CONTENT))])
+def test_what_broken_connections_and_killed_runs_left_is_resumed_and_a_whole_file_kept(server, tmp_path, breaks, left):
+    server.etag, server.break_after = '"one"', [*breaks]
     if left:
         (tmp_path / "archive.zip.part").write_bytes(CONTENT[:left])
     assert fetch(server.remote, tmp_path).read_bytes() == CONTENT
@@ -114,13 +109,11 @@ def test_a_wrong_checksum_names_both_hashes_and_removes_only_what_was_fetched(se
 
 def pack(path, members):
     """Write an archive of the format of its suffix, from contents by name."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in members.items():
+    with zipfile.ZipFile(path, "w") if path.suffix == ".zip" else tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            if path.suffix == ".zip":
                 archive.writestr(name, content)
-    else:
-        with tarfile.open(path, "w:gz") as archive:
-            for name, content in members.items():
+            else:
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
