@@ -166,10 +166,10 @@ def make_kaggle_instruments(root):
     return root
 
 
-def make_folder(root, *, classes=("cello", "flute", "piano"), recordings=8):
+def make_folder(root, *, classes=("cello", "flute", "piano"), recordings=8, longer_s=0.0):
     for timbre, label in enumerate(classes):
         for number in range(recordings):
-            write_audio(root / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10))
+            write_audio(root / label / f"take {number}.wav", tone(timbre, 5 * number, 1.0 + number / 10 + longer_s))
     return root
 
 
