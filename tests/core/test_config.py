@@ -14,7 +14,6 @@ from instrlib.core.io import ConfigError
         (FeatureConfig, {"kind": "chroma"}),
         (FeatureConfig, {"segment_s": "3"}),
         (FeatureConfig, {"segment_s": float("nan")}),
-        (FeatureConfig, {"segment_s": 0}),
         (FeatureConfig, {"n_mels": 64.5}),
         (FeatureConfig, {"hop_length": -1}),
         (FeatureConfig, {"fmax_hz": 12_000.0}),
@@ -33,15 +32,14 @@ def test_settings_that_mean_nothing_are_refused(kind, values):
         kind(**values)
 
 
-def test_settings_come_back_from_plain_values_and_unknown_names_are_refused():
-    config = FeatureConfig(kind="pcen", n_mels=32)
-    assert FeatureConfig.from_dict(config.to_dict()) == config
+def test_unknown_settings_are_refused():
     with pytest.raises(ConfigError, match="n_melz"):
         FeatureConfig.from_dict({"n_melz": 1})
 
 
 def test_fingerprint_and_shape_are_those_of_the_stored_values():
     base = FeatureConfig(sample_rate_hz=16_000, segment_s=2.0, hop_length=512, fmax_hz=8_000.0)
+    assert FeatureConfig.from_dict(base.to_dict()) == base
     assert base.segment_samples == 32_000 and base.shape == (64, 63), "centred frames"
     same = dataclasses.replace(base, segment_s=2), dataclasses.replace(base, scaling="fixed")
     changed = [dataclasses.replace(base, **{name: value}) for name, value in {"n_mels": 32, "top_db": 60.0}.items()]
@@ -67,6 +65,7 @@ def test_the_root_moves_all_folders_and_a_variable_one(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("INSTRLIB_DATA", "~/sounds")
     assert folders().data == tmp_path / "sounds"
-    monkeypatch.setenv("INSTRLIB_DATA", "~no-such-user-here/sounds")
-    with pytest.raises(ConfigError, match="no-such-user"):
-        folders()
+    for place in ("~no-such-user-here/sounds", "sounds/mine"):
+        monkeypatch.setenv("INSTRLIB_DATA", place)
+        with pytest.raises(ConfigError, match=place):
+            folders()

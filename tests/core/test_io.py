@@ -79,15 +79,6 @@ def test_json_takes_numpy_values_hashes_do_not_depend_on_order_and_a_broken_file
     assert io.hash_json({"a": 1, "b": 2}) == io.hash_json({"b": 2, "a": 1}) != io.hash_json({"a": 2, "b": 1})
 
 
-def test_a_path_is_expanded_and_a_home_folder_of_nobody_or_a_relative_path_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert io.expanded("~/sounds", "PLACE") == tmp_path / "sounds"
-    assert str(io.expanded("a/~b")) == "a/~b"
-    for place in ("~no-such-user-here/sounds", "sounds/mine"):
-        with pytest.raises(io.ConfigError, match=place):
-            io.expanded(place, "PLACE")
-
-
 def test_files_count_by_name_size_and_time_but_not_hidden_or_partial_ones(tmp_path):
     clip = tmp_path / "piano" / "a.wav"
     clip.parent.mkdir()

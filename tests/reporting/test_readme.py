@@ -4,7 +4,6 @@ import ast
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from instrlib import charts
 from instrlib.data.rendered import Players
 from instrlib.reporting import cards
 from instrlib.runner import cli
@@ -66,14 +64,6 @@ def test_make_hands_its_settings_on(line):
     shown = made(f"{line} -n")
     assert "instrlib.runner.cli" in shown or "pytest" in shown
     assert all(f'--{name.lower()} "{value}"' in shown for name, value in re.findall(r"(\w+)=(\S+)", line))
-
-
-def test_make_figures_draws_the_stored_arrays(tmp_path):
-    folder = tmp_path / "reports/rendered-quick"
-    charts.store(folder / "arrays/01_leak.npz", charts.dots, names=["a", "b"], values=[0.2, 0.4])
-    shutil.copy(REPOSITORY / "reports/rendered-quick/results.json", folder)
-    made("make figures")
-    assert {path.name for path in (tmp_path / "figures/rendered-quick").iterdir()} == {"01_leak.png", "01_leak.svg"}
 
 
 @pytest.mark.slow
