@@ -28,9 +28,7 @@ from instrlib.core.parallel import without_stderr
 from instrlib.data.splits import check_no_leak, load_split
 from instrlib.deploy import release
 from instrlib.deploy.release import Candidate, choose
-from instrlib.evaluation.calibration import softmax
-from instrlib.models import compression, published, trained
-from instrlib.models.layers import Layer, build
+from instrlib.models import published, trained
 from instrlib.runner.cli import main
 from instrlib.studies import saliency
 
@@ -98,11 +96,6 @@ def model(released) -> published.PublishedModel:
     return released.made.model
 
 
-@pytest.fixture
-def folder(model, tmp_path) -> Path:
-    return shutil.copytree(model.folder, tmp_path / "model")
-
-
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -117,32 +110,21 @@ def test_the_file_gives_what_the_network_gives_the_same_each_time_and_one_that_d
         release.convert(tmp_path / "file", trained_in, *place)
         assert (tmp_path / "file").read_bytes() == network.file.read_bytes()
         original, scaler = trained.load_model(trained_in)
-        np.testing.assert_array_equal(network.scaler.mean, np.float32(scaler.mean))
         spectra = small.store.features[small.store.segments.row.to_numpy()[:12]].astype(np.float32)
         predicted, maps = published.predictor(dataclasses.replace(network, temperature=1.0))(spectra)
         x = scale(spectra, small.store.config, scaler)[..., None]
         np.testing.assert_allclose(predicted, original.predict_on_batch(x), atol=0.08)
         logits = published.load_tflite(network.file)(x)[2]
         np.testing.assert_allclose(maps.mean(axis=(1, 2)) + original.layers[-1].get_weights()[1], logits, atol=1e-3)
-        if name == "single":
-            wanted = np.moveaxis(saliency.class_activation_maps(original, x), 1, -1)
-            assert np.abs(maps - wanted).max() < 0.1 * np.abs(wanted).max()
-        found = saliency.upsample(np.moveaxis(maps, -1, 1), saliency.Grid(**network.grid))
-        assert found.shape == (12, 3, *small.store.config.shape)
+        wanted = np.moveaxis(saliency.class_activation_maps(original, x), 1, -1)
+        assert name == "several" or np.abs(maps - wanted).max() < 0.1 * np.abs(wanted).max()
+        assert saliency.upsample(maps[..., 0], saliency.Grid(**network.grid)).shape == (12, *small.store.config.shape)
     for name, array in (("single", "probabilities"), ("single", "clip_id"), ("several", "labels")):
         network = shutil.copytree(released.trained[name], tmp_path / f"{name}-{array}")
         known = read_arrays(network / "validation.npz")
         np.savez(network / "validation.npz", **known | {array: np.roll(known[array], 1, axis=-1)})
         with pytest.raises(RunError, match=network.name):
             release.convert(tmp_path / "file", network, *place)
-
-
-def test_a_network_without_a_mean_at_its_end_gives_logits_only():
-    network = build((Layer("conv", 4, pool=4), Layer("flatten"), Layer("dense", 5)), (16, 24, 1), 3)
-    x = np.random.default_rng(0).standard_normal((2, 16, 24, 1)).astype(np.float32)
-    found = compression.with_maps(network).predict_on_batch(x)
-    assert list(found) == ["logits"]
-    np.testing.assert_allclose(softmax(found["logits"]), network.predict_on_batch(x), atol=1e-6)
 
 
 def test_the_folder_is_complete_and_its_file_is_tested_on_the_held_out_clips_of_its_split(released, model, small):
@@ -174,7 +156,7 @@ def test_the_folder_is_complete_and_its_file_is_tested_on_the_held_out_clips_of_
         network = dataclasses.replace(model.single, thresholds=np.full(3, threshold))
         assert (release.noise_rejection(network, model.classes, n=2).abstained == share).all()
         one = published.predict_file(found[0].path, dataclasses.replace(model, single=network))
-        assert one.named == (() if share else one.classes[one.probabilities.argmax() :][:1])
+        assert one.named == (() if share else (one.top(1)[0][0],))
 
 
 def test_a_second_release_or_a_kill_changes_nothing(released, model):
@@ -191,20 +173,18 @@ def test_a_second_release_or_a_kill_changes_nothing(released, model):
     assert content(model.folder) == before and not list(model.folder.parent.glob(".model*"))
 
 
-def test_a_file_that_is_cut_altered_or_missing_or_describes_no_model_is_refused_by_name(folder):
+def test_a_file_that_is_cut_altered_or_missing_or_describes_no_model_is_refused_by_name(model, tmp_path):
+    folder = shutil.copytree(model.folder, tmp_path / "model")
     write_json(folder / "condition.json", published.sealed({"weight": 0.1}))
     assert published.open_model(folder).condition["weight"] == 0.1
     for name, whole in content(folder).items():
-        middle = len(whole) // 2
-        for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b""):
-            (folder / name).write_bytes(damaged)
-            if name != "MODEL_CARD.md":
+        altered = bytearray(whole)
+        altered[len(whole) // 2] ^= 1
+        for damaged in (whole[: len(whole) // 2], altered, b"", None):
+            (folder / name).unlink() if damaged is None else (folder / name).write_bytes(damaged)
+            if name != "MODEL_CARD.md" and (damaged, name) != (None, "condition.json"):
                 with pytest.raises(RunError, match=name):
                     published.open_model(folder)
-        (folder / name).unlink()
-        if name not in ("MODEL_CARD.md", "condition.json"):
-            with pytest.raises(RunError, match=name):
-                published.open_model(folder)
         (folder / name).write_bytes(whole)
     record = read_json(folder / "model.json")
     settings, others = record["single"], ({"classes": None}, {"single": None}, {"format": published.FORMAT + 1})

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
+from scipy.special import softmax
 from scipy.stats import spearmanr
 
 from instrlib.audio.features import Scaler, scale
 from instrlib.core.config import FeatureConfig, TrainConfig
 from instrlib.core.io import ConfigError
 from instrlib.core.parallel import load_keras, parallel_map
+from instrlib.models import compression
 from instrlib.models.layers import SPECS, Layer, build
 from instrlib.models.train import Variant, train_model
 from instrlib.models.trained import part_segments
@@ -50,6 +52,8 @@ def test_a_class_activation_map_is_a_weighted_sum_of_channels_and_grad_cam_its_p
         other = build((Layer("conv", 4, 3, 2, 2), Layer(before), Layer("dense", 6)), SHAPE, 4)
         with pytest.raises(ConfigError):  # its last layer does not average the last picture
             saliency.class_activation_maps(other, X)
+        logits = np.asarray(compression.with_maps(other)(X)["logits"])
+        np.testing.assert_allclose(softmax(logits, axis=1), other.predict_on_batch(X), atol=1e-6)
 
 
 def test_grad_cam_at_lower_layers_weights_channels_by_the_mean_gradient_of_the_logit_of_its_own_class():
