@@ -168,15 +168,12 @@ def test_partial_labels_keep_unobserved_classes_and_an_artist_of_openmic_is_a_gr
 
 
 def test_more_than_a_twentieth_of_unusable_clips_stops_a_run(own):
-    root, load = own("folder"), functools.partial(corpora.load, "folder", profile=get_profile("smoke"))
-    first, second, *others = (root / "cello").iterdir()
-    first.write_bytes(b"")
-    assert len(load(data=root).excluded) == 1
-    second.write_bytes(b"")
-    with pytest.raises(CorpusError, match="2 of 24"):
-        load(data=root)
-    for path in others:
+    root = own("folder")
+    for number, path in enumerate((root / "cello").iterdir()):
         path.write_bytes(b"")
+        if number == 1:
+            with pytest.raises(CorpusError, match="2 of 24"):
+                corpora.load("folder", data=root, profile=get_profile("smoke"))
     with pytest.raises(CorpusError, match="cello"):
         read(root)
 
@@ -369,11 +366,7 @@ def test_errors_of_the_kaggle_tables_are_corrected(own):
     groups = {
         **{"ROOM_room6_MUS_mozart_DEV_lg.wav": "room-6", "ROOM-room6-MUS-chords.wav": "room-6", "12": "12"},
         **{"AR_Lick11_FN": "guitar-ar", "G53-40100-1111-00079": "guitar-g53", "slow_jazz_2_160BPM": "jazz-2"},
-        **{
-            "Vn-ord-F5-pp-1c": "sol-vn",
-            "11_emil-telmanyi_bwv1003": "emil-telmanyi",
-            "VIOLIN_SOUND (29)": "violin-sound",
-        },
+        **{"Vn-ord-F5-pp-1c": "sol-vn", "11_emil-telmanyi_bwv1003": "emil-telmanyi", "muvibeat8": "muvibeat"},
         **{"TechnoDrum01_02HHtrain": "technodrum01", "hip-hop-drum-loop-25-33571 (1).wav": "hip-hop-drum-loop"},
     }
     assert {name: group_of(name) for name in groups} == groups, "a name states its group"

@@ -148,11 +148,10 @@ def test_clips_are_mono_16_bit_at_22050_hz_never_silent_or_clipped_and_as_bright
 @pytest.mark.parametrize("pitch", [48, 81])
 def test_a_note_sounds_at_its_onset_and_at_its_pitch_and_can_be_bent(pitch):
     fundamental, frequencies = 440 * 2 ** ((pitch - 69) / 12), np.fft.rfftfreq(2**19, 1 / 22_050)
-    play = partial(
-        sources.play, sources.find_soundfont(), np.array([[0.5, 1.5, pitch, 100]]), program=16, duration_s=2.0
-    )
+    font, note = sources.find_soundfont(), np.array([[0.5, 1.5, pitch, 100]])
+    given = {"program": 16, "duration_s": 2.0, "sample_rate_hz": 22_050}
     for bends, tuning_cents, expected in ((None, 20.0, 20), (np.array([[0.0, -50.0]]), 10.0, -40)):
-        sound = play(bends=bends, tuning_cents=tuning_cents, sample_rate_hz=22_050)
+        sound = sources.play(font, note, bends=bends, tuning_cents=tuning_cents, **given)
         loud = np.flatnonzero(np.abs(sound) > 0.1 * np.abs(sound).max()) / 22_050
         assert len(sound) == 44_100 and abs(loud[0] - 0.5) < 0.02 and abs(loud[-1] - 1.5) < 0.1
         spectrum = np.abs(np.fft.rfft(sound[13_230:30_870] * np.hanning(17_640), 2**19))
