@@ -56,25 +56,6 @@ def model(page_folder: Path) -> published.PublishedModel:
     return published.open_model(page_folder)
 
 
-def test_what_is_left_of_a_truncated_recording_is_analysed_in_every_respect(model, tmp_path):
-    path = write_tone(tmp_path / "tone.wav", duration_s=22.5)
-    os.truncate(path, path.stat().st_size // 3)
-    always = model.about | {"timeline": model.about["timeline"] | {"on": 0.0, "off": 0.0}}
-    model, progress = dataclasses.replace(model, about=always), []
-    made = analysis.analyse(path, model, on_progress=lambda share, stage: progress.append((share, stage)))
-    duration_s, events = made.prediction.duration_s, made.timeline["events"]
-    assert (made.name, duration_s) == ("tone.wav", pytest.approx(7.5, abs=0.01))
-    np.testing.assert_array_equal(made.prediction.probabilities, published.predict_file(path, model).probabilities)
-    assert made.timeline["scores"].shape == (8, 3) and len(events) and (events.end_s == duration_s).all()
-    assert made.condition["verdict"] in condition.CONDITIONS and made.condition["about"] == SIMULATED
-    assert made.level_db.shape == made.activation.shape == model.single.features.shape and made.activation.min() >= 0
-    shares = [share for share, _ in progress]
-    assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] <= 1 and len(dict(map(reversed, progress))) == 5
-    about = {name: value for name, value in model.about.items() if name != "timeline"}
-    bare = analysis.analyse(path, dataclasses.replace(model, condition=None, about=about))
-    assert bare.timeline is bare.condition is json.loads(analysis.to_json(bare))["timeline"] is None
-
-
 def test_many_channels_and_a_high_rate_take_no_more_memory_and_longer_or_wider_recordings_are_refused(
     model, tmp_path, monkeypatch
 ):

@@ -12,7 +12,6 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -58,23 +57,6 @@ def test_the_best_mean_on_validation_is_chosen_and_then_its_best_network(tmp_pat
     assert choose([large]).candidate.name == "large", "where there is no smaller one"
     with pytest.raises(RunError, match="folds"):
         release.publish(tmp_path, choice, choose([steady], fold=1 - of_fold), run=None, inputs=None, n_resamples=10)
-
-
-def test_candidates_are_the_declared_models_with_a_network_for_every_seed_and_split(tmp_path, small, inputs):
-    same = {"store": small.store.fingerprint, "split": small.split.fingerprint}
-    changes = {"a-b": {}, "fold-0/nested": {}, "other-split": {"split": "x"}, "other-features": {"store": "x"}}
-    for place, change in {**changes, "undeclared": {}, "one-seed": {}}.items():
-        for seed in (0,) if place == "one-seed" else (0, 1):
-            write_run(tmp_path / place / "fold-0" / f"seed-{seed}", seed=seed, **same | change)
-    rows = ("A, b", "nested", "one seed", "other split", "other features", "baseline")
-    other = SimpleNamespace(folder=tmp_path, declared={"models": {"rows": dict.fromkeys(rows)}})
-    run = SimpleNamespace(seeds=(0, 1), other=lambda name: other)
-    first, nested = release.candidates(run, ["03_cutmix"], inputs)
-    assert (first.notebook, first.name, nested.name) == ("03_cutmix", "A, b", "nested")
-    assert nested.folders == tuple((tmp_path / f"fold-0/nested/fold-0/seed-{seed}",) for seed in (0, 1))
-    other.declared.clear()
-    with pytest.raises(RunError, match="03_cutmix"):
-        release.candidates(run, ["03_cutmix"], inputs)
 
 
 def test_more_clips_keep_each_group_in_its_part_and_each_clip_its_features(tmp_path, small, inputs):

@@ -128,17 +128,6 @@ def test_no_two_domains_share_a_folder_and_one_of_few_groups_is_tested_on_alone(
     assert [(one.name, other.name) for one, other in domains.pairs([own, few])[0]] == [("rendered", "folder few")]
 
 
-def test_what_is_on_this_machine_changes_with_its_files(fonts, monkeypatch, tmp_path):
-    fonts["TimGM6mb"] = sources.find_soundfont()
-    make_folder(tmp_path / "mine", classes=("flute", "piano"), recordings=1)
-    name_corpora(monkeypatch, f"folder={tmp_path / 'mine'}")
-    before = domains.on_this_machine()
-    assert before == domains.on_this_machine() and len(before) == 2
-    write_audio(tmp_path / "mine" / "flute" / "new.wav", tone(0, 0, 1.0))
-    after = domains.on_this_machine()
-    assert [name for name in before if before[name] != after[name]] == [f"folder in {tmp_path / 'mine'}"]
-
-
 @pytest.mark.parametrize(
     ("source", "target", "of_source", "of_target"),
     [
