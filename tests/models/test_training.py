@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from instrlib.audio.augment import augment
@@ -15,7 +14,6 @@ from instrlib.core.io import ConfigError, InstrlibError, RunError, SplitError, r
 from instrlib.core.parallel import load_keras
 from instrlib.data.splits import Split, make_split, save_split
 from instrlib.data.store import build_store
-from instrlib.evaluation import statistics
 from instrlib.evaluation.metrics import scores
 from instrlib.models import train, trained
 from instrlib.models.layers import REFERENCES, SPECS, Layer, build, count_multiply_adds, widen
@@ -83,17 +81,12 @@ def test_a_row_that_does_not_fit_is_named(spec, row):
         ("nsynth-condition", (128, 128), 8, 6_517_512),  # "6.52 M"
         ("layered-four", (128, 517), 4, KERNELS + FLAT * 128 + 128 + 128 * 4 + 4),
         ("openmic-vggish", (128, 130), 20, DENSE),
+        ("irmas-app", (128, 130), 10, 288 + 18_432 + 73_728 + 4 * 224 + 129 * 128 + 129 * 10),
     ],
 )
 def test_published_networks_have_the_parameters_of_their_descriptions(name, shape, n_classes, parameters):
     assert REFERENCES[name].features.shape == shape
     assert build(REFERENCES[name].spec, (*shape, 1), n_classes).count_params() == parameters
-
-
-def test_irmas_app_takes_about_157_million_multiply_adds():
-    one = REFERENCES["irmas-app"]
-    convolutions = np.dot([128 * 130, 64 * 65, 32 * 32], [9 * 32, 9 * 32 * 64, 9 * 64 * 128])
-    assert count_multiply_adds(build(one.spec, (*one.features.shape, 1), 10)) == convolutions + 128 * 128 + 128 * 10
 
 
 FEATURES = FeatureConfig(n_mels=16, n_mfcc=16, hop_length=4096)
@@ -244,7 +237,6 @@ def run(small, tmp_path_factory) -> Path:
 DAMAGES = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "foreign": lambda path: path.write_text('{"notebook": "01_preprocessing", "study": "rendered-quick"}'),
-    "a list": lambda path: path.write_text("[]"),
     "missing": Path.unlink,
 }
 
@@ -266,13 +258,12 @@ def test_a_damaged_or_foreign_run_folder_is_named(small, run, tmp_path, name, da
 def test_a_run_of_another_split_or_other_features_or_a_damaged_split_is_not_tested(small, run, tmp_path):
     other, path = make_split(small.store.clips, seed=1), tmp_path / "split.json"
     save_split(other, path)
-    config = dataclasses.replace(small.store.config, hop_length=2048)
-    store = build_store(small.clips, config, root=tmp_path / "features", workers=1)
+    store = build_store(small.clips, FeatureConfig(n_mels=32, hop_length=4096), root=tmp_path / "features", workers=1)
     with pytest.raises(RunError, match=other.fingerprint):
         trained.read_test(run, small.store.folder, path)
     with pytest.raises(RunError, match=store.fingerprint):
         trained.read_test(run, store.folder, small.split_path)
-    for damage in ("foreign", "a list", "cut"):
+    for damage in ("foreign", "cut"):
         DAMAGES[damage](path)
         with pytest.raises(InstrlibError, match=str(path)):
             trained.read_test(run, small.store.folder, path)
@@ -325,12 +316,8 @@ def test_a_network_for_mixtures_is_validated_on_mixtures_which_are_always_the_sa
     assert kept["labels"].shape == (len(segments), 3) and set(kept["labels"].sum(axis=1)) == {2, 3}
     validation = read_json(folder / "metrics.json")["validation"]
     assert validation == scores(kept["labels"], kept["probabilities"], kept["thresholds"])
-    history = pd.read_csv(folder / "history.csv")
-    assert history.val_loss.iloc[-1] == pytest.approx(validation["log_loss"], abs=1e-4)
     again = train.validation_examples(small.store, segments, trained.load_scaler(folder), LAYERED)
     np.testing.assert_array_equal(again.labels, kept["labels"])
-    solos = trained.read_test(folder, small.store.folder, small.split_path)
-    assert (solos["labels"].sum(axis=1) == 1).all()
 
 
 def test_mixtures_need_log_mel_spectrograms(small, tmp_path):
@@ -340,12 +327,9 @@ def test_mixtures_need_log_mel_spectrograms(small, tmp_path):
             run_small(small, tmp_path / "run", config, store.folder)
 
 
-def test_baselines_predict_the_test_clips_and_chance_is_at_chance(small):
+def test_baselines_predict_the_test_clips(small):
     found = trained.trivial_baselines(small.store, [small.split_path], seed=0)
-    table = statistics.score_table(found, n_resamples=50, seed=0)
-    accuracy = table[table.score == "accuracy"].set_index("model").estimate
-    majority = found["majority class"]
-    assert accuracy["majority class"] == np.mean(majority["targets"] == majority["probabilities"][0].argmax())
-    assert accuracy["nearest centroid"] > accuracy["majority class"]
-    assert majority["clip_id"].tolist() == sorted(small.split.parts.index[small.split.parts == "test"])
-    assert accuracy["stratified random"] == pytest.approx(1 / 3, abs=0.05)
+    tested = sorted(small.split.parts.index[small.split.parts == "test"])
+    assert all(one["clip_id"].tolist() == tested for one in found.values())
+    right = {name: np.mean(one["probabilities"].argmax(axis=-1) == one["targets"]) for name, one in found.items()}
+    assert right["nearest centroid"] > right["majority class"]
