@@ -1,7 +1,5 @@
 """Phrases stay in their register, key and clip, and each instrument plays as it can."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
@@ -57,19 +55,6 @@ def test_instruments_play_single_lines_double_stops_or_chords_strum_and_play_sta
     played = [phrase.notes for _, phrase in composed("clarinet", 120)]
     gates = np.array([np.median((notes[:-1, 1] - notes[:-1, 0]) / np.diff(notes[:, 0])) for notes in played])
     assert np.mean(gates < 0.55) > 0.08 and np.mean(gates > 0.97) > 0.2
-
-
-def test_drums_play_kick_and_snare_or_stick_and_swing_in_half_of_the_clips():
-    played = composed("drums", 120)
-    keys = [set(phrase.notes[:, 2].astype(int).tolist()) for _, phrase in played]
-    assert set.union(*keys) <= set(range(35, 60)) and all(one & {35, 36} for one in keys)
-    assert np.mean([bool(one & {37, 38, 39, 40}) for one in keys]) > 0.7
-    assert 0.3 < np.mean([bool(one & {49, 57}) for one in keys]) < 0.95
-    swings = {1: [], 2: []}
-    for voice, phrase in played:
-        steps = np.diff(np.unique(phrase.notes[np.isin(phrase.notes[:, 2], (42, 51, 59)), 0]))
-        swings[voice.register] += [abs(abs(a / (a + b) - 0.5) - 1 / 6) < 0.06 for a, b in pairwise(steps)]
-    assert np.mean(swings[2]) > 0.3 > np.mean(swings[1])
 
 
 @pytest.mark.parametrize(("label", "bent"), [("violin", True), ("saxophone", True), ("piano", False), ("drums", False)])

@@ -1,7 +1,6 @@
 """Stored features: computed once, resumed after a kill, checked when opened, never all in memory; segments as clips."""
 
 import dataclasses
-import json
 import pickle
 import shutil
 import subprocess
@@ -20,9 +19,8 @@ import soundfile
 from instrlib.audio import decode as audio
 from instrlib.audio.effects import ChangedCopies
 from instrlib.audio.features import extract, scale
-from instrlib.core import cache
 from instrlib.core.config import FeatureConfig
-from instrlib.core.io import CorpusError, LeakError, StoreError, hash_json
+from instrlib.core.io import CorpusError, LeakError, StoreError
 from instrlib.data import corpora, store
 from instrlib.data.corpora import Corpus, CorpusInfo, excluded_table
 from instrlib.data.splits import k_folds, load_split, same_group_share, save_splits
@@ -174,21 +172,6 @@ def test_a_damaged_store_is_an_error_when_opened_and_built_again(corpus, built, 
         store.open_store(own.folder)
     again = store.build_store(corpus, CONFIG, root=own.folder.parent, workers=1)
     assert again.folder == own.folder and content(again.folder) == content(built.folder)
-
-
-def test_a_store_of_another_format_or_of_other_code_or_packages_is_replaced(corpus, own, monkeypatch):
-    path = own.folder / "store.json"
-    whole = path.read_text()
-    path.write_text(json.dumps(json.loads(whole) | {"config": {"volume": 11}}))
-    with pytest.raises(StoreError, match=own.folder.name):
-        store.open_store(own.folder)
-    path.write_text(whole)
-    key = cache.key
-    monkeypatch.setattr(cache, "key", lambda layer, **inputs: hash_json([key(layer, **inputs), "changed"]))
-    with pytest.raises(StoreError, match="other code or packages"):
-        store.open_store(own.folder)
-    again = store.build_store(corpus, CONFIG, root=own.folder.parent, workers=1)
-    assert again.folder != own.folder and not own.folder.exists()
 
 
 def test_unusable_clips_are_excluded_and_too_many_stop_the_build_until_repaired(corpus, built, tmp_path, monkeypatch):

@@ -160,17 +160,6 @@ def test_baselines_are_scikit_learns_and_random_answers_are_drawn_without_replac
         np.testing.assert_allclose(found.sum(axis=-1), 1)
 
 
-def test_the_nearest_centroid_is_that_of_equal_gaussians_and_the_prior_counts_observed_labels():
-    train = np.array([[0.0], [2.0], [10.0], [12.0]])
-    found = baselines.single_label(train, np.array([0, 0, 1, 1]), np.array([[6.0], [5.0]]), 2, seed=0)
-    np.testing.assert_allclose(found["nearest centroid"], [[0.5, 0.5], softmax(np.array([-8.0, -18.0]))])
-    found = baselines.several_labels(np.array([[1, 0], [0, np.nan], [1, 0], [1, np.nan]]), 2)
-    constant = {"prior": [0.75, 0.0], "all present": [1, 1], "none present": [0, 0]}
-    assert {name: one.tolist() for name, one in found.items()} == {name: [row] * 2 for name, row in constant.items()}
-    with pytest.raises(RunError):
-        baselines.several_labels(np.array([[np.nan, 1.0]]), 1)
-
-
 @pytest.mark.parametrize(
     ("truth", "answers", "place"),
     [
@@ -214,13 +203,6 @@ def test_the_mean_over_the_segments_of_a_clip_is_calibrated_in_any_order():
         for temperature in (found, *np.geomspace(0.06, 19, 400))
     ]
     assert log_loss[0] <= min(log_loss) + 1e-6
-
-
-def test_a_network_that_errs_nowhere_and_one_that_knows_nothing_get_a_temperature_within_the_limits():
-    right, wrong = np.eye(4) * 5, np.array([1, 2, 3, 0])
-    assert calibration.TEMPERATURES[0] < fit_temperature(right, np.arange(4)) < 0.2
-    assert fit_temperature(right, wrong) == pytest.approx(calibration.TEMPERATURES[1], rel=0.01)
-    assert np.isfinite(fit_temperature(right * 1e4, wrong)) and np.isfinite(sigmoid(right * -1e4)).all()
 
 
 def answers_of(sure: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -67,14 +67,6 @@ def test_statistics_are_those_of_librosas_features_over_sounding_frames_whatever
     np.testing.assert_allclose(found, short, rtol=1e-4, atol=1e-4)
 
 
-def test_flux_is_the_mean_rise_of_a_band_between_sounding_frames():
-    levels = np.full((1, 40, 5), -20.0)
-    levels[0, :, 2] = -10.0  # one rise by 10 dB, one fall
-    levels[0, :, 4] = -80.0  # silence does not count
-    assert classical.statistics(levels, CONFIG)[0, 24] == pytest.approx(10 / 3)
-    assert np.isfinite(classical.statistics(np.full((2, 40, 9), -80.0), CONFIG)).all()
-
-
 @pytest.mark.parametrize("model", [MACHINE[1], neural_network.MLPClassifier((8,)), ensemble.RandomForestClassifier(20)])
 def test_each_kind_gives_probabilities_that_depend_on_the_seed_alone(model, separable):
     x, targets, _ = separable
@@ -253,17 +245,6 @@ def test_each_clip_has_the_mean_over_its_windows_unless_it_is_silent_and_finishe
         transfer.embed_corpus(clips, only(), root=tmp_path / "other", workers=1)
 
 
-def test_a_clip_within_a_file_is_read_in_parts_and_silent_parts_are_left_out(weights_folder, tmp_path, monkeypatch):
-    save(weights_folder / "yamnet.tflite")
-    monkeypatch.setattr(transfer, "PART_S", 1.92)
-    signal = np.concatenate([np.zeros(RATE_HZ), NOISE, np.zeros(3 * RATE_HZ), NOISE]).astype(np.float32)
-    write_audio(tmp_path / "long.wav", signal, RATE_HZ)
-    parts = [signal[first : min(first + 30_720, 160_000)] for first in range(RATE_HZ, 160_000, 30_720)]
-    expected = np.concatenate([levels(part) for part in parts if part.any()]).mean(axis=0)
-    found = transfer._embed(only(), [(tmp_path / "long.wav", 1.0, 9.0)])["mean"]
-    np.testing.assert_allclose(found, [expected], rtol=1e-4, atol=1e-7)
-
-
 @pytest.mark.skipif("INSTRLIB_TEST_WEIGHTS" not in os.environ, reason="it names the folder of real weights")
 def test_the_real_yamnet_recognises_silence_a_sine_and_noise_by_our_front_end(monkeypatch):
     monkeypatch.setenv("INSTRLIB_WEIGHTS", os.environ["INSTRLIB_TEST_WEIGHTS"])
@@ -336,16 +317,6 @@ def test_probes_predict_the_test_part_by_seed_alone_and_name_a_clip_without_embe
     for vectors, named in (((ids[1:], x[1:]), ids[0]), ((ids, unknown), ids[3])):
         with pytest.raises(RunError, match=named):
             transfer.probe_predictions(vectors, store, splits)
-
-
-def test_predictions_of_several_labels_have_labels_and_thresholds_of_validation(small):
-    labels = np.eye(3)[small.store.segments.target]
-    labels[:, 1] = np.maximum(labels[:, 1], labels[:, 0])  # class 1 sounds wherever class 0 does
-    words = ["".join("1" if one else "0" for one in row) for row in labels]
-    several = dataclasses.replace(small.store, segments=small.store.segments.assign(labels=words))
-    found = transfer.probe_predictions(planted(small.store), several, [[small.split_path]], workers=1)
-    assert found["thresholds"].shape == found["probabilities"].shape == (1, *found["labels"].shape)
-    assert ((found["probabilities"][0] >= found["thresholds"][0]) == (found["labels"] == 1)).mean() > 0.9
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from test_study import FIRST, ROW, THIRD, write_notebook
@@ -111,17 +112,12 @@ def test_a_file_in_the_way_a_full_disk_and_an_interrupt_are_one_line(root, monke
     (root / "runs").write_text("")
     assert str(root / "runs") in refusal(*SMALL)
 
-    def full(**_):
-        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
-
-    def interrupted(**_):
-        raise KeyboardInterrupt
-
+    full = mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device", "/data/x"))
     monkeypatch.setattr("instrlib.runner.study.run_study", full)
     assert refusal("study") == "Error: No space left on device: /data/x"
-    monkeypatch.setattr("instrlib.runner.study.run_study", interrupted)
+    full.side_effect = KeyboardInterrupt
     assert "same command" in refusal("study")
-    monkeypatch.setattr("instrlib.runner.study.status", interrupted)
+    monkeypatch.setattr("instrlib.runner.study.status", full)
     assert call("status").exit_code == 130
 
 

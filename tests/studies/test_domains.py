@@ -61,15 +61,6 @@ def domain(name, corpus, classes, fonts=()):
     return domains.Domain(name, *made_of, (Path("split"),), frozenset(fonts))
 
 
-def test_every_font_is_a_domain_but_the_one_that_alone_plays_the_studys_corpus(find, fonts, small):
-    fonts |= {"TimGM6mb": Path(), "Merlin": Path()}
-    by_both = small.clips.manifest.assign(font=np.resize(["Merlin", "TimGM6mb"], len(small.clips.manifest)))
-    found = {one.name: set(one.fonts) for one in find(dataclasses.replace(small.clips, manifest=by_both))[0]}
-    assert found == {"rendered": {"Merlin", "TimGM6mb"}, "Merlin": {"Merlin"}, "TimGM6mb": {"TimGM6mb"}}
-    by_one = dataclasses.replace(small.clips, manifest=small.clips.manifest.assign(font="Merlin"))
-    assert [one.name for one in find(by_one)[0]] == ["rendered", "TimGM6mb"]
-
-
 def test_a_named_folder_gets_the_studys_features_and_a_split_that_no_group_crosses(find, inputs, monkeypatch, tmp_path):
     root, labels = tmp_path / "mine", ("flute", "piano", "whistling")
     make_folder(root, classes=labels, recordings=8)

@@ -12,7 +12,7 @@ from trees import TONES_HZ
 from instrlib.core.config import AugmentConfig, TrainConfig
 from instrlib.core.io import CorpusError, LeakError, RunError, SplitError
 from instrlib.data import rendered
-from instrlib.data.splits import make_split, save_split
+from instrlib.data.splits import save_split
 from instrlib.data.store import build_store
 from instrlib.models.layers import Layer
 from instrlib.models.variants import Variant, run_variants
@@ -147,20 +147,3 @@ def test_each_network_predicts_every_mixture_once_and_none_with_training_clips(
     assert ((answers >= 0) & (answers <= 1)).all() and not np.array_equal(*answers)
     monkeypatch.setattr(studies, "_predict", None)
     np.testing.assert_array_equal(predict(), answers)
-
-
-def test_a_released_network_predicts_soundscapes_of_its_own_split_once(
-    released, small, soundscapes, tmp_path, monkeypatch
-):
-    def predict(split=small.split, trained_on=released.made.model.about["split"]):
-        given = released.made.model.single, soundscapes, split
-        return studies.predict_windows(tmp_path / "a.npz", *given, trained_on=trained_on, window_s=3.0)
-
-    for other in ({"trained_on": ""}, {"split": make_split(small.store.clips, seed=1)}):
-        with pytest.raises(LeakError):
-            predict(**other)
-    heard = predict()
-    durations_s = soundscapes.corpus.manifest.duration_s
-    assert [len(one.start_s) for one in heard] == [int(np.ceil(one - 3.0)) + 1 for one in durations_s]
-    monkeypatch.setattr(studies, "window_scores", None)
-    assert all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(heard, predict(), strict=True))

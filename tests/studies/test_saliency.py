@@ -94,15 +94,6 @@ def test_centres_and_fields_are_those_of_the_inputs_that_change_a_cell(sides, pa
         assert reached[-1] - reached[0] + 1 == field
 
 
-@pytest.mark.parametrize("name", ["Add", "ZeroPadding2D"])
-def test_layers_with_unknown_cell_positions_raise(name):
-    layers, inputs = load_keras().layers, load_keras().Input(SHAPE)
-    y = layers.Add()([inputs, layers.Conv2D(1, 1)(inputs)]) if name == "Add" else layers.ZeroPadding2D(2)(inputs)
-    model = load_keras().Model(inputs, y)
-    with pytest.raises(ConfigError, match="position"):
-        saliency.cell_grid(model, model.layers[-1].name)
-
-
 def test_upsampling_is_bilinear_downsampling_keeps_means_and_shares_have_mean_1():
     values = np.random.default_rng(0).normal(size=(2, 3))
     interpolate = RegularGridInterpolator((GRID.centre_bin, GRID.centre_frame), values)
