@@ -151,6 +151,7 @@ def example_clip(folder: Path) -> Path:
     """Write three phrases of sampled violins as example.wav; `CorpusError` if no synthesiser is installed."""
     phrases = [rendered.render("violin", index, seed=1) for index in range(3)]  # none is in the corpus of the studies
     path = Path(folder) / "example.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.concatenate(phrases), rendered.SAMPLE_RATE_HZ, subtype="PCM_16")
     return path
 
