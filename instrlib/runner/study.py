@@ -349,12 +349,11 @@ def _redraw(arrays: Path, folder: Path) -> bool:
 
 def write_reports(folder: Path, *, only_new: bool = False) -> list[Path]:
     """Write the report and the cards of a study next to its results; `only_new` skips a report that is newer."""
-    report, sources = (
-        folder / "report.pdf",
-        [folder / "results.json", *folder.glob("figures/*"), *folder.glob("model/*")],
-    )
-    if only_new and report.is_file() and report.stat().st_mtime_ns > max(path.stat().st_mtime_ns for path in sources):
-        return []
+    report, made_of = folder / "report.pdf", ("results.json", "figures/*", "model/*")
+    if only_new and report.is_file():
+        newest_ns = max(path.stat().st_mtime_ns for pattern in made_of for path in folder.glob(pattern))
+        if report.stat().st_mtime_ns > newest_ns:
+            return []
     found = open_study(folder)
     return [*write_cards(found), *write_report(found)]
 
